@@ -1,0 +1,15 @@
+"""Meta-learners, one file per algorithm. `LEARNERS` maps the name a user types to its class and configuration."""
+
+from typing import NamedTuple
+
+
+class LearnerEntry(NamedTuple):
+    """Where a learner lives, as `module:Class`. Configurations import no torch, so that `--help` is instant."""
+
+    learner: str
+    config: str
+
+
+LEARNERS: dict[str, LearnerEntry] = {
+    "rl2": LearnerEntry("metarl.agents.rl2:RL2", "metarl.agents.configs:RL2Config"),
+}

@@ -1,0 +1,147 @@
+"""Half-cheetah: a planar runner with two legs. Goal velocities, directions, and bodies that differ.
+
+Model: Gymnasium's `half_cheetah.xml` (Wawrzyński 2009), timestep 0.01 s, 5 substeps.
+
+Observation (20), PEARL's lineage (`qpos[1:]`, `qvel`, torso position):
+
+| index | element | joint | unit |
+|---|---|---|---|
+| 0 | height of the torso above its start | rootz | m |
+| 1 | pitch of the torso | rooty | rad |
+| 2-4 | back thigh, shin, foot | bthigh, bshin, bfoot | rad |
+| 5-7 | front thigh, shin, foot | fthigh, fshin, ffoot | rad |
+| 8, 9 | forward and vertical velocity | rootx, rootz | m/s |
+| 10 | pitch rate | rooty | rad/s |
+| 11-16 | joint velocities, in the order of 2-7 | | rad/s |
+| 17-19 | position of the torso: x, y (always 0), z | | m |
+
+Action (6), in [-1, 1]: torque of bthigh, bshin, bfoot, fthigh, fshin, ffoot, scaled by the motors' gears
+120, 90, 60, 120, 60, 30 N·m.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import gymnasium
+import mujoco
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from metarl.seeding import WorldRandom
+from metarl.sim.family import Family
+from metarl.sim.physics import Physics
+from metarl.sim.variations import BodyMass, Friction, JointDamping, JointFault
+from metarl.tasks import Choice, LogUniform, Parameter, Tasks, TaskSpace, Uniform
+
+MODEL = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_cheetah.xml"
+JOINTS = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
+TORSO_HEIGHT = 0.7  # [m] of the torso's frame when rootz is zero
+
+
+class HalfCheetah(Family):
+    """What all half-cheetah families share: model, reset, observation, and r = task term − 0.05 |a|²."""
+
+    control_step = 0.05
+    episode_steps = 200
+    camera = "track"
+
+    def spec(self) -> mujoco.MjSpec:
+        """Gymnasium's model, unchanged."""
+        return mujoco.MjSpec.from_file(str(MODEL))
+
+    def reset(self, physics: Physics, worlds: Int64[Tensor, "n"], tasks: Tasks, random: WorldRandom) -> None:
+        """Standing, with joint positions + U(-0.1, 0.1) and velocities + N(0, 0.1²)."""
+        physics.bind("qpos")[worlds] += random.uniform(-0.1, 0.1, 9)
+        physics.bind("qvel")[worlds] += random.normal(0.0, 0.1, 9)
+
+    def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N 20"]:
+        """See the module's table. The torso's position follows from its joints, free of the substep lag of `xpos`."""
+        qpos = physics.bind("qpos")
+        x, z = qpos[:, 0:1], qpos[:, 1:2] + TORSO_HEIGHT
+        return torch.cat((qpos[:, 1:], physics.bind("qvel"), x, torch.zeros_like(x), z), dim=1)
+
+    def forward_velocity(self, physics: Physics, before: Float64[Tensor, "N 9"]) -> Float64[Tensor, "N"]:
+        """Mean velocity of the torso over the step [m/s]."""
+        return (physics.bind("qpos")[:, 0] - before[:, 0]) / self.control_step
+
+
+def control_cost(action: Float64[Tensor, "N A"]) -> Float64[Tensor, "N"]:
+    """−0.05 |a|²."""
+    return action.square().sum(dim=1).mul_(-0.05)
+
+
+class HalfCheetahVel(HalfCheetah):
+    """Run at an unknown speed: r = −|v − v*| − 0.05 |a|², v* ~ U(0, 3) m/s.
+
+    PEARL's definition (Rakelly et al. 2019), 200 steps. MAML's original draws v* from U(0, 2) and runs 100 steps.
+    """
+
+    space = TaskSpace(
+        {"velocity": Parameter(Uniform(0.0, 3.0), ood=Uniform(3.0, 4.0), unit="m/s", help="target forward velocity")}
+    )
+
+    def reward(
+        self, physics: Physics, before: Float64[Tensor, "N 9"], action: Float64[Tensor, "N 6"], tasks: Tasks
+    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        """Terms `velocity` and `control`."""
+        error = self.forward_velocity(physics, before) - tasks["velocity"]
+        return {"velocity": -error.abs(), "control": control_cost(action)}
+
+
+class HalfCheetahDir(HalfCheetah):
+    """Run forward or backward, whichever is rewarded: r = d·v − 0.05 |a|², d ∈ {−1, +1}.
+
+    PEARL's definition (Rakelly et al. 2019), 200 steps; train and test hold the same two tasks, and there is no
+    `ood` split.
+    """
+
+    space = TaskSpace({"direction": Parameter(Choice((-1.0, 1.0)), unit="1", help="+1 forward, -1 backward")})
+
+    def reward(
+        self, physics: Physics, before: Float64[Tensor, "N 9"], action: Float64[Tensor, "N 6"], tasks: Tasks
+    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        """Terms `forward` and `control`."""
+        velocity = self.forward_velocity(physics, before)
+        return {"forward": tasks["direction"] * velocity, "control": control_cost(action)}
+
+
+class HalfCheetahBody(HalfCheetah):
+    """Run forward in an unknown body: r = v − 0.05 |a|², with mass, friction, damping and a dead joint varying.
+
+    Ours: no project of the field has it. The `ood` split lies beyond every range and breaks the back thigh, the
+    joint held out in training as in GrBAL's crippled cheetah (Nagabandi et al. 2019).
+    """
+
+    space = TaskSpace(
+        {
+            "mass": Parameter(LogUniform(0.5, 2.0), ood=Uniform(2.0, 3.0), unit="1", nominal=1.0, help="mass ratio"),
+            "friction": Parameter(
+                LogUniform(0.5, 2.0), ood=Uniform(0.25, 0.5), unit="1", nominal=1.0, help="friction ratio"
+            ),
+            "damping": Parameter(
+                LogUniform(0.5, 2.0), ood=Uniform(2.0, 3.0), unit="1", nominal=1.0, help="joint damping ratio"
+            ),
+            "dead_joint": Parameter(
+                Choice((-1.0, 1.0, 2.0, 3.0, 4.0, 5.0)),
+                ood=Choice((0.0,)),
+                unit="index",
+                nominal=-1.0,
+                help="joint without torque, of " + ", ".join(JOINTS) + "; -1 for none",
+            ),
+        }
+    )
+    variations = (
+        BodyMass("mass"),
+        Friction("friction"),
+        JointDamping("damping", JOINTS),
+        JointFault("dead_joint", JOINTS),
+    )
+
+    def reward(
+        self, physics: Physics, before: Float64[Tensor, "N 9"], action: Float64[Tensor, "N 6"], tasks: Tasks
+    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        """Terms `forward` and `control`."""
+        return {"forward": self.forward_velocity(physics, before), "control": control_cost(action)}

@@ -1,0 +1,114 @@
+"""Configurations: frozen dataclasses, checked on construction, read from and written to TOML.
+
+Imports no torch: the command line builds its help from these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from metarl.errors import UserError, unknown_name
+
+C = TypeVar("C")
+
+
+class ConfigError(UserError):
+    """A configuration value is out of its range; the message names field, value and range."""
+
+
+def require(config: object, field_name: str, holds: bool, allowed: str) -> None:
+    """Raise `ConfigError` unless the field's value is allowed."""
+    if not holds:
+        raise ConfigError(f"{field_name} = {getattr(config, field_name)!r} is out of range: it must be {allowed}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run: which learner on which family, for how long, on how many worlds."""
+
+    agent: str
+    """Learner: a name from `metarl list`, or path/to/file.py:ClassName."""
+    family: str
+    """Family of tasks: a name from `metarl list`, or path/to/file.py:ClassName."""
+    seed: int = 0
+    """Seed of every random stream of the run."""
+    total_steps: int = 5_000_000
+    """Length of the training [control steps over all worlds]; rounded up to whole iterations."""
+    max_minutes: float = 0.0
+    """Stop, save and report after this long even if steps are left [min]; 0 for no limit."""
+    num_worlds: int = 32
+    """Robots simulated at once, each on a task of its own."""
+    episodes_per_trial: int = 2
+    """Episodes K on one task before the memory is cleared."""
+    threads: int = 0
+    """Threads of the physics; 0 for one per CPU. The result does not depend on it."""
+    checkpoint_minutes: float = 2.0
+    """Time between checkpoints [min]."""
+    learner: Any = field(default=None)
+    """The learner's own configuration."""
+
+    def __post_init__(self) -> None:
+        require(self, "seed", 0 <= self.seed < 2**32, "in [0, 2^32)")
+        for name in ("total_steps", "num_worlds", "episodes_per_trial"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        require(self, "num_worlds", self.num_worlds <= 65536, "at most 65536")
+        require(self, "threads", 0 <= self.threads <= 1024, "in [0, 1024]")
+        for name in ("max_minutes", "checkpoint_minutes"):
+            require(self, name, 0 <= getattr(self, name) < float("inf"), "at least 0")
+
+
+def to_toml(config: TrainConfig) -> str:
+    """The whole configuration, the learner's as a `[learner]` table."""
+    values = dataclasses.asdict(config)
+    learner = values.pop("learner") or {}
+    lines = [f"{key} = {_literal(value)}" for key, value in values.items()]
+    lines += ["", "[learner]", *(f"{key} = {_literal(value)}" for key, value in learner.items())]
+    return "\n".join(lines) + "\n"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file's content; `UserError` where it cannot be read or is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from None
+
+
+def build(cls: type[C], values: dict[str, Any], where: str) -> C:
+    """Construct a configuration from plain values, with the field, its value and the nearest name in every error."""
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
+    for key, value in values.items():
+        if key not in known:
+            raise UserError(f"{where}: {unknown_name('option', key, known)}")
+        kind = hints[key]
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            values = values | {key: float(value)}
+        elif kind in (int, float, str) and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise UserError(f"{where}: {key} = {value!r} must be of type {kind.__name__}")
+    missing = [
+        name
+        for name, f in known.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and name not in values
+    ]
+    if missing:
+        raise UserError(f"{where}: {', '.join(missing)} missing")
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _literal(value: object) -> str:
+    """A TOML literal."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return repr(value)

@@ -1,0 +1,1 @@
+"""Maths of the learners: returns, objectives, networks, normalisation. Knows no simulator."""

@@ -1,0 +1,80 @@
+"""The protocols every algorithm fulfils, so that one loop, one evaluator and one recorder serve them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import torch
+from jaxtyping import Bool, Float32
+from torch import Tensor
+
+from metarl.types import Metrics, Rollout, Transition
+
+B = TypeVar("B")
+"""A belief: what a policy knows of the task. A value passed in and out, one row per world."""
+
+
+class Policy(Protocol[B]):
+    """Acts, and adapts through its belief. A trial is: begin, then act, observe (and end_episode) step by step."""
+
+    def begin(self, n: int, generator: torch.Generator) -> B:
+        """Belief of `n` worlds that know nothing of their task yet. All the trial's draws come from `generator`."""
+        ...
+
+    def act(
+        self, obs: Float32[Tensor, "N O"], belief: B, deterministic: bool = False
+    ) -> tuple[Float32[Tensor, "N A"], B, Mapping[str, Tensor]]:
+        """Action in [-1, 1] (beyond it is clipped by the environment), belief, and what the learner wants recorded."""
+        ...
+
+    def observe(self, belief: B, transition: Transition) -> B:
+        """Take in what the action led to."""
+        ...
+
+    def end_episode(self, belief: B, worlds: Bool[Tensor, "N"]) -> B:
+        """An episode ended in `worlds`; the trial goes on with the next one."""
+        ...
+
+
+Collect = Callable[[Policy[Any]], Rollout]
+"""Runs one trial of the iteration's tasks with a policy. Repeatable: each call is a fresh trial of the same tasks."""
+
+
+class Learner(Protocol):
+    """Meta-trains a policy."""
+
+    policy: Policy[Any]
+
+    def train_step(self, collect: Collect, generator: torch.Generator, progress: float) -> Metrics:
+        """One iteration: collect, then update.
+
+        All draws of the update come from `generator`; `progress` in [0, 1] is the share of the training done.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything needed to continue exactly: parameters, normalisers, optimiser."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore `state_dict`; `ValueError` where a tensor is missing or has the wrong shape."""
+        ...
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
+    """The optimiser's state by parameter name, as `name/key` (Adam's moments and step counts)."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {
+        f"{name}/{key}": value.detach().clone()
+        for name, parameter in zip(names, parameters, strict=True)
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str], state: Mapping[str, Tensor]) -> None:
+    """Inverse of `optimizer_tensors`."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for name, parameter in zip(names, parameters, strict=True):
+        own = {key.rsplit("/", 1)[1]: value.clone() for key, value in state.items() if key.startswith(f"{name}/")}
+        optimizer.state[parameter] = own

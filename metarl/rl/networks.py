@@ -1,0 +1,77 @@
+"""Networks: a recurrent actor-critic whose heads also see the observation."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+"""Bounds of the policy's log standard deviation: e⁻⁵ to e² of the action's unit."""
+
+
+def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
+    """Initialise in place: orthogonal weights, zero bias. Returns the layer."""
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def head(inputs: int, hidden: int, outputs: int, gain: float) -> nn.Sequential:
+    """One tanh hidden layer; `gain` scales the output layer's initial weights."""
+    first = orthogonal(nn.Linear(inputs, hidden), math.sqrt(2.0))
+    return nn.Sequential(first, nn.Tanh(), orthogonal(nn.Linear(hidden, outputs), gain))
+
+
+class RecurrentActorCritic(nn.Module):
+    """Memory (GRU or LSTM) with a Gaussian policy head and a value head on [memory, observation] (RNN+S).
+
+    Feeding the observation past the memory closes much of the gap to hypernetwork policies (Beck et al. 2023,
+    arXiv:2309.14970). The memory's state is one tensor of `state_size`: the LSTM's is its [h, c].
+    """
+
+    def __init__(self, cell: Literal["gru", "lstm"], inputs: int, obs_size: int, action_size: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.memory: nn.RNNBase = (nn.GRU if cell == "gru" else nn.LSTM)(inputs, hidden)
+        self.is_lstm = cell == "lstm"
+        for name, parameter in self.memory.named_parameters():
+            if name.startswith("weight"):
+                nn.init.orthogonal_(parameter)
+            else:
+                nn.init.zeros_(parameter)
+        self.actor = head(hidden + obs_size, hidden, action_size, gain=0.01)
+        self.critic = head(hidden + obs_size, hidden, 1, gain=1.0)
+        self.raw_log_std = nn.Parameter(torch.zeros(action_size))
+
+    @property
+    def state_size(self) -> int:
+        """Length of the memory's state."""
+        return 2 * self.hidden if self.is_lstm else self.hidden
+
+    @property
+    def log_std(self) -> Float[Tensor, "A"]:
+        """The policy's log standard deviation, clamped."""
+        return self.raw_log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def remember(
+        self, inputs: Float[Tensor, "T N I"], state: Float[Tensor, "N H"]
+    ) -> tuple[Float[Tensor, "T N H2"], Float[Tensor, "N H"]]:
+        """Run the memory over a sequence: its outputs, and its state after the last step."""
+        if self.is_lstm:
+            h, c = state[None].chunk(2, dim=-1)
+            outputs, (h, c) = self.memory(inputs, (h.contiguous(), c.contiguous()))
+            return outputs, torch.cat((h[0], c[0]), dim=-1)
+        outputs, h = self.memory(inputs, state[None].contiguous())
+        return outputs, h[0]
+
+    def forward(
+        self, inputs: Float[Tensor, "T N I"], obs: Float[Tensor, "T N O"], state: Float[Tensor, "N H"]
+    ) -> tuple[Float[Tensor, "T N A"], Float[Tensor, "T N"], Float[Tensor, "N H"]]:
+        """Action means, values, and the memory's state after the sequence."""
+        outputs, state = self.remember(inputs, state)
+        features = torch.cat((outputs, obs), dim=-1)
+        return self.actor(features), self.critic(features)[..., 0], state

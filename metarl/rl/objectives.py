@@ -1,0 +1,39 @@
+"""Losses and densities as free functions: tensors in, tensors out."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def gaussian_log_prob(
+    mean: Float[Tensor, "*B A"], log_std: Float[Tensor, "*S A"], action: Float[Tensor, "*B A"]
+) -> Float[Tensor, "*B"]:
+    """log N(action | mean, diag(exp(log_std))²), summed over action dimensions."""
+    z = (action - mean) * torch.exp(-log_std)
+    return (-0.5 * z.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(dim=-1)
+
+
+def gaussian_entropy(log_std: Float[Tensor, "A"]) -> Float[Tensor, ""]:
+    """Entropy of a diagonal Gaussian [nats], summed over action dimensions."""
+    return (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum()
+
+
+def clipped_surrogate(
+    log_prob: Float[Tensor, "*B"],
+    old_log_prob: Float[Tensor, "*B"],
+    advantage: Float[Tensor, "*B"],
+    clip: float,
+) -> Float[Tensor, ""]:
+    """PPO's policy loss −E[min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)]: Schulman et al. 2017 (arXiv:1707.06347), eq. 7."""
+    ratio = torch.exp(log_prob - old_log_prob)
+    return -torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage).mean()
+
+
+def approximate_kl(log_prob: Float[Tensor, "*B"], old_log_prob: Float[Tensor, "*B"]) -> Float[Tensor, ""]:
+    """Sample estimate of KL(old ‖ new) [nats], E[ρ − 1 − log ρ]: unbiased and never negative (Schulman 2020, k3)."""
+    log_ratio = log_prob - old_log_prob
+    return (log_ratio.exp() - 1.0 - log_ratio).mean()

@@ -1,0 +1,101 @@
+"""Physics on the CPU: MuJoCo's own thread pool (`mujoco.batch`) behind torch views of its arrays."""
+
+from __future__ import annotations
+
+import warnings
+
+import mujoco
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64
+from mujoco.batch import Batch, SimulationError
+from torch import Tensor
+
+_STATE_FIELDS = frozenset({"time", "qpos", "qvel", "act", "ctrl", "mocap_pos", "mocap_quat", "xfrc_applied"})
+_BAD = [
+    int(mujoco.mjtWarning.mjWARN_BADQPOS),
+    int(mujoco.mjtWarning.mjWARN_BADQVEL),
+    int(mujoco.mjtWarning.mjWARN_BADQACC),
+    int(mujoco.mjtWarning.mjWARN_BADCTRL),
+]
+_NUMBER = 1  # second column of a warning counter: how often it was raised
+
+
+class CpuPhysics:
+    """`mujoco.batch.Batch` as a `Physics`: results are bit-identical for any number of threads."""
+
+    def __init__(self, model: mujoco.MjModel, num_worlds: int, threads: int = 0) -> None:
+        """`threads` = 0 takes one per CPU."""
+        self.model = model
+        self.num_worlds = num_worlds
+        self._batch = Batch(model, num_worlds, threads)
+        self._state = torch.from_numpy(self._batch.state)
+        self._warnings = torch.from_numpy(self._batch.warning)
+        self._bad = self._warnings[:, min(_BAD) : max(_BAD) + 1, _NUMBER]
+        self._failed = torch.zeros(num_worlds, dtype=torch.bool)
+        self._stage = int(mujoco.mjtStage.mjSTAGE_NONE)
+
+    def bind(self, field: str) -> Tensor:
+        """See `Physics.bind`."""
+        array = self._batch.bind(field)
+        if field not in _STATE_FIELDS:  # derived fields lag a substep behind unless recomputed at the new state
+            self._stage = int(mujoco.mjtStage.mjSTAGE_VEL)
+        return _view(array)
+
+    def expand(self, field: str) -> Tensor:
+        """See `Physics.expand`."""
+        return _view(self._batch.expand(field))
+
+    def set_const(self, worlds: Int64[Tensor, "n"]) -> None:
+        """See `Physics.set_const`."""
+        self._batch.set_const(worlds.numpy())
+
+    def reset(self, worlds: Int64[Tensor, "n"]) -> None:
+        """See `Physics.reset`."""
+        self._batch.reset(worlds.numpy(), stage=int(mujoco.mjtStage.mjSTAGE_NONE))
+        self._warnings[worlds] = 0
+        self._failed[worlds] = False
+
+    def step(self, num_substeps: int) -> None:
+        """See `Physics.step`. A world in which MuJoCo raises keeps its state and counts as diverged."""
+        try:
+            self._batch.step(nstep=num_substeps, stage=self._stage)
+        except SimulationError as error:
+            self._failed[torch.from_numpy(np.asarray(error.ids, np.int64))] = True
+
+    def forward(self, worlds: Int64[Tensor, "n"]) -> None:
+        """See `Physics.forward`."""
+        if self._stage:
+            self._batch.forward(worlds.numpy(), stage=self._stage)
+
+    def diverged(self) -> Bool[Tensor, "N"]:
+        """See `Physics.diverged`."""
+        # The counters only ever matter once: a world that has diverged is reset before it steps again.
+        return self._failed | self._bad.any(dim=1)
+
+    def get_state(self) -> Float64[Tensor, "N S"]:
+        """See `Physics.get_state`."""
+        return self._state.clone()
+
+    def set_state(self, state: Float64[Tensor, "N S"]) -> None:
+        """See `Physics.set_state`."""
+        self._state.copy_(state)
+        if self._stage:
+            self._batch.forward(stage=self._stage)
+
+    def model_of(self, world: int) -> mujoco.MjModel:
+        """See `Physics.model_of`."""
+        return self._batch.get_model(world)
+
+    def data_of(self, world: int) -> mujoco.MjData:
+        """See `Physics.data_of`."""
+        data = self._batch.get_data(world)
+        mujoco.mj_forward(self.model_of(world), data)
+        return data
+
+
+def _view(array: np.ndarray) -> Tensor:
+    """The array's memory as a tensor, without a copy."""
+    with warnings.catch_warnings():  # torch warns that it cannot enforce NumPy's read-only flag
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)

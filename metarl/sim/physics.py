@@ -1,0 +1,68 @@
+"""The contract between the batched environments and whatever simulates their worlds."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import mujoco
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+
+
+class Physics(Protocol):
+    """`num_worlds` simulations of one model, stepped together.
+
+    Tensors from `bind` and `expand` are live: they are fetched once and read or written in place.
+    """
+
+    model: mujoco.MjModel
+    num_worlds: int
+
+    def bind(self, field: str) -> Tensor:
+        """Live tensor (N, ...) over an MjData field. State fields (qpos, qvel, ctrl, ...) are writable;
+        derived ones (xpos, sensordata, ...) are read-only and current after every `step` and `forward`.
+        """
+        ...
+
+    def expand(self, field: str) -> Tensor:
+        """Live tensor (N, ...) of an MjModel field (or `opt.<name>`), one value per world."""
+        ...
+
+    def set_const(self, worlds: Int64[Tensor, "n"]) -> None:
+        """Recompute what MuJoCo derives from masses, inertias and the like, after `expand`ed fields changed."""
+        ...
+
+    def reset(self, worlds: Int64[Tensor, "n"]) -> None:
+        """Back to the model's initial state, with no memory of the past (warm starts, warnings)."""
+        ...
+
+    def step(self, num_substeps: int) -> None:
+        """Advance every world by `num_substeps` physics steps with the present `ctrl`."""
+        ...
+
+    def forward(self, worlds: Int64[Tensor, "n"]) -> None:
+        """Recompute derived fields from the present state."""
+        ...
+
+    def diverged(self) -> Bool[Tensor, "N"]:
+        """Worlds whose physics went bad since their last `reset`.
+
+        Read from MuJoCo's warning counters: it resets a diverged state silently, so the state itself looks finite.
+        """
+        ...
+
+    def get_state(self) -> Float64[Tensor, "N S"]:
+        """Copy of the complete integration state of every world."""
+        ...
+
+    def set_state(self, state: Float64[Tensor, "N S"]) -> None:
+        """Continue exactly from a state of `get_state`."""
+        ...
+
+    def model_of(self, world: int) -> mujoco.MjModel:
+        """One world's own model, with its per-world fields, for rendering."""
+        ...
+
+    def data_of(self, world: int) -> mujoco.MjData:
+        """One world's state, with kinematics computed, for rendering."""
+        ...

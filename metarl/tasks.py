@@ -1,0 +1,291 @@
+"""Tasks as plain data: distributions, a family's task space with its splits, and batches of tasks.
+
+Nothing here knows a simulator. A task is a row of named numbers; a family says what they mean.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from metarl import seeding
+from metarl.errors import UserError
+
+Split = Literal["train", "test", "ood"]
+Value = float | list[float]
+
+
+class Distribution(Protocol):
+    """What one task parameter is drawn from."""
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """`n` draws: shape (n,), or (n, d) for points."""
+        ...
+
+    def contains(self, value: Value) -> bool:
+        """Whether `value` lies in the support."""
+        ...
+
+    def describe(self) -> str:
+        """The distribution in one short phrase."""
+        ...
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """U[low, high)."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"Uniform needs low < high, got [{self.low}, {self.high})")
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Shape (n,)."""
+        return rng.uniform(self.low, self.high, n)
+
+    def contains(self, value: Value) -> bool:
+        """Closed interval: the upper end counts."""
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def describe(self) -> str:
+        """As `U(0, 3)`."""
+        return f"U({self.low:g}, {self.high:g})"
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """Uniform in the logarithm: doubling and halving are equally likely around 1."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < self.high:
+            raise ValueError(f"LogUniform needs 0 < low < high, got [{self.low}, {self.high})")
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Shape (n,)."""
+        return np.exp(rng.uniform(math.log(self.low), math.log(self.high), n))
+
+    def contains(self, value: Value) -> bool:
+        """Closed interval: the upper end counts."""
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def describe(self) -> str:
+        """As `logU(0.5, 2)`."""
+        return f"logU({self.low:g}, {self.high:g})"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of finitely many numbers, equally likely."""
+
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError("Choice needs at least one value")
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Shape (n,)."""
+        return np.asarray(self.values, dtype=np.float64)[rng.integers(len(self.values), size=n)]
+
+    def contains(self, value: Value) -> bool:
+        """Exact membership."""
+        return value in self.values
+
+    def describe(self) -> str:
+        """As `one of -1, 1`."""
+        return "one of " + ", ".join(f"{value:g}" for value in self.values)
+
+
+@dataclass(frozen=True)
+class Angle:
+    """A heading, uniform on [low, high) [rad]; the full circle by default."""
+
+    low: float = 0.0
+    high: float = 2.0 * math.pi
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Shape (n,)."""
+        return rng.uniform(self.low, self.high, n)
+
+    def contains(self, value: Value) -> bool:
+        """Modulo a full turn."""
+        if not isinstance(value, int | float):
+            return False
+        return (value - self.low) % (2.0 * math.pi) <= self.high - self.low
+
+    def describe(self) -> str:
+        """As `angle in [0, 6.28)`."""
+        return f"angle in [{self.low:.3g}, {self.high:.3g})"
+
+
+@dataclass(frozen=True)
+class Disc:
+    """A point in the plane, uniform in area between two radii (an annulus; a disc for `inner` = 0)."""
+
+    radius: float
+    inner: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.inner < self.radius:
+            raise ValueError(f"Disc needs 0 <= inner < radius, got {self.inner} and {self.radius}")
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Shape (n, 2)."""
+        angle = rng.uniform(0.0, 2.0 * math.pi, n)
+        radius = np.sqrt(rng.uniform(self.inner**2, self.radius**2, n))
+        return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+
+    def contains(self, value: Value) -> bool:
+        """Closed annulus."""
+        return isinstance(value, list) and len(value) == 2 and self.inner <= math.hypot(*value) <= self.radius
+
+    def describe(self) -> str:
+        """As `disc of radius 3`."""
+        ring = f" outside {self.inner:g}" if self.inner else ""
+        return f"disc of radius {self.radius:g}{ring}"
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """N tasks as a struct of arrays: each parameter has shape (N,) or (N, d), float64."""
+
+    values: Mapping[str, Float64[Tensor, "N *d"]]
+
+    def __post_init__(self) -> None:
+        sizes = {name: len(value) for name, value in self.values.items()}
+        if not sizes or len(set(sizes.values())) != 1:
+            raise ValueError(f"every task parameter needs one row per task, got {sizes}")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values())))
+
+    def __getitem__(self, name: str) -> Float64[Tensor, "N *d"]:
+        return self.values[name]
+
+    def select(self, index: Int64[Tensor, "n"]) -> Tasks:
+        """The tasks at `index`, in that order (repeats allowed)."""
+        return Tasks({name: value[index] for name, value in self.values.items()})
+
+    def rows(self) -> list[dict[str, Value]]:
+        """One plain dictionary per task."""
+        columns = {name: value.tolist() for name, value in self.values.items()}
+        return [{name: column[i] for name, column in columns.items()} for i in range(len(self))]
+
+    def __iter__(self) -> Iterator[dict[str, Value]]:
+        return iter(self.rows())
+
+    @staticmethod
+    def from_rows(rows: Sequence[Mapping[str, Value]]) -> Tasks:
+        """Inverse of `rows`."""
+        if not rows:
+            raise ValueError("a batch of tasks needs at least one task")
+        return Tasks({k: torch.tensor([row[k] for row in rows], dtype=torch.float64) for k in rows[0]})
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One number (or point) that differs between the tasks of a family."""
+
+    train: Distribution
+    """Distribution of the `train` and `test` splits."""
+    unit: str
+    """Unit, as `m/s`; `1` for ratios."""
+    ood: Distribution | None = None
+    """Distribution of the `ood` split, outside the training range; None keeps the training one."""
+    nominal: Value | None = None
+    """The value of the unmodified robot, if there is one."""
+    help: str = ""
+    """What it is, in one phrase."""
+
+
+@dataclass(frozen=True)
+class TaskSpace:
+    """The tasks a family may pose: named parameters with their distribution in each split."""
+
+    parameters: Mapping[str, Parameter]
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits this space has: `ood` only where some parameter leaves its training range."""
+        has_ood = any(parameter.ood is not None for parameter in self.parameters.values())
+        return ("train", "test", "ood") if has_ood else ("train", "test")
+
+    def distribution(self, name: str, split: Split) -> Distribution:
+        """What parameter `name` is drawn from in `split`."""
+        parameter = self.parameters[name]
+        return parameter.ood if split == "ood" and parameter.ood is not None else parameter.train
+
+    def sample(self, split: Split, n: int, rng: np.random.Generator) -> Tasks:
+        """`n` independent tasks of `split`."""
+        self._require(split)
+        drawn = {name: self.distribution(name, split).sample(n, rng) for name in self.parameters}
+        return Tasks({name: torch.from_numpy(np.asarray(value, np.float64)) for name, value in drawn.items()})
+
+    def fixed(self, split: Split, n: int) -> Tasks:
+        """The first `n` tasks of the split's fixed list, the same for every run: the held-out set.
+
+        A finite space (all parameters `Choice`) is enumerated in turn, so that each task is equally represented.
+        """
+        self._require(split)
+        supports = [self.distribution(name, split) for name in self.parameters]
+        choices = [support.values for support in supports if isinstance(support, Choice)]
+        if len(choices) == len(supports):
+            grid = list(product(*choices))
+            return Tasks.from_rows([dict(zip(self.parameters, grid[i % len(grid)], strict=True)) for i in range(n)])
+        return Tasks.from_rows(
+            [self.sample(split, 1, seeding.rng(0, f"tasks/{split}", i)).rows()[0] for i in range(n)]
+        )
+
+    def nominal(self, n: int = 1) -> Tasks:
+        """The unmodified robot, `n` times; a parameter without a nominal value takes a first training draw."""
+        draw = self.sample("train", 1, seeding.rng(0, "tasks/nominal")).rows()[0]
+        row = {k: draw[k] if p.nominal is None else p.nominal for k, p in self.parameters.items()}
+        return Tasks.from_rows([row] * n)
+
+    def check(self, tasks: Tasks) -> None:
+        """Raise `UserError` unless `tasks` has exactly this space's parameters."""
+        if set(tasks.values) != set(self.parameters):
+            raise UserError(
+                f"these tasks have parameters {sorted(tasks.values)}, the family has {sorted(self.parameters)}"
+            )
+
+    def _require(self, split: Split) -> None:
+        if split not in self.splits:
+            raise UserError(f"this family has no '{split}' split; available: {', '.join(self.splits)}")
+
+
+def save_tasks(path: Path, family: str, tasks: Tasks) -> None:
+    """Write a task list as JSON."""
+    path.write_text(json.dumps({"family": family, "tasks": tasks.rows()}, indent=1) + "\n")
+
+
+def load_tasks(path: Path, family: str, space: TaskSpace) -> Tasks:
+    """Read a task list back; `UserError` where it is no task list or belongs to another family."""
+    try:
+        content = json.loads(path.read_text())
+        owner, rows = content["family"], content["tasks"]
+        tasks = Tasks.from_rows(rows)
+    except OSError as error:
+        raise UserError(f"cannot read the task list {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+        raise UserError(f'{path} is not a task list: it needs {{"family": ..., "tasks": [{{...}}, ...]}}') from None
+    if owner != family:
+        raise UserError(f"{path} holds tasks of '{owner}', not of '{family}'")
+    space.check(tasks)
+    return tasks

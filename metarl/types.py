@@ -1,0 +1,84 @@
+"""The values that flow between environments, policies and learners. Letters: T time, N worlds, O obs, A action."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Bool, Float32, Float64
+from torch import Tensor
+
+Metrics = dict[str, float]
+"""Scalars of one training iteration, by name (`group/name`)."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one control step of all worlds returns."""
+
+    obs: Float32[Tensor, "N O"]
+    """Observation to act on next: the next episode's first one where an episode ended (same-step reset)."""
+    final_obs: Float32[Tensor, "N O"]
+    """Observation this step led to, before any reset; equals `obs` where the episode goes on."""
+    reward: Float32[Tensor, "N"]
+    """Reward of the step: the sum of `reward_terms`."""
+    reward_terms: Mapping[str, Float64[Tensor, "N"]]
+    """The named parts of the reward."""
+    terminated: Bool[Tensor, "N"]
+    """The episode ended by its own rules (a fall) or by divergence of the physics."""
+    truncated: Bool[Tensor, "N"]
+    """The episode ended by its time limit; bootstrap from `final_obs`."""
+    diverged: Bool[Tensor, "N"]
+    """The physics went bad in this step (also `terminated`)."""
+    episode_start: Bool[Tensor, "N"]
+    """`obs` is the first observation of an episode."""
+    trial_start: Bool[Tensor, "N"]
+    """`obs` would be the first of a new trial: this one is over, call `begin` with new tasks."""
+
+    @property
+    def ended(self) -> Bool[Tensor, "N"]:
+        """The episode ended in this step, for whatever reason."""
+        return self.terminated | self.truncated
+
+
+@dataclass(frozen=True)
+class Transition:
+    """What a policy may learn from after acting."""
+
+    obs: Float32[Tensor, "N O"]
+    action: Float32[Tensor, "N A"]
+    reward: Float32[Tensor, "N"]
+    final_obs: Float32[Tensor, "N O"]
+    terminated: Bool[Tensor, "N"]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One trial of N worlds, time-major. Step t acts on `obs[t]` and leads to `final_obs[t]`."""
+
+    obs: Float32[Tensor, "T N O"]
+    final_obs: Float32[Tensor, "T N O"]
+    action: Float32[Tensor, "T N A"]
+    reward: Float32[Tensor, "T N"]
+    terminated: Bool[Tensor, "T N"]
+    truncated: Bool[Tensor, "T N"]
+    diverged: Bool[Tensor, "T N"]
+    episode_start: Bool[Tensor, "T N"]
+    """`obs[t]` is the first observation of an episode."""
+    extras: Mapping[str, Tensor]
+    """What the policy returned beside its action at each step, shape (T, N, ...)."""
+    final_belief: Any
+    """The policy's belief after the last step, as if its episode went on: what bootstraps the trial's time limit."""
+
+    @property
+    def ended(self) -> Bool[Tensor, "T N"]:
+        """An episode ended in the step."""
+        return self.terminated | self.truncated
+
+    def episode_returns(self, num_episodes: int) -> Float64[Tensor, "N K"]:
+        """Undiscounted return of the first `num_episodes` episodes of each world."""
+        number = (self.episode_start.long().cumsum(0) - 1).clamp(max=num_episodes)
+        returns = self.reward.new_zeros(num_episodes + 1, self.reward.shape[1]).double()
+        returns.scatter_add_(0, number, self.reward.double())
+        return returns[:num_episodes].T.contiguous()
