@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from metarl.errors import UserError, unknown_name
+from metarl.registry import learner_config_class
 
 C = TypeVar("C")
+L = TypeVar("L")
+"""Configuration of a learner."""
 
 
 class ConfigError(UserError):
@@ -27,13 +30,15 @@ def require(config: object, field_name: str, holds: bool, allowed: str) -> None:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Generic[L]):
     """One training run: which learner on which family, for how long, on how many worlds."""
 
     agent: str
     """Learner: a name from `metarl list`, or path/to/file.py:ClassName."""
     family: str
     """Family of tasks: a name from `metarl list`, or path/to/file.py:ClassName."""
+    learner: L
+    """The learner's own configuration."""
     seed: int = 0
     """Seed of every random stream of the run."""
     total_steps: int = 5_000_000
@@ -48,8 +53,6 @@ class TrainConfig:
     """Threads of the physics; 0 for one per CPU. The result does not depend on it."""
     checkpoint_minutes: float = 2.0
     """Time between checkpoints [min]."""
-    learner: Any = field(default=None)
-    """The learner's own configuration."""
 
     def __post_init__(self) -> None:
         require(self, "seed", 0 <= self.seed < 2**32, "in [0, 2^32)")
@@ -61,13 +64,26 @@ class TrainConfig:
             require(self, name, 0 <= getattr(self, name) < float("inf"), "at least 0")
 
 
-def to_toml(config: TrainConfig) -> str:
+def to_toml(config: TrainConfig[Any]) -> str:
     """The whole configuration, the learner's as a `[learner]` table."""
     values = dataclasses.asdict(config)
-    learner = values.pop("learner") or {}
+    learner = values.pop("learner")
     lines = [f"{key} = {_literal(value)}" for key, value in values.items()]
     lines += ["", "[learner]", *(f"{key} = {_literal(value)}" for key, value in learner.items())]
     return "\n".join(lines) + "\n"
+
+
+def load_config(path: Path) -> TrainConfig[Any]:
+    """A training configuration from TOML, the learner's part typed by its agent."""
+    values = read_toml(path)
+    if not isinstance(values.get("agent"), str) or not isinstance(values.get("family"), str):
+        raise UserError(f"{path}: agent and family must both be given, as strings")
+    learner = values.pop("learner", {})
+    if not isinstance(learner, dict):
+        raise UserError(f"{path}: learner must be a table, [learner]")
+    config_class = learner_config_class(values["agent"])
+    values["learner"] = build(config_class, learner, f"{path}, [learner]")
+    return build(TrainConfig, values, str(path))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -1,0 +1,194 @@
+"""The command line: `metarl VERB ...`. Each verb is a dataclass of options and a function; torch loads only to work."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metarl.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from metarl.run.train import Outcome, Training
+
+HELP = """\
+usage: metarl VERB ...
+
+Train robot policies that adapt to a task they have never met within a few episodes.
+
+  train AGENT FAMILY   meta-train a learner on a family of tasks
+  resume RUN           continue a training exactly where it stopped
+  eval RUN             returns per episode on held-out tasks, with intervals
+  video RUN            film the robot adapting to held-out tasks
+  list [FAMILY]        families with their task parameters, and agents
+  check FAMILY         test a family against the contract every family fulfils
+  bench                speed of environments and training, against bare physics
+
+`metarl VERB --help` shows a verb's options with units and defaults. For example:
+
+  metarl train rl2 half-cheetah-vel --seed 1 --total-steps 20_000_000 --output runs/vel
+  metarl eval runs/vel
+  metarl video runs/vel --output videos/vel.mp4
+"""
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code: 2 for a user's mistake, 130 or 143 when stopped by a signal."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if words[0] == "--version":
+        from metarl import __version__
+
+        print(__version__)
+        return 0
+    verb = VERBS.get(words[0])
+    try:
+        if verb is None:
+            raise unknown_name("verb", words[0], VERBS)
+        return verb(words[1:])
+    except UserError as error:
+        print(f"metarl: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+
+
+def _train(words: list[str]) -> int:
+    from metarl.options import TrainOptions, parse
+
+    options = parse(*_train_parser(words, TrainOptions))
+    from metarl.registry import make_family
+    from metarl.run import folder
+    from metarl.run.train import Training
+
+    config = options.training
+    make_family(config.family)
+    run = folder.create(options.output or folder.default_path(config), config, sys.argv[1:])
+    print(f"training {config.agent} on {config.family}, seed {config.seed}, in {run.path}", flush=True)
+    return _execute(Training(run, config), config.max_minutes)
+
+
+def _train_parser(words: list[str], options: Any) -> tuple[Any, str, list[str], Any]:
+    """What to parse `train`'s words with: the agent decides which options there are, a file what their defaults are."""
+    from metarl.config import TrainConfig, load_config
+    from metarl.registry import family_names, learner_config_class, learner_names
+
+    named = [word for word in words[:2] if not word.startswith("-")]
+    named = named[:1] if len(named) == 2 and words[0].startswith("-") else named
+    rest = words[len(named) :]
+    file = _value_of(rest, "--config")
+    if file is not None:
+        base = load_config(Path(file))
+    elif len(named) < 2 and not {"-h", "--help"} & set(rest):
+        raise UserError(
+            "train needs AGENT FAMILY, or --config FILE; "
+            f"agents: {', '.join(learner_names())}; families: {', '.join(family_names())}"
+        )
+    else:
+        base = TrainConfig(agent="rl2", family="half-cheetah-vel", learner=None)
+    changes: dict[str, Any] = dict(zip(("agent", "family"), named, strict=False))
+    config_class = learner_config_class(changes.get("agent", base.agent))
+    if not isinstance(base.learner, config_class):
+        changes["learner"] = config_class()
+    base = dataclasses.replace(base, **changes)
+    return options[config_class], "train", rest, options(training=base)
+
+
+def _value_of(words: list[str], flag: str) -> str | None:
+    """Value of `--flag VALUE` or `--flag=VALUE`, if it is there."""
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        if word == flag:
+            return following
+        if word.startswith(f"{flag}="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def _resume(words: list[str]) -> int:
+    from metarl.options import ResumeOptions, parse
+
+    options = parse(ResumeOptions, "resume", words)
+    from metarl.run.folder import RunFolder
+    from metarl.run.train import Training
+
+    run = RunFolder(options.run)
+    training = Training(run, run.read_config())
+    training.restore(options.checkpoint)
+    print(f"resuming {run.path} after iteration {training.iteration} of {training.num_iterations}", flush=True)
+    return _execute(training, options.max_minutes)
+
+
+def _execute(training: Training, max_minutes: float) -> int:
+    """Train, then say how it ended and what to do next."""
+    from metarl.run.logs import console
+
+    outcome: Outcome = training.execute(console(), max_minutes)
+    path = training.run.path
+    print(f"{outcome.total_steps:,} steps in {outcome.elapsed / 60:.1f} min, saved in {path}")
+    if not outcome.finished:
+        print(f"{training.num_iterations - outcome.iteration} iterations left; continue with: metarl resume {path}")
+    else:
+        print(f"next: metarl eval {path}, or: metarl video {path}")
+    return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def _eval(words: list[str]) -> int:
+    from metarl.options import EvalOptions, parse
+
+    options = parse(EvalOptions, "eval", words)
+    from metarl.rl.parallel import single_threaded_math
+    from metarl.run.evaluate import evaluate, print_table
+    from metarl.run.folder import RunFolder, restore
+    from metarl.run.logs import console, provenance, write_json
+    from metarl.tasks import load_tasks
+
+    single_threaded_math()
+    run = RunFolder(options.run)
+    trained = restore(run, options.checkpoint)
+    config, space = trained.config, trained.family.space
+    if options.tasks is not None:
+        tasks, label = load_tasks(options.tasks, config.family, space), options.tasks.stem
+    else:
+        tasks, label = space.fixed(options.split, options.num_tasks), options.split
+    episodes = options.episodes or config.episodes_per_trial
+    evaluation = evaluate(
+        trained.learner.policy,
+        trained.family,
+        tasks,
+        episodes,
+        seed=options.seed,
+        deterministic=not options.stochastic,
+    )
+    title = f"{config.agent} on {config.family}: {len(tasks)} {label} tasks, after {trained.manifest.total_steps:,} steps"
+    print_table(evaluation, title, console())
+    content = provenance(["eval", *words]) | {
+        "agent": config.agent,
+        "family": config.family,
+        "train_seed": config.seed,
+        "train_steps": trained.manifest.total_steps,
+        "train_seconds": trained.manifest.elapsed,
+        "split": label,
+        "seed": options.seed,
+        "deterministic": not options.stochastic,
+        **evaluation.to_json(),
+    }
+    mode = "stochastic" if options.stochastic else "deterministic"
+    for path in (run.evaluations / f"{label}-{episodes}-{mode}.json", options.json):
+        if path is not None:
+            write_json(path, content)
+            print(f"wrote {path}")
+    return 0
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "resume": _resume,
+    "eval": _eval,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Options of the verbs, parsed by tyro: one dataclass per verb, a docstring with unit and meaning under each field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import tyro
+
+from metarl.config import TrainConfig
+
+L = TypeVar("L")
+O = TypeVar("O")
+
+
+@dataclass(frozen=True)
+class TrainOptions(Generic[L]):
+    """Meta-train a learner on a family: metarl train AGENT FAMILY, or metarl train --config FILE."""
+
+    training: TrainConfig[L]
+    """The run's configuration."""
+    config: Path | None = None
+    """Start from this TOML file; options on the command line override it."""
+    output: Path | None = None
+    """Run folder; runs/FAMILY-AGENT-sSEED-TIME by default."""
+
+
+@dataclass(frozen=True)
+class ResumeOptions:
+    """Continue a training exactly where it stopped."""
+
+    run: Path
+    """Run folder."""
+    checkpoint: str | None = None
+    """Checkpoint to continue from, as iteration-000120; the newest by default."""
+    max_minutes: float = 0.0
+    """Stop, save and report after this long [min]; 0 for no limit."""
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Returns per episode on fixed held-out tasks, with 95 % bootstrap intervals."""
+
+    run: Path
+    """Run folder."""
+    split: Literal["train", "test", "ood"] = "test"
+    """Tasks: test (held out), ood (outside the training range) or train."""
+    num_tasks: int = 100
+    """Tasks, each in a world of its own."""
+    episodes: int = 0
+    """Episodes per task; 0 for as many as in training."""
+    stochastic: bool = False
+    """Sample actions instead of taking the policy's mean."""
+    seed: int = 0
+    """Seed of the initial states and actions."""
+    tasks: Path | None = None
+    """Task list (JSON) to evaluate on instead of a split."""
+    checkpoint: str | None = None
+    """Checkpoint, as iteration-000120; the newest by default."""
+    json: Path | None = None
+    """Also write the result to this file; it is always kept in RUN/eval/."""
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """Film the robot adapting: the episodes of one trial in sequence, or several tasks side by side."""
+
+    run: Path
+    """Run folder."""
+    output: Path = Path("videos/adaptation.mp4")
+    """The video to write (mp4, h264)."""
+    grid: int = 4
+    """Tasks side by side; 1 for a single robot."""
+    episodes: int = 0
+    """Episodes in sequence; 0 for as many as in training."""
+    width: int = 480
+    """Width of one robot's picture [pixels], a multiple of 16."""
+    height: int = 320
+    """Height of one robot's picture [pixels], a multiple of 16."""
+    split: Literal["train", "test", "ood"] = "test"
+    """Tasks: test (held out), ood (outside the training range) or train."""
+    seed: int = 0
+    """Seed of the initial states."""
+    checkpoint: str | None = None
+    """Checkpoint, as iteration-000120; the newest by default."""
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """Families with their task parameters, and agents."""
+
+    family: tyro.conf.Positional[str] = ""
+    """Show this family only."""
+    json: Path | None = None
+    """Also write the list to this file."""
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Test a family against the contract every family fulfils."""
+
+    family: str
+    """A name from `metarl list`, or path/to/file.py:ClassName."""
+    json: Path | None = None
+    """Also write the findings to this file."""
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Speed of environments and training, as ratios to bare physics measured in the same run."""
+
+    worlds: tuple[int, ...] = (64, 256)
+    """Batch sizes."""
+    seconds: float = 3.0
+    """Time per measurement [s]; each is repeated in turns and the median taken."""
+    threads: int = 0
+    """Threads of the physics; 0 for one per CPU."""
+    json: Path | None = None
+    """Also write the figures to this file."""
+
+
+def parse(options: Any, verb: str, words: list[str], default: Any = None) -> Any:
+    """Parse a verb's words into its options; a mistake prints what is allowed and exits with 2."""
+    markers = (tyro.conf.PositionalRequiredArgs, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    arguments: dict[str, Any] = {"prog": f"metarl {verb}", "args": words, "config": markers}
+    if default is not None:
+        arguments["default"] = default
+    return tyro.cli(options, **arguments)

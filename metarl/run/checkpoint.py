@@ -1,0 +1,128 @@
+"""Checkpoints: safetensors and a JSON manifest, checksummed, written atomically, never executing what they hold.
+
+`checkpoints/iteration-000120/` holds `tensors.safetensors` and `manifest.json`. A checkpoint is written under a
+temporary name, flushed to disk and renamed, so an interrupted or failed save leaves the previous one untouched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+from metarl.errors import UserError
+
+FORMAT = 1
+KEEP = 2
+"""Checkpoints kept in a run; older ones are removed once a newer one is complete."""
+
+_TENSORS, _MANIFEST = "tensors.safetensors", "manifest.json"
+
+
+class CheckpointError(UserError):
+    """A checkpoint cannot be written, or is damaged, incomplete or foreign."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint says of itself."""
+
+    format: int
+    iteration: int
+    """Iterations completed."""
+    total_steps: int
+    """Control steps taken, over all worlds."""
+    elapsed: float
+    """Training time so far [s]."""
+    sha256: str
+    """Checksum of the tensors file."""
+
+
+def save(folder: Path, state: Mapping[str, Tensor], iteration: int, total_steps: int, elapsed: float) -> Path:
+    """Write a checkpoint into `folder`, then drop all but the newest `KEEP`. Raises `CheckpointError`."""
+    blob = dump_tensors({name: value.contiguous() for name, value in state.items()})
+    manifest = Manifest(FORMAT, iteration, total_steps, elapsed, hashlib.sha256(blob).hexdigest())
+    target = folder / f"iteration-{iteration:06d}"
+    staging = folder / f".{target.name}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        _write(staging / _TENSORS, blob)
+        _write(staging / _MANIFEST, (json.dumps(asdict(manifest), indent=1) + "\n").encode())
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(staging, target)
+        _sync(folder)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise CheckpointError(
+            f"cannot save {target} ({len(blob):,} bytes): {error.strerror}; earlier checkpoints are intact"
+        ) from None
+    for old in existing(folder)[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def existing(folder: Path) -> list[Path]:
+    """Complete checkpoints in `folder`, oldest first."""
+    return sorted(path for path in folder.glob("iteration-*") if (path / _MANIFEST).is_file())
+
+
+def latest(folder: Path) -> Path:
+    """The newest checkpoint in `folder`."""
+    found = existing(folder)
+    if not found:
+        raise CheckpointError(f"there is no checkpoint in {folder}")
+    return found[-1]
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], Manifest]:
+    """Read and verify a checkpoint. Raises `CheckpointError` in one line where it is damaged or foreign."""
+    try:
+        blob = (path / _TENSORS).read_bytes()
+        text = (path / _MANIFEST).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise CheckpointError(f"{path} is not a checkpoint: {reason}") from None
+    try:
+        manifest = Manifest(**json.loads(text))
+        fits = isinstance(manifest.iteration, int) and isinstance(manifest.total_steps, int)
+    except (ValueError, TypeError):
+        fits = False
+    if not fits:
+        raise CheckpointError(f"{path / _MANIFEST} is not a manifest of this program")
+    if manifest.format != FORMAT:
+        raise CheckpointError(f"{path} has format {manifest.format}, this version reads format {FORMAT}")
+    if hashlib.sha256(blob).hexdigest() != manifest.sha256:
+        others = [other.name for other in existing(path.parent) if other != path]
+        hint = f"; {others[-1]} may be intact" if others else ""
+        raise CheckpointError(f"{path} is damaged: {_TENSORS} does not match its checksum{hint}")
+    try:
+        return load_tensors(blob), manifest
+    except SafetensorError as error:
+        raise CheckpointError(f"{path / _TENSORS} is not a safetensors file: {error}") from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,94 @@
+"""A run's folder on disk: what is in it, and how to rebuild the learner from it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from metarl import seeding
+from metarl.config import TrainConfig, load_config, to_toml
+from metarl.errors import UserError
+from metarl.registry import learner_class, make_family
+from metarl.rl.learner import Learner
+from metarl.run import checkpoint
+from metarl.run.logs import provenance, write_json
+from metarl.sim.family import Family
+from metarl.sim.trials import TrialEnv
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`config.toml`, `run.json`, `metrics.jsonl`, `checkpoints/`, `eval/`, `tensorboard/`."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def evaluations(self) -> Path:
+        """Folder of the evaluations."""
+        return self.path / "eval"
+
+    def read_config(self) -> TrainConfig:
+        """The run's resolved configuration; `UserError` where this is no run folder."""
+        if not (self.path / "config.toml").is_file():
+            raise UserError(f"{self.path} is not a run folder: it has no config.toml")
+        return load_config(self.path / "config.toml")
+
+
+def default_path(config: TrainConfig) -> Path:
+    """`runs/<family>-<agent>-s<seed>-<time>`."""
+    family, agent = (name.rsplit(":", 1)[-1] for name in (config.family, config.agent))
+    return Path("runs") / f"{family}-{agent}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def create(path: Path, config: TrainConfig, argv: list[str]) -> RunFolder:
+    """Make a new run folder; `UserError` rather than touch one that is in use."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists and is not empty: choose another --output, or `metarl resume {path}`")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "config.toml").write_text(to_toml(config), encoding="utf-8")
+        write_json(path / "run.json", provenance(argv))
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+    return RunFolder(path)
+
+
+def make_learner(config: TrainConfig, env: TrialEnv) -> Learner:
+    """A fresh learner for the environment."""
+    generator = seeding.generator(config.seed, "init")
+    return learner_class(config.agent)(config.learner, env.observation_size, env.action_size, generator)  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A learner restored from a run, with what it was trained on."""
+
+    config: TrainConfig
+    family: Family
+    learner: Learner
+    manifest: checkpoint.Manifest
+
+
+def load_learner(run: RunFolder, learner: Learner, which: str | None = None) -> checkpoint.Manifest:
+    """Bring a learner to the run's newest checkpoint, or to the one named `which`."""
+    path = checkpoint.latest(run.checkpoints) if which is None else run.checkpoints / which
+    state, manifest = checkpoint.load(path)
+    try:
+        learner.load_state_dict(state)
+    except ValueError as error:
+        raise checkpoint.CheckpointError(f"{path} does not fit this run's configuration: {error}") from None
+    return manifest
+
+
+def restore(run: RunFolder, which: str | None = None) -> Trained:
+    """The run's learner at its newest checkpoint, or at the one named `which`."""
+    config = run.read_config()
+    family = make_family(config.family)
+    learner = make_learner(config, TrialEnv(family, 1, threads=1))
+    return Trained(config, family, learner, load_learner(run, learner, which))
