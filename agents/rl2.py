@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor, nn
 
 from metarl.agents.configs import RL2Config
+from metarl.errors import UserError
 from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors
 from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN, RecurrentActorCritic
 from metarl.rl.normalize import RunningNorm
@@ -104,7 +105,10 @@ class RL2Policy(nn.Module):
 
 
 def policy_inputs(
-    obs: Float[Tensor, "*B O"], action: Float[Tensor, "*B A"], reward: Float[Tensor, "*B"], start: Float[Tensor, "*B"]
+    obs: Float[Tensor, "*B O"],
+    action: Float[Tensor, "*B A"],
+    reward: Float[Tensor, "*B"],
+    start: Float[Tensor, "*B"],
 ) -> Float[Tensor, "*B I"]:
     """What the memory is fed: observation, previous action, previous reward, episode start."""
     return torch.cat((obs, action, reward[..., None], start[..., None]), dim=-1)
@@ -156,10 +160,12 @@ class RL2:
         skipped = 0
         for _ in range(config.num_epochs):
             order = torch.randperm(chunks.memory.shape[0], generator=generator)
-            for minibatch in order.split(config.minibatch_chunks):
+            for minibatch in torch.split(order, config.minibatch_chunks):
                 record, applied = self._gradient_step(chunks, minibatch)
                 records.append(record)
                 skipped += not applied
+        if skipped == len(records):
+            raise UserError("no gradient of this iteration was finite; try a lower learning_rate")
         # The statistics move only now: collection and update saw the same normalisation.
         self._update_normalisers(rollout)
         policy_loss, value_loss, kl, grad_norm = torch.stack(records).mean(dim=0).tolist()
@@ -197,6 +203,8 @@ class RL2:
     def _prepare(self, rollout: Rollout) -> tuple[Chunks, Metrics]:
         """Advantages and inputs of the whole rollout, cut into chunks."""
         length = self.config.chunk_steps
+        if len(rollout.reward) % length:
+            raise UserError(f"chunk_steps = {length} must divide the trial's {len(rollout.reward)} steps")
         scale = self.return_norm.std.float()
         value = rollout.extras["value"]
         after_trial = self.policy.value(rollout.final_obs[-1], rollout.final_belief)  # had its last episode gone on
@@ -209,8 +217,7 @@ class RL2:
 
         def cut(x: Tensor) -> Tensor:
             """(T, N, ...) -> (L, S, ...)."""
-            parts = x.unflatten(0, (-1, length)).transpose(0, 1)
-            return parts.flatten(1, 2).contiguous()
+            return x.reshape(-1, length, *x.shape[1:]).transpose(0, 1).flatten(1, 2).contiguous()
 
         chunks = Chunks(
             inputs=cut(inputs),

@@ -33,6 +33,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   metarl video runs/vel --output videos/vel.mp4
 """
 
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 2 for a user's mistake, 130 or 143 when stopped by a signal."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -162,7 +163,9 @@ def _eval(words: list[str]) -> int:
         seed=options.seed,
         deterministic=not options.stochastic,
     )
-    title = f"{config.agent} on {config.family}: {len(tasks)} {label} tasks, after {trained.manifest.total_steps:,} steps"
+    title = (
+        f"{config.agent} on {config.family}: {len(tasks)} {label} tasks, after {trained.manifest.total_steps:,} steps"
+    )
     print_table(evaluation, title, console())
     content = provenance(["eval", *words]) | {
         "agent": config.agent,

@@ -11,7 +11,6 @@ import tyro
 from metarl.config import TrainConfig
 
 L = TypeVar("L")
-O = TypeVar("O")
 
 
 @dataclass(frozen=True)

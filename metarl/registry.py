@@ -1,4 +1,4 @@
-"""Names to classes: the tables of `metarl.envs` and `metarl.agents`, installed plug-ins, and `path/to/file.py:Class`."""
+"""Names to classes: the tables of `metarl.envs` and `metarl.agents`, plug-ins, and `path/to/file.py:Class`."""
 
 from __future__ import annotations
 

@@ -248,9 +248,7 @@ class TaskSpace:
         if len(choices) == len(supports):
             grid = list(product(*choices))
             return Tasks.from_rows([dict(zip(self.parameters, grid[i % len(grid)], strict=True)) for i in range(n)])
-        return Tasks.from_rows(
-            [self.sample(split, 1, seeding.rng(0, f"tasks/{split}", i)).rows()[0] for i in range(n)]
-        )
+        return Tasks.from_rows([self.sample(split, 1, seeding.rng(0, f"tasks/{split}", i)).rows()[0] for i in range(n)])
 
     def nominal(self, n: int = 1) -> Tasks:
         """The unmodified robot, `n` times; a parameter without a nominal value takes a first training draw."""

@@ -12,7 +12,7 @@ from torch import Tensor
 def gaussian_log_prob(
     mean: Float[Tensor, "*B A"], log_std: Float[Tensor, "*S A"], action: Float[Tensor, "*B A"]
 ) -> Float[Tensor, "*B"]:
-    """log N(action | mean, diag(exp(log_std))²), summed over action dimensions."""
+    """Log density N(action | mean, diag(exp(log_std))²), summed over action dimensions."""
     z = (action - mean) * torch.exp(-log_std)
     return (-0.5 * z.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(dim=-1)
 

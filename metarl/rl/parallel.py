@@ -31,9 +31,7 @@ class ShardedGradient:
         workers = threads or min(num_shards, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(workers, initializer=single_threaded_math) if workers > 1 else None
 
-    def __call__(
-        self, loss: ShardLoss, parameters: Sequence[Tensor], minibatch: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
+    def __call__(self, loss: ShardLoss, parameters: Sequence[Tensor], minibatch: Tensor) -> tuple[list[Tensor], Tensor]:
         """Gradients (one per parameter) and diagnostics of `loss` over the indices in `minibatch`."""
 
         def shard(index: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:

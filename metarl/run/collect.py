@@ -16,7 +16,12 @@ _STEP_FIELDS = ("final_obs", "reward", "terminated", "truncated", "diverged")
 
 
 def collect(
-    env: TrialEnv, policy: Policy[Any], tasks: Tasks, generator: torch.Generator, *, deterministic: bool = False
+    env: TrialEnv,
+    policy: Policy[Any],
+    tasks: Tasks,
+    generator: torch.Generator,
+    *,
+    deterministic: bool = False,
 ) -> Rollout:
     """One trial of `tasks` (one per world). Every draw, of resets and of actions, comes from `generator`."""
     key = int(torch.randint(2**62, (), generator=generator))

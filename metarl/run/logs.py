@@ -64,7 +64,9 @@ class ProgressView(Protocol):
 
     def __enter__(self) -> ProgressView: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 def progress_view(num_iterations: int, console: Console) -> ProgressView:
@@ -92,7 +94,9 @@ class LiveBar:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.stop()
 
 
@@ -108,12 +112,17 @@ class PlainLines:
         now = time.monotonic()
         if now - self._last >= self._interval or iteration == self._num_iterations:
             self._last = now
-            print(f"iteration {iteration}/{self._num_iterations} · {_summary(rate, first, last, remaining)}", flush=True)
+            print(
+                f"iteration {iteration}/{self._num_iterations} · {_summary(rate, first, last, remaining)}",
+                flush=True,
+            )
 
     def __enter__(self) -> PlainLines:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return None
 
 

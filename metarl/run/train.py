@@ -26,7 +26,7 @@ from metarl.types import Metrics, Rollout
 
 
 class StopRequest:
-    """Remembers the first SIGINT or SIGTERM, so that the iteration can finish and be saved; a second one is immediate."""
+    """Remembers the first SIGINT or SIGTERM, so that the iteration can finish and be saved; a second acts at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -72,7 +72,10 @@ class Training:
         self.config = config
         self.family: Family = make_family(config.family)
         self.env = TrialEnv(
-            self.family, config.num_worlds, episodes_per_trial=config.episodes_per_trial, threads=config.threads
+            self.family,
+            config.num_worlds,
+            episodes_per_trial=config.episodes_per_trial,
+            threads=config.threads,
         )
         self.learner: Learner = make_learner(config, self.env)
         self.iteration = 0
@@ -120,7 +123,11 @@ class Training:
                         metrics | {"time/elapsed": self.elapsed, "time/steps_per_second": rate},
                     )
                     view.update(
-                        self.iteration, rate, metrics["rollout/return_first"], metrics["rollout/return_last"], remaining
+                        self.iteration,
+                        rate,
+                        metrics["rollout/return_first"],
+                        metrics["rollout/return_last"],
+                        remaining,
                     )
                     if stop.signal is not None or (max_minutes and now - begun >= max_minutes * 60):
                         break

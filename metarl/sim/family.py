@@ -68,7 +68,7 @@ class Family(ABC):
 
     def num_substeps(self, model: mujoco.MjModel) -> int:
         """Physics steps per control step."""
-        substeps = round(self.control_step / model.opt.timestep)
+        substeps = round(self.control_step / float(model.opt.timestep))
         if substeps < 1 or abs(substeps * model.opt.timestep - self.control_step) > 1e-9:
             raise ValueError(
                 f"control_step {self.control_step} s is not a whole multiple of the timestep {model.opt.timestep} s"

@@ -19,7 +19,9 @@ class Physics(Protocol):
     num_worlds: int
 
     def bind(self, field: str) -> Tensor:
-        """Live tensor (N, ...) over an MjData field. State fields (qpos, qvel, ctrl, ...) are writable;
+        """Live tensor (N, ...) over an MjData field.
+
+        State fields (qpos, qvel, ctrl, ...) are writable;
         derived ones (xpos, sensordata, ...) are read-only and current after every `step` and `forward`.
         """
         ...

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor
 
+from metarl.errors import UserError
 from metarl.seeding import WorldRandom
 from metarl.sim.cpu import CpuPhysics
 from metarl.sim.family import Family
@@ -31,7 +32,7 @@ from metarl.tasks import Tasks
 from metarl.types import Step
 
 
-class RewardError(RuntimeError):
+class RewardError(UserError):
     """A family returned a reward that is not finite; the message names the term and the task."""
 
 
@@ -43,7 +44,7 @@ def compile_spec(spec: mujoco.MjSpec) -> mujoco.MjModel:
 
 
 class TrialEnv:
-    """A batch of worlds running trials. It owns episodes, resets, truncation and divergence, never the choice of task."""
+    """A batch of worlds running trials: owns episodes, resets, truncation and divergence, never the choice of task."""
 
     def __init__(self, family: Family, num_worlds: int, *, episodes_per_trial: int = 2, threads: int = 0) -> None:
         """`threads` = 0 takes one per CPU; results do not depend on it."""
@@ -87,7 +88,7 @@ class TrialEnv:
         return self._tasks
 
     def begin(self, tasks: Tasks, key: int) -> Float32[Tensor, "N O"]:
-        """Start a trial on `tasks`, one per world; `key` seeds every reset of the trial. Returns the first observation."""
+        """Start a trial on `tasks`, one per world; `key` seeds all its resets. Returns the first observation."""
         if len(tasks) != self.num_worlds:
             raise ValueError(f"{self.num_worlds} worlds need as many tasks, got {len(tasks)}")
         self.family.space.check(tasks)

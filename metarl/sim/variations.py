@@ -30,10 +30,15 @@ _KINDS: dict[str, mujoco.mjtObj] = {
 class Variation(Protocol):
     """One way in which a task changes the robot or its world."""
 
-    parameter: str
-    """The task parameter it reads."""
-    fields: tuple[str, ...]
-    """The MjModel fields it writes."""
+    @property
+    def parameter(self) -> str:
+        """The task parameter it reads."""
+        ...
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The MjModel fields it writes."""
+        ...
 
     def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Tensor) -> None:
         """Change `live[field]` (N, ...) in place for the parameter's values (N,).
