@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ Split = Literal["train", "test", "ood"]
 Value = float | list[float]
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """What one task parameter is drawn from."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float32
@@ -15,6 +15,7 @@ B = TypeVar("B")
 """A belief: what a policy knows of the task. A value passed in and out, one row per world."""
 
 
+@runtime_checkable
 class Policy(Protocol[B]):
     """Acts, and adapts through its belief. A trial is: begin, then act, observe (and end_episode) step by step."""
 
@@ -41,6 +42,7 @@ Collect = Callable[[Policy[Any]], Rollout]
 """Runs one trial of the iteration's tasks with a policy. Repeatable: each call is a fresh trial of the same tasks."""
 
 
+@runtime_checkable
 class Learner(Protocol):
     """Meta-trains a policy."""
 

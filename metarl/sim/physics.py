@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import mujoco
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 
+@runtime_checkable
 class Physics(Protocol):
     """`num_worlds` simulations of one model, stepped together.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import mujoco
 import torch
@@ -27,6 +27,7 @@ _KINDS: dict[str, mujoco.mjtObj] = {
 }
 
 
+@runtime_checkable
 class Variation(Protocol):
     """One way in which a task changes the robot or its world."""
 

@@ -1,0 +1,229 @@
+"""RL²: each trap of the field's implementations has a test here, on a toy whose trials take milliseconds."""
+
+import dataclasses
+
+import mujoco
+import pytest
+import torch
+
+from metarl import seeding
+from metarl.agents.configs import RL2Config
+from metarl.agents.rl2 import RL2
+from metarl.errors import UserError
+from metarl.run.collect import collect
+from metarl.sim.family import Family
+from metarl.sim.trials import TrialEnv
+from metarl.tasks import Choice, Parameter, TaskSpace
+
+SLIDER = """<mujoco><option timestep="0.05" gravity="0 0 0"/><worldbody><body><joint name="x" type="slide" axis="1 0 0"/>
+<geom size="0.1" mass="1"/></body></worldbody><actuator><motor joint="x" ctrlrange="-1 1"/></actuator></mujoco>"""
+
+
+class Sign(Family):
+    """The reward is d · a for an unknown sign d; a world whose slider passes 0.02 m falls, where `fragile`."""
+
+    space = TaskSpace({"sign": Parameter(Choice((-1.0, 1.0)), unit="1")})
+    control_step, episode_steps = 0.05, 8
+    limit = float("inf")
+
+    def spec(self):
+        return mujoco.MjSpec.from_string(SLIDER)
+
+    def reset(self, physics, worlds, tasks, random):
+        physics.bind("qpos")[worlds] = random.uniform(-0.01, 0.01, 1)
+
+    def observe(self, physics, tasks):
+        return torch.cat((physics.bind("qpos"), physics.bind("qvel")), dim=1)
+
+    def reward(self, physics, before, action, tasks):
+        return {"sign": tasks["sign"] * action[:, 0]}
+
+    def terminated(self, physics, tasks):
+        return physics.bind("qpos")[:, 0] > self.limit
+
+
+class FragileSign(Sign):
+    limit = 0.02
+
+
+CONFIG = RL2Config(hidden_size=16, chunk_steps=4, minibatch_chunks=8, num_epochs=2, learning_rate=3e-3)
+CELLS = pytest.mark.parametrize("cell", ["gru", "lstm"])
+FAMILIES = pytest.mark.parametrize("family", [Sign(), FragileSign()], ids=["sign", "fragile"])
+
+
+def make(family, num_worlds=6, **changes):
+    env = TrialEnv(family, num_worlds, episodes_per_trial=2, threads=1)
+    config = dataclasses.replace(CONFIG, **changes)
+    return env, RL2(config, env.observation_size, env.action_size, seeding.generator(0, "init"))
+
+
+def trial(env, learner, number=0, deterministic=False):
+    tasks = env.family.space.sample("train", env.num_worlds, seeding.rng(0, "tasks", number))
+    generator = seeding.generator(0, "collect", number)
+    return collect(env, learner.policy, tasks, generator, deterministic=deterministic)
+
+
+def warm(env, learner, iterations=2):
+    """Train a little, so that normalisers and weights are no longer at their initial values."""
+    for number in range(iterations):
+        learner.train_step(lambda _, n=number: trial(env, learner, n), seeding.generator(0, "update", number), 0.0)
+
+
+@CELLS
+@FAMILIES
+def test_the_update_sees_exactly_what_the_policy_saw(cell, family):
+    """Inputs, stored memories and normalisation agree: before the first gradient step every ratio is one."""
+    env, learner = make(family, cell=cell)
+    warm(env, learner)
+    chunks, _ = learner._prepare(trial(env, learner, 7))
+    mean, _, _ = learner.policy.network(chunks.inputs, chunks.obs, chunks.memory)
+    from metarl.rl.objectives import gaussian_log_prob
+
+    log_prob = gaussian_log_prob(mean, learner.policy.network.log_std, chunks.action)
+    torch.testing.assert_close(log_prob, chunks.log_prob, rtol=0, atol=2e-5)
+
+
+@FAMILIES
+def test_an_episodes_first_step_is_fed_the_last_action_and_reward_and_the_flag(family):
+    """Traps (a) and (b): no zeros at a reset, and the flag is set after time limits as after falls."""
+    env, learner = make(family)
+    warm(env, learner)
+    rollout = trial(env, learner, 7)
+    _, inputs = learner._inputs(rollout)
+    starts = rollout.episode_start.clone()
+    assert bool(starts[0].all())
+    assert bool(starts[8].all()) or family.limit < 1
+    starts[0] = False
+    assert bool(starts.any())
+    expected_reward = learner.policy.reward_norm(rollout.reward.roll(1, dims=0))
+    torch.testing.assert_close(inputs[..., -2][starts], expected_reward[starts])
+    torch.testing.assert_close(inputs[..., 2][starts], rollout.action.roll(1, dims=0)[..., 0].clamp(-1, 1)[starts])
+    assert torch.equal(inputs[..., -1], rollout.episode_start.float())
+    assert torch.equal(rollout.episode_start[1:], rollout.ended[:-1])
+
+
+def test_memory_survives_episode_ends_and_dies_at_trial_ends():
+    env, learner = make(Sign())
+    warm(env, learner)
+    rollout = trial(env, learner, 7)
+    memory = rollout.extras["memory"]
+    assert bool((memory[0] == 0).all())
+    assert bool((memory[8] != 0).any(dim=1).all())
+    again = trial(env, learner, 8)
+    assert bool((again.extras["memory"][0] == 0).all())
+
+
+def test_chunks_start_from_the_stored_memory():
+    env, learner = make(Sign())
+    rollout = trial(env, learner)
+    chunks, _ = learner._prepare(rollout)
+    stored = rollout.extras["memory"].reshape(4, 4, 6, -1)[:, 0].flatten(0, 1)
+    assert torch.equal(chunks.memory, stored)
+
+
+def test_advantages_cross_episode_ends_but_not_the_trial_s():
+    """Trap (d): the reward of the second episode reaches the first one's steps, discounted, falls or not."""
+    env, learner = make(FragileSign())
+    rollout = trial(env, learner)
+    discount = learner._discount(rollout)
+    assert bool(rollout.terminated[:-1].any())
+    assert bool((discount[:-1] == CONFIG.discount).all())
+    expected = CONFIG.discount * (1.0 - rollout.terminated[-1].float())
+    torch.testing.assert_close(discount[-1], expected)
+
+
+def test_the_trials_time_limit_is_bootstrapped_from_the_final_observation():
+    env, learner = make(Sign())
+    warm(env, learner)
+    rollout = trial(env, learner, 7)
+    chunks, _ = learner._prepare(dataclasses.replace(rollout, reward=torch.zeros_like(rollout.reward)))
+    value_after = learner.policy.value(rollout.final_obs[-1], rollout.final_belief)
+    target = chunks.target.reshape(4, 4, 6)[-1, -1]  # (L, S) with S = chunk · N + world
+    torch.testing.assert_close(target, CONFIG.discount * value_after)
+    assert bool((rollout.final_belief.episode_start == 0).all())
+
+
+def test_the_reward_input_is_normalised():
+    """Trap (e): with rewards a thousand times larger, the input stays of order one."""
+    env, learner = make(Sign())
+    rollout = trial(env, learner)
+    learner._update_normalisers(dataclasses.replace(rollout, reward=rollout.reward * 1000.0))
+    fed = learner.policy.observe(
+        learner.policy.begin(6, torch.Generator()),
+        type("T", (), {"action": rollout.action[0], "reward": rollout.reward[0] * 1000.0}),
+    )
+    assert fed.last_reward.abs().max() < 5.0
+
+
+def test_it_evaluates_beyond_the_trained_number_of_episodes():
+    """Trap (g)."""
+    env, learner = make(Sign())
+    longer = TrialEnv(Sign(), 6, episodes_per_trial=5, threads=1)
+    assert trial(longer, learner).episode_returns(5).shape == (6, 5)
+
+
+@CELLS
+def test_it_learns_to_adapt(cell):
+    """The sign is unknown at first and clear after one reward: the second episode must be near its best, 8."""
+    env, learner = make(Sign(), num_worlds=32, cell=cell, minibatch_chunks=16)
+    before = trial(env, learner, 1000, deterministic=True).episode_returns(2).mean(0)
+    warm(env, learner, iterations=60)
+    after = trial(env, learner, 1000, deterministic=True).episode_returns(2).mean(0)
+    assert before[1].abs() < 2.0
+    assert after[1] > 6.0
+    assert after[1] > after[0]
+
+
+def test_the_same_seed_gives_the_same_parameters_whatever_the_number_of_threads():
+    states = []
+    for threads in (1, 2, 4):
+        env, learner = make(FragileSign())
+        env = TrialEnv(FragileSign(), 6, threads=threads)
+        warm(env, learner, 3)
+        states.append(learner.state_dict())
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+        assert torch.equal(value, states[2][name]), name
+
+
+def test_state_dict_restores_everything_the_next_iterations_need():
+    env, learner = make(Sign())
+    warm(env, learner, 3)
+    _, copy = make(Sign())
+    copy.load_state_dict(learner.state_dict())
+    for one in (learner, copy):
+        one.train_step(lambda _, one=one: trial(env, one, 9), seeding.generator(0, "update", 9), 0.0)
+    for name, value in learner.state_dict().items():
+        assert torch.equal(value, copy.state_dict()[name]), name
+
+
+def test_a_foreign_state_is_refused():
+    _, learner = make(Sign())
+    _, other = make(Sign(), hidden_size=8)
+    with pytest.raises(ValueError, match="size mismatch"):
+        learner.load_state_dict(other.state_dict())
+    with pytest.raises(ValueError, match="adam"):
+        learner.load_state_dict({k: v for k, v in learner.state_dict().items() if not k.startswith("adam")} | {"adam/x": torch.ones(1)})
+
+
+def test_a_gradient_that_is_not_finite_is_skipped():
+    env, learner = make(Sign())
+    chunks, _ = learner._prepare(trial(env, learner))
+    poisoned = dataclasses.replace(chunks, advantage=torch.full_like(chunks.advantage, float("nan")))
+    before = [parameter.clone() for parameter in learner._parameters]
+    _, applied = learner._gradient_step(poisoned, torch.arange(8))
+    assert not applied
+    assert all(torch.equal(a, b) for a, b in zip(before, learner._parameters, strict=True))
+
+
+def test_the_standard_deviation_never_leaves_its_range_in_training():
+    env, learner = make(Sign())
+    torch.nn.init.constant_(learner.policy.network.raw_log_std, -40.0)
+    warm(env, learner)
+    assert learner.policy.network.raw_log_std.min() >= -5.0
+
+
+def test_chunks_must_divide_the_trial():
+    env, learner = make(Sign(), chunk_steps=5)
+    with pytest.raises(UserError, match="chunk_steps = 5 must divide the trial's 16 steps"):
+        warm(env, learner, 1)
