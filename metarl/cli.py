@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +78,7 @@ def _train_parser(words: list[str], options: Any) -> tuple[Any, str, list[str], 
     from metarl.config import TrainConfig, load_config
     from metarl.registry import family_names, learner_config_class, learner_names
 
-    named = [word for word in words[:2] if not word.startswith("-")]
-    named = named[:1] if len(named) == 2 and words[0].startswith("-") else named
+    named = list(takewhile(lambda word: not word.startswith("-"), words[:2]))
     rest = words[len(named) :]
     file = _value_of(rest, "--config")
     if file is not None:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from metarl.types import Metrics, Rollout, Transition
 
+_ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
+
 B = TypeVar("B")
 """A belief: what a policy knows of the task. A value passed in and out, one row per world."""
 
@@ -65,7 +67,7 @@ class Learner(Protocol):
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
-    """The optimiser's state by parameter name, as `name/key` (Adam's moments and step counts)."""
+    """The optimiser's state by parameter name, as `name/key` (Adam's moments and step counts); none before a step."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return {
         f"{name}/{key}": value.detach().clone()
@@ -75,8 +77,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dic
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str], state: Mapping[str, Tensor]) -> None:
-    """Inverse of `optimizer_tensors`."""
+    """Inverse of `optimizer_tensors`; `ValueError` where a moment is missing, misshapen or of an unknown parameter."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    expected = {f"{name}/{key}" for name in names for key in _ADAM_KEYS} if state else set()
+    if set(state) != expected:
+        raise ValueError(f"the optimiser's tensors do not match: {sorted(set(state) ^ expected)[:3]}")
     for name, parameter in zip(names, parameters, strict=True):
-        own = {key.rsplit("/", 1)[1]: value.clone() for key, value in state.items() if key.startswith(f"{name}/")}
+        own = {key: state[f"{name}/{key}"].clone() for key in _ADAM_KEYS} if state else {}
+        for key, value in own.items():
+            if key != "step" and value.shape != parameter.shape:
+                raise ValueError(f"size mismatch for the optimiser's {name}/{key}: {tuple(value.shape)}")
         optimizer.state[parameter] = own

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from metarl.rl.learner import Policy
@@ -15,28 +18,53 @@ from metarl.types import Rollout, Step, Transition
 _STEP_FIELDS = ("final_obs", "reward", "terminated", "truncated", "diverged")
 
 
-def collect(
-    env: TrialEnv,
-    policy: Policy[Any],
-    tasks: Tasks,
-    generator: torch.Generator,
-    *,
-    deterministic: bool = False,
-) -> Rollout:
-    """One trial of `tasks` (one per world). Every draw, of resets and of actions, comes from `generator`."""
+@dataclass(frozen=True)
+class TrialStep:
+    """One control step of all worlds, with what the policy saw and did."""
+
+    obs: Float32[Tensor, "N O"]
+    """What the policy acted on."""
+    episode_start: Bool[Tensor, "N"]
+    """`obs` is the first observation of an episode."""
+    action: Float32[Tensor, "N A"]
+    extras: Mapping[str, Tensor]
+    """What the policy returned beside its action."""
+    step: Step
+    """What the action led to."""
+    belief: Any
+    """The policy's belief after the step, as if its episode went on."""
+
+
+def trial_steps(
+    env: TrialEnv, policy: Policy[Any], tasks: Tasks, generator: torch.Generator, deterministic: bool = False
+) -> Iterator[TrialStep]:
+    """The steps of one trial of `tasks` (one per world). Every draw, of resets and of actions, comes from `generator`.
+
+    The trial begins with the first `next`; between two of them the worlds are as the last step left them.
+    """
     key = int(torch.randint(2**62, (), generator=generator))
     obs, start = env.begin(tasks, key), torch.ones(env.num_worlds, dtype=torch.bool)
     belief = policy.begin(env.num_worlds, generator)
-    store = _Store(env.trial_steps)
-    for t in range(env.trial_steps):
+    for _ in range(env.trial_steps):
         action, belief, extras = policy.act(obs, belief, deterministic)
         step = env.step(action)
-        store.put(t, {"obs": obs, "action": action, "episode_start": start, **_step_tensors(step)}, extras)
         belief = policy.observe(belief, Transition(obs, action, step.reward, step.final_obs, step.terminated))
+        yield TrialStep(obs, start, action, extras, step, belief)
         obs, start = step.obs, step.episode_start
         ended = step.ended & ~step.trial_start  # after a trial's last step there is no next episode to announce
         if bool(ended.any()):
             belief = policy.end_episode(belief, ended)
+
+
+def collect(
+    env: TrialEnv, policy: Policy[Any], tasks: Tasks, generator: torch.Generator, *, deterministic: bool = False
+) -> Rollout:
+    """One trial of `tasks` (one per world), kept; see `trial_steps`."""
+    store, belief = _Store(env.trial_steps), None
+    for t, now in enumerate(trial_steps(env, policy, tasks, generator, deterministic)):
+        fields = {"obs": now.obs, "action": now.action, "episode_start": now.episode_start}
+        store.put(t, fields | _step_tensors(now.step), now.extras)
+        belief = now.belief
     return Rollout(**store.fields, extras=store.extras, final_belief=belief)
 
 

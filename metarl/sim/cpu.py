@@ -87,10 +87,12 @@ class CpuPhysics:
         """See `Physics.model_of`."""
         return self._batch.get_model(world)
 
-    def data_of(self, world: int) -> mujoco.MjData:
+    def data_of(self, world: int, data: mujoco.MjData | None = None) -> mujoco.MjData:
         """See `Physics.data_of`."""
-        data = self._batch.get_data(world)
-        mujoco.mj_forward(self.model_of(world), data)
+        if data is None:
+            data = mujoco.MjData(self.model_of(world))
+        self._batch.get_data(world, data)
+        mujoco.mj_forward(data.model, data)
         return data
 
 

@@ -66,6 +66,9 @@ class Physics(Protocol):
         """One world's own model, with its per-world fields, for rendering."""
         ...
 
-    def data_of(self, world: int) -> mujoco.MjData:
-        """One world's state, with kinematics computed, for rendering."""
+    def data_of(self, world: int, data: mujoco.MjData | None = None) -> mujoco.MjData:
+        """One world's state, with everything derived from it, for rendering.
+
+        Written into `data` where given: made once with `MjData(model_of(world))`, it spares a copy of the model.
+        """
         ...

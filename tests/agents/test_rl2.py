@@ -10,10 +10,12 @@ from metarl import seeding
 from metarl.agents.configs import RL2Config
 from metarl.agents.rl2 import RL2
 from metarl.errors import UserError
+from metarl.rl.objectives import gaussian_log_prob
 from metarl.run.collect import collect
 from metarl.sim.family import Family
 from metarl.sim.trials import TrialEnv
 from metarl.tasks import Choice, Parameter, TaskSpace
+from metarl.types import Transition
 
 SLIDER = """<mujoco><option timestep="0.05" gravity="0 0 0"/><worldbody><body><joint name="x" type="slide" axis="1 0 0"/>
 <geom size="0.1" mass="1"/></body></worldbody><actuator><motor joint="x" ctrlrange="-1 1"/></actuator></mujoco>"""
@@ -77,8 +79,6 @@ def test_the_update_sees_exactly_what_the_policy_saw(cell, family):
     warm(env, learner)
     chunks, _ = learner._prepare(trial(env, learner, 7))
     mean, _, _ = learner.policy.network(chunks.inputs, chunks.obs, chunks.memory)
-    from metarl.rl.objectives import gaussian_log_prob
-
     log_prob = gaussian_log_prob(mean, learner.policy.network.log_std, chunks.action)
     torch.testing.assert_close(log_prob, chunks.log_prob, rtol=0, atol=2e-5)
 
@@ -148,10 +148,11 @@ def test_the_reward_input_is_normalised():
     env, learner = make(Sign())
     rollout = trial(env, learner)
     learner._update_normalisers(dataclasses.replace(rollout, reward=rollout.reward * 1000.0))
-    fed = learner.policy.observe(
-        learner.policy.begin(6, torch.Generator()),
-        type("T", (), {"action": rollout.action[0], "reward": rollout.reward[0] * 1000.0}),
+    transition = Transition(
+        rollout.obs[0], rollout.action[0], rollout.reward[0] * 1000.0, rollout.final_obs[0], rollout.terminated[0]
     )
+    fed = learner.policy.observe(learner.policy.begin(6, torch.Generator()), transition)
+    assert 0.0 < fed.last_reward.abs().max()
     assert fed.last_reward.abs().max() < 5.0
 
 
@@ -165,9 +166,9 @@ def test_it_evaluates_beyond_the_trained_number_of_episodes():
 @CELLS
 def test_it_learns_to_adapt(cell):
     """The sign is unknown at first and clear after one reward: the second episode must be near its best, 8."""
-    env, learner = make(Sign(), num_worlds=32, cell=cell, minibatch_chunks=16)
+    env, learner = make(Sign(), num_worlds=32, cell=cell, minibatch_chunks=32, learning_rate=1e-2)
     before = trial(env, learner, 1000, deterministic=True).episode_returns(2).mean(0)
-    warm(env, learner, iterations=60)
+    warm(env, learner, iterations=25)
     after = trial(env, learner, 1000, deterministic=True).episode_returns(2).mean(0)
     assert before[1].abs() < 2.0
     assert after[1] > 6.0
@@ -202,8 +203,8 @@ def test_a_foreign_state_is_refused():
     _, other = make(Sign(), hidden_size=8)
     with pytest.raises(ValueError, match="size mismatch"):
         learner.load_state_dict(other.state_dict())
-    with pytest.raises(ValueError, match="adam"):
-        learner.load_state_dict({k: v for k, v in learner.state_dict().items() if not k.startswith("adam")} | {"adam/x": torch.ones(1)})
+    with pytest.raises(ValueError, match="optimiser"):
+        learner.load_state_dict(learner.state_dict() | {"adam/network.actor.0.bias/step": torch.ones(())})
 
 
 def test_a_gradient_that_is_not_finite_is_skipped():

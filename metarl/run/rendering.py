@@ -1,0 +1,194 @@
+"""Pictures of MuJoCo worlds drawn off screen, by whichever OpenGL works on this machine.
+
+MuJoCo chooses its OpenGL when it is imported, from MUJOCO_GL, and on a machine without a screen the default then
+fails at the first picture, sometimes by aborting the process. Here the choice is made when the first picture is
+wanted: candidates are tried in a process of their own, and the context is made without MuJoCo's own choice.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mujoco
+import numpy as np
+from jaxtyping import UInt8
+
+from metarl.errors import UserError, unknown_name
+
+_CANDIDATES = {"darwin": ("cgl", "glfw"), "win32": ("glfw",)}.get(sys.platform, ("egl", "osmesa"))
+_BACKENDS = ("egl", "osmesa", "glfw", "cgl")
+_PACKAGES = {"egl": "libegl1 and libgl1-mesa-dri", "osmesa": "libosmesa6"}
+"""Debian and Ubuntu packages a backend needs."""
+_ALIASES = {"glx": "glfw", "wgl": "glfw", "enable": "", "enabled": "", "on": "", "true": "", "1": ""}
+_OFF = ("disable", "disabled", "off", "false", "0")
+_PROBE_SECONDS = 60.0
+_MAX_GEOMS = 2000
+_SHADOW_MAP = 1024  # [pixels]; MuJoCo's 4096 doubles the time of a picture on a CPU
+
+
+def gl_backend() -> str:
+    """The OpenGL to draw with: MUJOCO_GL where it is set, else the first that works; `UserError` where none does."""
+    setting = os.environ.get("MUJOCO_GL", "").lower().strip()
+    wanted = _ALIASES.get(setting, setting)
+    if wanted in _OFF:
+        raise UserError(f"MUJOCO_GL={setting} switches pictures off: unset it to record a video")
+    if wanted and wanted not in _BACKENDS:
+        raise UserError(f"MUJOCO_GL: {unknown_name('OpenGL backend', wanted, _BACKENDS)}; or unset it")
+    reasons = {}
+    for backend in (wanted,) if wanted else _CANDIDATES:
+        reasons[backend] = _probe(backend)
+        if not reasons[backend]:
+            return backend
+    tried = "; ".join(f"{backend}: {reason}" for backend, reason in reasons.items())
+    install = " or ".join(_PACKAGES[backend] for backend in _PACKAGES if backend in reasons)
+    cure = f"install {install} (Debian, Ubuntu)" if install else "unset MUJOCO_GL"
+    if wanted and install:
+        cure += ", or unset MUJOCO_GL"
+    raise UserError(f"no picture can be drawn without a screen here ({tried}): {cure}")
+
+
+@functools.cache
+def _probe(backend: str) -> str:
+    """Why `backend` cannot draw, tried in another process; empty where it can."""
+    root = str(Path(__file__).parents[2])
+    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    # MuJoCo must not try the backend itself: a missing library would fail its import with a message about Python.
+    environment = os.environ | {"MUJOCO_GL": "disabled", "PYTHONPATH": paths}
+    command = [sys.executable, "-m", "metarl.run.rendering", backend]
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, timeout=_PROBE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {_PROBE_SECONDS:g} s"
+    if done.returncode == 0:
+        return ""
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"exit code {done.returncode}"
+
+
+@contextmanager
+def gl_context(size: tuple[int, int]) -> Iterator[None]:
+    """An OpenGL context for pictures of `size`, current within the `with`; `UserError` where there is none."""
+    with _context(gl_backend(), size):
+        yield
+
+
+@contextmanager
+def _context(backend: str, size: tuple[int, int]) -> Iterator[None]:
+    context = importlib.import_module(f"mujoco.{backend}").GLContext(*size)
+    context.make_current()
+    try:
+        yield
+    finally:
+        context.free()
+
+
+class Camera:
+    """Films one world. To be made, used and closed within one `gl_context`."""
+
+    def __init__(self, model: mujoco.MjModel, name: str | None, size: tuple[int, int]) -> None:
+        """`model` is changed to look well: give a copy. `name` is its camera; None follows the robot from the side.
+
+        Raises `UserError` where the model has no such camera.
+        """
+        width, height = size
+        _beautify(model, size)
+        self.model = model
+        self.data = mujoco.MjData(model)
+        mujoco.mj_forward(model, self.data)
+        self._view = _free_view(model, self.data) if name is None else _named_view(model, self.data, name)
+        self._scene = mujoco.MjvScene(model, _MAX_GEOMS)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        self._option = mujoco.MjvOption()
+        self._rect = mujoco.MjrRect(0, 0, width, height)
+        self._buffer = np.empty((height, width, 3), np.uint8)
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+
+    def draw(self) -> UInt8[np.ndarray, "H W 3"]:
+        """Picture of `data`; valid until the next one."""
+        everything = mujoco.mjtCatBit.mjCAT_ALL.value
+        mujoco.mjv_updateScene(
+            self.model, self.data, self._option, None, self._view, everything, self._scene
+        )
+        mujoco.mjr_render(self._rect, self._scene, self._context)
+        mujoco.mjr_readPixels(self._buffer, None, self._rect, self._context)
+        return self._buffer[::-1]
+
+    def close(self) -> None:
+        """Free the graphics memory."""
+        self._context.free()
+
+
+def _beautify(model: mujoco.MjModel, size: tuple[int, int]) -> None:
+    """More light, no black surfaces, and no more pixels than are shown."""
+    visual = model.vis
+    visual.global_.offwidth, visual.global_.offheight = size
+    visual.quality.shadowsize = min(visual.quality.shadowsize, _SHADOW_MAP)
+    visual.headlight.ambient[:] = np.maximum(visual.headlight.ambient, 0.35)
+    visual.headlight.diffuse[:] = np.maximum(visual.headlight.diffuse, 0.45)
+    model.tex_data[:] = 80 + (model.tex_data * 0.68).astype(np.uint8)
+
+
+def _robot(model: mujoco.MjModel, data: mujoco.MjData) -> tuple[np.ndarray, float]:
+    """Centre and radius [m] of all that is not part of the scenery."""
+    moving = model.body_weldid[model.geom_bodyid] > 0
+    if not moving.any():
+        return model.stat.center.copy(), float(model.stat.extent)
+    points, reach = data.geom_xpos[moving], model.geom_rbound[moving, None]
+    low, high = (points - reach).min(axis=0), (points + reach).max(axis=0)
+    return (low + high) / 2, float(np.linalg.norm(high - low)) / 2
+
+
+def _named_view(model: mujoco.MjModel, data: mujoco.MjData, name: str) -> mujoco.MjvCamera:
+    """The model's camera `name`; one that follows the robot is narrowed until the robot fills the picture."""
+    index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA.value, name)
+    if index < 0:
+        raise unknown_name("camera", name, [model.cam(i).name for i in range(model.ncam)])
+    if model.cam_mode[index] != mujoco.mjtCamLight.mjCAMLIGHT_FIXED:
+        centre, radius = _robot(model, data)
+        distance = float(np.linalg.norm(data.cam_xpos[index] - centre))
+        needed = np.degrees(2 * np.arctan2(1.15 * radius, distance))
+        model.cam_fovy[index] = min(model.cam_fovy[index], needed)
+    view = mujoco.MjvCamera()
+    view.type, view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, index
+    return view
+
+
+def _free_view(model: mujoco.MjModel, data: mujoco.MjData) -> mujoco.MjvCamera:
+    """From the side and a little above, moving with the first body that moves."""
+    view = mujoco.MjvCamera()
+    mujoco.mjv_defaultFreeCamera(model, view)
+    centre, radius = _robot(model, data)
+    view.lookat[:] = centre
+    view.distance = 1.15 * radius / np.tan(np.radians(model.vis.global_.fovy) / 2)
+    view.azimuth, view.elevation = 90.0, -15.0
+    moving = np.flatnonzero(model.body_weldid > 0)
+    if len(moving):
+        view.type, view.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, int(moving[0])
+    return view
+
+
+def _self_test(backend: str) -> int:
+    """Draw a sphere; exit code 0 where it is seen."""
+    world = "<mujoco><worldbody><body><freejoint/><geom size='1' rgba='1 1 1 1'/></body></worldbody></mujoco>"
+    with _context(backend, (64, 64)):
+        camera = Camera(mujoco.MjModel.from_xml_string(world), None, (64, 64))
+        picture = camera.draw()
+        seen = int(picture[32, 32].min()) > int(picture[0, 0].max())
+        camera.close()
+    if not seen:
+        print("the picture is empty", file=sys.stderr)
+    return 0 if seen else 1
+
+
+if __name__ == "__main__":
+    sys.exit(_self_test(sys.argv[1]))
