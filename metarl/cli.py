@@ -186,10 +186,61 @@ def _eval(words: list[str]) -> int:
     return 0
 
 
+def _list(words: list[str]) -> int:
+    from metarl.options import ListOptions, parse
+
+    options = parse(ListOptions, "list", words)
+    from metarl.run.catalogue import catalogue, print_catalogue
+    from metarl.run.logs import console, write_json
+
+    content = catalogue(options.family)
+    print_catalogue(content, console())
+    if options.json is not None:
+        write_json(options.json, content)
+    return 0
+
+
+def _check(words: list[str]) -> int:
+    from metarl.options import CheckOptions, parse
+
+    options = parse(CheckOptions, "check", words)
+    from metarl.registry import make_family
+    from metarl.run.check import check_family
+    from metarl.run.logs import write_json
+
+    findings = check_family(make_family(options.family))
+    for finding in findings:
+        print(f"{'ok  ' if finding.problem is None else 'FAIL'} {finding.check}")
+        if finding.problem is not None:
+            print(f"     {finding.problem}")
+    failed = sum(finding.problem is not None for finding in findings)
+    print(f"{options.family}: {len(findings) - failed} of {len(findings)} checks passed")
+    if options.json is not None:
+        write_json(options.json, [dataclasses.asdict(finding) for finding in findings])
+    return 2 if failed else 0
+
+
+def _bench(words: list[str]) -> int:
+    from metarl.options import BenchOptions, parse
+
+    options = parse(BenchOptions, "bench", words)
+    from metarl.run.bench import print_benchmark, run_benchmark, to_json
+    from metarl.run.logs import console, provenance, write_json
+
+    rows = run_benchmark(options.worlds, options.seconds, options.threads)
+    print_benchmark(rows, console())
+    if options.json is not None:
+        write_json(options.json, provenance(["bench", *words]) | {"rows": to_json(rows)})
+    return 0
+
+
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "resume": _resume,
     "eval": _eval,
+    "list": _list,
+    "check": _check,
+    "bench": _bench,
 }
 
 

@@ -12,8 +12,6 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import mujoco
@@ -63,9 +61,7 @@ def _probe(backend: str) -> str:
     environment = os.environ | {"MUJOCO_GL": "disabled", "PYTHONPATH": paths}
     command = [sys.executable, "-m", "metarl.run.rendering", backend]
     try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, timeout=_PROBE_SECONDS, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=_PROBE_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return f"no answer within {_PROBE_SECONDS:g} s"
     if done.returncode == 0:
@@ -74,58 +70,44 @@ def _probe(backend: str) -> str:
     return lines[-1] if lines else f"exit code {done.returncode}"
 
 
-@contextmanager
-def gl_context(size: tuple[int, int]) -> Iterator[None]:
-    """An OpenGL context for pictures of `size`, current within the `with`; `UserError` where there is none."""
-    with _context(gl_backend(), size):
-        yield
-
-
-@contextmanager
-def _context(backend: str, size: tuple[int, int]) -> Iterator[None]:
-    context = importlib.import_module(f"mujoco.{backend}").GLContext(*size)
-    context.make_current()
-    try:
-        yield
-    finally:
-        context.free()
-
-
 class Camera:
-    """Films one world. To be made, used and closed within one `gl_context`."""
+    """Films one world, in an OpenGL context of its own: two of MuJoCo's in one disturb each other's shadows."""
 
-    def __init__(self, model: mujoco.MjModel, name: str | None, size: tuple[int, int]) -> None:
+    def __init__(self, model: mujoco.MjModel, name: str | None, size: tuple[int, int], backend: str) -> None:
         """`model` is changed to look well: give a copy. `name` is its camera; None follows the robot from the side.
 
-        Raises `UserError` where the model has no such camera.
+        `backend` is what `gl_backend` found. Raises `UserError` where the model has no such camera.
         """
         width, height = size
         _beautify(model, size)
-        self.model = model
         self.data = mujoco.MjData(model)
         mujoco.mj_forward(model, self.data)
+        self._model = model
         self._view = _free_view(model, self.data) if name is None else _named_view(model, self.data, name)
         self._scene = mujoco.MjvScene(model, _MAX_GEOMS)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self._option = mujoco.MjvOption()
         self._rect = mujoco.MjrRect(0, 0, width, height)
         self._buffer = np.empty((height, width, 3), np.uint8)
+        self._gl = importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
+        self._gl.make_current()
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
 
     def draw(self) -> UInt8[np.ndarray, "H W 3"]:
         """Picture of `data`; valid until the next one."""
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
-        mujoco.mjv_updateScene(
-            self.model, self.data, self._option, None, self._view, everything, self._scene
-        )
+        mujoco.mjv_updateScene(self._model, self.data, self._option, None, self._view, everything, self._scene)
+        self._gl.make_current()
         mujoco.mjr_render(self._rect, self._scene, self._context)
         mujoco.mjr_readPixels(self._buffer, None, self._rect, self._context)
         return self._buffer[::-1]
 
     def close(self) -> None:
         """Free the graphics memory."""
+        self._gl.make_current()
         self._context.free()
+        self._gl.free()
 
 
 def _beautify(model: mujoco.MjModel, size: tuple[int, int]) -> None:
@@ -180,11 +162,10 @@ def _free_view(model: mujoco.MjModel, data: mujoco.MjData) -> mujoco.MjvCamera:
 def _self_test(backend: str) -> int:
     """Draw a sphere; exit code 0 where it is seen."""
     world = "<mujoco><worldbody><body><freejoint/><geom size='1' rgba='1 1 1 1'/></body></worldbody></mujoco>"
-    with _context(backend, (64, 64)):
-        camera = Camera(mujoco.MjModel.from_xml_string(world), None, (64, 64))
-        picture = camera.draw()
-        seen = int(picture[32, 32].min()) > int(picture[0, 0].max())
-        camera.close()
+    camera = Camera(mujoco.MjModel.from_xml_string(world), None, (64, 64), backend)
+    picture = camera.draw()
+    seen = int(picture[32, 32].min()) > int(picture[0, 0].max())
+    camera.close()
     if not seen:
         print("the picture is empty", file=sys.stderr)
     return 0 if seen else 1

@@ -33,14 +33,19 @@ class CpuPhysics:
         self._warnings = torch.from_numpy(self._batch.warning)
         self._bad = self._warnings[:, min(_BAD) : max(_BAD) + 1, _NUMBER]
         self._failed = torch.zeros(num_worlds, dtype=torch.bool)
+        self._warmstart = torch.from_numpy(self._batch.bind("qacc_warmstart"))
+        self._all = torch.arange(num_worlds)
+        self._bound: dict[str, Tensor] = {}
         self._stage = int(mujoco.mjtStage.mjSTAGE_NONE)
 
     def bind(self, field: str) -> Tensor:
         """See `Physics.bind`."""
-        array = self._batch.bind(field)
-        if field not in _STATE_FIELDS:  # derived fields lag a substep behind unless recomputed at the new state
-            self._stage = int(mujoco.mjtStage.mjSTAGE_VEL)
-        return _view(array)
+        if field not in self._bound:
+            self._bound[field] = _view(self._batch.bind(field))
+            if field not in _STATE_FIELDS:  # derived fields lag a substep behind unless recomputed at the new state
+                self._stage = int(mujoco.mjtStage.mjSTAGE_VEL)
+                self.forward(self._all)  # and are zero until first computed
+        return self._bound[field]
 
     def expand(self, field: str) -> Tensor:
         """See `Physics.expand`."""
@@ -65,8 +70,13 @@ class CpuPhysics:
 
     def forward(self, worlds: Int64[Tensor, "n"]) -> None:
         """See `Physics.forward`."""
-        if self._stage:
-            self._batch.forward(worlds.numpy(), stage=self._stage)
+        if not self._stage:
+            return
+        # All stages: a field that a stage leaves out would hold another world's value (see mujoco.batch). The warm
+        # start is part of the state, which must not depend on what is looked at.
+        warmstart = self._warmstart[worlds]
+        self._batch.forward(worlds.numpy())
+        self._warmstart[worlds] = warmstart
 
     def diverged(self) -> Bool[Tensor, "N"]:
         """See `Physics.diverged`."""
@@ -80,8 +90,7 @@ class CpuPhysics:
     def set_state(self, state: Float64[Tensor, "N S"]) -> None:
         """See `Physics.set_state`."""
         self._state.copy_(state)
-        if self._stage:
-            self._batch.forward(stage=self._stage)
+        self.forward(self._all)
 
     def model_of(self, world: int) -> mujoco.MjModel:
         """See `Physics.model_of`."""

@@ -1,0 +1,48 @@
+# make help lists the targets. Everything runs from .venv, which `setup` makes.
+PYTHON ?= python3
+BIN := .venv/bin
+CONFIG ?= experiments/quickstart.toml
+RUN ?= runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test check format bench lock
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: .venv/.installed ## make .venv from requirements.lock
+
+.venv/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("metarl needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.lock)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+train: setup ## meta-train RL² for under 5 minutes, evaluate it on held-out tasks, film it adapting
+	$(BIN)/metarl train --config $(CONFIG) --output $(RUN)
+	$(BIN)/metarl eval $(RUN)
+	$(BIN)/metarl video $(RUN) --output videos/quickstart.mp4
+
+test: setup ## lint, types and tests, as CI runs them
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+check: setup ## lint and types only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## format the code and fix what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## speed of environments and training, as ratios to bare physics
+	$(BIN)/metarl bench
+
+lock: setup ## write requirements.lock from what .venv holds
+	(head -1 requirements.lock; $(BIN)/python -m pip freeze --all --exclude-editable | grep -viE '^(pip|metarl)==' | sed 's/+cpu//') > requirements.lock.new
+	mv requirements.lock.new requirements.lock
