@@ -42,7 +42,6 @@ class RL2Config:
     """Gradients are scaled down to this norm."""
 
     def __post_init__(self) -> None:
-        require(self, "cell", self.cell in ("gru", "lstm"), "gru or lstm")
         for field in ("hidden_size", "num_epochs", "minibatch_chunks", "chunk_steps"):
             require(self, field, getattr(self, field) >= 1, "at least 1")
         require(self, "learning_rate", 0 < self.learning_rate <= 1, "in (0, 1]")

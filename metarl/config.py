@@ -6,10 +6,11 @@ Imports no torch: the command line builds its help from these.
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from metarl.errors import UserError, unknown_name
 from metarl.registry import learner_config_class
@@ -108,6 +109,8 @@ def build(cls: type[C], values: dict[str, Any], where: str) -> C:
             values = values | {key: float(value)}
         elif kind in (int, float, str) and (not isinstance(value, kind) or isinstance(value, bool)):
             raise UserError(f"{where}: {key} = {value!r} must be of type {kind.__name__}")
+        elif get_origin(kind) is Literal and value not in get_args(kind):
+            raise UserError(f"{where}: {key} = {value!r} must be one of {', '.join(get_args(kind))}")
     missing = [
         name
         for name, f in known.items()
@@ -126,5 +129,5 @@ def _literal(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # the one escape TOML adds to JSON's
     return repr(value)

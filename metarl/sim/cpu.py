@@ -26,6 +26,7 @@ class CpuPhysics:
 
     def __init__(self, model: mujoco.MjModel, num_worlds: int, threads: int = 0) -> None:
         """`threads` = 0 takes one per CPU."""
+        _silence_log()
         self.model = model
         self.num_worlds = num_worlds
         self._batch = Batch(model, num_worlds, threads)
@@ -103,6 +104,13 @@ class CpuPhysics:
         self._batch.get_data(world, data)
         mujoco.mj_forward(data.model, data)
         return data
+
+
+def _silence_log() -> None:
+    """Keep MuJoCo from printing, and writing MUJOCO_LOG.TXT, at each divergence: `diverged` reports them."""
+    config = mujoco.MjLogConfig.get()
+    config.logto_console = config.logto_file = False
+    mujoco.MjLogConfig.set(config)
 
 
 def _view(array: np.ndarray) -> Tensor:

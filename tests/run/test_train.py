@@ -1,0 +1,134 @@
+"""Training, stopping and resuming, on trials short enough for a test."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from metarl.agents.configs import RL2Config
+from metarl.config import TrainConfig
+from metarl.errors import UserError
+from metarl.run import checkpoint, folder
+from metarl.run.logs import console
+from metarl.run.train import Training
+
+FAMILY = f"{os.path.dirname(__file__)}/../short_family.py:ShortDir"
+
+
+def config(**changes):
+    learner = RL2Config(hidden_size=16, chunk_steps=5, minibatch_chunks=16, num_epochs=1)
+    values = {"seed": 3, "total_steps": 6 * 8 * 20, "num_worlds": 8, "threads": 1}
+    return TrainConfig("rl2", FAMILY, learner, **(values | changes))
+
+
+def metrics_of(run):
+    """Metrics without the times, which differ from run to run."""
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
+
+
+def final_state(run):
+    return checkpoint.load(checkpoint.latest(run.checkpoints))[0]
+
+
+def train(path, **changes):
+    run = folder.create(path, config(**changes), ["train"])
+    Training(run, run.read_config()).execute(console())
+    return run
+
+
+def test_resume_after_n_iterations_is_bit_identical_to_never_stopping(tmp_path):
+    whole = train(tmp_path / "whole")
+    stopped = folder.create(tmp_path / "stopped", config(), ["train"])
+    first = Training(stopped, stopped.read_config())
+    terminate_in_iteration(first, 2)
+    first.execute(console())
+    assert first.iteration == 2
+    second = Training(stopped, stopped.read_config())
+    second.restore()
+    outcome = second.execute(console())
+    assert outcome.finished
+    assert metrics_of(stopped) == metrics_of(whole)
+    assert len(metrics_of(whole)) == 6
+    for name, value in final_state(whole).items():
+        assert torch.equal(value, final_state(stopped)[name]), name
+
+
+def terminate_in_iteration(training, iterations):
+    """Send this process SIGTERM in the course of an iteration, as a scheduler would."""
+    iterate = training._iterate
+
+    def iterate_and_signal():
+        if training.iteration + 1 == iterations:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return iterate()
+
+    training._iterate = iterate_and_signal
+
+
+def test_metrics_written_after_the_checkpoint_are_dropped_on_resume(tmp_path):
+    run = train(tmp_path / "run", total_steps=2 * 8 * 20)
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": 3, "total_steps": 480}\n{"iteration": 4, "tot')
+    training = Training(run, run.read_config())
+    training.restore()
+    training.execute(console())
+    assert [line["iteration"] for line in metrics_of(run)] == [1, 2]
+
+
+def test_the_run_folder_says_how_it_came_about(tmp_path):
+    run = train(tmp_path / "run", total_steps=1)
+    content = json.loads((run.path / "run.json").read_text())
+    assert content["command"] == "metarl train"
+    assert content["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert {"system", "cpu", "num_cpus"} <= content["machine"].keys()
+    assert run.read_config() == config(total_steps=1)
+    assert list((run.path / "tensorboard").glob("events.*"))
+    assert len(metrics_of(run)) == 1
+
+
+def test_a_folder_in_use_is_not_overwritten(tmp_path):
+    (tmp_path / "precious").write_text("data")
+    with pytest.raises(UserError, match="exists and is not empty"):
+        folder.create(tmp_path, config(), [])
+    assert (tmp_path / "precious").read_text() == "data"
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
+    run = train(tmp_path / "run", total_steps=1)
+    text = (run.path / "config.toml").read_text().replace("hidden_size = 16", "hidden_size = 32")
+    (run.path / "config.toml").write_text(text)
+    with pytest.raises(checkpoint.CheckpointError, match="does not fit this run's configuration") as caught:
+        folder.restore(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_max_minutes_stops_saves_and_reports(tmp_path):
+    run = folder.create(tmp_path / "run", config(), ["train"])
+    training = Training(run, run.read_config())
+    outcome = training.execute(console(), max_minutes=1e-9)
+    assert (outcome.iteration, outcome.finished, outcome.signal) == (1, False, None)
+    assert checkpoint.latest(run.checkpoints).name == "iteration-000001"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_prints_the_resume_command(tmp_path, number, code):
+    words = ["train", "rl2", FAMILY, "--output", str(tmp_path / "run"), "--total-steps", "100000000"]
+    options = ["--num-worlds", "8", "--chunk-steps", "5", "--threads", "1"]
+    command = [sys.executable, "-m", "metarl.cli", *words, *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 60
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text()):
+        time.sleep(0.1)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code, output
+    assert f"continue with: metarl resume {tmp_path / 'run'}" in output
+    assert "Traceback" not in output
+    checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))

@@ -1,0 +1,184 @@
+"""The command line as a user meets it: exit codes, one-sentence errors, files written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from metarl.cli import VERBS, main
+from metarl.run import checkpoint
+
+HERE = Path(__file__).parent
+SHORT = f"{HERE}/short_family.py:ShortDir"
+TINY = ["--num-worlds", "8", "--chunk-steps", "5", "--hidden-size", "16", "--total-steps", "320", "--threads", "1"]
+
+
+def run(*words):
+    """Exit code of a command; tyro's own errors exit through SystemExit."""
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as error:
+        return error.code
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "run"
+    assert run("train", "rl2", SHORT, "--output", path, *TINY) == 0
+    return path
+
+
+@pytest.mark.parametrize("words", [["--help"], *([verb, "--help"] for verb in VERBS)], ids=lambda words: words[0])
+def test_help_is_instant_because_it_needs_no_torch(words):
+    program = (
+        "import sys; from metarl.cli import main\n"
+        f"try: main({words!r})\nexcept SystemExit as error: assert error.code == 0\n"
+        "assert 'torch' not in sys.modules and 'mujoco' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "usage" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["trian"], "unknown verb 'trian' (did you mean 'train'?)"),
+        (["train"], "train needs AGENT FAMILY"),
+        (["train", "rl3", "half-cheetah-dir"], "unknown agent 'rl3' (did you mean 'rl2'?)"),
+        (["train", "rl2", "half-cheeta-dir"], "unknown family 'half-cheeta-dir' (did you mean 'half-cheetah-dir'?)"),
+        (["train", "rl2", "half-cheetah-dir", "--discount", "2"], "discount = 2.0 is out of range: it must be in [0, 1)"),
+        (["train", "rl2", "half-cheetah-dir", "--num-worlds", "0"], "num_worlds = 0 is out of range"),
+        (["train", "rl2", "half-cheetah-dir", "--lerning-rate", "1"], "--learning-rate"),
+        (["train", "rl2", "half-cheetah-dir", "--seed", "x"], "--seed"),
+        (["train", "--config", "nowhere.toml"], "cannot read nowhere.toml"),
+        (["train", "rl2", "nowhere.py:Robot"], "there is no file nowhere.py"),
+        (["train", "rl2", f"{HERE}/short_family.py:ShortDri"], "unknown class 'ShortDri' (did you mean 'ShortDir'?)"),
+        (["eval", "nowhere"], "nowhere is not a run folder"),
+        (["resume", "nowhere"], "nowhere is not a run folder"),
+        (["list", "half-cheetah"], "unknown family 'half-cheetah'"),
+        (["check", "half-cheetah-val"], "did you mean 'half-cheetah-vel'?"),
+    ],
+    ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
+)
+def test_a_mistake_is_explained_and_exits_with_2(words, expected, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*words) == 2
+    captured = capsys.readouterr()
+    assert expected in " ".join((captured.out + captured.err).replace("│", "").split())
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reward_that_is_not_finite_names_term_and_task(tmp_path, capsys):
+    family = f"{HERE}/short_family.py:NotFinite"
+    assert run("train", "rl2", family, "--output", tmp_path / "run", *TINY) == 2
+    assert "reward term 'broken' is inf for the task {'direction': -1.0}" in capsys.readouterr().err
+
+
+def test_flags_override_the_file(tmp_path):
+    config = tmp_path / "run.toml"
+    head = f'agent = "rl2"\nfamily = "{SHORT}"\nseed = 5\nnum_worlds = 4\ntotal_steps = 20\nthreads = 1\n'
+    config.write_text(head + "[learner]\nchunk_steps = 5\nclip = 0.1\n")
+    assert run("train", "--config", config, "--num-worlds", "6", "--clip", "0.3", "--output", tmp_path / "run") == 0
+    resolved = (tmp_path / "run" / "config.toml").read_text()
+    for line in ("seed = 5", "num_worlds = 6", "clip = 0.3", "chunk_steps = 5"):
+        assert line in resolved.splitlines()
+
+
+def test_eval_prints_a_table_and_writes_every_return(trained, tmp_path, capsys):
+    output = tmp_path / "out.json"
+    assert run("eval", trained, "--num-tasks", "6", "--episodes", "3", "--json", output) == 0
+    printed = capsys.readouterr().out
+    assert "95 % interval" in printed
+    assert "last − first" in printed
+    content = json.loads(output.read_text())
+    assert [len(row) for row in content["returns"]] == [3] * 6
+    assert len(content["adaptation_curve"]) == 3
+    assert content["tasks"][0] == {"direction": -1.0}
+    assert content["train_steps"] == 320
+    assert "--json" in content["command"]
+    kept = json.loads((trained / "eval" / "test-3-deterministic.json").read_text())
+    assert kept["returns"] == content["returns"]
+
+
+def test_eval_is_the_same_twice_and_on_a_saved_task_list(trained, tmp_path):
+    files = [tmp_path / f"{name}.json" for name in ("first", "second", "listed")]
+    for file in files[:2]:
+        assert run("eval", trained, "--num-tasks", "4", "--json", file) == 0
+    first, second = (json.loads(file.read_text()) for file in files[:2])
+    assert first["returns"] == second["returns"]
+    tasks = tmp_path / "tasks.json"
+    tasks.write_text(json.dumps({"family": SHORT, "tasks": first["tasks"]}))
+    assert run("eval", trained, "--tasks", tasks, "--json", files[2]) == 0
+    assert json.loads(files[2].read_text())["returns"] == first["returns"]
+
+
+def test_eval_names_the_splits_there_are(trained, capsys):
+    assert run("eval", trained, "--split", "ood") == 2
+    assert "no 'ood' split; available: train, test" in capsys.readouterr().err
+
+
+def test_eval_of_a_damaged_checkpoint_changes_nothing(trained, capsys):
+    path = checkpoint.latest(trained / "checkpoints") / "tensors.safetensors"
+    original = path.read_bytes()
+    path.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    before = sorted(str(p) for p in trained.rglob("*"))
+    try:
+        assert run("eval", trained) == 2
+        assert run("resume", trained) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 2
+        assert all("is damaged" in line for line in lines)
+        assert sorted(str(p) for p in trained.rglob("*")) == before
+    finally:
+        path.write_bytes(original)
+
+
+def test_resume_of_a_finished_run_says_so(trained, capsys):
+    assert run("resume", trained) == 0
+    assert "320 steps" in capsys.readouterr().out
+
+
+def test_train_does_not_overwrite_a_run(trained, capsys):
+    assert run("train", "rl2", SHORT, "--output", trained, *TINY) == 2
+    assert "exists and is not empty" in capsys.readouterr().err
+
+
+def test_list_shows_parameters_with_units_and_ranges(tmp_path, capsys):
+    output = tmp_path / "list.json"
+    assert run("list", "--json", output) == 0
+    printed = capsys.readouterr().out
+    assert "half-cheetah-body" in printed
+    assert "m/s" in printed
+    families = {family["name"]: family for family in json.loads(output.read_text())["families"]}
+    assert families["half-cheetah-vel"]["parameters"][0]["train"] == "U(0, 3)"
+    assert run("list", "half-cheetah-dir") == 0
+    assert "one of -1, 1" in capsys.readouterr().out
+
+
+def test_check_passes_our_families_and_finds_faults(tmp_path, capsys):
+    assert run("check", SHORT, "--json", tmp_path / "ok.json") == 0
+    assert all(finding["problem"] is None for finding in json.loads((tmp_path / "ok.json").read_text()))
+    assert run("check", f"{HERE}/short_family.py:NotFinite") == 2
+    assert "reward term 'broken'" in capsys.readouterr().out
+
+
+def test_bench_reports_ratios(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("metarl.run.bench._ROUNDS", 1)
+    monkeypatch.setattr("metarl.envs.half_cheetah.HalfCheetahBody.episode_steps", 50)
+    output = tmp_path / "bench.json"
+    assert run("bench", "--worlds", "4", "--seconds", "0.05", "--threads", "1", "--json", output) == 0
+    rows = {row["name"]: row for row in json.loads(output.read_text())["rows"]}
+    assert rows["bare mujoco.batch"]["ratio"] == 1.0
+    assert rows["TrialEnv, random actions"]["steps_per_second"] > 0
+    assert {"gymnasium SyncVectorEnv", "gymnasium AsyncVectorEnv"} <= rows.keys()
+    assert "of bare" in capsys.readouterr().out
+
+
+def test_the_package_runs_as_a_module():
+    command = [sys.executable, "-m", "metarl.cli", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=os.sep).stdout.strip()
