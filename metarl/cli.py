@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable
 from itertools import takewhile
@@ -37,6 +38,8 @@ Train robot policies that adapt to a task they have never met within a few episo
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 2 for a user's mistake, 130 or 143 when stopped by a signal."""
+    if "MUJOCO_GL" in os.environ:  # a wrong value would fail MuJoCo's import; only videos need it, and say so
+        os.environ["METARL_GL"] = os.environ.pop("MUJOCO_GL")
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -56,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         return 0
+    except KeyboardInterrupt:
+        print("metarl: interrupted", file=sys.stderr)
+        return 130
 
 
 def _train(words: list[str]) -> int:
@@ -186,6 +192,31 @@ def _eval(words: list[str]) -> int:
     return 0
 
 
+def _video(words: list[str]) -> int:
+    from metarl.options import VideoOptions, parse
+
+    options = parse(VideoOptions, "video", words)
+    from metarl.rl.parallel import single_threaded_math
+    from metarl.run.folder import RunFolder, restore
+    from metarl.run.video import VideoConfig, record
+
+    single_threaded_math()
+    trained = restore(RunFolder(options.run), options.checkpoint)
+    config, steps = trained.config, trained.manifest.total_steps
+    tasks = trained.family.space.fixed(options.split, options.grid)
+    title = f"{config.agent} on {config.family}, {options.split} tasks, after {steps:,} steps"
+    recording = record(
+        trained.learner.policy,
+        trained.family,
+        tasks,
+        options.episodes or config.episodes_per_trial,
+        options.output,
+        VideoConfig((options.width, options.height), options.seed, title),
+    )
+    print(f"wrote {recording.path}: {recording.seconds:.0f} s, {len(tasks)} tasks")
+    return 0
+
+
 def _list(words: list[str]) -> int:
     from metarl.options import ListOptions, parse
 
@@ -238,6 +269,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "resume": _resume,
     "eval": _eval,
+    "video": _video,
     "list": _list,
     "check": _check,
     "bench": _bench,

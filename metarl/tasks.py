@@ -120,6 +120,10 @@ class Angle:
     low: float = 0.0
     high: float = 2.0 * math.pi
 
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"Angle needs low < high, got [{self.low}, {self.high})")
+
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Shape (n,)."""
         return rng.uniform(self.low, self.high, n)
@@ -258,11 +262,15 @@ class TaskSpace:
         return Tasks.from_rows([row] * n)
 
     def check(self, tasks: Tasks) -> None:
-        """Raise `UserError` unless `tasks` has exactly this space's parameters."""
+        """Raise `UserError` unless `tasks` has exactly this space's parameters, all finite and of the right length."""
         if set(tasks.values) != set(self.parameters):
             raise UserError(
                 f"these tasks have parameters {sorted(tasks.values)}, the family has {sorted(self.parameters)}"
             )
+        for name, like in self.nominal().values.items():
+            if tasks[name].shape[1:] != like.shape[1:] or not bool(torch.isfinite(tasks[name]).all()):
+                kind = "a finite number" if like.dim() == 1 else f"{like.shape[1]} finite numbers"
+                raise UserError(f"task parameter '{name}' must be {kind} in every task")
 
     def _require(self, split: Split) -> None:
         if split not in self.splits:

@@ -32,7 +32,10 @@ HEAD = 'agent = "rl2"\nfamily = "half-cheetah-dir"\n'
         ("agent = ", "is not valid TOML"),
         ('agent = "rl2"', "agent and family must both be given"),
         (HEAD + "total_step = 5", "unknown option 'total_step' .did you mean 'total_steps'"),
-        (HEAD + "[learner]\nlearning_rat = 1e-3", r"\[learner\]: unknown option 'learning_rat' .did you mean 'learning_rate'"),
+        (
+            HEAD + "[learner]\nlearning_rat = 1",
+            r"\[learner\]: unknown option 'learning_rat' .did you mean 'learning_rate'",
+        ),
         (HEAD + "num_worlds = 0", "num_worlds = 0 is out of range: it must be at least 1"),
         (HEAD + 'num_worlds = "many"', "num_worlds = 'many' must be of type int"),
         (HEAD + "num_worlds = true", "num_worlds = True must be of type int"),
@@ -51,7 +54,7 @@ def test_a_mistake_in_the_file_is_one_sentence(tmp_path, text, message):
 
 
 def test_a_missing_file_is_one_sentence(tmp_path):
-    with pytest.raises(UserError, match="cannot read .*No such file"):
+    with pytest.raises(UserError, match=r"cannot read .*No such file"):
         load_config(tmp_path / "none.toml")
 
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from metarl.errors import UserError
 from metarl.types import Metrics
 
 _PACKAGES = ("metarl-robotics", "torch", "mujoco", "gymnasium", "stable-baselines3", "numpy")
@@ -36,9 +37,12 @@ class MetricsFile:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1)
 
     def write(self, iteration: int, total_steps: int, metrics: Metrics) -> None:
-        """Append one iteration."""
-        self._file.write(json.dumps({"iteration": iteration, "total_steps": total_steps} | metrics) + "\n")
-        self._file.flush()
+        """Append one iteration; `UserError` where the disk is full."""
+        try:
+            self._file.write(json.dumps({"iteration": iteration, "total_steps": total_steps} | metrics) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror}; the last checkpoint is intact") from None
         for name, value in metrics.items():
             self._board.add_scalar(name, value, total_steps)
 

@@ -12,6 +12,7 @@ import importlib
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import mujoco
@@ -30,10 +31,14 @@ _PROBE_SECONDS = 60.0
 _MAX_GEOMS = 2000
 _SHADOW_MAP = 1024  # [pixels]; MuJoCo's 4096 doubles the time of a picture on a CPU
 
+_SUN = np.array([0.25, 0.35, -1.0])  # from behind the camera's left shoulder, where the camera looks along +y
+_LIGHT_DISTANCE = 4.0  # [m]
+_GROUND = 400.0  # [m] from the origin
+
 
 def gl_backend() -> str:
     """The OpenGL to draw with: MUJOCO_GL where it is set, else the first that works; `UserError` where none does."""
-    setting = os.environ.get("MUJOCO_GL", "").lower().strip()
+    setting = os.environ.get("METARL_GL", os.environ.get("MUJOCO_GL", "")).lower().strip()
     wanted = _ALIASES.get(setting, setting)
     if wanted in _OFF:
         raise UserError(f"MUJOCO_GL={setting} switches pictures off: unset it to record a video")
@@ -61,7 +66,10 @@ def _probe(backend: str) -> str:
     environment = os.environ | {"MUJOCO_GL": "disabled", "PYTHONPATH": paths}
     command = [sys.executable, "-m", "metarl.run.rendering", backend]
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=_PROBE_SECONDS, check=False)
+        with tempfile.TemporaryDirectory() as folder:  # MuJoCo leaves a MUJOCO_LOG.TXT where it fails
+            done = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, timeout=_PROBE_SECONDS, check=False
+            )
     except subprocess.TimeoutExpired:
         return f"no answer within {_PROBE_SECONDS:g} s"
     if done.returncode == 0:
@@ -80,10 +88,15 @@ class Camera:
         """
         width, height = size
         _beautify(model, size)
+        _endless_ground(model)
         self.data = mujoco.MjData(model)
         mujoco.mj_forward(model, self.data)
         self._model = model
-        self._view = _free_view(model, self.data) if name is None else _named_view(model, self.data, name)
+        _lights_follow(model, self.data)
+        if name is None:
+            self._view = _free_view(model, self.data, size)
+        else:
+            self._view = _named_view(model, self.data, name, size)
         self._scene = mujoco.MjvScene(model, _MAX_GEOMS)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self._option = mujoco.MjvOption()
@@ -120,43 +133,91 @@ def _beautify(model: mujoco.MjModel, size: tuple[int, int]) -> None:
     model.tex_data[:] = 80 + (model.tex_data * 0.68).astype(np.uint8)
 
 
-def _robot(model: mujoco.MjModel, data: mujoco.MjData) -> tuple[np.ndarray, float]:
-    """Centre and radius [m] of all that is not part of the scenery."""
+def _endless_ground(model: mujoco.MjModel) -> None:
+    """Draw planes as far as a robot can run: in the physics they have no end, whatever their size says."""
+    for plane in np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE):
+        size, material = model.geom_size[plane, :2], model.geom_matid[plane]
+        wider = np.where(size > 0, np.maximum(size, _GROUND), size)
+        if material >= 0 and not model.mat_texuniform[material]:  # the texture's squares keep their size
+            model.mat_texrepeat[material] *= np.where(size > 0, wider / np.maximum(size, 1e-9), 1.0)
+        model.geom_size[plane, :2] = wider
+
+
+def _robot(model: mujoco.MjModel, data: mujoco.MjData) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and half size [m], along the axes of the world, of all that is not part of the scenery."""
     moving = model.body_weldid[model.geom_bodyid] > 0
     if not moving.any():
-        return model.stat.center.copy(), float(model.stat.extent)
+        return model.stat.center.copy(), np.full(3, model.stat.extent / 2)
     points, reach = data.geom_xpos[moving], model.geom_rbound[moving, None]
     low, high = (points - reach).min(axis=0), (points + reach).max(axis=0)
-    return (low + high) / 2, float(np.linalg.norm(high - low)) / 2
+    return (low + high) / 2, (high - low) / 2
 
 
-def _named_view(model: mujoco.MjModel, data: mujoco.MjData, name: str) -> mujoco.MjvCamera:
+def _needed_height(offset: np.ndarray, half: np.ndarray, axes: np.ndarray, size: tuple[int, int]) -> float:
+    """Half the height [m] a picture must show for a box of half size `half`, `offset` [m] from the line of sight.
+
+    `axes` has right and up in its columns. Captions take the upper part, and a robot that moves needs some room.
+    """
+    right, up = np.abs(axes[:, :2]).T @ half
+    across, above = axes[:, :2].T @ offset
+    width = (abs(across) + right) / 0.7
+    return float(max((above + up) / 0.6, (up - above) / 0.88, width * size[1] / size[0]))
+
+
+def _named_view(model: mujoco.MjModel, data: mujoco.MjData, name: str, size: tuple[int, int]) -> mujoco.MjvCamera:
     """The model's camera `name`; one that follows the robot is narrowed until the robot fills the picture."""
     index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA.value, name)
     if index < 0:
         raise unknown_name("camera", name, [model.cam(i).name for i in range(model.ncam)])
     if model.cam_mode[index] != mujoco.mjtCamLight.mjCAMLIGHT_FIXED:
-        centre, radius = _robot(model, data)
-        distance = float(np.linalg.norm(data.cam_xpos[index] - centre))
-        needed = np.degrees(2 * np.arctan2(1.15 * radius, distance))
+        centre, half = _robot(model, data)
+        axes, offset = data.cam_xmat[index].reshape(3, 3), centre - data.cam_xpos[index]
+        height = _needed_height(offset, half, axes, size)
+        needed = np.degrees(2 * np.arctan2(height, max(-offset @ axes[:, 2], 1e-6)))
         model.cam_fovy[index] = min(model.cam_fovy[index], needed)
     view = mujoco.MjvCamera()
     view.type, view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, index
     return view
 
 
-def _free_view(model: mujoco.MjModel, data: mujoco.MjData) -> mujoco.MjvCamera:
-    """From the side and a little above, moving with the first body that moves."""
+def _free_view(model: mujoco.MjModel, data: mujoco.MjData, size: tuple[int, int]) -> mujoco.MjvCamera:
+    """From the side and a little above, moving with the robot."""
     view = mujoco.MjvCamera()
     mujoco.mjv_defaultFreeCamera(model, view)
-    centre, radius = _robot(model, data)
+    centre, half = _robot(model, data)
+    height = _needed_height(np.zeros(3), half, np.eye(3)[:, [0, 2, 1]], size)
     view.lookat[:] = centre
-    view.distance = 1.15 * radius / np.tan(np.radians(model.vis.global_.fovy) / 2)
+    view.distance = half[1] + height / np.tan(np.radians(model.vis.global_.fovy) / 2)
     view.azimuth, view.elevation = 90.0, -15.0
-    moving = np.flatnonzero(model.body_weldid > 0)
-    if len(moving):
-        view.type, view.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, int(moving[0])
+    root = _root(model)
+    if root:
+        view.type, view.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, root
     return view
+
+
+def _root(model: mujoco.MjModel) -> int:
+    """The first body that moves; 0 where none does."""
+    moving = np.flatnonzero(model.body_weldid > 0)
+    return int(moving[0]) if len(moving) else 0
+
+
+def _lights_follow(model: mujoco.MjModel, data: mujoco.MjData) -> None:
+    """Let the scenery's directional lights go with the robot: MuJoCo draws shadows only near a light.
+
+    One that shines straight down is tilted: its shadow would hide under the robot, and MuJoCo 4.0 then draws stray
+    shadows at the edge of the lit area.
+    """
+    root = _root(model)
+    for light in range(model.nlight if root else 0):
+        directional = model.light_type[light] == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
+        if directional and model.light_bodyid[light] == 0:
+            direction = data.light_xdir[light]
+            if direction[2] < -0.95:
+                direction = _SUN / np.linalg.norm(_SUN)
+            model.light_bodyid[light] = root
+            model.light_mode[light] = mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM
+            model.light_dir0[light] = direction
+            model.light_poscom0[light] = -_LIGHT_DISTANCE * direction
 
 
 def _self_test(backend: str) -> int:

@@ -135,7 +135,7 @@ def _movie(path: Path, fps: float) -> Iterator[_Movie]:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
     writer = imageio.get_writer(
         part,
-        format="FFMPEG",  # type: ignore[arg-type]  # imageio's annotation leaves out the names of its plugins
+        format="FFMPEG",
         fps=fps,
         codec="libx264",
         pixelformat="yuv420p",
@@ -216,8 +216,8 @@ class _Film:
         self._stack.close()
 
     def all_began(self) -> bool:
-        """Whether the last step began an episode in every world."""
-        return all(tile.age == 0 for tile in self.tiles)
+        """Whether the last step began an episode in every world; those beyond the planned number do not count."""
+        return all(tile.age == 0 and len(tile.returns) <= tile.num_episodes for tile in self.tiles)
 
     def draw(self, step: Step) -> UInt8[np.ndarray, "H W 3"]:
         """The worlds as `step` left them."""

@@ -34,7 +34,6 @@ class CpuPhysics:
         self._warnings = torch.from_numpy(self._batch.warning)
         self._bad = self._warnings[:, min(_BAD) : max(_BAD) + 1, _NUMBER]
         self._failed = torch.zeros(num_worlds, dtype=torch.bool)
-        self._warmstart = torch.from_numpy(self._batch.bind("qacc_warmstart"))
         self._all = torch.arange(num_worlds)
         self._bound: dict[str, Tensor] = {}
         self._stage = int(mujoco.mjtStage.mjSTAGE_NONE)
@@ -73,11 +72,8 @@ class CpuPhysics:
         """See `Physics.forward`."""
         if not self._stage:
             return
-        # All stages: a field that a stage leaves out would hold another world's value (see mujoco.batch). The warm
-        # start is part of the state, which must not depend on what is looked at.
-        warmstart = self._warmstart[worlds]
+        # All stages: a field that a stage leaves out would hold another world's value (see mujoco.batch).
         self._batch.forward(worlds.numpy())
-        self._warmstart[worlds] = warmstart
 
     def diverged(self) -> Bool[Tensor, "N"]:
         """See `Physics.diverged`."""

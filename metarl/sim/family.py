@@ -10,6 +10,7 @@ import mujoco
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from metarl.errors import UserError
 from metarl.seeding import WorldRandom
 from metarl.sim.physics import Physics
 from metarl.sim.variations import Variation
@@ -67,10 +68,10 @@ class Family(ABC):
         return None
 
     def num_substeps(self, model: mujoco.MjModel) -> int:
-        """Physics steps per control step."""
+        """Physics steps per control step; `UserError` unless they are a whole number."""
         substeps = round(self.control_step / float(model.opt.timestep))
         if substeps < 1 or abs(substeps * model.opt.timestep - self.control_step) > 1e-9:
-            raise ValueError(
+            raise UserError(
                 f"control_step {self.control_step} s is not a whole multiple of the timestep {model.opt.timestep} s"
             )
         return substeps

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 import mujoco
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Float64
 from torch import Tensor
 
 from metarl.errors import UserError
@@ -43,6 +43,16 @@ def compile_spec(spec: mujoco.MjSpec) -> mujoco.MjModel:
         return spec.compile()
 
 
+def _control_range(model: mujoco.MjModel) -> tuple[Float64[Tensor, "A"], Float64[Tensor, "A"]]:
+    """Lowest and highest control of every actuator; `UserError` names one without a range."""
+    low, high = torch.from_numpy(model.actuator_ctrlrange.T.copy())
+    for i in range(model.nu):
+        if not low[i] < high[i]:
+            name = model.actuator(i).name or i
+            raise UserError(f"actuator '{name}' needs a ctrlrange: actions in [-1, 1] are mapped onto it")
+    return low, high
+
+
 class TrialEnv:
     """A batch of worlds running trials: owns episodes, resets, truncation and divergence, never the choice of task."""
 
@@ -59,7 +69,7 @@ class TrialEnv:
         self._ctrl = self.physics.bind("ctrl")
         self._all = torch.arange(num_worlds)
         self._no = torch.zeros(num_worlds, dtype=torch.bool)
-        self._low, self._high = torch.from_numpy(model.actuator_ctrlrange.T.copy())
+        self._low, self._high = _control_range(model)
         self._unit_range = bool((self._low == -1).all() and (self._high == 1).all())
         self._key = 0
         self._tasks: Tasks | None = None
@@ -115,8 +125,8 @@ class TrialEnv:
 
         diverged = self.physics.diverged()
         terms = self.family.reward(self.physics, before, applied, tasks)
-        total = torch.stack(tuple(terms.values())).sum(dim=0)
-        terms, total = self._finite(terms, total, diverged)
+        rows = torch.stack(tuple(terms.values()))  # a copy: a term may be a view of a state that is about to be reset
+        terms, total = self._finite(dict(zip(terms, rows, strict=True)), rows.sum(dim=0), diverged)
         fallen = self.family.terminated(self.physics, tasks)
         terminated = diverged if fallen is None else fallen | diverged
         return self._advance(self._observe(), total.float(), terms, terminated, diverged)
@@ -178,5 +188,8 @@ class TrialEnv:
         return terms, total
 
     def _measure_observation(self) -> int:
-        nominal = self.family.space.nominal(self.num_worlds)
-        return int(self.begin(nominal, key=0).shape[1])
+        """Length of an observation, after one step in which every field the family reads is bound."""
+        obs = self.begin(self.family.space.nominal(self.num_worlds), key=0)
+        self.step(torch.zeros(self.num_worlds, self.action_size))
+        self._tasks = None
+        return int(obs.shape[1])

@@ -140,17 +140,22 @@ class JointFault:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """A dead motor has no gain or bias; a locked joint has friction no motor can overcome."""
-        return ("actuator_gainprm", "actuator_biasprm") if self.mode == "dead" else ("dof_frictionloss",)
+        """A dead motor has no gain or bias; a locked joint has hard friction that no motor can overcome."""
+        return ("actuator_gainprm", "actuator_biasprm") if self.mode == "dead" else ("dof_frictionloss", "dof_solimp")
 
     def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Tensor) -> None:
         """`value`: index of the broken joint, negative for none."""
         for number, joint in enumerate(ids(model, "joint", self.joints).tolist()):
             broken = (value.round() == number).double()
             if self.mode == "locked":
-                live["dof_frictionloss"][:, _dofs(model, torch.tensor([joint]))] += _LOCK * broken[:, None]
+                dofs = _dofs(model, torch.tensor([joint]))
+                live["dof_frictionloss"][:, dofs] += _LOCK * broken[:, None]
+                hard = live["dof_solimp"].new_tensor(_HARD)
+                live["dof_solimp"][:, dofs] = torch.where(
+                    broken.bool()[:, None, None], hard, live["dof_solimp"][:, dofs]
+                )
                 continue
-            motors = [i for i in range(model.nu) if model.actuator_trnid[i, 0] == joint]
+            motors = [i for i in range(model.nu) if _moves(model, i, joint)]
             for field in self.fields:
                 _scale(live[field], torch.tensor(motors, dtype=torch.long), 1.0 - broken)
 
@@ -168,6 +173,13 @@ class Gravity:
 
 
 _LOCK = 1e4  # [N·m]: far above any motor here; a friction-loss constraint, so the solver stays well conditioned
+_HARD = (0.9999, 0.9999, 0.001, 0.5, 2.0)  # solimp at MuJoCo's limit: at its default 0.9 the lock creeps [rad/s]
+
+
+def _moves(model: mujoco.MjModel, actuator: int, joint: int) -> bool:
+    """Whether the actuator acts on the joint itself, not on a tendon, site or body of the same index."""
+    kind, target = int(model.actuator_trntype[actuator]), int(model.actuator_trnid[actuator, 0])
+    return target == joint and kind in (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
 
 
 def _dofs(model: mujoco.MjModel, joints: Int64[Tensor, "n"]) -> Int64[Tensor, "m"]:

@@ -17,7 +17,8 @@ from metarl.sim.trials import TrialEnv
 from metarl.tasks import Choice, Parameter, TaskSpace
 from metarl.types import Transition
 
-SLIDER = """<mujoco><option timestep="0.05" gravity="0 0 0"/><worldbody><body><joint name="x" type="slide" axis="1 0 0"/>
+SLIDER = """<mujoco><option timestep="0.05" gravity="0 0 0"/>
+<worldbody><body><joint name="x" type="slide" axis="1 0 0"/>
 <geom size="0.1" mass="1"/></body></worldbody><actuator><motor joint="x" ctrlrange="-1 1"/></actuator></mujoco>"""
 
 
@@ -152,13 +153,13 @@ def test_the_reward_input_is_normalised():
         rollout.obs[0], rollout.action[0], rollout.reward[0] * 1000.0, rollout.final_obs[0], rollout.terminated[0]
     )
     fed = learner.policy.observe(learner.policy.begin(6, torch.Generator()), transition)
-    assert 0.0 < fed.last_reward.abs().max()
+    assert fed.last_reward.abs().max() > 0.0
     assert fed.last_reward.abs().max() < 5.0
 
 
 def test_it_evaluates_beyond_the_trained_number_of_episodes():
     """Trap (g)."""
-    env, learner = make(Sign())
+    _, learner = make(Sign())
     longer = TrialEnv(Sign(), 6, episodes_per_trial=5, threads=1)
     assert trial(longer, learner).episode_returns(5).shape == (6, 5)
 

@@ -1,0 +1,114 @@
+"""Record finished runs under experiments/results/ and redraw the table and the figure from all that is recorded.
+
+    python experiments/record.py runs/dir-s1 runs/dir-s2
+    python experiments/record.py            # only redraw
+
+Each run leaves its configuration, provenance, evaluations and a thinned learning curve (at most 200 points): enough
+to repeat it and to check every number of the table.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+RESULTS = Path(__file__).parent / "results"
+POINTS = 200
+CURVE = ("iteration", "total_steps", "time/elapsed", "rollout/return_first", "rollout/return_last")
+
+
+def record(run: Path) -> None:
+    """Copy what matters of a run folder."""
+    target = RESULTS / run.name
+    (target / "eval").mkdir(parents=True, exist_ok=True)
+    for name in ("config.toml", "run.json"):
+        shutil.copy(run / name, target / name)
+    for evaluation in (run / "eval").glob("*.json"):
+        shutil.copy(evaluation, target / "eval" / evaluation.name)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    size = -(-len(lines) // POINTS)
+    blocks = [lines[i : i + size] for i in range(0, len(lines), size)]
+    rows = [{key: sum(line[key] for line in block) / len(block) for key in CURVE} for block in blocks]
+    csv = [",".join(CURVE), *(",".join(f"{row[key]:.6g}" for key in CURVE) for row in rows)]
+    (target / "learning_curve.csv").write_text("\n".join(csv) + "\n")
+
+
+def curve(folder: Path) -> dict[str, list[float]]:
+    """A recorded learning curve, by column."""
+    head, *rows = (folder / "learning_curve.csv").read_text().splitlines()
+    columns = zip(*(map(float, row.split(",")) for row in rows), strict=True)
+    return {name: list(column) for name, column in zip(head.split(","), columns, strict=True)}
+
+
+def table() -> str:
+    """Every recorded evaluation as a Markdown table."""
+    lines = [
+        "| run | split | episode returns (95 % interval) | last − first | training | command |",
+        "|---|---|---|---|---|---|",
+    ]
+    for folder in sorted(path.parent for path in RESULTS.glob("*/run.json")):
+        command = json.loads((folder / "run.json").read_text())["command"]
+        results = [json.loads(path.read_text()) for path in sorted((folder / "eval").glob("*.json"))]
+        lines += [_row(folder.name, result, command) for result in results]
+    return "\n".join(lines)
+
+
+def _row(name: str, result: dict[str, Any], command: str) -> str:
+    points = [_interval(point, ".0f") for point in result["adaptation_curve"]]
+    training = f"{result['train_steps'] / 1e6:.1f} M steps, {result['train_seconds'] / 60:.0f} min"
+    delta = _interval(result["adaptation_delta"], "+.0f")
+    tasks = f"{result['split']}, {len(result['tasks'])} tasks"
+    name = f"{name} ({result['agent']}, {result['family']})"
+    cells = (name, tasks, " → ".join(points), delta, training, f"`{command}`")
+    return "| " + " | ".join(cells) + " |"
+
+
+def _interval(point: dict[str, float], form: str) -> str:
+    return f"{point['mean']:{form}} [{point['low']:{form}}, {point['high']:{form}}]"
+
+
+def figure(path: Path) -> None:
+    """Learning curves of the recorded runs, a panel per family."""
+    runs: dict[str, list[Path]] = {}
+    for folder in sorted(path.parent for path in RESULTS.glob("*/run.json")):
+        family = next(line for line in (folder / "config.toml").read_text().splitlines() if line.startswith("family"))
+        runs.setdefault(family.split('"')[1], []).append(folder)
+    plots, axes = plt.subplots(1, len(runs), figsize=(4.5 * len(runs), 3.2), squeeze=False, constrained_layout=True)
+    for axis, (family, folders) in zip(axes[0], runs.items(), strict=True):
+        for folder in folders:
+            columns = curve(folder)
+            steps = [value / 1e6 for value in columns["total_steps"]]
+            axis.plot(steps, columns["rollout/return_last"], label=folder.name, linewidth=1.2)
+        axis.set(title=family, xlabel="million control steps", ylabel="return of the last episode (training tasks)")
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False, fontsize=8)
+    plots.savefig(path, dpi=110)
+
+
+def machines() -> str:
+    """The machines the recorded runs were made on."""
+    found = {json.dumps(json.loads(path.read_text())["machine"]) for path in RESULTS.glob("*/run.json")}
+    return "\n".join(f"- {machine}" for machine in sorted(found))
+
+
+def main() -> None:
+    """Record the runs named on the command line, then redraw."""
+    for name in sys.argv[1:]:
+        record(Path(name))
+    figure(RESULTS / "learning_curves.png")
+    intro = (RESULTS / "NOTES.md").read_text() if (RESULTS / "NOTES.md").exists() else ""
+    text = f"# Results\n\nWritten by `python experiments/record.py` from the recorded files beside it.\n\n{table()}\n"
+    text += f"\n![learning curves](learning_curves.png)\n\nMachines:\n{machines()}\n\n{intro}"
+    (RESULTS / "README.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

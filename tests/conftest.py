@@ -1,0 +1,15 @@
+"""Shared by all tests: one torch thread, and property tests that repeat exactly and ignore the load of the machine."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+settings.register_profile("metarl", deadline=None, derandomize=True, max_examples=30)
+settings.load_profile("metarl")
+
+
+@pytest.fixture(autouse=True)
+def _mujoco_log(tmp_path, monkeypatch):
+    """MuJoCo appends its warnings to a file in the working directory: keep it out of the repository."""
+    monkeypatch.chdir(tmp_path)

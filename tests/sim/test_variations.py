@@ -1,0 +1,228 @@
+import mujoco
+import numpy as np
+import pytest
+import torch
+from families import ALL_FAMILIES, BENCH, columns
+
+from metarl.errors import UserError
+from metarl.registry import make_family
+from metarl.sim.cpu import CpuPhysics
+from metarl.sim.trials import TrialEnv, compile_spec
+from metarl.sim.variations import BodyMass, Friction, Gravity, JointDamping, JointFault, MotorStrength, Variator, ids
+
+MODEL = mujoco.MjModel.from_xml_string(BENCH)
+SHOULDER, ELBOW = MODEL.joint("shoulder").dofadr[0], MODEL.joint("elbow").dofadr[0]
+VARIED_FAMILIES = [name for name in ALL_FAMILIES if make_family(name).variations]
+VARIATIONS = [
+    BodyMass("x"),
+    BodyMass("x", ("lower", "box")),
+    Friction("x"),
+    Friction("x", ("floor",)),
+    JointDamping("x"),
+    JointDamping("x", ("elbow",)),
+    MotorStrength("x"),
+    MotorStrength("x", ("servo", "cable")),
+    JointFault("x", ("elbow", "shoulder")),
+    JointFault("x", ("elbow", "shoulder"), mode="locked"),
+    Gravity("x"),
+]
+
+
+def bench(values, *variations):
+    """Physics with one world per value of the task parameter `x`, the variations applied."""
+    physics = CpuPhysics(MODEL, len(values), threads=1)
+    Variator(physics, variations).apply(columns(x=values))
+    return physics
+
+
+def contents(model):
+    """Every array and option of a model, as bytes."""
+    found = {}
+    for owner in (model, model.opt, model.stat):
+        for name in dir(owner):
+            value = getattr(owner, name)
+            if not name.startswith("_") and isinstance(value, np.ndarray | float | int):
+                found[type(owner).__name__, name] = np.asarray(value).tobytes()
+    return found
+
+
+def differing(model, other):
+    a, b = contents(model), contents(other)
+    assert len(a) > 400
+    return sorted(name for _, name in a if a[_, name] != b[_, name])
+
+
+# every variation
+
+
+@pytest.mark.parametrize("name", VARIED_FAMILIES)
+def test_the_nominal_task_gives_back_the_familys_pristine_model(name):
+    family = make_family(name)
+    pristine = compile_spec(family.spec())
+    physics = CpuPhysics(pristine, 2, threads=1)
+    variator = Variator(physics, family.variations)
+    drawn = family.space.sample("train", 200, np.random.default_rng(0))
+    for first in range(0, 200, 2):
+        variator.apply(drawn.select(torch.tensor([first, first + 1])))
+    assert differing(physics.model_of(1), pristine)
+    variator.apply(family.space.nominal(2))
+    assert [differing(physics.model_of(world), pristine) for world in range(2)] == [[], []]
+
+
+@pytest.mark.parametrize("variation", VARIATIONS, ids=str)
+def test_a_hundred_tasks_and_the_nominal_one_leave_no_trace(variation):
+    fault = isinstance(variation, JointFault)
+    physics = CpuPhysics(MODEL, 2, threads=1)
+    variator = Variator(physics, [variation])
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        values = rng.integers(0, 2, 2) if fault else rng.uniform(0.1, 3.0, 2)
+        variator.apply(columns(x=values.tolist()))
+    assert differing(physics.model_of(1), MODEL)
+    variator.apply(columns(x=[-1.0 if fault else 1.0] * 2))
+    assert [differing(physics.model_of(world), MODEL) for world in range(2)] == [[], []]
+
+
+@pytest.mark.parametrize("variation", VARIATIONS, ids=str)
+def test_worlds_are_independent(variation):
+    values = [0.0, 1.0, -1.0] if isinstance(variation, JointFault) else [0.5, 1.0, 2.0]
+    together = bench(values, variation)
+    together.bind("ctrl")[:] = 0.7
+    together.step(20)
+    for world, value in enumerate(values):
+        alone = bench([value], variation)
+        assert differing(together.model_of(world), alone.model_of(0)) == []
+        alone.bind("ctrl")[:] = 0.7
+        alone.step(20)
+        assert torch.equal(together.get_state()[world], alone.get_state()[0])
+
+
+@pytest.mark.parametrize(
+    ("variation", "message"),
+    [
+        (BodyMass("x", ("bax",)), "unknown body 'bax'; the model has: world, box, upper, lower"),
+        (Friction("x", ("bax",)), "unknown geom 'bax'; the model has: floor, box, upper, lower"),
+        (JointDamping("x", ("bax",)), "unknown joint 'bax'; the model has: free, shoulder, elbow"),
+        (JointFault("x", ("bax",)), "unknown joint 'bax'; the model has: free, shoulder, elbow"),
+        (MotorStrength("x", ("bax",)), "unknown actuator 'bax'; the model has: shoulder, elbow, cable, servo"),
+    ],
+    ids=str,
+)
+def test_an_unknown_name_lists_the_known_ones(variation, message):
+    with pytest.raises(UserError, match=message):
+        bench([1.0], variation)
+
+
+def test_ids_follow_the_given_order():
+    assert ids(MODEL, "joint", ("elbow", "free")).tolist() == [2, 0]
+    assert ids(MODEL, "actuator", None).tolist() == [0, 1, 2, 3]
+
+
+def test_variations_of_one_field_compose():
+    physics = bench([2.0], BodyMass("x"), BodyMass("x", ("box",)))
+    ratio = physics.model_of(0).body_mass[1:] / MODEL.body_mass[1:]
+    assert ratio.tolist() == [4.0, 2.0, 2.0]
+
+
+# what each of them does
+
+
+def test_mass_doubles_the_weight_and_the_inertia_of_its_bodies_only():
+    physics = bench([1.0, 2.0], BodyMass("x", ("box",)))
+    physics.forward(torch.arange(2))
+    weight = physics.bind("qfrc_bias")[:, 2]
+    torch.testing.assert_close(weight, torch.tensor([2.0, 4.0]).double() * 9.81)
+    box, one, two = MODEL.body("box").id, physics.model_of(0), physics.model_of(1)
+    assert two.body_inertia[box].tolist() == (2 * one.body_inertia[box]).tolist()
+    assert two.body_subtreemass[[0, box]].tolist() == [6.0, 4.0]
+    assert two.body_mass[box + 1 :].tolist() == one.body_mass[box + 1 :].tolist()
+
+
+def test_double_friction_halves_the_distance_a_box_slides():
+    physics = bench([1.0, 2.0], Friction("x"))
+    physics.step(50)
+    qpos, qvel = physics.bind("qpos"), physics.bind("qvel")
+    start = qpos[:, 0].clone()
+    qvel[:, 0] = 1.0
+    physics.step(100)
+    slid = qpos[:, 0] - start
+    expected = 1.0 / (2 * 9.81 * torch.tensor([0.4, 0.8]).double())
+    torch.testing.assert_close(slid, expected, rtol=0.1, atol=0)
+    assert qvel[:, 0].abs().max() < 0.01
+
+
+def test_damping_scales_the_named_joints_only():
+    physics = bench([1.0, 3.0], JointDamping("x", ("elbow",)))
+    damper = physics.bind("qfrc_damper")
+    physics.bind("qvel")[:] = 2.0
+    physics.forward(torch.arange(2))
+    torch.testing.assert_close(damper[:, ELBOW], -2.0 * 0.2 * torch.tensor([1.0, 3.0]).double())
+    torch.testing.assert_close(damper[:, SHOULDER], torch.full((2,), -2.0 * 0.3).double())
+
+
+def test_motor_strength_scales_every_force_even_a_saturated_one():
+    """Motors, a motor at its force limit, and a servo, whose bias must weaken with its gain."""
+    physics = bench([1.0, 0.5], MotorStrength("x"))
+    force = physics.bind("actuator_force")
+    physics.bind("ctrl")[:] = torch.tensor([0.8, 0.6, 1.0, 0.3])
+    physics.bind("qpos")[:, -1] = 0.1
+    physics.forward(torch.arange(2))
+    torch.testing.assert_close(force[0], torch.tensor([0.8, 0.6, 0.5, 10 * (0.3 - 0.1)]).double(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(force[1], 0.5 * force[0])
+
+
+def test_a_dead_joint_loses_the_force_of_its_own_actuators_only():
+    """Not that of the cable, although its tendon has the shoulder's index."""
+    physics = bench([0.0, 1.0, -1.0], JointFault("x", ("shoulder", "elbow")))
+    force = physics.bind("actuator_force")
+    physics.bind("ctrl")[:] = 0.4
+    physics.bind("qpos")[:, -1] = 0.1
+    physics.forward(torch.arange(3))
+    healthy = force[2].tolist()
+    assert all(healthy)
+    assert force[0].tolist() == [0.0, *healthy[1:]]
+    assert force[1].tolist() == [healthy[0], 0.0, healthy[2], 0.0]
+
+
+def test_a_locked_joint_stays_where_it_is_under_full_torque():
+    physics = bench([0.0, 1.0, -1.0], JointFault("x", ("shoulder", "elbow"), mode="locked"))
+    qpos = physics.bind("qpos")
+    qpos[:, -2:] = 0.4
+    physics.bind("ctrl")[:] = 1.0
+    physics.step(100)
+    moved = (qpos[:, -2:] - 0.4).abs()
+    assert moved[0, 0] < 1e-3
+    assert moved[1, 1] < 1e-3
+    assert moved[[0, 1, 2, 2], [1, 0, 0, 1]].min() > 0.05
+
+
+def test_a_locked_thigh_of_the_half_cheetah_holds_against_its_motor():
+    model = compile_spec(make_family("half-cheetah-vel").spec())
+    physics = CpuPhysics(model, 2, threads=1)
+    Variator(physics, [JointFault("x", ("bthigh",), mode="locked")]).apply(columns(x=[0.0, -1.0]))
+    physics.bind("ctrl")[:, 0] = 1.0
+    physics.step(100)
+    locked, free = physics.bind("qpos")[:, 3].abs()
+    assert locked < 0.02
+    assert free > 0.3
+
+
+def test_gravity_scales_the_free_fall():
+    physics = bench([0.0, 1.0, 2.0], Gravity("x"))
+    physics.bind("qpos")[:, 2] = 5.0
+    physics.step(40)
+    expected = -9.81 * 0.2 * torch.tensor([0.0, 1.0, 2.0]).double()
+    torch.testing.assert_close(physics.bind("qvel")[:, 2], expected)
+
+
+@pytest.mark.parametrize("name", VARIED_FAMILIES)
+def test_a_trial_runs_on_the_models_of_its_tasks(name):
+    family = make_family(name)
+    env = TrialEnv(family, 2, threads=1)
+    tasks = family.space.sample("train", 2, np.random.default_rng(0))
+    env.begin(tasks, key=0)
+    physics = CpuPhysics(compile_spec(family.spec()), 2, threads=1)
+    Variator(physics, family.variations).apply(tasks)
+    for world in range(2):
+        assert differing(env.physics.model_of(world), physics.model_of(world)) == []
+        assert differing(env.physics.model_of(world), physics.model)

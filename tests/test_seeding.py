@@ -1,0 +1,114 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metarl.seeding import WorldRandom, generator, rng
+
+KEYS = [(0, "a"), (1, "a"), (0, "b"), (0, "a", 0), (0, "a", 1), (0, "a", 0, 1), (0, "a", 1, 0)]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_same_key_gives_the_same_draws(key):
+    assert rng(*key).random(4).tolist() == rng(*key).random(4).tolist()
+    assert torch.equal(torch.rand(4, generator=generator(*key)), torch.rand(4, generator=generator(*key)))
+
+
+def test_every_key_has_a_stream_of_its_own():
+    assert len({rng(*key).random() for key in KEYS}) == len(KEYS)
+    assert len({torch.rand((), generator=generator(*key)).item() for key in KEYS}) == len(KEYS)
+
+
+def test_streams_ignore_and_leave_the_global_state():
+    torch.manual_seed(0)
+    first, state = torch.rand(3, generator=generator(0, "a")), torch.get_rng_state()
+    torch.manual_seed(1)
+    assert torch.equal(first, torch.rand(3, generator=generator(0, "a")))
+    torch.manual_seed(0)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def worlds(n, key=3, episode=0):
+    return WorldRandom(key, torch.arange(n), torch.full((n,), episode))
+
+
+def splitmix(state):
+    """SplitMix64's next output and state, in Python integers."""
+    state = (state + 0x9E3779B97F4A7C15) % 2**64
+    return finalise(state), state
+
+
+def finalise(x):
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+    return x ^ (x >> 31)
+
+
+@given(st.integers(0, 2**62 - 1), st.integers(0, 65535), st.integers(0, 1000))
+def test_uniform_is_splitmix64(key, world, episode):
+    draws = WorldRandom(key, torch.tensor([world]), torch.tensor([episode])).uniform(0.0, 1.0, 3)
+    state = finalise((world * 0x9E3779B97F4A7C15 + key) % 2**64)
+    state = finalise((state + episode * 0x9E3779B97F4A7C15) % 2**64)
+    for draw in draws[0].tolist():
+        bits, state = splitmix(state)
+        assert draw == (bits >> 11) * 2.0**-53
+
+
+def kolmogorov_smirnov(draws, cdf):
+    """Largest distance of the empirical from the given distribution, times √n: 1.63 is exceeded once in 100."""
+    x = cdf(draws.sort().values)
+    steps = torch.arange(len(x) + 1, dtype=torch.float64) / len(x)
+    return max((x - steps[:-1]).max(), (steps[1:] - x).max()).item() * math.sqrt(len(x))
+
+
+@pytest.mark.parametrize("axis", ["worlds", "episodes", "draws", "keys"])
+def test_uniform_is_uniform_along_every_axis(axis):
+    n, zero = 4096, torch.zeros(4096, dtype=torch.long)
+    if axis == "worlds":
+        draws = WorldRandom(0, torch.arange(n), zero).uniform(0.0, 1.0, 1)[:, 0]
+    elif axis == "episodes":
+        draws = WorldRandom(0, zero, torch.arange(n)).uniform(0.0, 1.0, 1)[:, 0]
+    elif axis == "draws":
+        draws = worlds(1).uniform(0.0, 1.0, n)[0]
+    else:
+        draws = torch.cat([worlds(1, key=key).uniform(0.0, 1.0, 1)[0] for key in range(n // 4)])
+    assert kolmogorov_smirnov(draws, lambda x: x) < 1.63
+    correlation = torch.corrcoef(torch.stack((draws[1:], draws[:-1])))[0, 1]
+    assert abs(correlation) < 4 / math.sqrt(len(draws))
+
+
+def test_uniform_scales_to_its_interval():
+    draws = worlds(4096).uniform(-2.0, 4.0, 2)
+    assert draws.min() >= -2.0
+    assert draws.max() < 4.0
+    assert abs(draws.mean() - 1.0) < 0.1
+    assert abs(draws.var() - 3.0) < 0.1
+
+
+def test_normal_is_normal():
+    draws = worlds(4096).normal(2.0, 3.0, 2)
+    assert abs(draws.mean() - 2.0) < 4 * 3.0 / math.sqrt(8192)
+    assert abs(draws.std() - 3.0) < 4 * 3.0 / math.sqrt(2 * 8192)
+    assert kolmogorov_smirnov((draws.flatten() - 2.0) / 3.0, torch.special.ndtr) < 1.63
+    assert abs(torch.corrcoef(draws.T)[0, 1]) < 4 / math.sqrt(4096)
+
+
+def test_a_world_draws_the_same_alone_as_among_others():
+    every, alone = worlds(8), WorldRandom(3, torch.tensor([3]), torch.tensor([0]))
+    for _ in range(2):
+        assert torch.equal(every.uniform(0.0, 1.0, 5)[3], alone.uniform(0.0, 1.0, 5)[0])
+        assert torch.equal(every.normal(0.0, 1.0, 5)[3], alone.normal(0.0, 1.0, 5)[0])
+
+
+def test_successive_calls_continue_the_stream():
+    random = worlds(4)
+    parts = torch.cat((random.uniform(0.0, 1.0, 2), random.uniform(0.0, 1.0, 3)), dim=1)
+    assert torch.equal(parts, worlds(4).uniform(0.0, 1.0, 5))
+    assert parts.unique().numel() == parts.numel()
+
+
+def test_worlds_episodes_and_keys_draw_differently():
+    draws = torch.cat([worlds(16, key, episode).uniform(0.0, 1.0, 2) for key in range(3) for episode in range(3)])
+    assert draws.unique().numel() == draws.numel()
