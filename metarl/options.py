@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import tyro
 
-from metarl.config import TrainConfig
+from metarl.config import TrainConfig, require
 
 L = TypeVar("L")
 
@@ -36,6 +36,9 @@ class ResumeOptions:
     max_minutes: float = 0.0
     """Stop, save and report after this long [min]; 0 for no limit."""
 
+    def __post_init__(self) -> None:
+        require(self, "max_minutes", 0 <= self.max_minutes < float("inf"), "at least 0")
+
 
 @dataclass(frozen=True)
 class EvalOptions:
@@ -60,6 +63,11 @@ class EvalOptions:
     json: Path | None = None
     """Also write the result to this file; it is always kept in RUN/eval/."""
 
+    def __post_init__(self) -> None:
+        require(self, "num_tasks", 1 <= self.num_tasks <= 65536, "in [1, 65536]")
+        require(self, "episodes", 0 <= self.episodes <= 1000, "in [0, 1000]")
+        require(self, "seed", 0 <= self.seed < 2**32, "in [0, 2^32)")
+
 
 @dataclass(frozen=True)
 class VideoOptions:
@@ -83,6 +91,11 @@ class VideoOptions:
     """Seed of the initial states."""
     checkpoint: str | None = None
     """Checkpoint, as iteration-000120; the newest by default."""
+
+    def __post_init__(self) -> None:
+        require(self, "grid", 1 <= self.grid <= 64, "in [1, 64]")
+        require(self, "episodes", 0 <= self.episodes <= 1000, "in [0, 1000]")
+        require(self, "seed", 0 <= self.seed < 2**32, "in [0, 2^32)")
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,16 @@ class BenchOptions:
     """Threads of the physics; 0 for one per CPU."""
     json: Path | None = None
     """Also write the figures to this file."""
+
+    def __post_init__(self) -> None:
+        require(
+            self,
+            "worlds",
+            len(self.worlds) > 0 and min(self.worlds, default=0) >= 1,
+            "one or more counts, each at least 1",
+        )
+        require(self, "seconds", 0 < self.seconds <= 3600, "in (0, 3600]")
+        require(self, "threads", 0 <= self.threads <= 1024, "in [0, 1024]")
 
 
 def parse(options: Any, verb: str, words: list[str], default: Any = None) -> Any:

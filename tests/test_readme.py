@@ -26,13 +26,12 @@ def test_the_family_of_add_your_own_fulfils_the_contract():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_s_options_exist(command):
-    """With --help appended, a command parses up to its own options and exits with 0."""
-    words = [
-        word for word in shlex.split(command, comments=True)[1:] if not word.endswith((".py:OtherPlanets", ".toml"))
-    ]
-    verb, options = words[0], [word for word in words if word.startswith("--") and word != "--config"]
+def test_every_command_s_options_exist(command, capsys):
+    """Its verb exists, and its help names each of its options."""
+    words = shlex.split(command, comments=True)[1:]
     with pytest.raises(SystemExit) as caught:
-        main([verb, *(["rl2", "half-cheetah-vel"] if verb == "train" else []), "--help"])
+        main([words[0], "--help"])
     assert caught.value.code == 0
-    assert options is not None
+    printed = capsys.readouterr().out
+    for option in (word for word in words if word.startswith("--")):
+        assert option in printed

@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float64, Int64
 from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
+from metarl.errors import UserError
+
 _STATE_FIELDS = frozenset({"time", "qpos", "qvel", "act", "ctrl", "mocap_pos", "mocap_quat", "xfrc_applied"})
 _BAD = [
     int(mujoco.mjtWarning.mjWARN_BADQPOS),
@@ -18,6 +20,7 @@ _BAD = [
     int(mujoco.mjtWarning.mjWARN_BADQACC),
     int(mujoco.mjtWarning.mjWARN_BADCTRL),
 ]
+_NOT_COMPUTED = frozenset({"cfrc_ext", "cfrc_int", "cacc", "subtree_linvel", "subtree_angmom", "energy"})
 _NUMBER = 1  # second column of a warning counter: how often it was raised
 
 
@@ -39,8 +42,10 @@ class CpuPhysics:
         self._stage = int(mujoco.mjtStage.mjSTAGE_NONE)
 
     def bind(self, field: str) -> Tensor:
-        """See `Physics.bind`."""
+        """See `Physics.bind`; `UserError` for the fields that stepping does not compute."""
         if field not in self._bound:
+            if field in _NOT_COMPUTED:
+                raise UserError(f"MuJoCo does not compute '{field}' when it steps: use a sensor of the model instead")
             self._bound[field] = _view(self._batch.bind(field))
             if field not in _STATE_FIELDS:  # derived fields lag a substep behind unless recomputed at the new state
                 self._stage = int(mujoco.mjtStage.mjSTAGE_VEL)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from families import BENCH
 
+from metarl.errors import UserError
 from metarl.sim.cpu import CpuPhysics
 
 MODEL = mujoco.MjModel.from_xml_string(BENCH)
@@ -188,3 +189,10 @@ def test_data_of_holds_the_worlds_state_and_its_own_model():
     again = mujoco.MjData(physics.model_of(2))
     assert physics.data_of(2, again) is again
     assert again.qpos.tolist() == physics.bind("qpos")[2].tolist()
+
+
+def test_a_field_that_stepping_does_not_compute_is_refused():
+    """It would bind, and hold zeros or another world's values."""
+    physics = make()
+    with pytest.raises(UserError, match="does not compute 'cfrc_ext'"):
+        physics.bind("cfrc_ext")
