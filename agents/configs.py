@@ -36,7 +36,7 @@ class RL2Config:
     """Weight of the value loss."""
     entropy_weight: float = 0.0
     """Weight of the entropy bonus, per nat."""
-    initial_std: float = 0.6
+    initial_std: float = 0.3
     """Standard deviation of the untrained policy, in units of the action range [-1, 1]."""
     max_grad_norm: float = 0.5
     """Gradients are scaled down to this norm."""
