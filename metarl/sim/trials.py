@@ -31,6 +31,9 @@ from metarl.sim.variations import Variator
 from metarl.tasks import Tasks
 from metarl.types import Step
 
+_EXPLODED = 1e6
+"""No robot's observation is this large [m, rad, m/s, rad/s, N]: beyond it the physics has diverged."""
+
 
 class RewardError(UserError):
     """A family returned a reward that is not finite; the message names the term and the task."""
@@ -123,13 +126,14 @@ class TrialEnv:
         self._trial_step += 1
         self._episode_step += 1
 
-        diverged = self.physics.diverged()
+        obs = self._observe()
+        diverged = self._diverged(obs)
         terms = self.family.reward(self.physics, before, applied, tasks)
         rows = torch.stack(tuple(terms.values()))  # a copy: a term may be a view of a state that is about to be reset
         terms, total = self._finite(dict(zip(terms, rows, strict=True)), rows.sum(dim=0), diverged)
         fallen = self.family.terminated(self.physics, tasks)
         terminated = diverged if fallen is None else fallen | diverged
-        return self._advance(self._observe(), total.float(), terms, terminated, diverged)
+        return self._advance(obs, total.float(), terms, terminated, diverged)
 
     def _advance(
         self,
@@ -169,6 +173,13 @@ class TrialEnv:
 
     def _observe(self) -> Float32[Tensor, "N O"]:
         return self.family.observe(self.physics, self.tasks).float()
+
+    def _diverged(self, obs: Float32[Tensor, "N O"]) -> Bool[Tensor, "N"]:
+        """Worlds whose physics went bad. MuJoCo notices at the next step; a state that exploded in this one shows."""
+        diverged = self.physics.diverged()
+        if not bool(obs.abs().amax() <= _EXPLODED):
+            diverged = diverged | ~(obs.abs() <= _EXPLODED).all(dim=1)
+        return diverged
 
     def _finite(
         self, terms: Mapping[str, Tensor], total: Tensor, diverged: Bool[Tensor, "N"]

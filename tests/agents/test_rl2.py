@@ -49,7 +49,7 @@ class FragileSign(Sign):
     limit = 0.02
 
 
-CONFIG = RL2Config(hidden_size=16, chunk_steps=4, minibatch_chunks=8, num_epochs=2, learning_rate=3e-3)
+CONFIG = RL2Config(hidden_size=16, chunk_steps=4, minibatch_chunks=8, num_epochs=2, learning_rate=3e-3, initial_std=0.6)
 CELLS = pytest.mark.parametrize("cell", ["gru", "lstm"])
 FAMILIES = pytest.mark.parametrize("family", [Sign(), FragileSign()], ids=["sign", "fragile"])
 
