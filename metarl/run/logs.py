@@ -85,7 +85,7 @@ class LiveBar:
     def __init__(self, num_iterations: int, console: Console) -> None:
         self._bar = Progress(
             BarColumn(bar_width=24),
-            TextColumn("{task.completed}/{task.total} · {task.description}"),
+            TextColumn("iteration {task.completed}/{task.total} · {task.description}"),
             TimeElapsedColumn(),
             console=console,
         )

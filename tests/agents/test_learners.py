@@ -1,0 +1,92 @@
+"""The contract every learner of the table fulfils, with its default configuration."""
+
+import math
+
+import pytest
+import torch
+
+from metarl import seeding
+from metarl.agents import LEARNERS
+from metarl.envs.half_cheetah import HalfCheetahDir
+from metarl.registry import learner_class, learner_config_class
+from metarl.rl.learner import Learner, Policy
+from metarl.run.collect import collect
+from metarl.sim.trials import TrialEnv
+
+pytestmark = pytest.mark.parametrize("name", LEARNERS)
+
+
+class QuarterLength(HalfCheetahDir):
+    episode_steps = 50
+
+
+def env_of(episodes=2):
+    return TrialEnv(QuarterLength(), 4, episodes_per_trial=episodes, threads=1)
+
+
+def make(name, env):
+    return learner_class(name)(
+        learner_config_class(name)(), env.observation_size, env.action_size, seeding.generator(0, "init")
+    )
+
+
+def train(learner, env, numbers):
+    for number in numbers:
+        tasks = env.family.space.sample("train", 4, seeding.rng(0, "tasks", number))
+        metrics = learner.train_step(
+            lambda policy, t=tasks, n=number: collect(env, policy, t, seeding.generator(0, "collect", n)),
+            seeding.generator(0, "update", number),
+            progress=0.1,
+        )
+    return metrics
+
+
+def evaluate(learner, env, seed=0):
+    tasks = env.family.space.fixed("test", 4)
+    return collect(env, learner.policy, tasks, seeding.generator(seed, "evaluate"), deterministic=True)
+
+
+def test_it_follows_the_protocols_and_reports_finite_numbers(name):
+    env = env_of()
+    learner = make(name, env)
+    assert isinstance(learner, Learner)
+    assert isinstance(learner.policy, Policy)
+    assert all(math.isfinite(value) for value in train(learner, env, [0]).values())
+
+
+def test_the_same_seed_gives_the_same_learner(name):
+    states = []
+    for _ in range(2):
+        env = env_of()
+        learner = make(name, env)
+        train(learner, env, [0, 1])
+        states.append(learner.state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def test_a_restored_learner_goes_on_as_if_never_stopped(name):
+    env = env_of()
+    learner, restored = make(name, env), make(name, env)
+    train(learner, env, [0])
+    restored.load_state_dict(learner.state_dict())
+    train(learner, env, [1])
+    train(restored, env, [1])
+    assert all(torch.equal(value, restored.state_dict()[key]) for key, value in learner.state_dict().items())
+
+
+def test_evaluation_is_deterministic_and_takes_any_number_of_episodes(name):
+    learner = make(name, env_of())
+    first, second = (evaluate(learner, env_of(episodes=3)) for _ in range(2))
+    assert torch.equal(first.reward, second.reward)
+    assert first.episode_returns(3).shape == (4, 3)
+
+
+def test_state_dict_is_a_copy(name):
+    """Training on must not change a state that is being saved."""
+    env = env_of()
+    learner = make(name, env)
+    train(learner, env, [0])
+    state = {key: value.clone() for key, value in (kept := learner.state_dict()).items()}
+    train(learner, env, [1])
+    assert all(torch.equal(value, kept[key]) for key, value in state.items())
