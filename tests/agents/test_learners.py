@@ -87,6 +87,7 @@ def test_state_dict_is_a_copy(name):
     env = env_of()
     learner = make(name, env)
     train(learner, env, [0])
-    state = {key: value.clone() for key, value in (kept := learner.state_dict()).items()}
+    state = learner.state_dict()
+    before = {key: value.clone() for key, value in state.items()}
     train(learner, env, [1])
-    assert all(torch.equal(value, kept[key]) for key, value in state.items())
+    assert all(torch.equal(value, state[key]) for key, value in before.items())
