@@ -68,12 +68,13 @@ def _train(words: list[str]) -> int:
     from metarl.options import TrainOptions, parse
 
     options = parse(*_train_parser(words, TrainOptions))
-    from metarl.registry import make_family
+    from metarl.registry import absolute, make_family
     from metarl.run import folder
     from metarl.run.train import Training
 
     config = options.training
     make_family(config.family)
+    config = dataclasses.replace(config, agent=absolute(config.agent), family=absolute(config.family))
     run = folder.create(options.output or folder.default_path(config), config, sys.argv[1:])
     print(f"training {config.agent} on {config.family}, seed {config.seed}, in {run.path}", flush=True)
     return _execute(Training(run, config), config.max_minutes)

@@ -62,6 +62,12 @@ def learner_config_class(name: str) -> type[Any]:
     return cast("type[Any]", found.Config)
 
 
+def absolute(name: str) -> str:
+    """The same name, with a file's path made absolute, so that a run can be used from any folder."""
+    location, separator, attribute = name.rpartition(".py:")
+    return f"{Path(location).resolve()}.py:{attribute}" if separator else name
+
+
 def _find(name: str, kind: str, table: dict[str, str], group: str) -> Any:
     if name in table:
         return _load(table[name])

@@ -95,6 +95,13 @@ def test_flags_override_the_file(tmp_path):
         assert line in resolved.splitlines()
 
 
+def test_a_run_of_a_users_own_file_works_from_any_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(HERE)
+    assert run("train", "rl2", "short_family.py:ShortDir", "--output", tmp_path / "run", *TINY) == 0
+    monkeypatch.chdir(tmp_path)
+    assert run("eval", "run", "--num-tasks", "4") == 0
+
+
 def test_eval_prints_a_table_and_writes_every_return(trained, tmp_path, capsys):
     output = tmp_path / "out.json"
     assert run("eval", trained, "--num-tasks", "6", "--episodes", "3", "--json", output) == 0
