@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CONFIG ?= experiments/quickstart.toml
-RUN ?= runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
+ifndef RUN
+RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test check format bench lock
@@ -21,9 +23,9 @@ setup: .venv/.installed ## make .venv from requirements.lock
 	touch $@
 
 train: setup ## meta-train RL² for under 5 minutes, evaluate it on held-out tasks, film it adapting
-	$(BIN)/metarl train --config $(CONFIG) --output $(RUN)
-	$(BIN)/metarl eval $(RUN)
-	$(BIN)/metarl video $(RUN) --output videos/quickstart.mp4
+	$(BIN)/metarl train --config "$(CONFIG)" --output "$(RUN)"
+	$(BIN)/metarl eval "$(RUN)"
+	-$(BIN)/metarl video "$(RUN)" --grid 2 --output videos/quickstart.mp4
 
 test: setup ## lint, types and tests, as CI runs them
 	$(BIN)/ruff check .

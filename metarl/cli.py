@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from itertools import takewhile
@@ -58,7 +59,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"metarl: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        return 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at exit
+        return 141
     except KeyboardInterrupt:
         print("metarl: interrupted", file=sys.stderr)
         return 130
@@ -75,9 +77,15 @@ def _train(words: list[str]) -> int:
     config = options.training
     make_family(config.family)
     config = dataclasses.replace(config, agent=absolute(config.agent), family=absolute(config.family))
-    run = folder.create(options.output or folder.default_path(config), config, sys.argv[1:])
+    run = folder.RunFolder(options.output or folder.default_path(config))
+    training = Training(run, config)
+    folder.create(run.path, config, ["train", *words])
     print(f"training {config.agent} on {config.family}, seed {config.seed}, in {run.path}", flush=True)
-    return _execute(Training(run, config), config.max_minutes)
+    try:
+        return _execute(training, config.max_minutes)
+    except UserError:
+        folder.remove_if_empty(run)  # so that the corrected command can use the same folder
+        raise
 
 
 def _train_parser(words: list[str], options: Any) -> tuple[Any, str, list[str], Any]:
@@ -87,17 +95,18 @@ def _train_parser(words: list[str], options: Any) -> tuple[Any, str, list[str], 
 
     named = list(takewhile(lambda word: not word.startswith("-"), words[:2]))
     rest = words[len(named) :]
+    changes: dict[str, Any] = dict(zip(("agent", "family"), named, strict=False))
+    changes |= {key: value for key in ("agent", "family") if (value := _value_of(rest, f"--{key}"))}
     file = _value_of(rest, "--config")
-    if file is not None:
+    if file:
         base = load_config(Path(file))
-    elif len(named) < 2 and not {"-h", "--help"} & set(rest):
+    elif len(changes) < 2 and not {"-h", "--help"} & set(rest):
         raise UserError(
-            "train needs AGENT FAMILY, or --config FILE; "
+            "train needs AGENT FAMILY ahead of its options, or --config FILE; "
             f"agents: {', '.join(learner_names())}; families: {', '.join(family_names())}"
         )
     else:
         base = TrainConfig(agent="rl2", family="half-cheetah-vel", learner=None)
-    changes: dict[str, Any] = dict(zip(("agent", "family"), named, strict=False))
     config_class = learner_config_class(changes.get("agent", base.agent))
     if not isinstance(base.learner, config_class):
         changes["learner"] = config_class()
@@ -119,12 +128,13 @@ def _resume(words: list[str]) -> int:
     from metarl.options import ResumeOptions, parse
 
     options = parse(ResumeOptions, "resume", words)
-    from metarl.run.folder import RunFolder
+    from metarl.run.folder import RunFolder, note_resumption
     from metarl.run.train import Training
 
     run = RunFolder(options.run)
     training = Training(run, run.read_config())
     training.restore(options.checkpoint)
+    note_resumption(run, ["resume", *words], training.iteration)
     print(f"resuming {run.path} after iteration {training.iteration} of {training.num_iterations}", flush=True)
     return _execute(training, options.max_minutes)
 
@@ -134,7 +144,7 @@ def _execute(training: Training, max_minutes: float) -> int:
     from metarl.run.logs import console
 
     outcome: Outcome = training.execute(console(), max_minutes)
-    path = training.run.path
+    path = shlex.quote(str(training.run.path))
     print(f"{outcome.total_steps:,} steps in {outcome.elapsed / 60:.1f} min, saved in {path}")
     if not outcome.finished:
         print(f"{training.num_iterations - outcome.iteration} iterations left; continue with: metarl resume {path}")
@@ -156,39 +166,36 @@ def _eval(words: list[str]) -> int:
     single_threaded_math()
     run = RunFolder(options.run)
     trained = restore(run, options.checkpoint)
-    config, space = trained.config, trained.family.space
+    config, space, manifest = trained.config, trained.family.space, trained.manifest
     if options.tasks is not None:
-        tasks, label = load_tasks(options.tasks, config.family, space), options.tasks.stem
+        tasks, split = load_tasks(options.tasks, config.family, space), f"list-{options.tasks.stem}"
     else:
-        tasks, label = space.fixed(options.split, options.num_tasks), options.split
-    episodes = options.episodes or config.episodes_per_trial
+        tasks, split = space.fixed(options.split, options.num_tasks), options.split
+    episodes, deterministic = options.episodes or config.episodes_per_trial, not options.stochastic
     evaluation = evaluate(
-        trained.learner.policy,
-        trained.family,
-        tasks,
-        episodes,
-        seed=options.seed,
-        deterministic=not options.stochastic,
+        trained.learner.policy, trained.family, tasks, episodes, seed=options.seed, deterministic=deterministic
     )
+    shared = ", the same as in training" if split == "test" and space.is_finite else ""
     title = (
-        f"{config.agent} on {config.family}: {len(tasks)} {label} tasks, after {trained.manifest.total_steps:,} steps"
+        f"{config.agent} on {config.family}: {len(tasks)} {split} tasks{shared}, after {manifest.total_steps:,} steps"
     )
     print_table(evaluation, title, console())
     content = provenance(["eval", *words]) | {
         "agent": config.agent,
         "family": config.family,
         "train_seed": config.seed,
-        "train_steps": trained.manifest.total_steps,
-        "train_seconds": trained.manifest.elapsed,
-        "split": label,
+        "train_steps": manifest.total_steps,
+        "train_seconds": manifest.elapsed,
+        "split": split,
+        "held_out": split in ("test", "ood") and not shared,
         "seed": options.seed,
-        "deterministic": not options.stochastic,
-        **evaluation.to_json(),
+        "deterministic": deterministic,
     }
-    mode = "stochastic" if options.stochastic else "deterministic"
-    for path in (run.evaluations / f"{label}-{episodes}-{mode}.json", options.json):
+    mode = "deterministic" if deterministic else "stochastic"
+    name = f"{split}-{len(tasks)}x{episodes}-{mode}-seed{options.seed}-iteration{manifest.iteration}.json"
+    for path in (run.evaluations / name, options.json):
         if path is not None:
-            write_json(path, content)
+            write_json(path, content | evaluation.to_json())
             print(f"wrote {path}")
     return 0
 

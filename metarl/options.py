@@ -47,7 +47,7 @@ class EvalOptions:
     run: Path
     """Run folder."""
     split: Literal["train", "test", "ood"] = "test"
-    """Tasks: test (held out), ood (outside the training range) or train."""
+    """Tasks: test (a fixed list, drawn as in training), ood (outside the training range) or train."""
     num_tasks: int = 100
     """Tasks, each in a world of its own."""
     episodes: int = 0
@@ -57,7 +57,7 @@ class EvalOptions:
     seed: int = 0
     """Seed of the initial states and actions."""
     tasks: Path | None = None
-    """Task list (JSON) to evaluate on instead of a split."""
+    """Task list (JSON) to evaluate on instead of a split; the JSON of an evaluation is one."""
     checkpoint: str | None = None
     """Checkpoint, as iteration-000120; the newest by default."""
     json: Path | None = None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -75,7 +78,10 @@ def _find(name: str, kind: str, table: dict[str, str], group: str) -> Any:
         return _from_file(name)
     plugins = _plugins(group)
     if name in plugins:
-        return plugins[name].load()
+        try:
+            return plugins[name].load()
+        except Exception as error:
+            raise UserError(f"the plug-in '{name}' does not import: {type(error).__name__}: {error}") from None
     raise unknown_name(kind, name, [*table, *plugins])
 
 
@@ -101,8 +107,11 @@ def _from_file(reference: str) -> Any:
     return getattr(module, attribute)
 
 
+@functools.cache
 def _import_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"metarl_user_{path.stem}", path)
+    """The file as a module, run once: a class asked for twice is the same class."""
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"metarl_user_{path.stem}_{digest}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
@@ -110,5 +119,7 @@ def _import_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise UserError(f"{path} does not import: {type(error).__name__}: {error}") from None
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f", line {lines[-1]}" if lines else ""
+        raise UserError(f"{path} does not import: {type(error).__name__}: {error}{where}") from None
     return module

@@ -198,8 +198,8 @@ class Tasks:
     @staticmethod
     def from_rows(rows: Sequence[Mapping[str, Value]]) -> Tasks:
         """Inverse of `rows`."""
-        if not rows:
-            raise ValueError("a batch of tasks needs at least one task")
+        if not rows or any(row.keys() != rows[0].keys() for row in rows):
+            raise ValueError("a batch of tasks needs at least one task, and the same parameters in each")
         return Tasks({k: torch.tensor([row[k] for row in rows], dtype=torch.float64) for k in rows[0]})
 
 
@@ -231,6 +231,11 @@ class TaskSpace:
         has_ood = any(parameter.ood is not None for parameter in self.parameters.values())
         return ("train", "test", "ood") if has_ood else ("train", "test")
 
+    @property
+    def is_finite(self) -> bool:
+        """All parameters are `Choice`: then `test` holds the very tasks of `train`, and is not held out."""
+        return all(isinstance(parameter.train, Choice) for parameter in self.parameters.values())
+
     def distribution(self, name: str, split: Split) -> Distribution:
         """What parameter `name` is drawn from in `split`."""
         parameter = self.parameters[name]
@@ -248,10 +253,8 @@ class TaskSpace:
         A finite space (all parameters `Choice`) is enumerated in turn, so that each task is equally represented.
         """
         self._require(split)
-        supports = [self.distribution(name, split) for name in self.parameters]
-        choices = [support.values for support in supports if isinstance(support, Choice)]
-        if len(choices) == len(supports):
-            grid = list(product(*choices))
+        if self.is_finite:
+            grid = list(product(*(self.distribution(name, split).values for name in self.parameters)))  # type: ignore[attr-defined]
             return Tasks.from_rows([dict(zip(self.parameters, grid[i % len(grid)], strict=True)) for i in range(n)])
         return Tasks.from_rows([self.sample(split, 1, seeding.rng(0, f"tasks/{split}", i)).rows()[0] for i in range(n)])
 
@@ -271,6 +274,16 @@ class TaskSpace:
             if tasks[name].shape[1:] != like.shape[1:] or not bool(torch.isfinite(tasks[name]).all()):
                 kind = "a finite number" if like.dim() == 1 else f"{like.shape[1]} finite numbers"
                 raise UserError(f"task parameter '{name}' must be {kind} in every task")
+            self._check_choice(name, tasks[name])
+
+    def _check_choice(self, name: str, values: Tensor) -> None:
+        """A `Choice` has no values between or beyond; other parameters may be asked for anything finite."""
+        supports = [self.distribution(name, split) for split in self.splits]
+        if all(isinstance(support, Choice) for support in supports):
+            for value in set(values.tolist()):
+                if not any(support.contains(value) for support in supports):
+                    allowed = " or ".join(dict.fromkeys(support.describe() for support in supports))
+                    raise UserError(f"task parameter '{name}' = {value:g} is out of range: it must be {allowed}")
 
     def _require(self, split: Split) -> None:
         if split not in self.splits:
@@ -292,7 +305,7 @@ def load_tasks(path: Path, family: str, space: TaskSpace) -> Tasks:
         raise UserError(f"cannot read the task list {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
         raise UserError(f'{path} is not a task list: it needs {{"family": ..., "tasks": [{{...}}, ...]}}') from None
-    if owner != family:
+    if owner != family and not family.endswith(f"/{owner}"):  # a user's own file: runs know it by its full path
         raise UserError(f"{path} holds tasks of '{owner}', not of '{family}'")
     space.check(tasks)
     return tasks

@@ -1,5 +1,9 @@
-"""A user's own family in their own file: half-cheetah-dir with episodes of ten steps."""
+"""A user's own file: half-cheetah-dir with episodes of ten steps, a broken family, and a learner."""
 
+from dataclasses import dataclass
+
+from metarl.agents.configs import RL2Config
+from metarl.agents.rl2 import RL2
 from metarl.envs.half_cheetah import HalfCheetahDir
 
 
@@ -14,3 +18,24 @@ class NotFinite(ShortDir):
         terms = dict(super().reward(physics, before, action, tasks))
         terms["broken"] = 1.0 / (tasks["direction"] + 1.0)
         return terms
+
+
+@dataclass(frozen=True)
+class OwnConfig:
+    """Hyperparameters of a user's own learner."""
+
+    rate: float = 1.0
+    """Reported, nothing else."""
+
+
+class OwnLearner(RL2):
+    """RL² with a configuration of its own."""
+
+    Config = OwnConfig
+
+    def __init__(self, config, obs_size, action_size, generator):
+        super().__init__(RL2Config(hidden_size=8, chunk_steps=5), obs_size, action_size, generator)
+        self.own = config
+
+    def train_step(self, collect, generator, progress):
+        return super().train_step(collect, generator, progress) | {"train/rate": self.own.rate}

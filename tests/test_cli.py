@@ -85,6 +85,17 @@ def test_a_reward_that_is_not_finite_names_term_and_task(tmp_path, capsys):
     assert "reward term 'broken' is inf for the task {'direction': -1.0}" in capsys.readouterr().err
 
 
+def test_help_takes_little_time():
+    """Of the processor, so that a busy machine does not matter; 0.5 s is the promise."""
+    command = [
+        sys.executable,
+        "-c",
+        "import resource, sys; from metarl.cli import main; main(['--help']);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_utime, file=sys.stderr)",
+    ]
+    assert float(subprocess.run(command, capture_output=True, text=True, check=True).stderr) < 0.5
+
+
 def test_flags_override_the_file(tmp_path):
     config = tmp_path / "run.toml"
     head = f'agent = "rl2"\nfamily = "{SHORT}"\nseed = 5\nnum_worlds = 4\ntotal_steps = 20\nthreads = 1\n'
@@ -114,7 +125,8 @@ def test_eval_prints_a_table_and_writes_every_return(trained, tmp_path, capsys):
     assert content["tasks"][0] == {"direction": -1.0}
     assert content["train_steps"] == 320
     assert "--json" in content["command"]
-    kept = json.loads((trained / "eval" / "test-3-deterministic.json").read_text())
+    kept = json.loads((trained / "eval" / "test-6x3-deterministic-seed0-iteration2.json").read_text())
+    assert kept["held_out"] is False  # two directions: test holds the very tasks of train
     assert kept["returns"] == content["returns"]
 
 
@@ -149,6 +161,38 @@ def test_eval_of_a_damaged_checkpoint_changes_nothing(trained, capsys):
         assert sorted(str(p) for p in trained.rglob("*")) == before
     finally:
         path.write_bytes(original)
+
+
+def test_a_mistake_found_while_training_leaves_no_folder_in_the_way(tmp_path, capsys):
+    words = ["train", "rl2", SHORT, "--output", tmp_path / "run", *TINY]
+    assert run(*words, "--chunk-steps", "7") == 2
+    assert "chunk_steps = 7 must divide the trial's 20 steps" in capsys.readouterr().err
+    assert run(*words) == 0
+
+
+def test_a_config_file_reaches_a_learner_of_the_users_own_file(tmp_path):
+    config = tmp_path / "run.toml"
+    agent = f"{HERE}/short_family.py:OwnLearner"
+    config.write_text(f'agent = "{agent}"\nfamily = "{SHORT}"\ntotal_steps = 20\n[learner]\nrate = 7.0\n')
+    assert run("train", "--config", config, "--num-worlds", "2", "--output", tmp_path / "run") == 0
+    assert "rate = 7.0" in (tmp_path / "run" / "config.toml").read_text()
+    metrics = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert metrics["train/rate"] == 7.0
+
+
+def test_resume_from_an_older_checkpoint_goes_on_from_there(trained, tmp_path, capsys):
+    path = tmp_path / "run"
+    assert run("train", "rl2", SHORT, "--output", path, *TINY, "--checkpoint-minutes", "0") == 0
+    assert run("resume", path, "--checkpoint", "iteration-000001") == 0
+    names = sorted(folder.name for folder in (path / "checkpoints").iterdir())
+    assert names == ["abandoned-iteration-000002", "iteration-000001", "iteration-000002"]
+    resumed = json.loads((path / "run.json").read_text())["resumed"]
+    assert [entry["after_iteration"] for entry in resumed] == [1]
+
+
+def test_an_unwritable_json_is_one_sentence(trained, capsys):
+    assert run("eval", trained, "--num-tasks", "2", "--json", "/proc/none/out.json") == 2
+    assert "cannot write /proc/none/out.json" in capsys.readouterr().err
 
 
 def test_resume_of_a_finished_run_says_so(trained, capsys):

@@ -49,6 +49,8 @@ def test_the_wheel_holds_each_package_once_and_no_tests(wheel):
 def test_metarl_list_works_from_another_folder(python, tmp_path):
     command = [python, "-m", "metarl.cli", "list", "--json", "list.json"]
     subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    (script,) = python.parent.parent.glob("lib/python*/site-packages/bin/metarl")
+    subprocess.run([python, script, "list"], check=True, capture_output=True, cwd=tmp_path)
     families = json.loads((tmp_path / "list.json").read_text())["families"]
     assert {"half-cheetah-vel", "half-cheetah-dir", "half-cheetah-body"} <= {family["name"] for family in families}
 

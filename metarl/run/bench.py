@@ -36,11 +36,14 @@ class Row:
     steps_per_second: float
     """Control steps per second, all worlds together: median of the rounds."""
     ratio: float
-    """To bare physics with as many worlds: median of the rounds' ratios."""
+    """To bare physics with as many worlds: median of the rounds' ratios. Gymnasium's rows: to the first bare row."""
 
 
 def run_benchmark(worlds: tuple[int, ...], seconds: float, threads: int) -> list[Row]:
-    """Measure every contender `_ROUNDS` times in turns, `seconds` per contender in all."""
+    """Measure every contender `_ROUNDS` times in turns, `seconds` per contender in all.
+
+    Gymnasium's vector environments, a process or a Python loop per world, are measured last, with few worlds.
+    """
     single_threaded_math()
     rows: list[Row] = []
     for num_worlds in worlds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,7 +42,9 @@ def _problem(check: Callable[[Family], str | None], family: Family) -> str | Non
     except UserError as error:
         return str(error)
     except Exception as error:  # whatever a user's family raises is a finding, with the place in their file
-        frame = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if frame.filename == inspect.getfile(type(family))]
+        frame = (own or frames)[-1]
         return f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno}, in {frame.name})"
 
 
@@ -171,6 +174,8 @@ def _actions(env: TrialEnv, num_steps: int) -> torch.Tensor:
 
 
 def _fields(model: mujoco.MjModel) -> dict[str, np.ndarray]:
-    """Every numeric array of a model."""
-    names = [name for name in dir(model) if not name.startswith("_")]
-    return {name: value.copy() for name in names if isinstance(value := getattr(model, name), np.ndarray)}
+    """Every number of a model, its options and its statistics."""
+    parts = {"": model, "opt.": model.opt, "stat.": model.stat}
+    names = [(prefix, name) for prefix, part in parts.items() for name in dir(part) if not name.startswith("_")]
+    values = {prefix + name: getattr(parts[prefix], name) for prefix, name in names}
+    return {name: np.array(value) for name, value in values.items() if isinstance(value, np.ndarray | float | int)}

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -59,8 +60,7 @@ def save(folder: Path, state: Mapping[str, Tensor], iteration: int, total_steps:
         staging.mkdir()
         _write(staging / _TENSORS, blob)
         _write(staging / _MANIFEST, (json.dumps(asdict(manifest), indent=1) + "\n").encode())
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(staging, target)
+        _swap(staging, target)
         _sync(folder)
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
@@ -70,6 +70,14 @@ def save(folder: Path, state: Mapping[str, Tensor], iteration: int, total_steps:
     for old in existing(folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def set_aside_after(folder: Path, name: str) -> None:
+    """Take the checkpoints newer than `name` out of the way (as `abandoned-...`): training goes on from that one."""
+    for path in existing(folder):
+        if path.name > name:
+            shutil.rmtree(abandoned := path.with_name(f"abandoned-{path.name}"), ignore_errors=True)
+            os.replace(path, abandoned)
 
 
 def existing(folder: Path) -> list[Path]:
@@ -93,23 +101,50 @@ def load(path: Path) -> tuple[dict[str, Tensor], Manifest]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         raise CheckpointError(f"{path} is not a checkpoint: {reason}") from None
-    try:
-        manifest = Manifest(**json.loads(text))
-        fits = isinstance(manifest.iteration, int) and isinstance(manifest.total_steps, int)
-    except (ValueError, TypeError):
-        fits = False
-    if not fits:
-        raise CheckpointError(f"{path / _MANIFEST} is not a manifest of this program")
-    if manifest.format != FORMAT:
-        raise CheckpointError(f"{path} has format {manifest.format}, this version reads format {FORMAT}")
+    manifest = _parse_manifest(path, text)
     if hashlib.sha256(blob).hexdigest() != manifest.sha256:
         others = [other.name for other in existing(path.parent) if other != path]
-        hint = f"; {others[-1]} may be intact" if others else ""
+        hint = f"; try --checkpoint {others[-1]}" if others else ""
         raise CheckpointError(f"{path} is damaged: {_TENSORS} does not match its checksum{hint}")
     try:
         return load_tensors(blob), manifest
     except SafetensorError as error:
         raise CheckpointError(f"{path / _TENSORS} is not a safetensors file: {error}") from None
+
+
+def _parse_manifest(path: Path, text: str) -> Manifest:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+        raise CheckpointError(f"{path / _MANIFEST} is not a manifest of this program")
+    if content["format"] != FORMAT:
+        raise CheckpointError(f"{path} has format {content['format']}, this version reads format {FORMAT}")
+    kinds: dict[str, Any] = {
+        "format": int,
+        "iteration": int,
+        "total_steps": int,
+        "elapsed": (int, float),
+        "sha256": str,
+    }
+    if content.keys() != kinds.keys() or not all(isinstance(content[name], kind) for name, kind in kinds.items()):
+        raise CheckpointError(f"{path / _MANIFEST} is not a manifest of this program")
+    return Manifest(**content | {"elapsed": float(content["elapsed"])})
+
+
+def _swap(staging: Path, target: Path) -> None:
+    """Give a complete folder its name; one that has the name already goes only after that."""
+    old = target.with_name(f".{target.name}.old")
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(staging, target)
+    except OSError:
+        if old.exists():
+            os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float64
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from metarl import seeding
 from metarl.rl.learner import Policy
-from metarl.run.collect import collect
+from metarl.run.collect import trial_steps
 from metarl.sim.family import Family
 from metarl.sim.trials import TrialEnv
 from metarl.tasks import Tasks
@@ -62,8 +63,13 @@ def evaluate(
 ) -> Evaluation:
     """Run one trial of `num_episodes` episodes on each task, all at once."""
     env = TrialEnv(family, len(tasks), episodes_per_trial=num_episodes, threads=threads)
-    rollout = collect(env, policy, tasks, seeding.generator(seed, "evaluate"), deterministic=deterministic)
-    return Evaluation(tasks, rollout.episode_returns(num_episodes), int(rollout.diverged.sum()))
+    returns = torch.zeros(len(tasks), num_episodes + 1, dtype=torch.float64)  # the last column: episodes beyond K
+    episode, num_diverged = torch.zeros(len(tasks), 1, dtype=torch.long), 0
+    for now in trial_steps(env, policy, tasks, seeding.generator(seed, "evaluate"), deterministic):
+        returns.scatter_add_(1, episode, now.step.reward.double()[:, None])
+        episode = (episode + now.step.ended[:, None]).clamp(max=num_episodes)
+        num_diverged += int(now.step.diverged.sum())
+    return Evaluation(tasks, returns[:, :num_episodes].clone(), num_diverged)
 
 
 def mean_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +59,23 @@ def create(path: Path, config: TrainConfig, argv: list[str]) -> RunFolder:
     except OSError as error:
         raise UserError(f"cannot write to {path}: {error.strerror}") from None
     return RunFolder(path)
+
+
+def remove_if_empty(run: RunFolder) -> None:
+    """Remove a run that was stopped by a mistake before its first checkpoint."""
+    if not checkpoint.existing(run.checkpoints):
+        shutil.rmtree(run.path, ignore_errors=True)
+
+
+def note_resumption(run: RunFolder, argv: list[str], iteration: int) -> None:
+    """Append to `run.json` with what, where and from which iteration the run goes on."""
+    path = run.path / "run.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        resumed = [*content.get("resumed", []), provenance(argv) | {"after_iteration": iteration}]
+    except (OSError, ValueError, AttributeError):
+        raise UserError(f"{path} is missing or damaged: it must be a JSON object") from None
+    write_json(path, content | {"resumed": resumed})
 
 
 def make_learner(config: TrainConfig, env: TrialEnv) -> Learner:

@@ -9,6 +9,8 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -26,37 +28,52 @@ _PACKAGES = ("metarl-robotics", "torch", "mujoco", "gymnasium", "stable-baseline
 class MetricsFile:
     """One JSON object per iteration, appended; TensorBoard events beside it."""
 
-    def __init__(self, folder: Path, iteration: int = 0) -> None:
-        """Continue after `iteration`: later lines of an interrupted run are dropped."""
+    def __init__(self, folder: Path, iteration: int = 0, total_steps: int = 0) -> None:
+        """Continue after `iteration`, reached at `total_steps`: later lines of an interrupted run are dropped.
+
+        Raises `UserError` where the file cannot be written or holds something else.
+        """
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = folder / "metrics.jsonl"
-        kept = [line for line in _lines(self._path) if json.loads(line)["iteration"] <= iteration]
-        self._path.write_text("".join(kept), encoding="utf-8")
-        self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1)
+        with self._explained():
+            if self._path.exists():
+                self._keep(iteration)
+            self._file = self._path.open("a", encoding="utf-8")
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=total_steps + 1)
 
     def write(self, iteration: int, total_steps: int, metrics: Metrics) -> None:
         """Append one iteration; `UserError` where the disk is full."""
-        try:
+        with self._explained():
             self._file.write(json.dumps({"iteration": iteration, "total_steps": total_steps} | metrics) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise UserError(f"cannot write {self._path}: {error.strerror}; the last checkpoint is intact") from None
-        for name, value in metrics.items():
-            self._board.add_scalar(name, value, total_steps)
+            for name, value in metrics.items():
+                self._board.add_scalar(name, value, total_steps)
 
     def close(self) -> None:
-        """Flush everything to disk."""
-        self._file.close()
-        self._board.close()
+        """Flush what can be flushed; a full disk has been reported by `write`."""
+        for stream in (self._file, self._board):
+            with suppress(OSError):
+                stream.close()
 
+    def _keep(self, iteration: int) -> None:
+        """Drop the lines after `iteration` and a torn last one; the file is replaced in one step."""
+        text = self._path.read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        try:
+            kept = [line for line in lines if json.loads(line)["iteration"] <= iteration]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{self._path} is damaged: every line must be a JSON object with an iteration") from None
+        partial = self._path.with_suffix(".partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        os.replace(partial, self._path)
 
-def _lines(path: Path) -> list[str]:
-    """Complete lines of a file that may not exist; a torn last line is dropped."""
-    if not path.exists():
-        return []
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror}; the last checkpoint is intact") from None
 
 
 @runtime_checkable
@@ -148,9 +165,12 @@ def provenance(argv: list[str]) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Indented JSON with a final newline."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    """Indented JSON with a final newline; `UserError` where the file cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 def console() -> Console:
@@ -166,13 +186,14 @@ def _version(package: str) -> str:
 
 
 def _git_commit() -> str | None:
-    """Commit of the source this runs from, with `+` if it was changed; None outside a checkout."""
+    """Commit of the source this runs from, with `+` if it was changed; None outside a checkout of it."""
     folder = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # installed inside some other project's checkout?
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

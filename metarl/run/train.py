@@ -21,7 +21,7 @@ from metarl.run.collect import collect
 from metarl.run.folder import RunFolder, load_learner, make_learner
 from metarl.run.logs import MetricsFile, progress_view
 from metarl.sim.family import Family
-from metarl.sim.trials import TrialEnv
+from metarl.sim.trials import RewardError, TrialEnv
 from metarl.types import Metrics, Rollout
 
 
@@ -80,6 +80,7 @@ class Training:
         self.learner: Learner = make_learner(config, self.env)
         self.iteration = 0
         self.elapsed = 0.0
+        self._saved = 0
 
     @property
     def steps_per_iteration(self) -> int:
@@ -87,63 +88,56 @@ class Training:
         return self.config.num_worlds * self.env.trial_steps
 
     @property
+    def total_steps(self) -> int:
+        """Control steps taken so far, over all worlds."""
+        return self.iteration * self.steps_per_iteration
+
+    @property
     def num_iterations(self) -> int:
         """Iterations of the whole training."""
         return math.ceil(self.config.total_steps / self.steps_per_iteration)
 
     def restore(self, which: str | None = None) -> None:
-        """Continue from the run's newest checkpoint, or the one named `which`."""
+        """Continue from the run's newest checkpoint, or the one named `which`; newer ones are then set aside."""
         manifest = load_learner(self.run, self.learner, which)
+        if which is not None:
+            checkpoint.set_aside_after(self.run.checkpoints, which)
         self.iteration, self.elapsed = manifest.iteration, manifest.elapsed
+        self._saved = self.iteration
 
     def save(self) -> None:
-        """Write a checkpoint of the present iteration."""
-        steps = self.iteration * self.steps_per_iteration
-        checkpoint.save(self.run.checkpoints, self.learner.state_dict(), self.iteration, steps, self.elapsed)
+        """Write a checkpoint of the present iteration, unless there is one."""
+        if self.iteration != self._saved:
+            state, steps = self.learner.state_dict(), self.total_steps
+            checkpoint.save(self.run.checkpoints, state, self.iteration, steps, self.elapsed)
+            self._saved = self.iteration
 
     def execute(self, console: Console, max_minutes: float = 0.0) -> Outcome:
         """Train until done, stopped by a signal, or out of time; saves on the way and at the end."""
-        log = MetricsFile(self.run.path, self.iteration)
-        begun = saved = time.monotonic()
-        earlier, first_iteration = self.elapsed, self.iteration
+        log = MetricsFile(self.run.path, self.iteration, self.total_steps)
+        clock = _Clock(self, max_minutes)
         with StopRequest() as stop, progress_view(self.num_iterations, console) as view:
             try:
-                while self.iteration < self.num_iterations:
+                while self.iteration < self.num_iterations and stop.signal is None and not clock.out_of_time():
                     metrics = self._iterate()
-                    now = time.monotonic()
-                    self.elapsed = earlier + now - begun
-                    done = self.iteration - first_iteration
-                    rate = done * self.steps_per_iteration / (now - begun)
-                    remaining = (self.num_iterations - self.iteration) * (now - begun) / done
-                    if max_minutes:
-                        remaining = min(remaining, max(0.0, max_minutes * 60 - (now - begun)))
-                    log.write(
-                        self.iteration,
-                        self.iteration * self.steps_per_iteration,
-                        metrics | {"time/elapsed": self.elapsed, "time/steps_per_second": rate},
-                    )
+                    rate, remaining = clock.tick()
+                    times = {"time/elapsed": self.elapsed, "time/steps_per_second": rate}
+                    log.write(self.iteration, self.total_steps, metrics | times)
                     view.update(
-                        self.iteration,
-                        rate,
-                        metrics["rollout/return_first"],
-                        metrics["rollout/return_last"],
-                        remaining,
+                        self.iteration, rate, metrics["rollout/return_first"], metrics["rollout/return_last"], remaining
                     )
-                    if stop.signal is not None or (max_minutes and now - begun >= max_minutes * 60):
-                        break
-                    if now - saved >= self.config.checkpoint_minutes * 60:
+                    if clock.checkpoint_is_due():
                         self.save()
-                        saved = now
+            except BrokenPipeError:  # whoever read our output has gone: as good as a signal
+                stop.signal = signal.SIGPIPE
+            except RewardError:  # raised while collecting, so the learner is as the last iteration left it
+                self.save()
+                raise
             finally:
                 log.close()
-        self.save()
-        return Outcome(
-            iteration=self.iteration,
-            total_steps=self.iteration * self.steps_per_iteration,
-            elapsed=self.elapsed,
-            signal=stop.signal,
-            finished=self.iteration >= self.num_iterations,
-        )
+            self.save()
+        finished = self.iteration >= self.num_iterations
+        return Outcome(self.iteration, self.total_steps, self.elapsed, stop.signal, finished)
 
     def _iterate(self) -> Metrics:
         """One iteration on freshly drawn training tasks."""
@@ -160,6 +154,37 @@ class Training:
         metrics = self.learner.train_step(collect_trial, update, number / self.num_iterations)
         self.iteration += 1
         return rollout_metrics(rollouts, self.config.episodes_per_trial) | metrics
+
+
+class _Clock:
+    """Keeps a training's time: its rate, what remains, and when the next checkpoint is due."""
+
+    def __init__(self, training: Training, max_minutes: float) -> None:
+        self._training, self._limit = training, max_minutes * 60.0
+        self._begun = self._checkpointed = time.monotonic()
+        self._earlier, self._first = training.elapsed, training.iteration
+
+    def out_of_time(self) -> bool:
+        """Whether the limit is over, after at least one iteration."""
+        return 0.0 < self._limit <= time.monotonic() - self._begun and self._training.iteration > self._first
+
+    def tick(self) -> tuple[float, float]:
+        """Book an iteration: steps/s of this session, and the remaining time [s]."""
+        training, spent = self._training, time.monotonic() - self._begun
+        training.elapsed = self._earlier + spent
+        done = training.iteration - self._first
+        remaining = (training.num_iterations - training.iteration) * spent / done
+        if self._limit:
+            remaining = min(remaining, max(0.0, self._limit - spent))
+        return done * training.steps_per_iteration / spent, remaining
+
+    def checkpoint_is_due(self) -> bool:
+        """Whether it is time for the next checkpoint; if so, its time begins anew."""
+        now = time.monotonic()
+        due = now - self._checkpointed >= self._training.config.checkpoint_minutes * 60.0
+        if due:
+            self._checkpointed = now
+        return due
 
 
 def rollout_metrics(rollouts: list[Rollout], num_episodes: int) -> Metrics:

@@ -13,7 +13,10 @@ from torch import Tensor
 
 from metarl.errors import UserError
 
-_STATE_FIELDS = frozenset({"time", "qpos", "qvel", "act", "ctrl", "mocap_pos", "mocap_quat", "xfrc_applied"})
+_STATE_FIELDS = frozenset(
+    {"time", "qpos", "qvel", "act", "history", "qacc_warmstart", "ctrl", "qfrc_applied", "xfrc_applied", "eq_active"}
+    | {"mocap_pos", "mocap_quat", "userdata", "plugin_state", "plastic"}
+)
 _BAD = [
     int(mujoco.mjtWarning.mjWARN_BADQPOS),
     int(mujoco.mjtWarning.mjWARN_BADQVEL),
@@ -92,6 +95,8 @@ class CpuPhysics:
     def set_state(self, state: Float64[Tensor, "N S"]) -> None:
         """See `Physics.set_state`."""
         self._state.copy_(state)
+        self._warnings.zero_()
+        self._failed.zero_()
         self.forward(self._all)
 
     def model_of(self, world: int) -> mujoco.MjModel:

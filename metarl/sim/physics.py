@@ -22,8 +22,9 @@ class Physics(Protocol):
     def bind(self, field: str) -> Tensor:
         """Live tensor (N, ...) over an MjData field.
 
-        State fields (qpos, qvel, ctrl, ...) are writable;
-        derived ones (xpos, sensordata, ...) are read-only and current after every `step` and `forward`.
+        State fields (qpos, qvel, ctrl, ...) are writable. Derived ones are read-only: those of position and velocity
+        (xpos, cvel, most sensors) are current after every `step` and `forward`; those of acceleration (qacc,
+        actuator_force, force sensors) are of the step's last substep.
         """
         ...
 

@@ -109,7 +109,7 @@ class TrialEnv:
         self._variator.apply(tasks)
         self._episode.fill_(-1)
         self._reset(self._all)
-        return self._observe()
+        return self._first_observation()
 
     def step(self, action: Float32[Tensor, "N A"]) -> Step:
         """Apply `action` (clipped to [-1, 1]) for one control step.
@@ -119,7 +119,7 @@ class TrialEnv:
         tasks = self.tasks
         if self._trial_step >= self.trial_steps:
             raise RuntimeError("the trial is over: call begin(tasks, key)")
-        applied = action.double().clamp_(-1.0, 1.0)
+        applied = action.double().clamp(-1.0, 1.0)
         before = self.family.snapshot(self.physics)
         self._ctrl.copy_(applied if self._unit_range else self._low + (applied + 1.0) * (self._high - self._low) / 2)
         self.physics.step(self._substeps)
@@ -133,6 +133,10 @@ class TrialEnv:
         terms, total = self._finite(dict(zip(terms, rows, strict=True)), rows.sum(dim=0), diverged)
         fallen = self.family.terminated(self.physics, tasks)
         terminated = diverged if fallen is None else fallen | diverged
+        if bool(diverged.any()):
+            obs = torch.where(
+                diverged[:, None], torch.zeros_like(obs), obs
+            )  # whatever it was, no one may learn from it
         return self._advance(obs, total.float(), terms, terminated, diverged)
 
     def _advance(
@@ -158,7 +162,7 @@ class TrialEnv:
         obs = final_obs
         if len(worlds) and not trial_over:
             self._reset(worlds)
-            obs = torch.where(ended[:, None], self._observe(), final_obs)
+            obs = torch.where(ended[:, None], self._first_observation(), final_obs)
         trial_start = torch.full_like(ended, trial_over)
         return Step(obs, final_obs, reward, terms, terminated, truncated, diverged, ended | trial_start, trial_start)
 
@@ -173,6 +177,16 @@ class TrialEnv:
 
     def _observe(self) -> Float32[Tensor, "N O"]:
         return self.family.observe(self.physics, self.tasks).float()
+
+    def _first_observation(self) -> Float32[Tensor, "N O"]:
+        """Observation after a reset; `UserError` where the family's is not finite."""
+        obs = self._observe()
+        bad = (~torch.isfinite(obs)).nonzero().tolist()
+        if bad:
+            world, element = bad[0]
+            value, task = obs[world, element].item(), self.tasks.rows()[world]
+            raise UserError(f"element {element} of the first observation is {value} for the task {task}")
+        return obs
 
     def _diverged(self, obs: Float32[Tensor, "N O"]) -> Bool[Tensor, "N"]:
         """Worlds whose physics went bad. MuJoCo notices at the next step; a state that exploded in this one shows."""

@@ -133,6 +133,21 @@ def test_advantages_cross_episode_ends_but_not_the_trial_s():
     torch.testing.assert_close(discount[-1], expected)
 
 
+def test_a_later_reward_reaches_the_first_episode_s_targets():
+    """Through the whole preparation: with λ = 1, a reward n steps on adds γⁿ to the target, across the episode end."""
+    env, learner = make(Sign(), gae_lambda=1.0)
+    rollout = trial(env, learner)
+    richer = rollout.reward.clone()
+    richer[10] += 1.0
+    targets = [
+        learner._prepare(dataclasses.replace(rollout, reward=reward))[0].target.reshape(4, 4, 6)
+        for reward in (rollout.reward, richer)
+    ]
+    gain = (targets[1] - targets[0]).transpose(0, 1).reshape(16, 6)[:11, 0]  # (L, chunk) to time
+    expected = CONFIG.discount ** torch.arange(10, -1, -1)
+    torch.testing.assert_close(gain, expected, rtol=0, atol=1e-5)
+
+
 def test_the_trials_time_limit_is_bootstrapped_from_the_final_observation():
     env, learner = make(Sign())
     warm(env, learner)

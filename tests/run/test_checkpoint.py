@@ -46,7 +46,7 @@ def test_a_truncated_file_names_the_intact_one(tmp_path):
     save(tmp_path, 1)
     path = save(tmp_path, 2) / "tensors.safetensors"
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(CheckpointError, match="iteration-000001 may be intact"):
+    with pytest.raises(CheckpointError, match="try --checkpoint iteration-000001"):
         checkpoint.load(path.parent)
 
 
@@ -79,6 +79,11 @@ def test_a_pickle_in_its_place_is_never_executed(tmp_path, manifest_too):
     [
         ("not json", "is not a manifest"),
         ('{"format": 1}', "is not a manifest"),
+        (
+            '{"format": 1, "iteration": 1, "total_steps": 1, "elapsed": "long", "sha256": ""}',
+            "is not a manifest",
+        ),
+        ('{"format": 2, "iteration": 1, "layers": 3}', "has format 2, this version reads format 1"),
         ("[1, 2]", "is not a manifest"),
         (
             '{"format": 99, "iteration": 1, "total_steps": 1, "elapsed": 0.0, "sha256": ""}',
@@ -125,3 +130,28 @@ def test_a_save_cut_short_is_no_checkpoint(tmp_path):
     assert checkpoint.latest(tmp_path).name == "iteration-000001"
     save(tmp_path, 2)
     assert not staging.exists()
+
+
+def test_saving_an_iteration_again_never_leaves_it_without_a_checkpoint(tmp_path, monkeypatch):
+    """The old one of the same name goes only when the new one is in place."""
+    save(tmp_path, 1)
+    replace = os.replace
+
+    def fail_for_the_new_one(source, target):
+        if str(source).endswith(".partial"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_for_the_new_one)
+    with pytest.raises(CheckpointError, match="cannot save"):
+        save(tmp_path, 1, {"a": torch.zeros(1)})
+    monkeypatch.undo()
+    assert torch.equal(checkpoint.load(checkpoint.latest(tmp_path))[0]["a"], STATE["a"])
+
+
+def test_newer_checkpoints_are_set_aside_not_deleted(tmp_path):
+    for iteration in (1, 2):
+        save(tmp_path, iteration)
+    checkpoint.set_aside_after(tmp_path, "iteration-000001")
+    assert checkpoint.latest(tmp_path).name == "iteration-000001"
+    assert checkpoint.load(tmp_path / "abandoned-iteration-000002")[1].iteration == 2

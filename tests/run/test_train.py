@@ -1,5 +1,7 @@
 """Training, stopping and resuming, on trials short enough for a test."""
 
+import errno
+import io
 import json
 import os
 import signal
@@ -14,14 +16,14 @@ from metarl.agents.configs import RL2Config
 from metarl.config import TrainConfig
 from metarl.errors import UserError
 from metarl.run import checkpoint, folder
-from metarl.run.logs import console
+from metarl.run.logs import MetricsFile, console
 from metarl.run.train import Training
 
 FAMILY = f"{os.path.dirname(__file__)}/../short_family.py:ShortDir"
 
 
 def config(**changes):
-    learner = RL2Config(hidden_size=16, chunk_steps=5, minibatch_chunks=16, num_epochs=1)
+    learner = RL2Config(cell="lstm", hidden_size=16, chunk_steps=5, minibatch_chunks=16, num_epochs=1)
     values = {"seed": 3, "total_steps": 6 * 8 * 20, "num_worlds": 8, "threads": 1}
     return TrainConfig("rl2", FAMILY, learner, **(values | changes))
 
@@ -131,4 +133,59 @@ def test_a_signal_saves_and_prints_the_resume_command(tmp_path, number, code):
     assert process.returncode == code, output
     assert f"continue with: metarl resume {tmp_path / 'run'}" in output
     assert "Traceback" not in output
+    checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))
+
+
+def test_resuming_keeps_the_tensorboard_curve(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = folder.create(tmp_path / "run", config(), ["train"])
+    first = Training(run, run.read_config())
+    terminate_in_iteration(first, 2)
+    first.execute(console())
+    second = Training(run, run.read_config())
+    second.restore()
+    second.execute(console())
+    events = EventAccumulator(str(run.path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("rollout/return_last")] == [160 * k for k in range(1, 7)]
+
+
+def test_a_full_disk_under_the_metrics_is_one_sentence(tmp_path, monkeypatch):
+    run = folder.create(tmp_path / "run", config(), ["train"])
+    training = Training(run, run.read_config())
+
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        close = flush
+
+    log = MetricsFile(run.path)
+    log._file.close()
+    log._file = Full()
+    monkeypatch.setattr("metarl.run.train.MetricsFile", lambda *_: log)
+    with pytest.raises(UserError, match=r"cannot write .*metrics.jsonl: No space left"):
+        training.execute(console())
+
+
+def test_damaged_metrics_are_not_overwritten(tmp_path):
+    run = train(tmp_path / "run", total_steps=1)
+    (run.path / "metrics.jsonl").write_text("not json\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
+        MetricsFile(run.path, 1)
+    assert (run.path / "metrics.jsonl").read_text() == "not json\n"
+
+
+def test_a_reader_that_goes_away_stops_the_run_with_everything_saved(tmp_path):
+    """`metarl train ... | head -1`."""
+    words = ["train", "rl2", FAMILY, "--output", str(tmp_path / "run"), "--total-steps", "100000000"]
+    command = [sys.executable, "-u", "-m", "metarl.cli", *words, "--num-worlds", "8", "--chunk-steps", "5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "training rl2" in process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=90) == 141
+        assert "Traceback" not in process.stderr.read()
     checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))

@@ -158,11 +158,11 @@ def test_without_a_camera_the_view_follows_the_robot(tmp_path):
         camera = None
 
     family = NoCamera()
-    record(Push(), family, tasks_of(family, 1), 1, tmp_path / "x.mp4", VideoConfig(size=(160, 96)))
-    picture = read(tmp_path / "x.mp4", (160, 96))[1][-1].astype(int)
+    record(Push(), family, tasks_of(family, 1), 1, tmp_path / "x.mp4", VideoConfig(size=(320, 240)))
+    picture = read(tmp_path / "x.mp4", (320, 240))[1][-1].astype(int)
     robot = (picture[..., 0] - picture[..., 2]) > 35  # the only thing that is orange
     across = np.flatnonzero(robot.any(axis=0))
-    assert 0.3 < (across[-1] - across[0]) / 160 < 0.9
+    assert 0.3 < (across[-1] - across[0]) / 320 < 0.9
 
 
 def test_captions():
