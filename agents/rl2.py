@@ -73,17 +73,12 @@ class RL2Policy(nn.Module):
     def act(
         self, obs: Float32[Tensor, "N O"], belief: RL2Belief, deterministic: bool = False
     ) -> tuple[Float32[Tensor, "N A"], RL2Belief, Mapping[str, Tensor]]:
-        """Sample (or take the mean of) the Gaussian policy. Records `log_prob`, `value` and the `memory` before."""
-        seen = self.obs_norm(obs)
-        inputs = policy_inputs(seen, belief.last_action, belief.last_reward, belief.episode_start)
-        mean, value, memory = self.network(inputs[None], seen[None], belief.memory)
-        log_std = self.network.log_std
-        action = mean[0]
+        """Sample (or take the mean of) the Gaussian policy. Records its `mean` and the `memory` before."""
+        features, memory = self._look(obs, belief)
+        mean = action = self.network.actor(features)
         if not deterministic:
-            action = action + log_std.exp() * torch.randn(action.shape, generator=belief.generator)
-        log_prob = gaussian_log_prob(mean[0], log_std, action)
-        extras = {"log_prob": log_prob, "value": value[0], "memory": belief.memory}
-        return action, replace(belief, memory=memory), extras
+            action = mean + self.network.log_std.exp() * torch.randn(mean.shape, generator=belief.generator)
+        return action, replace(belief, memory=memory), {"mean": mean, "memory": belief.memory}
 
     def observe(self, belief: RL2Belief, transition: Transition) -> RL2Belief:
         """Remember the action as applied and the reward, for the next step's input."""
@@ -101,7 +96,15 @@ class RL2Policy(nn.Module):
     @torch.no_grad()
     def value(self, obs: Float32[Tensor, "N O"], belief: RL2Belief) -> Float32[Tensor, "N"]:
         """Value of going on from `obs`."""
-        return self.act(obs, belief, deterministic=True)[2]["value"]
+        value: Tensor = self.network.critic(self._look(obs, belief)[0])[..., 0]
+        return value
+
+    def _look(self, obs: Float32[Tensor, "N O"], belief: RL2Belief) -> tuple[Float32[Tensor, "N F"], Tensor]:
+        """What the heads see, and the memory after taking in `obs`."""
+        seen = self.obs_norm(obs)
+        inputs = policy_inputs(seen, belief.last_action, belief.last_reward, belief.episode_start)
+        outputs, memory = self.network.remember(inputs[None], belief.memory)
+        return torch.cat((outputs[0], seen), dim=-1), memory
 
 
 def policy_inputs(
@@ -200,20 +203,24 @@ class RL2:
             raise ValueError(str(error).splitlines()[-1].strip()) from None
         load_optimizer_tensors(self._optimizer, self._names, part("adam/"))
 
+    @torch.no_grad()
     def _prepare(self, rollout: Rollout) -> tuple[Chunks, Metrics]:
         """Advantages and inputs of the whole rollout, cut into chunks."""
         length = self.config.chunk_steps
         if len(rollout.reward) % length:
             raise UserError(f"chunk_steps = {length} must divide the trial's {len(rollout.reward)} steps")
         scale = self.return_norm.std.float()
-        value = rollout.extras["value"]
+        network = self.policy.network
+        obs, inputs = self._inputs(rollout)
+        memory, mean = rollout.extras["memory"], rollout.extras["mean"]
+        outputs = torch.cat((memory[1:], rollout.final_belief.memory[None]))[..., : network.hidden]
+        value = network.critic(torch.cat((outputs, obs), dim=-1))[..., 0]
         after_trial = self.policy.value(rollout.final_obs[-1], rollout.final_belief)  # had its last episode gone on
         next_value = torch.cat((value[1:], after_trial[None]))
         advantage = gae(rollout.reward / scale, self._discount(rollout), value, next_value, self.config.gae_lambda)
         target = advantage + value
         explained = 1.0 - (target - value).var() / target.var().clamp(min=1e-8)
         normalised = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        obs, inputs = self._inputs(rollout)
 
         def cut(x: Tensor) -> Tensor:
             """(T, N, ...) -> (L, S, ...)."""
@@ -222,9 +229,9 @@ class RL2:
         chunks = Chunks(
             inputs=cut(inputs),
             obs=cut(obs),
-            memory=rollout.extras["memory"][::length].flatten(0, 1),
+            memory=memory[::length].flatten(0, 1),
             action=cut(rollout.action),
-            log_prob=cut(rollout.extras["log_prob"]),
+            log_prob=cut(gaussian_log_prob(mean, network.log_std, rollout.action)),
             advantage=cut(normalised),
             target=cut(target),
         )

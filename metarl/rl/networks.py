@@ -30,7 +30,8 @@ class RecurrentActorCritic(nn.Module):
     """Memory (GRU or LSTM) with a Gaussian policy head and a value head on [memory, observation] (RNN+S).
 
     Feeding the observation past the memory closes much of the gap to hypernetwork policies (Beck et al. 2023,
-    arXiv:2309.14970). The memory's state is one tensor of `state_size`: the LSTM's is its [h, c].
+    arXiv:2309.14970). The memory's state is one tensor of `state_size`, and begins with its last output: the LSTM's is
+    its [h, c].
     """
 
     def __init__(self, cell: Literal["gru", "lstm"], inputs: int, obs_size: int, action_size: int, hidden: int) -> None:

@@ -85,15 +85,17 @@ def _contenders(num_worlds: int, threads: int) -> dict[str, Callable[[], int]]:
     family = HalfCheetahBody()
     env = TrialEnv(family, num_worlds, episodes_per_trial=2, threads=threads)
     tasks = family.space.sample("train", num_worlds, seeding.rng(0, "bench"))
+    env.begin(tasks, key=0)
+    start = env.physics.get_state()
     actions = torch.rand(env.trial_steps, num_worlds, env.action_size, generator=seeding.generator(0, "bench")) * 2 - 1
-    batch = Batch(env.physics.model, num_worlds, threads)
-    batch.expand("body_mass")[:] *= tasks["mass"].numpy()[:, None]
-    batch.set_const()
-    ctrl, substeps = batch.bind("ctrl"), family.num_substeps(env.physics.model)
-    controls = actions.double().numpy()
+    substeps = family.num_substeps(env.physics.model)
+    batch, controls = _bare_batch(env, threads), actions.double().numpy()
+    ctrl = batch.bind("ctrl")
 
     def bare() -> int:
-        for control in controls:
+        for t, control in enumerate(controls):
+            if t % family.episode_steps == 0:  # the same motion as ours: from the start again in each episode
+                batch.state[:] = start
             ctrl[:] = control
             batch.step(nstep=substeps)
         return len(controls) * num_worlds
@@ -126,6 +128,15 @@ def _contenders(num_worlds: int, threads: int) -> dict[str, Callable[[], int]]:
         work[f"RL² {cell.upper()} 128: collection"] = partial(collecting, agent)
         work[f"RL² {cell.upper()} 128: training iteration"] = partial(training, agent)
     return work
+
+
+def _bare_batch(env: TrialEnv, threads: int) -> Batch:
+    """MuJoCo's batch with the same model in every world as `env` has."""
+    batch = Batch(env.physics.model, env.num_worlds, threads)
+    for field in {field for variation in env.family.variations for field in variation.fields}:
+        batch.expand(field)[:] = env.physics.expand(field).numpy()
+    batch.set_const()
+    return batch
 
 
 def _rate(work: Callable[[], int], seconds: float) -> float:
