@@ -1,6 +1,6 @@
 """Frames of a video, one above the other, as one picture.
 
-python experiments/filmstrip.py videos/half_cheetah_dir.mp4 videos/adaptation.png 0.6 1.5 3 10.9
+python experiments/filmstrip.py videos/half_cheetah_dir.mp4 videos/adaptation.png 0.6 3 10.9
 """
 
 from __future__ import annotations
