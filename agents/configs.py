@@ -12,8 +12,8 @@ from metarl.config import require
 class RL2Config:
     """RL²: a recurrent policy trained by PPO over whole trials."""
 
-    cell: Literal["gru", "lstm"] = "gru"
-    """Memory cell."""
+    cell: Literal["gru", "lstm"] = "lstm"
+    """Memory cell; on a CPU the LSTM is the faster one."""
     hidden_size: int = 128
     """Units of the memory, and of the hidden layer of each head."""
     learning_rate: float = 1e-3
@@ -22,7 +22,7 @@ class RL2Config:
     """Adam's step size at the end; it falls linearly over --total-steps."""
     num_epochs: int = 4
     """Passes over each iteration's data."""
-    minibatch_chunks: int = 64
+    minibatch_chunks: int = 32
     """Chunks per gradient step."""
     chunk_steps: int = 50
     """Control steps per chunk: how far gradients flow back in time. Must divide the trial."""

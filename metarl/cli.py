@@ -167,10 +167,10 @@ def _eval(words: list[str]) -> int:
     run = RunFolder(options.run)
     trained = restore(run, options.checkpoint)
     config, space, manifest = trained.config, trained.family.space, trained.manifest
-    if options.tasks is not None:
-        tasks, split = load_tasks(options.tasks, config.family, space), f"list-{options.tasks.stem}"
-    else:
+    if options.tasks is None:
         tasks, split = space.fixed(options.split, options.num_tasks), options.split
+    else:
+        tasks, split = load_tasks(options.tasks, config.family, space), f"list-{options.tasks.stem}"
     episodes, deterministic = options.episodes or config.episodes_per_trial, not options.stochastic
     evaluation = evaluate(
         trained.learner.policy, trained.family, tasks, episodes, seed=options.seed, deterministic=deterministic
@@ -180,22 +180,20 @@ def _eval(words: list[str]) -> int:
         f"{config.agent} on {config.family}: {len(tasks)} {split} tasks{shared}, after {manifest.total_steps:,} steps"
     )
     print_table(evaluation, title, console())
-    content = provenance(["eval", *words]) | {
-        "agent": config.agent,
-        "family": config.family,
-        "train_seed": config.seed,
-        "train_steps": manifest.total_steps,
-        "train_seconds": manifest.elapsed,
+    content = {
+        **provenance(["eval", *words]),
+        **trained.summary(),
         "split": split,
         "held_out": split in ("test", "ood") and not shared,
         "seed": options.seed,
         "deterministic": deterministic,
+        **evaluation.to_json(),
     }
     mode = "deterministic" if deterministic else "stochastic"
     name = f"{split}-{len(tasks)}x{episodes}-{mode}-seed{options.seed}-iteration{manifest.iteration}.json"
     for path in (run.evaluations / name, options.json):
         if path is not None:
-            write_json(path, content | evaluation.to_json())
+            write_json(path, content)
             print(f"wrote {path}")
     return 0
 

@@ -14,6 +14,7 @@ import torch
 from mujoco.batch import Batch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from metarl import seeding
 from metarl.agents.configs import RL2Config
@@ -22,6 +23,7 @@ from metarl.envs.half_cheetah import HalfCheetahBody
 from metarl.rl.parallel import single_threaded_math
 from metarl.run.collect import collect
 from metarl.sim.trials import TrialEnv
+from metarl.tasks import Tasks
 
 _ROUNDS = 5
 _GYM_ENVS = 8
@@ -85,20 +87,7 @@ def _contenders(num_worlds: int, threads: int) -> dict[str, Callable[[], int]]:
     family = HalfCheetahBody()
     env = TrialEnv(family, num_worlds, episodes_per_trial=2, threads=threads)
     tasks = family.space.sample("train", num_worlds, seeding.rng(0, "bench"))
-    env.begin(tasks, key=0)
-    start = env.physics.get_state()
     actions = torch.rand(env.trial_steps, num_worlds, env.action_size, generator=seeding.generator(0, "bench")) * 2 - 1
-    substeps = family.num_substeps(env.physics.model)
-    batch, controls = _bare_batch(env, threads), actions.double().numpy()
-    ctrl = batch.bind("ctrl")
-
-    def bare() -> int:
-        for t, control in enumerate(controls):
-            if t % family.episode_steps == 0:  # the same motion as ours: from the start again in each episode
-                batch.state[:] = start
-            ctrl[:] = control
-            batch.step(nstep=substeps)
-        return len(controls) * num_worlds
 
     def stepping() -> int:
         env.begin(tasks, key=0)
@@ -122,7 +111,10 @@ def _contenders(num_worlds: int, threads: int) -> dict[str, Callable[[], int]]:
         )
         return env.trial_steps * num_worlds
 
-    work: dict[str, Callable[[], int]] = {"bare mujoco.batch": bare, "TrialEnv, random actions": stepping}
+    work: dict[str, Callable[[], int]] = {
+        "bare mujoco.batch": _bare(env, tasks, actions, threads),
+        "TrialEnv, random actions": stepping,
+    }
     for cell in ("gru", "lstm"):
         agent = learner(cell)
         work[f"RL² {cell.upper()} 128: collection"] = partial(collecting, agent)
@@ -130,13 +122,25 @@ def _contenders(num_worlds: int, threads: int) -> dict[str, Callable[[], int]]:
     return work
 
 
-def _bare_batch(env: TrialEnv, threads: int) -> Batch:
-    """MuJoCo's batch with the same model in every world as `env` has."""
+def _bare(env: TrialEnv, tasks: Tasks, actions: Tensor, threads: int) -> Callable[[], int]:
+    """MuJoCo's batch alone: same models, same motion, from the start again in each episode, nothing around it."""
+    env.begin(tasks, key=0)
+    start, substeps = env.physics.get_state().numpy(), env.family.num_substeps(env.physics.model)
     batch = Batch(env.physics.model, env.num_worlds, threads)
     for field in {field for variation in env.family.variations for field in variation.fields}:
         batch.expand(field)[:] = env.physics.expand(field).numpy()
     batch.set_const()
-    return batch
+    ctrl, controls = batch.bind("ctrl"), actions.double().numpy()
+
+    def work() -> int:
+        for t, control in enumerate(controls):
+            if t % env.family.episode_steps == 0:
+                batch.state[:] = start
+            ctrl[:] = control
+            batch.step(nstep=substeps)
+        return len(controls) * env.num_worlds
+
+    return work
 
 
 def _rate(work: Callable[[], int], seconds: float) -> float:

@@ -93,6 +93,16 @@ class Trained:
     learner: Learner
     manifest: checkpoint.Manifest
 
+    def summary(self) -> dict[str, object]:
+        """What was trained, on what, for how long, as plain data."""
+        return {
+            "agent": self.config.agent,
+            "family": self.config.family,
+            "train_seed": self.config.seed,
+            "train_steps": self.manifest.total_steps,
+            "train_seconds": self.manifest.elapsed,
+        }
+
 
 def load_learner(run: RunFolder, learner: Learner, which: str | None = None) -> checkpoint.Manifest:
     """Bring a learner to the run's newest checkpoint, or to the one named `which`."""
