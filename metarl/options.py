@@ -42,7 +42,7 @@ class ResumeOptions:
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """Returns per episode on fixed held-out tasks, with 95 % bootstrap intervals."""
+    """Returns per episode on a fixed list of tasks, with 95 % bootstrap intervals over tasks."""
 
     run: Path
     """Run folder."""
@@ -86,7 +86,7 @@ class VideoOptions:
     height: int = 320
     """Height of one robot's picture [pixels], a multiple of 16."""
     split: Literal["train", "test", "ood"] = "test"
-    """Tasks: test (held out), ood (outside the training range) or train."""
+    """Tasks: test (a fixed list, drawn as in training), ood (outside the training range) or train."""
     seed: int = 0
     """Seed of the initial states."""
     checkpoint: str | None = None
@@ -144,7 +144,13 @@ class BenchOptions:
 
 def parse(options: Any, verb: str, words: list[str], default: Any = None) -> Any:
     """Parse a verb's words into its options; a mistake prints what is allowed and exits with 2."""
-    markers = (tyro.conf.PositionalRequiredArgs, tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    markers = (
+        tyro.conf.PositionalRequiredArgs,
+        tyro.conf.PositionalMetavarFromFieldName,
+        tyro.conf.OmitArgPrefixes,
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.DisallowNone,
+    )
     arguments: dict[str, Any] = {"prog": f"metarl {verb}", "args": words, "config": markers}
     if default is not None:
         arguments["default"] = default
