@@ -46,7 +46,11 @@ Collect = Callable[[Policy[Any]], Rollout]
 
 @runtime_checkable
 class Learner(Protocol):
-    """Meta-trains a policy."""
+    """Meta-trains a policy.
+
+    Constructed as `cls(config, obs_size, action_size, generator)`, where `config` is of the class that the table
+    `metarl.agents.LEARNERS` names, or the learner's own attribute `Config`.
+    """
 
     policy: Policy[Any]
 

@@ -1,0 +1,43 @@
+"""How trained half-cheetahs move, and when within an episode they adapt: the numbers in results/NOTES.md.
+
+    python experiments/gait.py runs/dir-s1 runs/vel-s1
+
+Prints, for 100 test tasks and the deterministic policy, the mean reward per step over windows of each episode, and
+the posture in the second half of the last episode: an upright cheetah has a mean |sin(pitch)| below 0.2.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from metarl import seeding
+from metarl.rl.parallel import single_threaded_math
+from metarl.run.collect import collect
+from metarl.run.folder import RunFolder, restore
+from metarl.sim.trials import TrialEnv
+
+WINDOWS = ((0, 5), (5, 10), (10, 20), (20, 30), (30, 40), (40, 200))
+PITCH, FORWARD_VELOCITY = 1, 8  # elements of the observation
+
+
+def describe(run: Path) -> None:
+    """Print one run's table."""
+    trained = restore(RunFolder(run))
+    episodes, length = trained.config.episodes_per_trial, trained.family.episode_steps
+    env = TrialEnv(trained.family, 100, episodes_per_trial=episodes)
+    tasks = trained.family.space.fixed("test", 100)
+    rollout = collect(env, trained.learner.policy, tasks, seeding.generator(0, "evaluate"), deterministic=True)
+    print(f"{run}, {trained.config.family}: mean reward per step over steps {WINDOWS}")
+    for number, reward in enumerate(rollout.reward.mean(dim=1).reshape(episodes, length), start=1):
+        print(f"  episode {number}: " + ", ".join(f"{reward[a:b].mean():.2f}" for a, b in WINDOWS))
+    last = rollout.obs[-length // 2 :]
+    pitch, velocity = last[..., PITCH].sin().abs().mean(dim=0), last[..., FORWARD_VELOCITY].mean(dim=0)
+    print(f"  mean |sin(pitch)|: {pitch.mean():.2f}, worst task {pitch.max():.2f}")
+    print(f"  mean velocity: {velocity.min():.1f} to {velocity.max():.1f} m/s")
+
+
+if __name__ == "__main__":
+    single_threaded_math()
+    for name in sys.argv[1:]:
+        describe(Path(name))
