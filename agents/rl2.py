@@ -165,9 +165,10 @@ class RL2:
             order = torch.randperm(chunks.memory.shape[0], generator=generator)
             for minibatch in torch.split(order, config.minibatch_chunks):
                 record, applied = self._gradient_step(chunks, minibatch)
-                records.append(record)
+                if applied:
+                    records.append(record)
                 skipped += not applied
-        if skipped == len(records):
+        if not records:
             raise UserError("no gradient of this iteration was finite; try a lower learning_rate")
         # The statistics move only now: collection and update saw the same normalisation.
         self._update_normalisers(rollout)

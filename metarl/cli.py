@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from itertools import takewhile
@@ -83,8 +84,9 @@ def _train(words: list[str]) -> int:
     print(f"training {config.agent} on {config.family}, seed {config.seed}, in {run.path}", flush=True)
     try:
         return _execute(training, config.max_minutes)
-    except UserError:
-        folder.remove_if_empty(run)  # so that the corrected command can use the same folder
+    except (UserError, KeyboardInterrupt):
+        if training.iteration == 0:  # nothing is lost, and the corrected command can use the same folder
+            shutil.rmtree(run.path, ignore_errors=True)
         raise
 
 
@@ -141,16 +143,18 @@ def _resume(words: list[str]) -> int:
 
 def _execute(training: Training, max_minutes: float) -> int:
     """Train, then say how it ended and what to do next."""
+    from metarl.run.folder import locked
     from metarl.run.logs import console
 
-    outcome: Outcome = training.execute(console(), max_minutes)
+    with locked(training.run):
+        outcome: Outcome = training.execute(console(), max_minutes)
     path = shlex.quote(str(training.run.path))
     print(f"{outcome.total_steps:,} steps in {outcome.elapsed / 60:.1f} min, saved in {path}")
     if not outcome.finished:
         print(f"{training.num_iterations - outcome.iteration} iterations left; continue with: metarl resume {path}")
     else:
         print(f"next: metarl eval {path}, or: metarl video {path}")
-    return 0 if outcome.signal is None else 128 + outcome.signal
+    return 0 if outcome.signal is None or outcome.finished else 128 + outcome.signal
 
 
 def _eval(words: list[str]) -> int:

@@ -69,8 +69,8 @@ def to_toml(config: TrainConfig[Any]) -> str:
     """The whole configuration, the learner's as a `[learner]` table."""
     values = dataclasses.asdict(config)
     learner = values.pop("learner")
-    lines = [f"{key} = {_literal(value)}" for key, value in values.items()]
-    lines += ["", "[learner]", *(f"{key} = {_literal(value)}" for key, value in learner.items())]
+    lines = [f"{key} = {_literal(key, value)}" for key, value in values.items()]
+    lines += ["", "[learner]", *(f"{k} = {_literal(k, value)}" for k, value in learner.items() if value is not None)]
     return "\n".join(lines) + "\n"
 
 
@@ -105,7 +105,9 @@ def build(cls: type[C], values: dict[str, Any], where: str) -> C:
         if key not in known:
             raise UserError(f"{where}: {unknown_name('option', key, known)}")
         kind = hints[key]
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        if get_origin(kind) is tuple and isinstance(value, list):
+            values = values | {key: tuple(value)}
+        elif kind is float and isinstance(value, int) and not isinstance(value, bool):
             values = values | {key: float(value)}
         elif kind in (int, float, str) and (not isinstance(value, kind) or isinstance(value, bool)):
             raise UserError(f"{where}: {key} = {value!r} must be of type {kind.__name__}")
@@ -124,10 +126,14 @@ def build(cls: type[C], values: dict[str, Any], where: str) -> C:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def _literal(value: object) -> str:
-    """A TOML literal."""
+def _literal(key: str, value: object) -> str:
+    """A TOML literal; `ConfigError` for what TOML cannot hold."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # the one escape TOML adds to JSON's
-    return repr(value)
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_literal(key, item) for item in value) + "]"
+    raise ConfigError(f"{key} = {value!r} cannot be written to a TOML file: it must be numbers, texts or lists of them")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metarl.agents.configs import RL2Config
-from metarl.config import ConfigError, TrainConfig, load_config, to_toml
+from metarl.config import ConfigError, TrainConfig, build, load_config, to_toml
 from metarl.errors import UserError
 
 
@@ -64,3 +64,19 @@ def test_no_hyperparameter_accepts_nonsense(field, nonsense):
     value = float(nonsense) if field.type == "float" else -1
     with pytest.raises(ConfigError, match=f"^{field.name} = "):
         RL2Config(**{field.name: value})
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnConfig:
+    layers: tuple[int, ...] = (64, 32)
+    note: str | None = None
+
+
+def test_lists_and_absent_values_survive_toml():
+    text = to_toml(TrainConfig("own", "half-cheetah-dir", OwnConfig()))
+    assert build(OwnConfig, tomllib.loads(text)["learner"], "here") == OwnConfig()
+
+
+def test_what_toml_cannot_hold_is_refused_before_training():
+    with pytest.raises(ConfigError, match=r"layers = .* cannot be written to a TOML file"):
+        to_toml(TrainConfig("own", "half-cheetah-dir", OwnConfig(layers={"a": 1})))

@@ -20,7 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
-from metarl.errors import UserError
+from metarl.errors import UserError, unknown_name
 
 FORMAT = 1
 KEEP = 2
@@ -72,25 +72,42 @@ def save(folder: Path, state: Mapping[str, Tensor], iteration: int, total_steps:
     return target
 
 
-def set_aside_after(folder: Path, name: str) -> None:
-    """Take the checkpoints newer than `name` out of the way (as `abandoned-...`): training goes on from that one."""
-    for path in existing(folder):
-        if path.name > name:
-            shutil.rmtree(abandoned := path.with_name(f"abandoned-{path.name}"), ignore_errors=True)
-            os.replace(path, abandoned)
+def set_aside_after(folder: Path, iteration: int) -> None:
+    """Take the checkpoints after `iteration` out of the way (as `abandoned-...`): training goes on from that one."""
+    try:
+        for path in existing(folder):
+            if _iteration(path) > iteration:
+                shutil.rmtree(abandoned := path.with_name(f"abandoned-{path.name}"), ignore_errors=True)
+                os.replace(path, abandoned)
+    except OSError as error:
+        raise CheckpointError(f"cannot set aside newer checkpoints in {folder}: {error.strerror}") from None
 
 
 def existing(folder: Path) -> list[Path]:
     """Complete checkpoints in `folder`, oldest first."""
-    return sorted(path for path in folder.glob("iteration-*") if (path / _MANIFEST).is_file())
+    named = [path for path in folder.glob("iteration-*") if path.name.removeprefix("iteration-").isdecimal()]
+    return sorted((path for path in named if (path / _MANIFEST).is_file()), key=_iteration)
+
+
+def find(folder: Path, name: str | None = None) -> Path:
+    """The checkpoint called `name`, the newest by default."""
+    found = {path.name: path for path in existing(folder)}
+    if not found:
+        raise CheckpointError(f"there is no checkpoint in {folder}")
+    if name is None:
+        return list(found.values())[-1]
+    if name not in found:
+        raise CheckpointError(str(unknown_name("checkpoint", name, found)))
+    return found[name]
 
 
 def latest(folder: Path) -> Path:
     """The newest checkpoint in `folder`."""
-    found = existing(folder)
-    if not found:
-        raise CheckpointError(f"there is no checkpoint in {folder}")
-    return found[-1]
+    return find(folder)
+
+
+def _iteration(path: Path) -> int:
+    return int(path.name.removeprefix("iteration-"))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], Manifest]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,19 +54,25 @@ def create(path: Path, config: TrainConfig, argv: list[str]) -> RunFolder:
     """Make a new run folder; `UserError` rather than touch one that is in use."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists and is not empty: choose another --output, or `metarl resume {path}`")
+    text = to_toml(config)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / "config.toml").write_text(to_toml(config), encoding="utf-8")
+        (path / "config.toml").write_text(text, encoding="utf-8")
         write_json(path / "run.json", provenance(argv))
     except OSError as error:
         raise UserError(f"cannot write to {path}: {error.strerror}") from None
     return RunFolder(path)
 
 
-def remove_if_empty(run: RunFolder) -> None:
-    """Remove a run that was stopped by a mistake before its first checkpoint."""
-    if not checkpoint.existing(run.checkpoints):
-        shutil.rmtree(run.path, ignore_errors=True)
+@contextmanager
+def locked(run: RunFolder) -> Iterator[None]:
+    """Hold the run for this process: two trainings in one folder would destroy each other's files."""
+    with (run.path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{run.path} is in use: another process trains in it") from None
+        yield
 
 
 def note_resumption(run: RunFolder, argv: list[str], iteration: int) -> None:
@@ -106,7 +114,7 @@ class Trained:
 
 def load_learner(run: RunFolder, learner: Learner, which: str | None = None) -> checkpoint.Manifest:
     """Bring a learner to the run's newest checkpoint, or to the one named `which`."""
-    path = checkpoint.latest(run.checkpoints) if which is None else run.checkpoints / which
+    path = checkpoint.find(run.checkpoints, which)
     state, manifest = checkpoint.load(path)
     try:
         learner.load_state_dict(state)

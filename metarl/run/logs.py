@@ -58,9 +58,9 @@ class MetricsFile:
 
     def _keep(self, iteration: int) -> None:
         """Drop the lines after `iteration` and a torn last one; the file is replaced in one step."""
-        text = self._path.read_text(encoding="utf-8")
-        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         try:
+            text = self._path.read_text(encoding="utf-8")
+            lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
             kept = [line for line in lines if json.loads(line)["iteration"] <= iteration]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{self._path} is damaged: every line must be a JSON object with an iteration") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
@@ -13,15 +14,17 @@ from rich.console import Console
 
 from metarl import seeding
 from metarl.config import TrainConfig
+from metarl.errors import UserError
 from metarl.registry import make_family
 from metarl.rl.learner import Learner, Policy
 from metarl.rl.parallel import single_threaded_math
 from metarl.run import checkpoint
+from metarl.run.checkpoint import CheckpointError
 from metarl.run.collect import collect
 from metarl.run.folder import RunFolder, load_learner, make_learner
 from metarl.run.logs import MetricsFile, progress_view
 from metarl.sim.family import Family
-from metarl.sim.trials import RewardError, TrialEnv
+from metarl.sim.trials import TrialEnv
 from metarl.types import Metrics, Rollout
 
 
@@ -98,10 +101,13 @@ class Training:
         return math.ceil(self.config.total_steps / self.steps_per_iteration)
 
     def restore(self, which: str | None = None) -> None:
-        """Continue from the run's newest checkpoint, or the one named `which`; newer ones are then set aside."""
+        """Continue from the run's newest checkpoint, or the one named `which`; newer ones are set aside in `execute`.
+
+        A run stopped before its first checkpoint begins again: its draws depend on seed and iteration only.
+        """
+        if which is None and not checkpoint.existing(self.run.checkpoints):
+            return
         manifest = load_learner(self.run, self.learner, which)
-        if which is not None:
-            checkpoint.set_aside_after(self.run.checkpoints, which)
         self.iteration, self.elapsed = manifest.iteration, manifest.elapsed
         self._saved = self.iteration
 
@@ -115,6 +121,7 @@ class Training:
     def execute(self, console: Console, max_minutes: float = 0.0) -> Outcome:
         """Train until done, stopped by a signal, or out of time; saves on the way and at the end."""
         log = MetricsFile(self.run.path, self.iteration, self.total_steps)
+        checkpoint.set_aside_after(self.run.checkpoints, self.iteration)
         clock = _Clock(self, max_minutes)
         with StopRequest() as stop, progress_view(self.num_iterations, console) as view:
             try:
@@ -130,8 +137,9 @@ class Training:
                         self.save()
             except BrokenPipeError:  # whoever read our output has gone: as good as a signal
                 stop.signal = signal.SIGPIPE
-            except RewardError:  # raised while collecting, so the learner is as the last iteration left it
-                self.save()
+            except UserError:  # from collecting, or before any update: the learner is as the last iteration left it
+                with suppress(CheckpointError):
+                    self.save()
                 raise
             finally:
                 log.close()

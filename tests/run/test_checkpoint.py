@@ -152,6 +152,20 @@ def test_saving_an_iteration_again_never_leaves_it_without_a_checkpoint(tmp_path
 def test_newer_checkpoints_are_set_aside_not_deleted(tmp_path):
     for iteration in (1, 2):
         save(tmp_path, iteration)
-    checkpoint.set_aside_after(tmp_path, "iteration-000001")
+    checkpoint.set_aside_after(tmp_path, 1)
     assert checkpoint.latest(tmp_path).name == "iteration-000001"
     assert checkpoint.load(tmp_path / "abandoned-iteration-000002")[1].iteration == 2
+
+
+def test_a_millionth_iteration_is_the_newest(tmp_path):
+    for iteration in (999_998, 999_999, 1_000_000):
+        save(tmp_path, iteration)
+    assert [path.name for path in checkpoint.existing(tmp_path)] == ["iteration-999999", "iteration-1000000"]
+
+
+@pytest.mark.parametrize("name", ["./iteration-000001", "abandoned-iteration-000001", "../x", "iteration-1"])
+def test_a_checkpoint_is_found_by_its_name_alone(tmp_path, name):
+    save(tmp_path, 1)
+    assert checkpoint.find(tmp_path, "iteration-000001") == tmp_path / "iteration-000001"
+    with pytest.raises(CheckpointError, match="unknown checkpoint"):
+        checkpoint.find(tmp_path, name)

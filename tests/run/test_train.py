@@ -189,3 +189,46 @@ def test_a_reader_that_goes_away_stops_the_run_with_everything_saved(tmp_path):
         assert process.wait(timeout=90) == 141
         assert "Traceback" not in process.stderr.read()
     checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))
+
+
+def test_a_run_stopped_before_its_first_checkpoint_begins_again(tmp_path):
+    whole = train(tmp_path / "whole", total_steps=320)
+    run = folder.create(tmp_path / "stopped", config(total_steps=320), ["train"])
+    training = Training(run, run.read_config())
+    training.restore()
+    training.execute(console())
+    assert metrics_of(run) == metrics_of(whole)
+
+
+def test_a_mistake_after_some_iterations_keeps_them(tmp_path):
+    run = folder.create(tmp_path / "run", config(), ["train"])
+    training = Training(run, run.read_config())
+    iterate = training._iterate
+
+    def fail_in_the_third():
+        if training.iteration == 2:
+            raise UserError("reward term 'x' is nan")
+        return iterate()
+
+    training._iterate = fail_in_the_third
+    with pytest.raises(UserError, match="reward term"):
+        training.execute(console())
+    assert checkpoint.latest(run.checkpoints).name == "iteration-000002"
+
+
+def test_a_run_in_use_is_refused(tmp_path):
+    run = train(tmp_path / "run", total_steps=1)
+    with folder.locked(run), pytest.raises(UserError, match="is in use"), folder.locked(run):
+        pass
+    with folder.locked(run):
+        pass
+
+
+def test_a_damaged_resume_sets_nothing_aside(tmp_path):
+    run = train(tmp_path / "run", checkpoint_minutes=0.0, total_steps=320)
+    (run.path / "metrics.jsonl").write_bytes(b"\xff\xfe not text\n")
+    training = Training(run, run.read_config())
+    training.restore("iteration-000001")
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
+        training.execute(console())
+    assert checkpoint.latest(run.checkpoints).name == "iteration-000002"
