@@ -101,11 +101,6 @@ def find(folder: Path, name: str | None = None) -> Path:
     return found[name]
 
 
-def latest(folder: Path) -> Path:
-    """The newest checkpoint in `folder`."""
-    return find(folder)
-
-
 def _iteration(path: Path) -> int:
     return int(path.name.removeprefix("iteration-"))
 

@@ -25,11 +25,11 @@ def test_round_trip(tmp_path):
         assert state[name].dtype == value.dtype
 
 
-def test_only_the_newest_are_kept_and_latest_finds_them(tmp_path):
+def test_only_the_newest_are_kept_and_the_last_is_found(tmp_path):
     for iteration in (1, 2, 30, 400):
         save(tmp_path, iteration)
     assert [path.name for path in checkpoint.existing(tmp_path)] == ["iteration-000030", "iteration-000400"]
-    assert checkpoint.latest(tmp_path).name == "iteration-000400"
+    assert checkpoint.find(tmp_path).name == "iteration-000400"
 
 
 @pytest.mark.parametrize("position", [0, 5, 60, 100, -1])
@@ -100,7 +100,7 @@ def test_a_foreign_manifest_is_refused(tmp_path, content, message):
 
 def test_a_folder_without_checkpoint_says_so(tmp_path):
     with pytest.raises(CheckpointError, match="there is no checkpoint in"):
-        checkpoint.latest(tmp_path)
+        checkpoint.find(tmp_path)
     with pytest.raises(CheckpointError, match="is not a checkpoint"):
         checkpoint.load(tmp_path / "nowhere")
 
@@ -116,9 +116,9 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
         save(tmp_path, 2)
     monkeypatch.undo()
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["iteration-000001"]
-    assert checkpoint.load(checkpoint.latest(tmp_path))[1].iteration == 1
+    assert checkpoint.load(checkpoint.find(tmp_path))[1].iteration == 1
     save(tmp_path, 2)
-    assert checkpoint.latest(tmp_path).name == "iteration-000002"
+    assert checkpoint.find(tmp_path).name == "iteration-000002"
 
 
 def test_a_save_cut_short_is_no_checkpoint(tmp_path):
@@ -127,7 +127,7 @@ def test_a_save_cut_short_is_no_checkpoint(tmp_path):
     staging = tmp_path / ".iteration-000002.partial"
     staging.mkdir()
     (staging / "tensors.safetensors").write_bytes(b"half")
-    assert checkpoint.latest(tmp_path).name == "iteration-000001"
+    assert checkpoint.find(tmp_path).name == "iteration-000001"
     save(tmp_path, 2)
     assert not staging.exists()
 
@@ -146,14 +146,14 @@ def test_saving_an_iteration_again_never_leaves_it_without_a_checkpoint(tmp_path
     with pytest.raises(CheckpointError, match="cannot save"):
         save(tmp_path, 1, {"a": torch.zeros(1)})
     monkeypatch.undo()
-    assert torch.equal(checkpoint.load(checkpoint.latest(tmp_path))[0]["a"], STATE["a"])
+    assert torch.equal(checkpoint.load(checkpoint.find(tmp_path))[0]["a"], STATE["a"])
 
 
 def test_newer_checkpoints_are_set_aside_not_deleted(tmp_path):
     for iteration in (1, 2):
         save(tmp_path, iteration)
     checkpoint.set_aside_after(tmp_path, 1)
-    assert checkpoint.latest(tmp_path).name == "iteration-000001"
+    assert checkpoint.find(tmp_path).name == "iteration-000001"
     assert checkpoint.load(tmp_path / "abandoned-iteration-000002")[1].iteration == 2
 
 

@@ -35,7 +35,7 @@ def metrics_of(run):
 
 
 def final_state(run):
-    return checkpoint.load(checkpoint.latest(run.checkpoints))[0]
+    return checkpoint.load(checkpoint.find(run.checkpoints))[0]
 
 
 def train(path, **changes):
@@ -115,7 +115,7 @@ def test_max_minutes_stops_saves_and_reports(tmp_path):
     training = Training(run, run.read_config())
     outcome = training.execute(console(), max_minutes=1e-9)
     assert (outcome.iteration, outcome.finished, outcome.signal) == (1, False, None)
-    assert checkpoint.latest(run.checkpoints).name == "iteration-000001"
+    assert checkpoint.find(run.checkpoints).name == "iteration-000001"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -133,7 +133,7 @@ def test_a_signal_saves_and_prints_the_resume_command(tmp_path, number, code):
     assert process.returncode == code, output
     assert f"continue with: metarl resume {tmp_path / 'run'}" in output
     assert "Traceback" not in output
-    checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))
+    checkpoint.load(checkpoint.find(tmp_path / "run" / "checkpoints"))
 
 
 def test_resuming_keeps_the_tensorboard_curve(tmp_path):
@@ -188,7 +188,7 @@ def test_a_reader_that_goes_away_stops_the_run_with_everything_saved(tmp_path):
         process.stdout.close()
         assert process.wait(timeout=90) == 141
         assert "Traceback" not in process.stderr.read()
-    checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))
+    checkpoint.load(checkpoint.find(tmp_path / "run" / "checkpoints"))
 
 
 def test_a_run_stopped_before_its_first_checkpoint_begins_again(tmp_path):
@@ -213,7 +213,7 @@ def test_a_mistake_after_some_iterations_keeps_them(tmp_path):
     training._iterate = fail_in_the_third
     with pytest.raises(UserError, match="reward term"):
         training.execute(console())
-    assert checkpoint.latest(run.checkpoints).name == "iteration-000002"
+    assert checkpoint.find(run.checkpoints).name == "iteration-000002"
 
 
 def test_a_run_in_use_is_refused(tmp_path):
@@ -231,4 +231,4 @@ def test_a_damaged_resume_sets_nothing_aside(tmp_path):
     training.restore("iteration-000001")
     with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
         training.execute(console())
-    assert checkpoint.latest(run.checkpoints).name == "iteration-000002"
+    assert checkpoint.find(run.checkpoints).name == "iteration-000002"
