@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -19,7 +19,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from metarl import seeding
-from metarl.errors import UserError
+from metarl.errors import UserError, unknown_name
 
 Split = Literal["train", "test", "ood"]
 Value = float | list[float]
@@ -42,52 +42,82 @@ class Distribution(Protocol):
         ...
 
 
+@runtime_checkable
+class Graded(Protocol):
+    """A distribution whose values go from easy (its first) to hard (its last), so that a curriculum can widen it."""
+
+    def easiest(self, share: float) -> Distribution:
+        """The easiest `share` in (0, 1] of it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Uniform:
-    """U[low, high)."""
+    """U[low, high); `size` independent ones for a vector."""
 
     low: float
     high: float
+    size: int | None = None
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f"Uniform needs low < high, got [{self.low}, {self.high})")
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Shape (n,)."""
-        return rng.uniform(self.low, self.high, n)
+        """Shape (n,) or (n, size)."""
+        return rng.uniform(self.low, self.high, _shape(n, self.size))
 
     def contains(self, value: Value) -> bool:
-        """Closed interval: the upper end counts."""
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        """Closed interval, the upper end counts; every element of a vector must lie in it."""
+        return _all_within(value, self.low, self.high, self.size)
 
     def describe(self) -> str:
         """As `U(0, 3)`."""
-        return f"U({self.low:g}, {self.high:g})"
+        return f"U({self.low:g}, {self.high:g}){_power(self.size)}"
+
+    def easiest(self, share: float) -> Uniform:
+        """From `low` upwards."""
+        return replace(self, high=self.low + share * (self.high - self.low))
 
 
 @dataclass(frozen=True)
 class LogUniform:
-    """Uniform in the logarithm: doubling and halving are equally likely around 1."""
+    """Uniform in the logarithm: doubling and halving are equally likely around 1; `size` of them for a vector."""
 
     low: float
     high: float
+    size: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.low < self.high:
             raise ValueError(f"LogUniform needs 0 < low < high, got [{self.low}, {self.high})")
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Shape (n,)."""
-        return np.exp(rng.uniform(math.log(self.low), math.log(self.high), n))
+        """Shape (n,) or (n, size)."""
+        return np.exp(rng.uniform(math.log(self.low), math.log(self.high), _shape(n, self.size)))
 
     def contains(self, value: Value) -> bool:
-        """Closed interval: the upper end counts."""
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        """Closed interval, the upper end counts; every element of a vector must lie in it."""
+        return _all_within(value, self.low, self.high, self.size)
 
     def describe(self) -> str:
         """As `logU(0.5, 2)`."""
-        return f"logU({self.low:g}, {self.high:g})"
+        return f"logU({self.low:g}, {self.high:g}){_power(self.size)}"
+
+
+def _shape(n: int, size: int | None) -> tuple[int, ...]:
+    return (n,) if size is None else (n, size)
+
+
+def _power(size: int | None) -> str:
+    """Of a vector, as ` ^24`."""
+    return "" if size is None else f" ^{size}"
+
+
+def _all_within(value: Value, low: float, high: float, size: int | None) -> bool:
+    if size is None:
+        return isinstance(value, int | float) and low <= value <= high
+    return isinstance(value, list) and len(value) == size and all(low <= element <= high for element in value)
 
 
 @dataclass(frozen=True)
@@ -111,6 +141,10 @@ class Choice:
     def describe(self) -> str:
         """As `one of -1, 1`."""
         return "one of " + ", ".join(f"{value:g}" for value in self.values)
+
+    def easiest(self, share: float) -> Choice:
+        """The first ones listed, at least one."""
+        return Choice(self.values[: max(1, math.ceil(share * len(self.values)))])
 
 
 @dataclass(frozen=True)
@@ -241,11 +275,24 @@ class TaskSpace:
         parameter = self.parameters[name]
         return parameter.ood if split == "ood" and parameter.ood is not None else parameter.train
 
-    def sample(self, split: Split, n: int, rng: np.random.Generator) -> Tasks:
-        """`n` independent tasks of `split`."""
+    def sample(
+        self, split: Split, n: int, rng: np.random.Generator, easiest: Mapping[str, float] | None = None
+    ) -> Tasks:
+        """`n` independent tasks of `split`; `easiest` keeps only that share of a parameter's range (a curriculum)."""
         self._require(split)
-        drawn = {name: self.distribution(name, split).sample(n, rng) for name in self.parameters}
+        supports = {name: self.distribution(name, split) for name in self.parameters}
+        for name, share in (easiest or {}).items():
+            supports[name] = self._graded(name, split).easiest(share)
+        drawn = {name: support.sample(n, rng) for name, support in supports.items()}
         return Tasks({name: torch.from_numpy(np.asarray(value, np.float64)) for name, value in drawn.items()})
+
+    def _graded(self, name: str, split: Split) -> Graded:
+        if name not in self.parameters:
+            raise unknown_name("task parameter", name, self.parameters)
+        support = self.distribution(name, split)
+        if not isinstance(support, Graded):
+            raise UserError(f"'{name}' cannot be graded from easy to hard: it is {support.describe()}")
+        return support
 
     def fixed(self, split: Split, n: int) -> Tasks:
         """The first `n` tasks of the split's fixed list, the same for every run: the held-out set.

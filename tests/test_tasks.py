@@ -247,3 +247,42 @@ def test_a_bad_task_list_is_explained_in_one_line(content, message, tmp_path):
 def test_a_missing_task_list_is_named(tmp_path):
     with pytest.raises(UserError, match=r"cannot read the task list .*none\.json: No such file"):
         load_tasks(tmp_path / "none.json", "toy", SPACE)
+
+
+# vectors, and the easiest part of a range
+
+
+def test_a_vector_parameter_has_independent_elements():
+    drawn = LogUniform(0.5, 2.0, size=3).sample(2000, np.random.default_rng(0))
+    assert drawn.shape == (2000, 3)
+    assert abs(np.corrcoef(np.log(drawn).T) - np.eye(3)).max() < 0.1
+    assert Uniform(0.0, 1.0, size=2).sample(5, np.random.default_rng(0)).shape == (5, 2)
+
+
+def test_a_vector_lies_in_the_range_when_all_its_elements_do():
+    box = Uniform(0.0, 1.0, size=2)
+    assert box.contains([0.0, 1.0])
+    assert not box.contains([0.5, 1.1])
+    assert not box.contains([0.5])
+    assert not box.contains(0.5)
+    assert not Uniform(0.0, 1.0).contains([0.5])
+    assert box.describe() == "U(0, 1) ^2"
+
+
+def test_a_curriculum_keeps_the_easiest_share_of_a_range():
+    space = TaskSpace(
+        {
+            "height": Parameter(Uniform(1.0, 3.0), unit="m"),
+            "level": Parameter(Choice((1.0, 2.0, 3.0, 4.0)), unit="1"),
+            "goal": Parameter(Disc(1.0), unit="m"),
+        }
+    )
+    draw = space.sample("train", 500, np.random.default_rng(0), easiest={"height": 0.25, "level": 0.3})
+    assert 1.4 < draw["height"].max() <= 1.5
+    assert sorted(set(draw["level"].tolist())) == [1.0, 2.0]
+    whole = space.sample("train", 500, np.random.default_rng(0), easiest={"height": 1.0, "level": 1.0})
+    assert torch.equal(whole["height"], space.sample("train", 500, np.random.default_rng(0))["height"])
+    with pytest.raises(UserError, match=r"unknown task parameter 'hieght' .did you mean 'height'"):
+        space.sample("train", 1, np.random.default_rng(0), easiest={"hieght": 0.5})
+    with pytest.raises(UserError, match="'goal' cannot be graded"):
+        space.sample("train", 1, np.random.default_rng(0), easiest={"goal": 0.5})

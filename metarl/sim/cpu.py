@@ -23,7 +23,16 @@ _BAD = [
     int(mujoco.mjtWarning.mjWARN_BADQACC),
     int(mujoco.mjtWarning.mjWARN_BADCTRL),
 ]
-_NOT_COMPUTED = frozenset({"cfrc_ext", "cfrc_int", "cacc", "subtree_linvel", "subtree_angmom", "energy"})
+_BODY_FORCES = frozenset({"cfrc_ext", "cfrc_int", "cacc"})
+"""Computed in a step only for a model with one of the sensors below (`mj_rnePostConstraint`)."""
+_FORCE_SENSORS = [
+    int(mujoco.mjtSensor.mjSENS_FORCE),
+    int(mujoco.mjtSensor.mjSENS_TORQUE),
+    int(mujoco.mjtSensor.mjSENS_ACCELEROMETER),
+    int(mujoco.mjtSensor.mjSENS_FRAMELINACC),
+    int(mujoco.mjtSensor.mjSENS_FRAMEANGACC),
+]
+_NOT_COMPUTED = frozenset({"subtree_linvel", "subtree_angmom", "energy"})
 _NUMBER = 1  # second column of a warning counter: how often it was raised
 
 
@@ -43,25 +52,38 @@ class CpuPhysics:
         self._all = torch.arange(num_worlds)
         self._bound: dict[str, Tensor] = {}
         self._stage = int(mujoco.mjtStage.mjSTAGE_NONE)
+        self._derives = False
 
-    def bind(self, field: str) -> Tensor:
+    def bind(self, field: str, *, fresh: bool = True) -> Tensor:
         """See `Physics.bind`; `UserError` for the fields that stepping does not compute."""
+        if fresh and field not in _STATE_FIELDS | _BODY_FORCES:
+            self._stage = int(mujoco.mjtStage.mjSTAGE_VEL)
         if field not in self._bound:
-            if field in _NOT_COMPUTED:
-                raise UserError(f"MuJoCo does not compute '{field}' when it steps: use a sensor of the model instead")
+            self._require_computed(field)
             self._bound[field] = _view(self._batch.bind(field))
-            if field not in _STATE_FIELDS:  # derived fields lag a substep behind unless recomputed at the new state
-                self._stage = int(mujoco.mjtStage.mjSTAGE_VEL)
-                self.forward(self._all)  # and are zero until first computed
+            if field not in _STATE_FIELDS:  # zero until first computed
+                self._derives = True
+                self.forward(self._all)
         return self._bound[field]
+
+    def _require_computed(self, field: str) -> None:
+        if field in _NOT_COMPUTED:
+            raise UserError(f"MuJoCo does not compute '{field}' when it steps: use a sensor of the model instead")
+        if field in _BODY_FORCES and not np.isin(self.model.sensor_type, _FORCE_SENSORS).any():
+            raise UserError(
+                f"MuJoCo computes '{field}' only for a model with a force, torque or accelerometer sensor: add one"
+            )
 
     def expand(self, field: str) -> Tensor:
         """See `Physics.expand`."""
         return _view(self._batch.expand(field))
 
     def set_const(self, worlds: Int64[Tensor, "n"]) -> None:
-        """See `Physics.set_const`."""
-        self._batch.set_const(worlds.numpy())
+        """See `Physics.set_const`; `UserError` where MuJoCo refuses the changed model."""
+        try:
+            self._batch.set_const(worlds.numpy())
+        except SimulationError as error:  # a body compiled as simple, say: its centre of mass cannot move
+            raise UserError(f"MuJoCo refuses the varied model: {error}") from None
 
     def reset(self, worlds: Int64[Tensor, "n"]) -> None:
         """See `Physics.reset`."""
@@ -78,7 +100,7 @@ class CpuPhysics:
 
     def forward(self, worlds: Int64[Tensor, "n"]) -> None:
         """See `Physics.forward`."""
-        if not self._stage:
+        if not self._derives:
             return
         # All stages: a field that a stage leaves out would hold another world's value (see mujoco.batch).
         self._batch.forward(worlds.numpy())

@@ -19,12 +19,13 @@ class Physics(Protocol):
     model: mujoco.MjModel
     num_worlds: int
 
-    def bind(self, field: str) -> Tensor:
+    def bind(self, field: str, *, fresh: bool = True) -> Tensor:
         """Live tensor (N, ...) over an MjData field.
 
-        State fields (qpos, qvel, ctrl, ...) are writable. Derived ones are read-only: those of position and velocity
-        (xpos, cvel, most sensors) are current after every `step` and `forward`; those of acceleration (qacc,
-        actuator_force, force sensors) are of the step's last substep.
+        State fields (qpos, qvel, ctrl, ...) are writable. Derived ones are read-only. After `forward` they are all
+        current. After `step` those of position and velocity (xpos, cvel, most sensors) are current where one of
+        them is bound `fresh`, which costs about half a substep; else they are as before the step's last substep, as
+        with `mj_step`. Those of acceleration (qacc, actuator_force, cfrc_ext, force sensors) always are.
         """
         ...
 

@@ -6,11 +6,13 @@ pristine model bit for bit.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import mujoco
+import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
@@ -24,6 +26,7 @@ _KINDS: dict[str, mujoco.mjtObj] = {
     "geom": mujoco.mjtObj.mjOBJ_GEOM,
     "joint": mujoco.mjtObj.mjOBJ_JOINT,
     "actuator": mujoco.mjtObj.mjOBJ_ACTUATOR,
+    "site": mujoco.mjtObj.mjOBJ_SITE,
 }
 
 
@@ -32,8 +35,8 @@ class Variation(Protocol):
     """One way in which a task changes the robot or its world."""
 
     @property
-    def parameter(self) -> str:
-        """The task parameter it reads."""
+    def parameters(self) -> tuple[str, ...]:
+        """The task parameters it reads."""
         ...
 
     @property
@@ -41,17 +44,38 @@ class Variation(Protocol):
         """The MjModel fields it writes."""
         ...
 
-    def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Tensor) -> None:
-        """Change `live[field]` (N, ...) in place for the parameter's values (N,).
+    def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
+        """Change `live[field]` (N, ...) in place for the N tasks.
 
         It holds the pristine model, or what earlier variations of the family made of it.
         """
         ...
 
 
+@dataclass(frozen=True)
+class _OfOneParameter(ABC):
+    """A variation that reads one task parameter."""
+
+    parameter: str
+    """Its name."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """It alone."""
+        return (self.parameter,)
+
+    def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
+        """See `Variation.apply`."""
+        self._write(model, live, tasks[self.parameter])
+
+    @abstractmethod
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None: ...
+
+
 def ids(model: mujoco.MjModel, kind: str, names: Sequence[str] | None) -> Int64[Tensor, "n"]:
     """Indices of the named objects; all of them for None. `UserError` names an unknown one."""
-    size = {"body": model.nbody, "geom": model.ngeom, "joint": model.njnt, "actuator": model.nu}[kind]
+    sizes = {"body": model.nbody, "geom": model.ngeom, "joint": model.njnt, "actuator": model.nu, "site": model.nsite}
+    size = sizes[kind]
     if names is None:
         return torch.arange(size)
     known = [mujoco.mj_id2name(model, _KINDS[kind], i) for i in range(size)]
@@ -62,21 +86,27 @@ def ids(model: mujoco.MjModel, kind: str, names: Sequence[str] | None) -> Int64[
     return torch.tensor([known.index(name) for name in names])
 
 
-def _scale(live: Tensor, index: Int64[Tensor, "n"], scale: Float64[Tensor, "N"]) -> None:
-    """live[w, i] *= scale[w] for every world w and object i in `index`."""
-    live[:, index] = live[:, index] * scale.reshape(-1, *(1,) * (live.dim() - 1))
+def _scale(live: Tensor, index: Int64[Tensor, "n"], scale: Float64[Tensor, "N *d"]) -> None:
+    """live[w, i] *= scale[w] for every world w and object i in `index`; or each number by its own, row by row."""
+    chosen = live[:, index]
+    if scale.dim() == 1:
+        live[:, index] = chosen * scale.reshape(-1, *(1,) * (live.dim() - 1))
+        return
+    if scale[0].numel() != chosen[0].numel():
+        numbers = "x".join(str(size) for size in chosen.shape[1:])
+        raise UserError(f"a variation of {numbers} numbers was given {scale[0].numel()} factors")
+    live[:, index] = chosen * scale.reshape(chosen.shape)
 
 
 @dataclass(frozen=True)
-class BodyMass:
+class BodyMass(_OfOneParameter):
     """Mass and inertia of bodies, scaled together (same shape, another density)."""
 
-    parameter: str
     bodies: tuple[str, ...] | None = None
     """Names; None for every body."""
     fields: tuple[str, ...] = ("body_mass", "body_inertia")
 
-    def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Tensor) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine mass."""
         index = ids(model, "body", self.bodies)
         for field in self.fields:
@@ -84,45 +114,42 @@ class BodyMass:
 
 
 @dataclass(frozen=True)
-class Friction:
+class Friction(_OfOneParameter):
     """Sliding friction of geoms. MuJoCo takes the larger of two touching geoms': vary both or the larger."""
 
-    parameter: str
     geoms: tuple[str, ...] | None = None
     """Names; None for every geom."""
     fields: tuple[str, ...] = ("geom_friction",)
 
-    def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Tensor) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine coefficient."""
         index = ids(model, "geom", self.geoms)
         _scale(live["geom_friction"][:, :, 0], index, value)
 
 
 @dataclass(frozen=True)
-class JointDamping:
+class JointDamping(_OfOneParameter):
     """Viscous damping of joints."""
 
-    parameter: str
     joints: tuple[str, ...] | None = None
     """Names; None for every joint."""
     fields: tuple[str, ...] = ("dof_damping",)
 
-    def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Tensor) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine damping."""
         index = _dofs(model, ids(model, "joint", self.joints))
         _scale(live["dof_damping"], index, value)
 
 
 @dataclass(frozen=True)
-class MotorStrength:
+class MotorStrength(_OfOneParameter):
     """Force of actuators: gain, bias and force limits scale together, so servos weaken as motors do."""
 
-    parameter: str
     actuators: tuple[str, ...] | None = None
     """Names; None for every actuator."""
     fields: tuple[str, ...] = ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange")
 
-    def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Tensor) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine force."""
         index = ids(model, "actuator", self.actuators)
         for field in self.fields:
@@ -130,12 +157,11 @@ class MotorStrength:
 
 
 @dataclass(frozen=True)
-class JointFault:
+class JointFault(_OfOneParameter):
     """One of several joints is broken: its motor is `dead`, or the joint is `locked` where the episode begins."""
 
-    parameter: str
-    joints: tuple[str, ...]
-    """The joints that may break; the parameter is an index into them, negative for none."""
+    joints: tuple[str | tuple[str, ...], ...]
+    """What may break, a joint or several joints at once; the parameter is an index into it, negative for none."""
     mode: Literal["dead", "locked"] = "dead"
 
     @property
@@ -143,33 +169,130 @@ class JointFault:
         """A dead motor has no gain or bias; a locked joint has hard friction that no motor can overcome."""
         return ("actuator_gainprm", "actuator_biasprm") if self.mode == "dead" else ("dof_frictionloss", "dof_solimp")
 
-    def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Tensor) -> None:
-        """`value`: index of the broken joint, negative for none."""
-        for number, joint in enumerate(ids(model, "joint", self.joints).tolist()):
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+        """`value`: index of what is broken, negative for none."""
+        for number, names in enumerate(self.joints):
+            joints = ids(model, "joint", (names,) if isinstance(names, str) else names)
             broken = (value.round() == number).double()
             if self.mode == "locked":
-                dofs = _dofs(model, torch.tensor([joint]))
+                dofs = _dofs(model, joints)
                 live["dof_frictionloss"][:, dofs] += _LOCK * broken[:, None]
                 hard = live["dof_solimp"].new_tensor(_HARD)
                 live["dof_solimp"][:, dofs] = torch.where(
                     broken.bool()[:, None, None], hard, live["dof_solimp"][:, dofs]
                 )
                 continue
-            motors = [i for i in range(model.nu) if _moves(model, i, joint)]
+            motors = [i for i in range(model.nu) if any(_moves(model, i, joint) for joint in joints.tolist())]
             for field in self.fields:
                 _scale(live[field], torch.tensor(motors, dtype=torch.long), 1.0 - broken)
 
 
 @dataclass(frozen=True)
-class Gravity:
+class WeakMotor:
+    """One of several motors has lost part of its force: gain, bias and force limits, as in `MotorStrength`."""
+
+    motor: str
+    """The task parameter that tells which: an index into `actuators`, negative for none."""
+    strength: str
+    """The task parameter that tells what is left of its force, 0 (dead) to 1."""
+    actuators: tuple[str, ...]
+    fields: tuple[str, ...] = MotorStrength.fields
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Both."""
+        return (self.motor, self.strength)
+
+    def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
+        """See `Variation.apply`."""
+        index = ids(model, "actuator", self.actuators)
+        is_weak = tasks[self.motor].round()[:, None] == torch.arange(len(index))
+        left = torch.where(is_weak, tasks[self.strength][:, None], 1.0)
+        for field in self.fields:
+            live[field][:, index] *= left[:, :, None]
+
+
+@dataclass(frozen=True)
+class Gravity(_OfOneParameter):
     """Strength of gravity."""
 
-    parameter: str
     fields: tuple[str, ...] = ("opt.gravity",)
 
-    def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Tensor) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine gravity."""
         live["opt.gravity"].mul_(value[:, None])
+
+
+@dataclass(frozen=True)
+class Payload(_OfOneParameter):
+    """A point mass carried by a body; the body's mass, centre of mass and inertia become those of the two together."""
+
+    body: str
+    at: tuple[float, float, float]
+    """Where it sits, in the body's frame [m]."""
+    fields: tuple[str, ...] = ("body_mass", "body_ipos", "body_inertia")
+
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+        """`value`: mass of the load [kg]. The principal axes keep their directions (no products of inertia)."""
+        body = int(ids(model, "body", (self.body,)))
+        mass, centre = live["body_mass"][:, body], live["body_ipos"][:, body]
+        offset = centre.new_tensor(self.at) - centre
+        share = value / (mass + value)
+        axes = _rotation(model.body_iquat[body])
+        arm = offset @ axes  # in the frame of the principal axes
+        reduced = (mass * share)[:, None] * arm.square()  # parallel axes with the reduced mass m M / (m + M)
+        live["body_inertia"][:, body] += reduced.sum(dim=1, keepdim=True) - reduced
+        live["body_ipos"][:, body] += share[:, None] * offset
+        live["body_mass"][:, body] += value
+
+
+@dataclass(frozen=True)
+class CentreOfMass(_OfOneParameter):
+    """Displacement of a body's centre of mass along one axis of the body."""
+
+    body: str
+    axis: int
+    """0, 1 or 2: x, y or z."""
+    fields: tuple[str, ...] = ("body_ipos",)
+
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+        """`value`: displacement [m]."""
+        live["body_ipos"][:, int(ids(model, "body", (self.body,))), self.axis] += value
+
+
+@dataclass(frozen=True)
+class SitePosition(_OfOneParameter):
+    """Place of a site in its body's frame: shows a goal in pictures, and touches nothing."""
+
+    site: str
+    fields: tuple[str, ...] = ("site_pos",)
+
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N d"]) -> None:
+        """`value`: its first d coordinates, d ≤ 3 [m]; the others stay."""
+        live["site_pos"][:, int(ids(model, "site", (self.site,))), : value.shape[1]] = value
+
+
+@dataclass(frozen=True)
+class ModelField(_OfOneParameter):
+    """All numbers of one MjModel field, each scaled by its own factor."""
+
+    field: str
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """It alone."""
+        return (self.field,)
+
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None:
+        """`value`: one ratio, or as many as the field has numbers, in their order (row by row)."""
+        _scale(live[self.field], torch.arange(live[self.field].shape[1]), value)
+
+
+def _rotation(quaternion: np.ndarray) -> Float64[Tensor, "3 3"]:
+    """Rotation matrix of a quaternion (w, x, y, z); its columns are the rotated axes."""
+    matrix = np.empty(9)
+    mujoco.mju_quat2Mat(matrix, quaternion)
+    return torch.from_numpy(matrix.reshape(3, 3))
 
 
 _LOCK = 1e4  # [N·m]: far above any motor here; a friction-loss constraint, so the solver stays well conditioned
@@ -205,7 +328,6 @@ class Variator:
         for field, live in self._live.items():
             live[:] = self._pristine[field]
         for variation in self._variations:
-            value = tasks[variation.parameter]
-            variation.apply(self._physics.model, self._live, value)
+            variation.apply(self._physics.model, self._live, tasks)
         if self._needs_const:
             self._physics.set_const(self._worlds)

@@ -110,4 +110,4 @@ def test_the_camera_and_the_parameters_of_the_variations_exist(name):
     family = make_family(name)
     model = compile_spec(family.spec())
     assert family.camera is None or model.camera(family.camera).id >= 0
-    assert {variation.parameter for variation in family.variations} <= set(family.space.parameters)
+    assert {name for variation in family.variations for name in variation.parameters} <= set(family.space.parameters)

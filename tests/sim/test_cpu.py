@@ -194,5 +194,41 @@ def test_data_of_holds_the_worlds_state_and_its_own_model():
 def test_a_field_that_stepping_does_not_compute_is_refused():
     """It would bind, and hold zeros or another world's values."""
     physics = make()
-    with pytest.raises(UserError, match="does not compute 'cfrc_ext'"):
+    with pytest.raises(UserError, match="does not compute 'subtree_linvel'"):
+        physics.bind("subtree_linvel")
+    with pytest.raises(UserError, match="'cfrc_ext' only for a model with a force"):
         physics.bind("cfrc_ext")
+
+
+def test_a_field_bound_without_freshness_is_as_mujoco_leaves_it():
+    """One substep behind after a step, like `mj_step`; current after a reset."""
+    physics = make()
+    xpos = physics.bind("xpos", fresh=False)
+    physics.step(20)
+    data = reference(3, 20)
+    assert xpos[3].tolist() == data.xpos.tolist()
+    lagging = data.xpos.copy()
+    mujoco.mj_forward(MODEL, data)
+    assert (lagging != data.xpos).any()
+    physics.reset(EVERY)
+    physics.forward(EVERY)
+    mujoco.mj_resetData(MODEL, data)
+    mujoco.mj_forward(MODEL, data)
+    assert xpos[3].tolist() == data.xpos.tolist()
+
+
+def test_body_forces_with_a_force_sensor_equal_plain_mujoco():
+    sensor = "<sensor><force site='here'/></sensor></mujoco>"
+    geom = '<geom name="lower"'
+    xml = BENCH.replace(geom, f'<site name="here"/>{geom}').replace("</mujoco>", sensor)
+    model = mujoco.MjModel.from_xml_string(xml)
+    physics = CpuPhysics(model, 3, threads=2)
+    forces = physics.bind("cfrc_ext")
+    physics.bind("qvel")[:, 2] = -0.1 * torch.arange(3).double()
+    physics.step(20)
+    for world in range(3):
+        data = mujoco.MjData(model)
+        data.qvel[2] = -0.1 * world
+        mujoco.mj_step(model, data, 20)
+        assert abs(data.cfrc_ext).max() > 1.0  # the box's weight
+        assert forces[world].tolist() == data.cfrc_ext.tolist()

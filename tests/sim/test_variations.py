@@ -8,7 +8,21 @@ from metarl.errors import UserError
 from metarl.registry import make_family
 from metarl.sim.cpu import CpuPhysics
 from metarl.sim.trials import TrialEnv, compile_spec
-from metarl.sim.variations import BodyMass, Friction, Gravity, JointDamping, JointFault, MotorStrength, Variator, ids
+from metarl.sim.variations import (
+    BodyMass,
+    CentreOfMass,
+    Friction,
+    Gravity,
+    JointDamping,
+    JointFault,
+    ModelField,
+    MotorStrength,
+    Payload,
+    SitePosition,
+    Variator,
+    WeakMotor,
+    ids,
+)
 
 MODEL = mujoco.MjModel.from_xml_string(BENCH)
 SHOULDER, ELBOW = MODEL.joint("shoulder").dofadr[0], MODEL.joint("elbow").dofadr[0]
@@ -28,9 +42,13 @@ VARIATIONS = [
 ]
 
 
-def bench(values, *variations):
+FREE_BOX = BENCH.replace('name="box" pos', 'name="box" simple="false" pos')
+"""A bench whose box may have its centre of mass anywhere: MuJoCo compiles simple bodies to a faster form."""
+
+
+def bench(values, *variations, model=MODEL):
     """Physics with one world per value of the task parameter `x`, the variations applied."""
-    physics = CpuPhysics(MODEL, len(values), threads=1)
+    physics = CpuPhysics(model, len(values), threads=1)
     Variator(physics, variations).apply(columns(x=values))
     return physics
 
@@ -226,3 +244,84 @@ def test_a_trial_runs_on_the_models_of_its_tasks(name):
     for world in range(2):
         assert differing(env.physics.model_of(world), physics.model_of(world)) == []
         assert differing(env.physics.model_of(world), physics.model)
+
+
+# a load, a shifted centre of mass, a weak motor, a shown goal, any field
+
+
+def test_a_payload_is_a_point_mass_welded_to_the_body():
+    """Against a model compiled with the mass as a geom of its own."""
+    at, mass = (0.0, 0.0, 0.2), 3.0
+    load = f'<geom type="sphere" size="1e-4" pos="{at[0]} {at[1]} {at[2]}" mass="{mass}" contype="0" conaffinity="0"/>'
+    box = '<geom name="box" type="box"'
+    expected = mujoco.MjModel.from_xml_string(FREE_BOX.replace(box, load + box))
+    model = mujoco.MjModel.from_xml_string(FREE_BOX)
+    found = bench([0.0, mass], Payload("x", "box", at), model=model).model_of(1)
+    body = MODEL.body("box").id
+    assert found.body_mass[body] == pytest.approx(expected.body_mass[body])
+    assert found.body_ipos[body] == pytest.approx(expected.body_ipos[body])
+    assert sorted(found.body_inertia[body]) == pytest.approx(sorted(expected.body_inertia[body]), rel=1e-6)
+    data, reference = mujoco.MjData(found), mujoco.MjData(expected)
+    for each, model in ((data, found), (reference, expected)):
+        each.qvel[0], each.qvel[4] = 1.0, 0.5
+        mujoco.mj_step(model, each, 100)
+    assert data.qpos == pytest.approx(reference.qpos, abs=1e-6)
+
+
+def test_a_shifted_centre_of_mass_tilts_a_box_that_overhangs():
+    model = mujoco.MjModel.from_xml_string(FREE_BOX)
+    physics = bench([0.0, 0.25], CentreOfMass("x", "box", axis=0), model=model)
+    physics.bind("qpos")[:, 2] = 0.05
+    physics.step(100)
+    quaternion = physics.bind("qpos")[:, 3:7]
+    assert quaternion[0, 0] == pytest.approx(1.0, abs=1e-4)
+    assert quaternion[1, 2] > 0.05  # about +y: its far side, beyond which the mass lies, goes down
+
+
+def test_a_simple_body_that_cannot_be_shifted_is_named():
+    with pytest.raises(UserError, match=r"body 1 is compiled as simple .* use body/simple='false'"):
+        bench([0.0, 0.25], CentreOfMass("x", "box", axis=0))
+
+
+def test_a_weak_motor_keeps_its_share_and_others_all():
+    tasks = columns(which=[-1.0, 0.0, 1.0], left=[0.3, 0.3, 0.0])
+    physics = CpuPhysics(MODEL, 3, threads=1)
+    Variator(physics, [WeakMotor("which", "left", ("servo", "cable"))]).apply(tasks)
+    servo, cable, shoulder = (MODEL.actuator(name).id for name in ("servo", "cable", "shoulder"))
+    models = [physics.model_of(world) for world in range(3)]
+    assert [model.actuator_gainprm[servo, 0] for model in models] == pytest.approx([10.0, 3.0, 10.0])
+    assert [model.actuator_biasprm[servo, 1] for model in models] == pytest.approx([-10.0, -3.0, -10.0])
+    assert [model.actuator_forcerange[cable, 1] for model in models] == pytest.approx([0.5, 0.5, 0.0])
+    assert [model.actuator_gainprm[shoulder, 0] for model in models] == [1.0, 1.0, 1.0]
+
+
+def test_several_joints_break_together():
+    physics = bench([-1.0, 0.0, 1.0], JointFault("x", (("shoulder", "elbow"), "elbow")))
+    gains = [physics.model_of(world).actuator_gainprm[:, 0] for world in range(3)]
+    shoulder, elbow = MODEL.actuator("shoulder").id, MODEL.actuator("elbow").id
+    assert gains[0][[shoulder, elbow]].tolist() == [1.0, 1.0]
+    assert gains[1][[shoulder, elbow]].tolist() == [0.0, 0.0]
+    assert gains[2][[shoulder, elbow]].tolist() == [1.0, 0.0]
+
+
+def test_every_number_of_a_field_has_its_own_factor():
+    size = MODEL.body_inertia.size
+    factors = np.random.default_rng(0).uniform(0.5, 2.0, (2, size))
+    physics = CpuPhysics(MODEL, 2, threads=1)
+    Variator(physics, [ModelField("x", "body_inertia")]).apply(columns(x=factors.tolist()))
+    for world in range(2):
+        expected = MODEL.body_inertia * factors[world].reshape(-1, 3)
+        assert np.array_equal(physics.model_of(world).body_inertia, expected)
+    with pytest.raises(UserError, match="4x3 numbers was given 2 factors"):
+        Variator(physics, [ModelField("x", "body_inertia")]).apply(columns(x=factors[:, :2].tolist()))
+
+
+def test_a_site_shows_where_the_goal_is():
+    model = mujoco.MjModel.from_xml_string(
+        BENCH.replace("<worldbody>", '<worldbody><site name="goal" pos="1 1 0.5"/>', 1)
+    )
+    physics = CpuPhysics(model, 2, threads=1)
+    Variator(physics, [SitePosition("x", "goal")]).apply(columns(x=[[3.0, 4.0], [5.0, 6.0]]))
+    assert physics.model_of(1).site_pos[0].tolist() == [5.0, 6.0, 0.5]
+    with pytest.raises(UserError, match="unknown site 'gaol'"):
+        Variator(physics, [SitePosition("x", "gaol")]).apply(columns(x=[[3.0, 4.0], [5.0, 6.0]]))
