@@ -50,6 +50,10 @@ class TrainConfig(Generic[L]):
     """Robots simulated at once, each on a task of its own."""
     episodes_per_trial: int = 2
     """Episodes K on one task before the memory is cleared."""
+    curriculum: str = ""
+    """Task parameter, as difficulty, that training widens from its easiest tenth to its whole range; none if empty."""
+    curriculum_share: float = 0.5
+    """Share of the training after which the curriculum's range is whole."""
     threads: int = 0
     """Threads of the physics; 0 for one per CPU. The result does not depend on it."""
     checkpoint_minutes: float = 2.0
@@ -60,6 +64,7 @@ class TrainConfig(Generic[L]):
         for name in ("total_steps", "num_worlds", "episodes_per_trial"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
         require(self, "num_worlds", self.num_worlds <= 65536, "at most 65536")
+        require(self, "curriculum_share", 0 < self.curriculum_share <= 1, "in (0, 1]")
         require(self, "threads", 0 <= self.threads <= 1024, "in [0, 1024]")
         for name in ("max_minutes", "checkpoint_minutes"):
             require(self, name, 0 <= getattr(self, name) < float("inf"), "at least 0")

@@ -25,7 +25,11 @@ from metarl.run.folder import RunFolder, load_learner, make_learner
 from metarl.run.logs import MetricsFile, progress_view
 from metarl.sim.family import Family
 from metarl.sim.trials import TrialEnv
+from metarl.tasks import Tasks
 from metarl.types import Metrics, Rollout
+
+_FIRST_SHARE = 0.1
+"""Share of a parameter's range, its easiest, with which a curriculum begins."""
 
 
 class StopRequest:
@@ -84,6 +88,7 @@ class Training:
         self.iteration = 0
         self.elapsed = 0.0
         self._saved = 0
+        self.sample_tasks(0)  # says what is wrong with the curriculum before anything is written
 
     @property
     def steps_per_iteration(self) -> int:
@@ -147,10 +152,19 @@ class Training:
         finished = self.iteration >= self.num_iterations
         return Outcome(self.iteration, self.total_steps, self.elapsed, stop.signal, finished)
 
+    def sample_tasks(self, iteration: int) -> Tasks:
+        """The training tasks of an iteration, one per world: of the range, or of what the curriculum opened."""
+        config, easiest = self.config, {}
+        if config.curriculum:
+            opened = iteration / self.num_iterations / config.curriculum_share
+            easiest[config.curriculum] = min(1.0, _FIRST_SHARE + (1.0 - _FIRST_SHARE) * opened)
+        rng = seeding.rng(config.seed, "tasks", iteration)
+        return self.family.space.sample("train", config.num_worlds, rng, easiest)
+
     def _iterate(self) -> Metrics:
         """One iteration on freshly drawn training tasks."""
         seed, number = self.config.seed, self.iteration
-        tasks = self.family.space.sample("train", self.config.num_worlds, seeding.rng(seed, "tasks", number))
+        tasks = self.sample_tasks(number)
         rollouts: list[Rollout] = []
 
         def collect_trial(policy: Policy) -> Rollout:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -232,3 +233,24 @@ def test_a_damaged_resume_sets_nothing_aside(tmp_path):
     with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
         training.execute(console())
     assert checkpoint.find(run.checkpoints).name == "iteration-000002"
+
+
+def test_a_curriculum_widens_the_range_and_leaves_the_rest_of_the_draws(tmp_path):
+    """Over the velocity of the half-cheetah, for 10 iterations: the whole range from the sixth on."""
+    changes = {"family": "half-cheetah-vel", "total_steps": 10 * 8 * 400, "curriculum": "velocity"}
+    training = Training(folder.RunFolder(tmp_path), replace(config(), **changes))
+    plain = Training(folder.RunFolder(tmp_path), replace(config(), **changes | {"curriculum": ""}))
+    assert training.num_iterations == 10
+    fastest = [float(training.sample_tasks(number)["velocity"].max()) for number in range(10)]
+    for number in range(10):
+        opened = min(1.0, 0.1 + 0.9 * number / 5)
+        expected = opened * plain.sample_tasks(number)["velocity"]
+        torch.testing.assert_close(training.sample_tasks(number)["velocity"], expected)
+    assert fastest[0] <= 0.3
+    assert max(fastest[5:]) > 2.0
+
+
+def test_a_curriculum_over_an_unknown_parameter_is_refused_before_training(tmp_path):
+    changes = {"family": "half-cheetah-vel", "curriculum": "velocty"}
+    with pytest.raises(UserError, match=r"unknown task parameter 'velocty' .did you mean 'velocity'"):
+        Training(folder.RunFolder(tmp_path), replace(config(), **changes))

@@ -1,0 +1,149 @@
+"""Quadruped: a 13 kg robot dog with twelve servos, and what it is rewarded for. Its tasks are in quadruped_tasks.py.
+
+Model: `assets/quadruped.xml`, our own, of the Unitree Go1's size; timestep 0.004 s, 5 substeps. It observes what such a
+robot measures, and nothing more (44):
+
+| index | element | unit |
+|---|---|---|
+| 0-2 | angular velocity of the trunk about its x, y, z (gyroscope) | rad/s |
+| 3-5 | direction of gravity in the trunk's frame; (0, 0, -1) when level | 1 |
+| 6-17 | joint angles, from the standing pose | rad |
+| 18-29 | joint velocities | rad/s |
+| 30-41 | previous action | 1 |
+| 42, 43 | command: forward velocity and turn rate, drawn anew for each episode | m/s, rad/s |
+
+Joints and actions in the order FL, FR, RL, RR (front left to rear right), each abduction, hip, knee. Action (12), in
+[-1, 1]: target angle of a joint's servo (50 N·m/rad, 1 N·m·s/rad), from the standing pose (0, 0.9, -1.8) rad to
+±0.4, ±0.7, ±0.8 rad away; torque limits 23.7, 23.7, 35.55 N·m.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import mujoco
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+
+from metarl.seeding import WorldRandom
+from metarl.sim.family import Family
+from metarl.sim.physics import Physics
+from metarl.tasks import Tasks
+
+MODEL = Path(__file__).parent / "assets" / "quadruped.xml"
+LEGS = ("FL", "FR", "RL", "RR")
+MOTORS = tuple(f"{leg}_{joint}" for leg in LEGS for joint in ("abduction", "hip", "knee"))
+FEET = tuple(f"{leg}_foot" for leg in LEGS)
+STAND = torch.tensor([0.0, 0.9, -1.8] * 4, dtype=torch.float64)  # joint angles [rad]
+REACH = torch.tensor([0.4, 0.7, 0.8] * 4, dtype=torch.float64)  # of an action of 1 [rad]
+STIFFNESS = torch.tensor([0.3, 0.2, 0.05] * 4, dtype=torch.float64)  # with which the pose is rewarded [1/rad²]
+STAND_HEIGHT = 0.29  # [m] of the trunk's centre
+FOOT_DEPTH = 0.265  # [m] of the feet below the trunk, standing
+SWING_HEIGHT = 0.07  # [m] a swinging foot should be lifted
+SPEED = (0.3, 1.0)  # [m/s] of a command
+TURN = (-0.5, 0.5)  # [rad/s] of a command
+
+
+class Quadruped(Family):
+    """What all quadruped families share: follow the command, upright and smoothly.
+
+    The reward's first two terms follow legged_gym's (Rudin et al. 2022, arXiv:2109.11978): exp(−|v − v*|²/0.25) of the
+    horizontal velocity and 0.5 exp(−(ω − ω*)²/0.25) of the turn rate; the others are costs. An episode ends when the
+    trunk leans by more than 60° or sinks onto the feet.
+    """
+
+    control_step = 0.02
+    episode_steps = 250
+    camera = "track"
+
+    def spec(self) -> mujoco.MjSpec:
+        """Our own model, on a plane."""
+        return mujoco.MjSpec.from_file(str(MODEL))
+
+    def reset(self, physics: Physics, worlds: Int64[Tensor, "n"], tasks: Tasks, random: WorldRandom) -> None:
+        """Standing, with joint angles + U(-0.1, 0.1) rad and joint velocities + U(-0.1, 0.1) rad/s; a new command."""
+        qpos = physics.bind("qpos")
+        qpos[worlds, 2] = STAND_HEIGHT
+        qpos[worlds, 7:] = STAND + random.uniform(-0.1, 0.1, 12)
+        physics.bind("qvel")[worlds, 6:] = random.uniform(-0.1, 0.1, 12)
+        physics.bind("ctrl")[worlds] = STAND
+        command = torch.cat((random.uniform(*SPEED, 1), random.uniform(*TURN, 1)), dim=1)
+        physics.bind("userdata")[worlds] = command
+
+    def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N O"]:
+        """See the module's table."""
+        return torch.cat((self.proprioception(physics), physics.bind("userdata")), dim=1)
+
+    def proprioception(self, physics: Physics) -> Float64[Tensor, "N 42"]:
+        """What the robot feels of itself: the observation without the command."""
+        qpos, qvel = physics.bind("qpos"), physics.bind("qvel")
+        previous = (physics.bind("ctrl") - STAND) / REACH
+        return torch.cat((qvel[:, 3:6], -upward(qpos), qpos[:, 7:] - STAND, qvel[:, 6:], previous), dim=1)
+
+    def command(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N 2"]:
+        """Wanted forward velocity [m/s] and turn rate [rad/s]."""
+        return physics.bind("userdata")
+
+    def snapshot(self, physics: Physics) -> Float64[Tensor, "N 36"]:
+        """Servo targets, places of the feet, joint velocities."""
+        return torch.cat((physics.bind("ctrl"), self._feet(physics).flatten(1), physics.bind("qvel")[:, 6:]), dim=1)
+
+    def reward(
+        self, physics: Physics, before: Float64[Tensor, "N 36"], action: Float64[Tensor, "N 12"], tasks: Tasks
+    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        """Two terms of tracking, four costs of a restless trunk and wasted effort, four of an ugly gait."""
+        qpos, qvel, command = physics.bind("qpos"), physics.bind("qvel"), self.command(physics, tasks)
+        feet, up = self._feet(physics), upward(qpos)
+        velocity = to_trunk(qpos, qvel[:, :3])
+        off_course = (velocity[:, 0] - command[:, 0]).square() + velocity[:, 1].square()
+        previous = (before[:, :12] - STAND) / REACH
+        foot_speed = (feet - before[:, 12:24].view(-1, 4, 3))[:, :, :2].norm(dim=2) / self.control_step
+        lift = ((feet - qpos[:, None, :3]) * up_in_world(qpos)[:, None]).sum(dim=2) + FOOT_DEPTH
+        low = 1.0 - (lift / SWING_HEIGHT).clamp(0.0, 1.0)
+        sinking = (STAND_HEIGHT - 0.04 - qpos[:, 2] + feet[:, :, 2].amin(dim=1)).clamp(min=0.0)
+        return {
+            "velocity": torch.exp(-off_course / 0.25),
+            "turn": 0.5 * torch.exp(-(qvel[:, 5] - command[:, 1]).square() / 0.25),
+            "bounce": -1.0 * velocity[:, 2].square(),
+            "wobble": -0.03 * qvel[:, 3:5].square().sum(dim=1),
+            "lean": -1.0 * up[:, :2].square().sum(dim=1),
+            "torque": -2e-4 * physics.bind("actuator_force", fresh=False).square().sum(dim=1),
+            "shake": -2e-4 * (qvel[:, 6:] - before[:, 24:]).square().sum(dim=1),
+            "jerk": -0.03 * (action - previous).square().sum(dim=1),
+            "pose": -((qpos[:, 7:] - STAND).square() * STIFFNESS).sum(dim=1),
+            "crouch": -60.0 * sinking.square(),
+            "drag": -0.5 * (low.square() * foot_speed).sum(dim=1),
+            "limp": -0.15 * (lift[:, :2] - lift[:, [3, 2]]).square().sum(dim=1) / SWING_HEIGHT**2,
+        }
+
+    def terminated(self, physics: Physics, tasks: Tasks) -> Bool[Tensor, "N"]:
+        """Fallen: leaning by more than 60°, or the trunk less than 0.12 m above the mean of the feet."""
+        qpos = physics.bind("qpos")
+        height = qpos[:, 2] - self._feet(physics)[:, :, 2].mean(dim=1)
+        return (upward(qpos)[:, 2] < 0.5) | (height < 0.12)
+
+    def _feet(self, physics: Physics) -> Float64[Tensor, "N 4 3"]:
+        """Places of the feet, a substep (4 ms) old."""
+        return physics.bind("site_xpos", fresh=False)[:, : len(LEGS)]
+
+
+def upward(qpos: Float64[Tensor, "N Q"]) -> Float64[Tensor, "N 3"]:
+    """The world's up in the trunk's frame: the last row of its rotation matrix."""
+    w, x, y, z = qpos[:, 3:7].unbind(dim=1)
+    return torch.stack((2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)), dim=1)
+
+
+def up_in_world(qpos: Float64[Tensor, "N Q"]) -> Float64[Tensor, "N 3"]:
+    """The trunk's up in the world's frame: the last column of its rotation matrix."""
+    w, x, y, z = qpos[:, 3:7].unbind(dim=1)
+    return torch.stack((2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)), dim=1)
+
+
+def to_trunk(qpos: Float64[Tensor, "N Q"], vector: Float64[Tensor, "N 3"]) -> Float64[Tensor, "N 3"]:
+    """A vector of the world in the trunk's frame: v − 2w (q × v) + 2 q × (q × v)."""
+    w, axis = qpos[:, 3:4], qpos[:, 4:7]
+    turned: Tensor = 2.0 * torch.linalg.cross(axis, vector)
+    in_trunk: Tensor = vector - w * turned + torch.linalg.cross(axis, turned)
+    return in_trunk

@@ -1,0 +1,131 @@
+"""What a quadruped may have to adapt to: its body, a weak motor, the ground, an unknown goal. See quadruped.py."""
+
+from __future__ import annotations
+
+import mujoco
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from metarl.envs.quadruped import FEET, MOTORS, SPEED, TURN, Quadruped
+from metarl.sim.physics import Physics
+from metarl.sim.terrain import TerrainChoice, Tile
+from metarl.sim.variations import CentreOfMass, Friction, JointDamping, MotorStrength, Payload, WeakMotor
+from metarl.tasks import Choice, LogUniform, Parameter, Tasks, TaskSpace, Uniform
+
+
+class QuadrupedBody(Quadruped):
+    """Follow the command in an unknown body: payload, centre of mass, grip, motors and joints vary.
+
+    Ranges as in sim-to-real practice (Kumar et al. 2021, RMA, arXiv:2107.04034, and legged_gym); `ood` is beyond each.
+    """
+
+    space = TaskSpace(
+        {
+            "payload": Parameter(Uniform(0.0, 5.0), ood=Uniform(5.0, 8.0), unit="kg", nominal=0.0, help="on the back"),
+            "centre": Parameter(
+                Uniform(-0.04, 0.04),
+                ood=Uniform(0.04, 0.08),
+                unit="m",
+                nominal=0.0,
+                help="of mass of the trunk, forward",
+            ),
+            "friction": Parameter(
+                Uniform(0.3, 1.25), ood=Uniform(0.15, 0.3), unit="1", nominal=1.0, help="of the feet on the ground"
+            ),
+            "strength": Parameter(
+                Uniform(0.7, 1.1), ood=Uniform(0.5, 0.7), unit="1", nominal=1.0, help="of all motors, ratio"
+            ),
+            "damping": Parameter(
+                LogUniform(0.5, 3.0), ood=Uniform(3.0, 5.0), unit="1", nominal=1.0, help="joint damping ratio"
+            ),
+        }
+    )
+    variations = (
+        CentreOfMass("centre", "trunk", axis=0),
+        Payload("payload", "trunk", at=(0.0, 0.0, 0.1)),
+        Friction("friction", FEET),
+        MotorStrength("strength"),
+        JointDamping("damping", MOTORS),
+    )
+
+
+class QuadrupedCrippled(Quadruped):
+    """Follow the command with one motor weak or dead. Training breaks three legs' motors, `ood` the fourth's (RR)."""
+
+    space = TaskSpace(
+        {
+            "motor": Parameter(
+                Choice((-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)),
+                ood=Choice((9.0, 10.0, 11.0)),
+                unit="index",
+                nominal=-1.0,
+                help="the weak one, of " + ", ".join(MOTORS) + "; -1 for none",
+            ),
+            "strength": Parameter(
+                Uniform(0.0, 0.5), unit="1", nominal=0.5, help="what is left of its force; 0 is dead"
+            ),
+        }
+    )
+    variations = (WeakMotor("motor", "strength", MOTORS),)
+
+
+class QuadrupedCommand(Quadruped):
+    """Walk at an unknown speed and turn rate, known by their reward alone: the task, and not observed (42 elements)."""
+
+    space = TaskSpace(
+        {
+            "velocity": Parameter(Uniform(*SPEED), ood=Uniform(1.0, 1.4), unit="m/s", help="goal velocity, forward"),
+            "turn": Parameter(Uniform(*TURN), ood=Uniform(0.5, 0.9), unit="rad/s", help="goal turn rate, to the left"),
+        }
+    )
+
+    def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N 42"]:
+        """See the module's table, without the command."""
+        return self.proprioception(physics)
+
+    def command(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N 2"]:
+        """The task."""
+        return torch.stack((tasks["velocity"], tasks["turn"]), dim=1)
+
+
+class QuadrupedTerrain(Quadruped):
+    """Follow the command over unknown ground, blind. Difficulty in [0, 1]; `ood` is harder than any trained on.
+
+    At difficulty 1: slopes of 24°, stairs of 16 cm, bumps of 12 cm, blocks 10 cm up or down. Half a metre ahead of the
+    start is flat. Where on the ground the robot starts is part of the task.
+    """
+
+    ground = TerrainChoice(
+        kinds=("flat", "slope-up", "slope-down", "rough", "stairs-up", "stairs-down", "blocks"),
+        difficulties=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0),
+        tile=Tile(length=9.0, width=12.0, cell=0.05),
+        geom="ground",
+        side=1.0,
+    )
+    space = TaskSpace(
+        {
+            "terrain": Parameter(
+                Choice(tuple(float(i) for i in range(7))),
+                unit="index",
+                nominal=0.0,
+                help="of " + ", ".join(ground.kinds),
+            ),
+            "difficulty": Parameter(
+                Choice((0.1, 0.2, 0.3, 0.4, 0.5, 0.6)), ood=Choice((0.8, 1.0)), unit="1", nominal=0.1, help="0 to 1"
+            ),
+            "shift": Parameter(
+                Uniform(-1.0, 1.0),
+                unit="m",
+                nominal=0.0,
+                help="of the ground to the left: where on it the robot starts",
+            ),
+        }
+    )
+    variations = (ground,)
+
+    def spec(self) -> mujoco.MjSpec:
+        """Our own model, on height fields."""
+        spec = super().spec()
+        self.ground.add_to(spec)
+        return spec

@@ -1,0 +1,219 @@
+"""Uneven ground: seeded height fields, several compiled into one model, of which each world picks its own.
+
+MuJoCo shares the data of a height field between all worlds of a batch, but not which height field a geom is made of.
+So every kind of ground at every level of difficulty becomes an asset of the model, and `TerrainChoice` writes a world's
+`geom_dataid`. All grounds are flat, at height zero, behind the start and up to `Tile.flat` ahead of it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import mujoco
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from metarl import seeding
+from metarl.errors import UserError, unknown_name
+from metarl.sim.variations import ids
+from metarl.tasks import Tasks
+
+Heights: TypeAlias = Float64[np.ndarray, "Y X"]
+"""Heights [m] on the grid: rows along y, columns along x."""
+
+STAIR_TREAD, STAIR_RISE = 0.3, 0.16  # [m]; the rise at difficulty 1
+SLOPE_GRADE = 0.45  # rise over run at difficulty 1: 24°
+ROUGH_SIZE, ROUGH_HEIGHT = 0.15, 0.12  # [m] between bumps, and from lowest to highest at difficulty 1
+BLOCK_SIZE, BLOCK_HEIGHT = 0.45, 0.2  # [m]
+WAVE_LENGTH, WAVE_HEIGHT = 1.5, 0.3  # [m]
+_LEAST_RISE, _THICKNESS = 1e-3, 0.5  # [m]; MuJoCo allows neither to be zero
+_FADE = 0.3  # [m] over which bumps grow to their height beyond the flat start
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The piece of ground a robot is on. Lengths in its pattern scale with `scale`, the size of the robot."""
+
+    length: float
+    """Along x [m]."""
+    width: float
+    """Along y [m]."""
+    cell: float
+    """Distance of grid points [m]."""
+    start: float = 1.5
+    """From the edge behind the robot to its start, the world's origin [m]."""
+    flat: float = 0.5
+    """Flat ground ahead of the start [m]."""
+    scale: float = 1.0
+    """Size of steps, bumps and blocks: 1 for a robot whose legs are about 0.4 m long."""
+
+    def grid(self) -> tuple[Heights, Heights]:
+        """Coordinates of the grid points: x from the end of the flat start (negative before it), and y [m]."""
+        columns, rows = (max(2, round(size / self.cell) + 1) for size in (self.length, self.width))
+        x = np.linspace(-self.start, self.length - self.start, columns) - self.flat
+        y = np.linspace(-self.width / 2, self.width / 2, rows)
+        grid_x, grid_y = np.meshgrid(x, y)
+        return grid_x, grid_y
+
+
+def flat(tile: Tile, rng: np.random.Generator) -> Heights:
+    """Height zero."""
+    return np.zeros_like(tile.grid()[0])
+
+
+def slope(tile: Tile, rng: np.random.Generator) -> Heights:
+    """Uphill at a constant grade."""
+    return np.asarray(SLOPE_GRADE * np.maximum(tile.grid()[0], 0.0))
+
+
+def stairs(tile: Tile, rng: np.random.Generator) -> Heights:
+    """Up a flight of equal stairs."""
+    number = np.floor(tile.grid()[0] / (STAIR_TREAD * tile.scale)) + 1.0
+    return np.asarray(STAIR_RISE * tile.scale * np.maximum(number, 0.0))
+
+
+def rough(tile: Tile, rng: np.random.Generator) -> Heights:
+    """Bumps of random height, smoothly joined."""
+    x, y = tile.grid()
+    size = ROUGH_SIZE * tile.scale
+    column, row = (x - x.min()) / size, (y - y.min()) / size
+    bumps = rng.uniform(-0.5, 0.5, (int(row.max()) + 2, int(column.max()) + 2))
+    i, j = row.astype(int), column.astype(int)
+    v, u = _smooth(row - i), _smooth(column - j)
+    near = bumps[i, j] * (1 - u) + bumps[i, j + 1] * u
+    far = bumps[i + 1, j] * (1 - u) + bumps[i + 1, j + 1] * u
+    return np.asarray(ROUGH_HEIGHT * tile.scale * (near * (1 - v) + far * v) * _fade_in(x, tile))
+
+
+def blocks(tile: Tile, rng: np.random.Generator) -> Heights:
+    """Stepping blocks: a pavement of squares, each at a random height."""
+    x, y = tile.grid()
+    size = BLOCK_SIZE * tile.scale
+    column, row = ((x - x.min()) / size).astype(int), ((y - y.min()) / size).astype(int)
+    tops = rng.uniform(-0.5, 0.5, (row.max() + 1, column.max() + 1))
+    return np.asarray(BLOCK_HEIGHT * tile.scale * tops[row, column] * (x > 0))
+
+
+def waves(tile: Tile, rng: np.random.Generator) -> Heights:
+    """Rolling ground: two trains of waves at random angles to the way ahead."""
+    x, y = tile.grid()
+    angle, phase = rng.uniform(-0.5, 0.5, 2), rng.uniform(0.0, 2.0 * np.pi, 2)
+    length = WAVE_LENGTH * tile.scale * np.array([1.0, 0.6])
+    trains = [
+        np.sin(2 * np.pi * (x * np.cos(a) + y * np.sin(a)) / wavelength + p)
+        for a, p, wavelength in zip(angle, phase, length, strict=True)
+    ]
+    return np.asarray(WAVE_HEIGHT * tile.scale * 0.25 * (trains[0] + trains[1]) * _fade_in(x, tile))
+
+
+def _smooth(u: np.ndarray) -> np.ndarray:
+    """From 0 to 1 with level ends: 3u² − 2u³."""
+    return np.asarray(u * u * (3.0 - 2.0 * u))
+
+
+def _fade_in(x: Heights, tile: Tile) -> Heights:
+    """From 0 at the end of the flat start to 1."""
+    return _smooth(np.clip(x / (_FADE * tile.scale), 0.0, 1.0))
+
+
+def slope_down(tile: Tile, rng: np.random.Generator) -> Heights:
+    """Downhill at a constant grade."""
+    return -slope(tile, rng)
+
+
+def stairs_down(tile: Tile, rng: np.random.Generator) -> Heights:
+    """Down a flight of equal stairs."""
+    return -stairs(tile, rng)
+
+
+KINDS: Mapping[str, Callable[[Tile, np.random.Generator], Heights]] = {
+    "flat": flat,
+    "slope-up": slope,
+    "slope-down": slope_down,
+    "rough": rough,
+    "stairs-up": stairs,
+    "stairs-down": stairs_down,
+    "blocks": blocks,
+    "waves": waves,
+}
+
+
+def heights(kind: str, tile: Tile, difficulty: float, seed: int = 0) -> Heights:
+    """Ground of one kind, the same for the same seed; `UserError` for an unknown kind or a difficulty beyond [0, 1]."""
+    if kind not in KINDS:
+        raise unknown_name("terrain", kind, KINDS)
+    if not 0.0 <= difficulty <= 1.0:
+        raise UserError(f"a terrain's difficulty lies in [0, 1], got {difficulty:g}")
+    ground: Heights = difficulty * KINDS[kind](tile, seeding.rng(seed, f"terrain/{kind}"))
+    return ground
+
+
+@dataclass(frozen=True)
+class TerrainChoice:
+    """Each world's ground: one of several kinds at one of several difficulties, and where on it the robot starts.
+
+    A family calls `add_to` in its `spec` and lists the same object among its variations.
+    """
+
+    kinds: tuple[str, ...]
+    """Names of `KINDS`."""
+    difficulties: tuple[float, ...]
+    """In [0, 1]; a task's difficulty is taken to be the nearest of them."""
+    tile: Tile
+    geom: str
+    """The geom of the model that is the ground; it becomes a height field."""
+    side: float = 0.0
+    """How far the ground may be shifted sideways, to either side [m]."""
+    terrain: str = "terrain"
+    """Task parameter: index into `kinds`."""
+    difficulty: str = "difficulty"
+    """Task parameter: how difficult, 0 to 1."""
+    shift: str = "shift"
+    """Task parameter, in [-1, 1]: which strip of the ground is under the robot; read where `side` is not 0."""
+    fields: tuple[str, ...] = ("geom_dataid", "geom_pos")
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Two, or three where the ground can be shifted."""
+        return (self.terrain, self.difficulty, *((self.shift,) if self.side else ()))
+
+    def add_to(self, spec: mujoco.MjSpec) -> None:
+        """Compile the grounds into the model; until a task is chosen, the geom is a flat one."""
+        flat_one = np.zeros_like(self.tile.grid()[0])
+        for number, ground in enumerate([flat_one, *_grounds(self)]):
+            rise = max(float(np.ptp(ground)), _LEAST_RISE)
+            spec.add_hfield(
+                name=f"{self.geom}_{number}",
+                nrow=ground.shape[0],
+                ncol=ground.shape[1],
+                size=[self.tile.length / 2, self.tile.width / 2, rise, _THICKNESS],
+                userdata=((ground - ground.min()) / rise).ravel().tolist(),
+            )
+        geom = spec.geom(self.geom)
+        geom.type, geom.hfieldname = mujoco.mjtGeom.mjGEOM_HFIELD, f"{self.geom}_0"
+        geom.pos = [self.tile.length / 2 - self.tile.start, 0.0, 0.0]
+
+    def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
+        """See `Variation.apply`."""
+        geom = int(ids(model, "geom", (self.geom,)))
+        levels = torch.tensor(self.difficulties, dtype=torch.float64)
+        level = (tasks[self.difficulty][:, None] - levels).abs().argmin(dim=1)
+        number = tasks[self.terrain].round().long() * len(levels) + level
+        first = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_HFIELD, f"{self.geom}_1")
+        live["geom_dataid"][:, geom] = (first + number).to(live["geom_dataid"].dtype)
+        # MuJoCo's elevations begin at zero: the geom is lowered to where the ground's lowest point belongs.
+        lowest = torch.tensor([float(ground.min()) for ground in _grounds(self)], dtype=torch.float64)
+        live["geom_pos"][:, geom, 2] += lowest[number]
+        if self.side:
+            live["geom_pos"][:, geom, 1] += self.side * tasks[self.shift]
+
+
+@functools.cache
+def _grounds(choice: TerrainChoice) -> Sequence[Heights]:
+    """All its grounds, by kind and then by difficulty."""
+    return [heights(kind, choice.tile, level) for kind in choice.kinds for level in choice.difficulties]
