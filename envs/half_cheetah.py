@@ -1,4 +1,4 @@
-"""Half-cheetah: a planar runner with two legs. Goal velocities, directions, and bodies that differ.
+"""Half-cheetah: a planar runner with two legs. Goal velocities, directions, bodies that differ and joints that fail.
 
 Model: Gymnasium's `half_cheetah.xml` (Wawrzyński 2009), timestep 0.01 s, 5 substeps.
 
@@ -47,6 +47,7 @@ class HalfCheetah(Family):
     control_step = 0.05
     episode_steps = 200
     camera = "track"
+    constant_observations = (18,)
 
     def spec(self) -> mujoco.MjSpec:
         """Gymnasium's model, unchanged."""
@@ -139,6 +140,33 @@ class HalfCheetahBody(HalfCheetah):
         JointDamping("damping", JOINTS),
         JointFault("dead_joint", JOINTS),
     )
+
+    def reward(
+        self, physics: Physics, before: Float64[Tensor, "N 9"], action: Float64[Tensor, "N 6"], tasks: Tasks
+    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        """Terms `forward` and `control`."""
+        return {"forward": self.forward_velocity(physics, before), "control": control_cost(action)}
+
+
+class HalfCheetahCrippled(HalfCheetah):
+    """Run forward with a joint without torque: r = v − 0.05 |a|².
+
+    The joints are those of GrBAL (Nagabandi et al. 2019): training breaks 1 to 5, `ood` breaks 0. 200 steps
+    as in all families of this file; GrBAL's episodes last 1,000.
+    """
+
+    space = TaskSpace(
+        {
+            "dead_joint": Parameter(
+                Choice((1.0, 2.0, 3.0, 4.0, 5.0)),
+                ood=Choice((0.0,)),
+                unit="index",
+                nominal=-1.0,
+                help="joint without torque, of " + ", ".join(JOINTS) + "; -1 for none",
+            )
+        }
+    )
+    variations = (JointFault("dead_joint", JOINTS),)
 
     def reward(
         self, physics: Physics, before: Float64[Tensor, "N 9"], action: Float64[Tensor, "N 6"], tasks: Tasks

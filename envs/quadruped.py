@@ -42,6 +42,8 @@ STIFFNESS = torch.tensor([0.3, 0.2, 0.05] * 4, dtype=torch.float64)  # with whic
 STAND_HEIGHT = 0.29  # [m] of the trunk's centre
 FOOT_DEPTH = 0.265  # [m] of the feet below the trunk, standing
 SWING_HEIGHT = 0.07  # [m] a swinging foot should be lifted
+SWING_TIME = 0.25  # [s] a swinging foot should be in the air
+CONTACT = 1.0  # [N] on a foot that stands
 SPEED = (0.3, 1.0)  # [m/s] of a command
 TURN = (-0.5, 0.5)  # [rad/s] of a command
 
@@ -70,11 +72,16 @@ class Quadruped(Family):
         physics.bind("qvel")[worlds, 6:] = random.uniform(-0.1, 0.1, 12)
         physics.bind("ctrl")[worlds] = STAND
         command = torch.cat((random.uniform(*SPEED, 1), random.uniform(*TURN, 1)), dim=1)
-        physics.bind("userdata")[worlds] = command
+        physics.bind("userdata")[worlds, :2] = command
+
+    def advance(self, physics: Physics, tasks: Tasks) -> None:
+        """Count the time each foot has been in the air."""
+        aloft = physics.bind("userdata")[:, 2:]
+        aloft.add_(self.control_step).mul_(physics.bind("sensordata", fresh=False) < CONTACT)
 
     def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N O"]:
         """See the module's table."""
-        return torch.cat((self.proprioception(physics), physics.bind("userdata")), dim=1)
+        return torch.cat((self.proprioception(physics), physics.bind("userdata")[:, :2]), dim=1)
 
     def proprioception(self, physics: Physics) -> Float64[Tensor, "N 42"]:
         """What the robot feels of itself: the observation without the command."""
@@ -84,14 +91,15 @@ class Quadruped(Family):
 
     def command(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N 2"]:
         """Wanted forward velocity [m/s] and turn rate [rad/s]."""
-        return physics.bind("userdata")
+        return physics.bind("userdata")[:, :2]
 
-    def snapshot(self, physics: Physics) -> Float64[Tensor, "N 36"]:
-        """Servo targets, places of the feet, joint velocities."""
-        return torch.cat((physics.bind("ctrl"), self._feet(physics).flatten(1), physics.bind("qvel")[:, 6:]), dim=1)
+    def snapshot(self, physics: Physics) -> Float64[Tensor, "N 40"]:
+        """Servo targets, places of the feet, joint velocities, time of the feet in the air."""
+        feet, joint_velocity = self._feet(physics).flatten(1), physics.bind("qvel")[:, 6:]
+        return torch.cat((physics.bind("ctrl"), feet, joint_velocity, physics.bind("userdata")[:, 2:]), dim=1)
 
     def reward(
-        self, physics: Physics, before: Float64[Tensor, "N 36"], action: Float64[Tensor, "N 12"], tasks: Tasks
+        self, physics: Physics, before: Float64[Tensor, "N 40"], action: Float64[Tensor, "N 12"], tasks: Tasks
     ) -> Mapping[str, Float64[Tensor, "N"]]:
         """Two terms of tracking, four costs of a restless trunk and wasted effort, four of an ugly gait."""
         qpos, qvel, command = physics.bind("qpos"), physics.bind("qvel"), self.command(physics, tasks)
@@ -102,6 +110,8 @@ class Quadruped(Family):
         foot_speed = (feet - before[:, 12:24].view(-1, 4, 3))[:, :, :2].norm(dim=2) / self.control_step
         lift = ((feet - qpos[:, None, :3]) * up_in_world(qpos)[:, None]).sum(dim=2) + FOOT_DEPTH
         low = 1.0 - (lift / SWING_HEIGHT).clamp(0.0, 1.0)
+        aloft, was_aloft = physics.bind("userdata")[:, 2:], before[:, 36:]
+        hurry = (SWING_TIME - was_aloft).clamp(min=0.0) * ((was_aloft > 0.0) & (aloft == 0.0))
         sinking = (STAND_HEIGHT - 0.04 - qpos[:, 2] + feet[:, :, 2].amin(dim=1)).clamp(min=0.0)
         return {
             "velocity": torch.exp(-off_course / 0.25),
@@ -110,12 +120,14 @@ class Quadruped(Family):
             "wobble": -0.03 * qvel[:, 3:5].square().sum(dim=1),
             "lean": -1.0 * up[:, :2].square().sum(dim=1),
             "torque": -2e-4 * physics.bind("actuator_force", fresh=False).square().sum(dim=1),
-            "shake": -2e-4 * (qvel[:, 6:] - before[:, 24:]).square().sum(dim=1),
+            "shake": -2e-4 * (qvel[:, 6:] - before[:, 24:36]).square().sum(dim=1),
             "jerk": -0.03 * (action - previous).square().sum(dim=1),
             "pose": -((qpos[:, 7:] - STAND).square() * STIFFNESS).sum(dim=1),
-            "crouch": -60.0 * sinking.square(),
+            "crouch": -150.0 * sinking.square(),
             "drag": -0.5 * (low.square() * foot_speed).sum(dim=1),
             "limp": -0.15 * (lift[:, :2] - lift[:, [3, 2]]).square().sum(dim=1) / SWING_HEIGHT**2,
+            "patter": -2.0 * hurry.sum(dim=1),
+            "hover": -1.0 * (aloft - 1.5 * SWING_TIME).clamp(0.0, 0.5).sum(dim=1),
         }
 
     def terminated(self, physics: Physics, tasks: Tasks) -> Bool[Tensor, "N"]:

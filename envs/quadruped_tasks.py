@@ -103,25 +103,7 @@ class QuadrupedTerrain(Quadruped):
         geom="ground",
         side=1.0,
     )
-    space = TaskSpace(
-        {
-            "terrain": Parameter(
-                Choice(tuple(float(i) for i in range(7))),
-                unit="index",
-                nominal=0.0,
-                help="of " + ", ".join(ground.kinds),
-            ),
-            "difficulty": Parameter(
-                Choice((0.1, 0.2, 0.3, 0.4, 0.5, 0.6)), ood=Choice((0.8, 1.0)), unit="1", nominal=0.1, help="0 to 1"
-            ),
-            "shift": Parameter(
-                Uniform(-1.0, 1.0),
-                unit="m",
-                nominal=0.0,
-                help="of the ground to the left: where on it the robot starts",
-            ),
-        }
-    )
+    space = ground.space(hardest=0.6)
     variations = (ground,)
 
     def spec(self) -> mujoco.MjSpec:

@@ -246,19 +246,15 @@ def _check(words: list[str]) -> int:
 
     options = parse(CheckOptions, "check", words)
     from metarl.registry import make_family
-    from metarl.run.check import check_family
+    from metarl.run.check import check_family, verdict
     from metarl.run.logs import write_json
 
     findings = check_family(make_family(options.family))
-    for finding in findings:
-        print(f"{'ok  ' if finding.problem is None else 'FAIL'} {finding.check}")
-        if finding.problem is not None:
-            print(f"     {finding.problem}")
-    failed = sum(finding.problem is not None for finding in findings)
-    print(f"{options.family}: {len(findings) - failed} of {len(findings)} checks passed")
+    for line in verdict(options.family, findings):
+        print(line)
     if options.json is not None:
         write_json(options.json, [dataclasses.asdict(finding) for finding in findings])
-    return 2 if failed else 0
+    return 2 if any(finding.problem is not None for finding in findings) else 0
 
 
 def _bench(words: list[str]) -> int:
@@ -268,7 +264,7 @@ def _bench(words: list[str]) -> int:
     from metarl.run.bench import print_benchmark, run_benchmark, to_json
     from metarl.run.logs import console, provenance, write_json
 
-    rows = run_benchmark(options.worlds, options.seconds, options.threads)
+    rows = run_benchmark(options.families, options.worlds, options.seconds, options.threads)
     print_benchmark(rows, console())
     if options.json is not None:
         write_json(options.json, provenance(["bench", *words]) | {"rows": to_json(rows)})

@@ -122,8 +122,10 @@ class CheckOptions:
 class BenchOptions:
     """Speed of environments and training, as ratios to bare physics measured in the same run."""
 
+    families: tuple[str, ...] = ("ant-body", "humanoid-dir", "quadruped-body", "quadruped-terrain")
+    """Families to step, beside half-cheetah-body, on which collection and training are measured."""
     worlds: tuple[int, ...] = (64, 256)
-    """Batch sizes."""
+    """Batch sizes; the families are stepped with the largest."""
     seconds: float = 3.0
     """Time per measurement [s]; each is repeated in turns and the median taken."""
     threads: int = 0

@@ -6,12 +6,11 @@ Nothing here knows a simulator. A task is a row of named numbers; a family says 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,185 +18,20 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from metarl import seeding
+from metarl.distributions import (
+    Angle as Angle,
+    Ball as Ball,
+    Choice as Choice,
+    Disc as Disc,
+    Distribution as Distribution,
+    Graded as Graded,
+    LogUniform as LogUniform,
+    Uniform as Uniform,
+    Value as Value,
+)
 from metarl.errors import UserError, unknown_name
 
 Split = Literal["train", "test", "ood"]
-Value = float | list[float]
-
-
-@runtime_checkable
-class Distribution(Protocol):
-    """What one task parameter is drawn from."""
-
-    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` draws: shape (n,), or (n, d) for points."""
-        ...
-
-    def contains(self, value: Value) -> bool:
-        """Whether `value` lies in the support."""
-        ...
-
-    def describe(self) -> str:
-        """The distribution in one short phrase."""
-        ...
-
-
-@runtime_checkable
-class Graded(Protocol):
-    """A distribution whose values go from easy (its first) to hard (its last), so that a curriculum can widen it."""
-
-    def easiest(self, share: float) -> Distribution:
-        """The easiest `share` in (0, 1] of it."""
-        ...
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """U[low, high); `size` independent ones for a vector."""
-
-    low: float
-    high: float
-    size: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ValueError(f"Uniform needs low < high, got [{self.low}, {self.high})")
-
-    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Shape (n,) or (n, size)."""
-        return rng.uniform(self.low, self.high, _shape(n, self.size))
-
-    def contains(self, value: Value) -> bool:
-        """Closed interval, the upper end counts; every element of a vector must lie in it."""
-        return _all_within(value, self.low, self.high, self.size)
-
-    def describe(self) -> str:
-        """As `U(0, 3)`."""
-        return f"U({self.low:g}, {self.high:g}){_power(self.size)}"
-
-    def easiest(self, share: float) -> Uniform:
-        """From `low` upwards."""
-        return replace(self, high=self.low + share * (self.high - self.low))
-
-
-@dataclass(frozen=True)
-class LogUniform:
-    """Uniform in the logarithm: doubling and halving are equally likely around 1; `size` of them for a vector."""
-
-    low: float
-    high: float
-    size: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.low < self.high:
-            raise ValueError(f"LogUniform needs 0 < low < high, got [{self.low}, {self.high})")
-
-    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Shape (n,) or (n, size)."""
-        return np.exp(rng.uniform(math.log(self.low), math.log(self.high), _shape(n, self.size)))
-
-    def contains(self, value: Value) -> bool:
-        """Closed interval, the upper end counts; every element of a vector must lie in it."""
-        return _all_within(value, self.low, self.high, self.size)
-
-    def describe(self) -> str:
-        """As `logU(0.5, 2)`."""
-        return f"logU({self.low:g}, {self.high:g}){_power(self.size)}"
-
-
-def _shape(n: int, size: int | None) -> tuple[int, ...]:
-    return (n,) if size is None else (n, size)
-
-
-def _power(size: int | None) -> str:
-    """Of a vector, as ` ^24`."""
-    return "" if size is None else f" ^{size}"
-
-
-def _all_within(value: Value, low: float, high: float, size: int | None) -> bool:
-    if size is None:
-        return isinstance(value, int | float) and low <= value <= high
-    return isinstance(value, list) and len(value) == size and all(low <= element <= high for element in value)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of finitely many numbers, equally likely."""
-
-    values: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if not self.values:
-            raise ValueError("Choice needs at least one value")
-
-    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Shape (n,)."""
-        return np.asarray(self.values, dtype=np.float64)[rng.integers(len(self.values), size=n)]
-
-    def contains(self, value: Value) -> bool:
-        """Exact membership."""
-        return value in self.values
-
-    def describe(self) -> str:
-        """As `one of -1, 1`."""
-        return "one of " + ", ".join(f"{value:g}" for value in self.values)
-
-    def easiest(self, share: float) -> Choice:
-        """The first ones listed, at least one."""
-        return Choice(self.values[: max(1, math.ceil(share * len(self.values)))])
-
-
-@dataclass(frozen=True)
-class Angle:
-    """A heading, uniform on [low, high) [rad]; the full circle by default."""
-
-    low: float = 0.0
-    high: float = 2.0 * math.pi
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ValueError(f"Angle needs low < high, got [{self.low}, {self.high})")
-
-    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Shape (n,)."""
-        return rng.uniform(self.low, self.high, n)
-
-    def contains(self, value: Value) -> bool:
-        """Modulo a full turn."""
-        if not isinstance(value, int | float):
-            return False
-        return (value - self.low) % (2.0 * math.pi) <= self.high - self.low
-
-    def describe(self) -> str:
-        """As `angle in [0, 6.28)`."""
-        return f"angle in [{self.low:.3g}, {self.high:.3g})"
-
-
-@dataclass(frozen=True)
-class Disc:
-    """A point in the plane, uniform in area between two radii (an annulus; a disc for `inner` = 0)."""
-
-    radius: float
-    inner: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.inner < self.radius:
-            raise ValueError(f"Disc needs 0 <= inner < radius, got {self.inner} and {self.radius}")
-
-    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Shape (n, 2)."""
-        angle = rng.uniform(0.0, 2.0 * math.pi, n)
-        radius = np.sqrt(rng.uniform(self.inner**2, self.radius**2, n))
-        return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-
-    def contains(self, value: Value) -> bool:
-        """Closed annulus."""
-        return isinstance(value, list) and len(value) == 2 and self.inner <= math.hypot(*value) <= self.radius
-
-    def describe(self) -> str:
-        """As `disc of radius 3`."""
-        ring = f" outside {self.inner:g}" if self.inner else ""
-        return f"disc of radius {self.radius:g}{ring}"
 
 
 @dataclass(frozen=True)
@@ -328,7 +162,7 @@ class TaskSpace:
         supports = [self.distribution(name, split) for split in self.splits]
         if all(isinstance(support, Choice) for support in supports):
             for value in set(values.tolist()):
-                if not any(support.contains(value) for support in supports):
+                if value != self.parameters[name].nominal and not any(s.contains(value) for s in supports):
                     allowed = " or ".join(dict.fromkeys(support.describe() for support in supports))
                     raise UserError(f"task parameter '{name}' = {value:g} is out of range: it must be {allowed}")
 

@@ -2,8 +2,7 @@ import dataclasses
 import tomllib
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from metarl.agents.configs import RL2Config
 from metarl.config import ConfigError, TrainConfig, build, load_config, to_toml

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 from families import ALL_FAMILIES, columns
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from metarl.errors import UserError
 from metarl.registry import make_family

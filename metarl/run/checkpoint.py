@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as dump_tensors
+from safetensors.torch import load as load_tensors, save as dump_tensors
 from torch import Tensor
 
 from metarl.errors import UserError, unknown_name

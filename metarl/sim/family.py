@@ -34,6 +34,8 @@ class Family(ABC):
     """How task parameters change the model."""
     camera: ClassVar[str | None] = None
     """Name of the camera that films the robot; None for MuJoCo's free camera."""
+    constant_observations: ClassVar[Sequence[int]] = ()
+    """Elements of the observation that never change: only a published observation should have any."""
 
     @abstractmethod
     def spec(self) -> mujoco.MjSpec:
@@ -62,6 +64,13 @@ class Family(ABC):
     def snapshot(self, physics: Physics) -> Float64[Tensor, "N S"]:
         """What `reward` needs to know of the state before the step; the joint positions by default."""
         return physics.bind("qpos").clone()
+
+    def advance(self, physics: Physics, tasks: Tasks) -> None:  # noqa: B027 (not abstract: most families remember nothing)
+        """Called after each control step, ahead of `observe` and `reward`: the place to change the world's state.
+
+        What a family wants to remember of an episode goes into `userdata` (`<size nuserdata="n"/>`), which is part of
+        the physics' state and zero at a reset: how long a foot is in the air, a goal that moves.
+        """
 
     def terminated(self, physics: Physics, tasks: Tasks) -> Bool[Tensor, "N"] | None:
         """Worlds whose episode is over by the family's rules (a fall); None where it never is."""

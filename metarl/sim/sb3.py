@@ -23,13 +23,13 @@ class EpisodeVecEnv(VecEnv):
     `TimeLimit.truncated` in its info, as SB3's own vector environments do.
     """
 
+    render_mode = None
+
     def __init__(self, env: TrialEnv, sample: Callable[[np.random.Generator], Tasks], seed: int = 0) -> None:
         """`sample` draws the tasks of a trial, one per world. Draws are keyed by `seed` and the number of the trial."""
         unbounded = np.full(env.observation_size, np.inf, np.float32)
         ones = np.ones(env.action_size, np.float32)
-        super().__init__(
-            env.num_worlds, gymnasium.spaces.Box(-unbounded, unbounded), gymnasium.spaces.Box(-ones, ones)
-        )
+        super().__init__(env.num_worlds, gymnasium.spaces.Box(-unbounded, unbounded), gymnasium.spaces.Box(-ones, ones))
         self._env, self._sample, self._seed = env, sample, seed
         self._trial = 0
         self._actions = torch.zeros(env.num_worlds, env.action_size)

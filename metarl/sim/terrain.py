@@ -8,20 +8,20 @@ So every kind of ground at every level of difficulty becomes an asset of the mod
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import mujoco
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from metarl import seeding
 from metarl.errors import UserError, unknown_name
 from metarl.sim.variations import ids
-from metarl.tasks import Tasks
+from metarl.tasks import Choice, Parameter, Tasks, TaskSpace, Uniform
 
 Heights: TypeAlias = Float64[np.ndarray, "Y X"]
 """Heights [m] on the grid: rows along y, columns along x."""
@@ -174,7 +174,7 @@ class TerrainChoice:
     difficulty: str = "difficulty"
     """Task parameter: how difficult, 0 to 1."""
     shift: str = "shift"
-    """Task parameter, in [-1, 1]: which strip of the ground is under the robot; read where `side` is not 0."""
+    """Task parameter, in [-1, 1], times `side`: which strip of the ground is under the robot. None if `side` is 0."""
     fields: tuple[str, ...] = ("geom_dataid", "geom_pos")
 
     @property
@@ -182,10 +182,40 @@ class TerrainChoice:
         """Two, or three where the ground can be shifted."""
         return (self.terrain, self.difficulty, *((self.shift,) if self.side else ()))
 
+    def space(self, hardest: float) -> TaskSpace:
+        """The task space of a family that varies nothing else: training up to a difficulty, `ood` beyond it."""
+        train = tuple(level for level in self.difficulties if level <= hardest)
+        ood = tuple(level for level in self.difficulties if level > hardest)
+        parameters = {
+            self.terrain: Parameter(
+                Choice(tuple(float(kind) for kind in range(len(self.kinds)))),
+                unit="index",
+                nominal=0.0,
+                help="of " + ", ".join(self.kinds),
+            ),
+            self.difficulty: Parameter(
+                Choice(train), ood=Choice(ood) if ood else None, unit="1", nominal=train[0], help="from 0 to 1"
+            ),
+        }
+        if self.side:
+            what = f"of the ground sideways, in units of {self.side:g} m: which strip of it is under the robot"
+            parameters[self.shift] = Parameter(Uniform(-1.0, 1.0), unit="1", nominal=0.0, help=what)
+        return TaskSpace(parameters)
+
+    def height(self, tasks: Tasks, place: Float64[Tensor, "N 2"]) -> Float64[Tensor, "N"]:
+        """Height of each world's ground at a place [m], to the nearest grid point; that of its edge beyond it."""
+        grounds, tile = _stacked(self), self.tile
+        ahead, aside = tile.start + place[:, 0], tile.width / 2 + place[:, 1]
+        if self.side:
+            aside = aside - self.side * tasks[self.shift]
+        x = (ahead / tile.cell).round().long().clamp(0, grounds.shape[2] - 1)
+        y = (aside / tile.cell).round().long().clamp(0, grounds.shape[1] - 1)
+        return grounds[self._number(tasks), y, x]
+
     def add_to(self, spec: mujoco.MjSpec) -> None:
-        """Compile the grounds into the model; until a task is chosen, the geom is a flat one."""
-        flat_one = np.zeros_like(self.tile.grid()[0])
-        for number, ground in enumerate([flat_one, *_grounds(self)]):
+        """Compile the grounds into the model; until a task is chosen, the geom is the first of them."""
+        grounds = _stacked(self).numpy()
+        for number, ground in enumerate(grounds):
             rise = max(float(np.ptp(ground)), _LEAST_RISE)
             spec.add_hfield(
                 name=f"{self.geom}_{number}",
@@ -196,24 +226,36 @@ class TerrainChoice:
             )
         geom = spec.geom(self.geom)
         geom.type, geom.hfieldname = mujoco.mjtGeom.mjGEOM_HFIELD, f"{self.geom}_0"
-        geom.pos = [self.tile.length / 2 - self.tile.start, 0.0, 0.0]
+        # MuJoCo's elevations begin at zero: the geom goes down to where the ground's lowest point belongs.
+        geom.pos = [self.tile.length / 2 - self.tile.start, 0.0, float(grounds[0].min())]
+        self._keep_pictures_sharp(spec, geom)
+
+    def _keep_pictures_sharp(self, spec: mujoco.MjSpec, geom: mujoco.MjsGeom) -> None:
+        """Shadows and the squares of the ground's texture must not grow with the tile."""
+        spec.stat.extent, spec.stat.center = 3.0 * self.tile.scale, (0.0, 0.0, 0.0)
+        if geom.material:
+            material = spec.material(geom.material)
+            material.texuniform, material.texrepeat = True, (0.5, 0.5)
 
     def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
         """See `Variation.apply`."""
         geom = int(ids(model, "geom", (self.geom,)))
-        levels = torch.tensor(self.difficulties, dtype=torch.float64)
-        level = (tasks[self.difficulty][:, None] - levels).abs().argmin(dim=1)
-        number = tasks[self.terrain].round().long() * len(levels) + level
-        first = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_HFIELD, f"{self.geom}_1")
-        live["geom_dataid"][:, geom] = (first + number).to(live["geom_dataid"].dtype)
-        # MuJoCo's elevations begin at zero: the geom is lowered to where the ground's lowest point belongs.
-        lowest = torch.tensor([float(ground.min()) for ground in _grounds(self)], dtype=torch.float64)
-        live["geom_pos"][:, geom, 2] += lowest[number]
+        number = self._number(tasks)
+        live["geom_dataid"][:, geom] += number.to(live["geom_dataid"].dtype)
+        lowest = _stacked(self).amin(dim=(1, 2))
+        live["geom_pos"][:, geom, 2] += lowest[number] - lowest[0]
         if self.side:
             live["geom_pos"][:, geom, 1] += self.side * tasks[self.shift]
 
+    def _number(self, tasks: Tasks) -> Int64[Tensor, "N"]:
+        """Index of each world's ground: by kind, then by difficulty."""
+        levels = torch.tensor(self.difficulties, dtype=torch.float64)
+        level = (tasks[self.difficulty][:, None] - levels).abs().argmin(dim=1)
+        return tasks[self.terrain].round().long() * len(levels) + level
+
 
 @functools.cache
-def _grounds(choice: TerrainChoice) -> Sequence[Heights]:
+def _stacked(choice: TerrainChoice) -> Float64[Tensor, "G Y X"]:
     """All its grounds, by kind and then by difficulty."""
-    return [heights(kind, choice.tile, level) for kind in choice.kinds for level in choice.difficulties]
+    grounds = [heights(kind, choice.tile, level) for kind in choice.kinds for level in choice.difficulties]
+    return torch.from_numpy(np.stack(grounds))

@@ -123,6 +123,7 @@ class TrialEnv:
         before = self.family.snapshot(self.physics)
         self._ctrl.copy_(applied if self._unit_range else self._low + (applied + 1.0) * (self._high - self._low) / 2)
         self.physics.step(self._substeps)
+        self.family.advance(self.physics, tasks)
         self._trial_step += 1
         self._episode_step += 1
 

@@ -1,0 +1,111 @@
+"""Humanoid: two legs, two arms and a waist, 17 motors. Directions.
+
+Model: Gymnasium's `humanoid.xml` (after Tassa et al. 2012), timestep 0.003 s (Runge-Kutta), 5 substeps.
+
+Observation (376), Gym's of version 2 (`qpos[2:]`, `qvel`, `cinert`, `cvel`, `qfrc_actuator`, `cfrc_ext`); n counts the
+14 bodies, the world first:
+
+| index | element | joint | unit |
+|---|---|---|---|
+| 0 | height of the torso | root | m |
+| 1-4 | orientation of the torso, a quaternion w, x, y, z | root | 1 |
+| 5-7 | abdomen | abdomen_z, _y, _x | rad |
+| 8-11 | right leg | right_hip_x, _z, _y, right_knee | rad |
+| 12-15 | left leg | left_hip_x, _z, _y, left_knee | rad |
+| 16-18 | right arm | right_shoulder1, right_shoulder2, right_elbow | rad |
+| 19-21 | left arm | left_shoulder1, left_shoulder2, left_elbow | rad |
+| 22-24 | velocity of the torso in the world: x, y, z | root | m/s |
+| 25-27 | angular velocity about the torso's own axes | root | rad/s |
+| 28-44 | joint velocities, in the order of 5-21 | | rad/s |
+| 45 + 10n | inertia (6), mass times place (3), mass of body n, about the centre of mass | | kg·m², kg·m, kg |
+| 185 + 6n | angular (3) and linear velocity (3) of body n | | rad/s, m/s |
+| 269-291 | forces of the motors, in the order of 22-44 | | N, N·m |
+| 292 + 6n | contact torque (3) and force (3) on body n | | N·m, N |
+
+Action (17), in [-1, 1]: torque of abdomen_y, _z, _x, right_hip_x, _z, _y, right_knee, left_hip_x, _z, _y, left_knee,
+right_shoulder1, _2, right_elbow, left_shoulder1, _2, left_elbow; ±1 is a control of ±0.4, scaled by the motors' gears
+100, 100, 100, 100, 100, 300, 200, 100, 100, 300, 200, 25, 25, 25, 25, 25, 25 N·m.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import gymnasium
+import mujoco
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+
+from metarl.envs.parts import add_camera, add_force_sensor, add_lane, show_heading
+from metarl.seeding import WorldRandom
+from metarl.sim.family import Family
+from metarl.sim.physics import Physics
+from metarl.tasks import Angle, Parameter, Tasks, TaskSpace
+
+MODEL = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "humanoid.xml"
+TIMESTEP = 0.003  # [s]
+DERIVED = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
+
+
+class HumanoidDir(Family):
+    """Run in an unknown direction: r = 0.25 Δx·(cos θ, sin θ) / 0.003 s − 0.1 |u|² − min(5e-7 |c|², 10) + 5, any θ.
+
+    Δx is how far the centre of mass moved in the step of 0.015 s, so that 1 m/s is worth 1.25; u are the controls, up
+    to ±0.4; c the contact torques and forces of all bodies. Over when the torso leaves [1, 2] m; no `ood` split.
+
+    PEARL's definition (Rakelly et al. 2019), 200 steps. As published, what MuJoCo derives (centre of mass, observations
+    from 45) is a substep old. VariBAD's control cost is that of actions in [-1, 1]. With MuJoCo 2 the field's code saw
+    no contacts (see `add_force_sensor`).
+    """
+
+    space = TaskSpace({"direction": Parameter(Angle(), unit="rad", nominal=0.0, help="heading to run")})
+    variations = (show_heading("direction"),)
+    control_step = 5 * TIMESTEP
+    episode_steps = 200
+    camera = "above"
+    constant_observations = (*range(45, 55), *range(64, 185, 10), *range(185, 191), *range(269, 275), *range(292, 298))
+    """Those of the world, masses, and motor forces of the root, which has no motor."""
+
+    def spec(self) -> mujoco.MjSpec:
+        """Gymnasium's model, with a sensor that makes MuJoCo compute contact forces, a lane and a camera."""
+        spec = mujoco.MjSpec.from_file(str(MODEL))
+        add_force_sensor(spec, "torso")
+        add_lane(spec, half_width=0.4)
+        add_camera(spec, "torso", "above", distance=4.0, height=1.5)
+        return spec
+
+    def reset(self, physics: Physics, worlds: Int64[Tensor, "n"], tasks: Tasks, random: WorldRandom) -> None:
+        """Standing, with all positions and velocities + U(-0.01, 0.01)."""
+        physics.bind("qpos")[worlds] += random.uniform(-0.01, 0.01, 24)
+        physics.bind("qvel")[worlds] += random.uniform(-0.01, 0.01, 23)
+
+    def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N 376"]:
+        """See the module's table."""
+        derived = (physics.bind(field, fresh=False).flatten(1) for field in DERIVED)
+        return torch.cat((physics.bind("qpos")[:, 2:], physics.bind("qvel"), *derived), dim=1)
+
+    def snapshot(self, physics: Physics) -> Float64[Tensor, "N 2"]:
+        """Horizontal place of the centre of mass [m]."""
+        mass = torch.from_numpy(physics.model.body_mass)
+        return mass @ physics.bind("xipos", fresh=False)[:, :, :2] / mass.sum()
+
+    def reward(
+        self, physics: Physics, before: Float64[Tensor, "N 2"], action: Float64[Tensor, "N 17"], tasks: Tasks
+    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        """Terms `progress`, `control`, `impact` and `alive`."""
+        moved, angle = self.snapshot(physics) - before, tasks["direction"]
+        progress = moved[:, 0] * angle.cos() + moved[:, 1] * angle.sin()
+        impact = physics.bind("cfrc_ext", fresh=False).flatten(1).square().sum(dim=1)
+        return {
+            "progress": progress * (0.25 / TIMESTEP),
+            "control": physics.bind("ctrl").square().sum(dim=1).mul_(-0.1),
+            "impact": -(0.5e-6 * impact).clamp(max=10.0),
+            "alive": torch.full_like(progress, 5.0),
+        }
+
+    def terminated(self, physics: Physics, tasks: Tasks) -> Bool[Tensor, "N"]:
+        """The torso is lower than 1 m or higher than 2 m."""
+        height = physics.bind("qpos")[:, 2]
+        return (height < 1.0) | (height > 2.0)

@@ -1,0 +1,86 @@
+"""What several families add to their models: marks that show a task, cameras, and a sensor for body forces."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import mujoco
+import torch
+from torch import Tensor
+
+from metarl.sim.variations import ids
+from metarl.tasks import Tasks
+
+MARK = "goal"
+"""Name of the site that shows the task."""
+_GREEN = (0.1, 0.75, 0.25, 0.6)
+_LANE = 200.0  # [m]: no robot runs further in an episode
+_THIN = 0.01  # [m]
+_SCENE = 8.0  # [m]
+
+
+def add_goal(spec: mujoco.MjSpec, radius: float) -> None:
+    """A green disc on the ground at the origin, for `SitePosition` to place. Sites touch nothing."""
+    _add_mark(spec, mujoco.mjtGeom.mjGEOM_CYLINDER, (radius, _THIN, 0.0), (0.0, 0.0, _THIN))
+
+
+def add_lane(spec: mujoco.MjSpec, half_width: float) -> None:
+    """A green lane on the ground, from the origin along x, for `SiteHeading` to turn. Sites touch nothing."""
+    spec.stat.extent, spec.stat.center = _SCENE, (0.0, 0.0, 0.0)  # else shadows are drawn as coarse as the lane is long
+    size = (_LANE / 2, half_width, _THIN)
+    _add_mark(spec, mujoco.mjtGeom.mjGEOM_BOX, size, (_LANE / 2, 0.0, _THIN))
+
+
+def _add_mark(spec: mujoco.MjSpec, kind: mujoco.mjtGeom, size: tuple[float, ...], position: tuple[float, ...]) -> None:
+    spec.worldbody.add_site(name=MARK, type=kind, size=size, pos=position, rgba=_GREEN)
+
+
+def add_camera(spec: mujoco.MjSpec, body: str, name: str, distance: float, height: float) -> None:
+    """A camera that looks along y and down at a body, and moves with it; at the origin for the body `world`."""
+    follow = mujoco.mjtCamLight.mjCAMLIGHT_FIXED if body == "world" else mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM
+    tilt = math.atan2(distance, height) / 2  # half the turn about x from straight down
+    quat = (math.cos(tilt), math.sin(tilt), 0.0, 0.0)
+    spec.body(body).add_camera(name=name, mode=follow, pos=(0.0, -distance, height), quat=quat)
+
+
+def add_force_sensor(spec: mujoco.MjSpec, body: str) -> None:
+    """A force sensor nobody reads: with it MuJoCo computes `cfrc_ext` in every step, as MuJoCo 1.5 did without.
+
+    Later versions compute it for sensors only, so the field's code saw zeros with them (see VariBAD's README).
+    """
+    spec.body(body).add_site(name=body, rgba=(0.0, 0.0, 0.0, 0.0))
+    spec.add_sensor(type=mujoco.mjtSensor.mjSENS_FORCE, objtype=mujoco.mjtObj.mjOBJ_SITE, objname=body)
+
+
+@dataclass(frozen=True)
+class SiteHeading:
+    """Heading of a site about its body's z axis: a `Variation` that shows a direction in pictures, and touches nothing.
+
+    The site's height stays; at heading 0 it lies on the body's x axis, and is not turned.
+    """
+
+    parameter: str
+    """The task parameter: a heading [rad]."""
+    site: str
+    distance: float
+    """Of the site from the body's origin, along the heading [m]."""
+    fields: tuple[str, ...] = ("site_pos", "site_quat")
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """It alone."""
+        return (self.parameter,)
+
+    def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
+        """See `Variation.apply`."""
+        site, angle = int(ids(model, "site", (self.site,))), tasks[self.parameter]
+        nil = torch.zeros_like(angle)
+        live["site_pos"][:, site, :2] = self.distance * torch.stack((angle.cos(), angle.sin()), dim=1)
+        live["site_quat"][:, site] = torch.stack(((angle / 2).cos(), nil, nil, (angle / 2).sin()), dim=1)
+
+
+def show_heading(parameter: str) -> SiteHeading:
+    """Lay the lane of `add_lane` in the direction of a task parameter."""
+    return SiteHeading(parameter, MARK, _LANE / 2)

@@ -1,0 +1,239 @@
+"""A quadruped that walks: memoryless PPO (Stable-Baselines3) on flat ground, its gait measured and filmed.
+
+    python experiments/walk.py train --minutes 25 --output runs/walk
+    python experiments/walk.py measure runs/walk
+    python experiments/walk.py film runs/walk --output videos/quadruped_walk.mp4
+
+The command (forward velocity and turn rate) is in the observation and drawn anew for each episode. `--bodies` trains
+over the bodies of quadruped-body instead of the nominal one: plain domain randomisation, without adaptation.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import Tensor
+
+from metarl.envs.quadruped import FEET, to_trunk, upward
+from metarl.envs.quadruped_tasks import QuadrupedBody
+from metarl.run.logs import provenance, write_json
+from metarl.run.video import VideoConfig, record
+from metarl.sim.sb3 import EpisodeVecEnv
+from metarl.sim.trials import TrialEnv
+
+WORLDS, ROLLOUT_STEPS = 256, 25
+LOG_EVERY = 20  # rollouts
+SPEEDS, TURNS, REPEATS = (0.3, 0.5, 0.7, 0.9, 1.0), (-0.5, 0.0, 0.5), 8
+CONTACT = 1.0  # [N] on a foot that counts as being on the ground
+FOOT_RADIUS = 0.02  # [m]
+
+
+def train(
+    output: Path = Path("runs/walk"),
+    minutes: float = 25.0,
+    seed: int = 1,
+    threads: int = 2,
+    bodies: bool = False,
+) -> None:
+    """Train for a time and save the policy with its normalisation."""
+    torch.set_num_threads(threads)
+    family = QuadrupedBody()
+    space = family.space
+    env = TrialEnv(family, WORLDS, episodes_per_trial=1, threads=threads)
+    sample = (lambda rng: space.sample("train", WORLDS, rng)) if bodies else (lambda rng: space.nominal(WORLDS))
+    envs = VecNormalize(EpisodeVecEnv(env, sample, seed), clip_obs=10.0, gamma=0.97)
+    output.mkdir(parents=True, exist_ok=True)
+    clock = Clock(minutes, output / "log.jsonl")
+    model = PPO(
+        "MlpPolicy",
+        envs,
+        learning_rate=1e-3,
+        n_steps=ROLLOUT_STEPS,
+        batch_size=1600,
+        n_epochs=4,
+        gamma=0.97,
+        gae_lambda=0.95,
+        clip_range=0.2,
+        ent_coef=0.01,
+        max_grad_norm=1.0,
+        target_kl=0.03,
+        seed=seed,
+        device="cpu",
+        policy_kwargs={"net_arch": [128, 128], "log_std_init": math.log(0.5), "activation_fn": torch.nn.ELU},
+    )
+    model.lr_schedule = lambda remaining: 1e-3 * max(clock.left(), 0.05)  # falls with the time, not the steps
+    model.learn(10**12, callback=clock)
+    model.save(output / "ppo.zip", exclude=["lr_schedule"])
+    envs.save(str(output / "norm.pkl"))
+    write_json(output / "run.json", origin())
+
+
+def origin() -> dict[str, Any]:
+    """Command, versions and machine."""
+    return provenance([]) | {"command": shlex.join(["python", *sys.argv])}
+
+
+class Clock(BaseCallback):
+    """Stops the training after a time, and logs the mean reward per step and the falls."""
+
+    def __init__(self, minutes: float, path: Path) -> None:
+        super().__init__()
+        self._seconds, self._path, self._begun = 60.0 * minutes, path, time.monotonic()
+        self._reward, self._falls, self._rollouts = 0.0, 0, 0
+        path.write_text("")
+
+    def left(self) -> float:
+        """Share of the time that is left."""
+        return max(0.0, 1.0 - (time.monotonic() - self._begun) / self._seconds)
+
+    def _on_step(self) -> bool:
+        self._reward += float(np.mean(self.training_env.get_original_reward()))
+        ended = [info for info in self.locals["infos"] if "terminal_observation" in info]
+        self._falls += sum(not info["TimeLimit.truncated"] for info in ended)
+        return self.left() > 0.0
+
+    def _on_rollout_end(self) -> None:
+        self._rollouts += 1
+        if self._rollouts % LOG_EVERY:
+            return
+        row = {
+            "seconds": round(time.monotonic() - self._begun),
+            "steps": self.num_timesteps,
+            "reward_per_step": round(self._reward / LOG_EVERY / ROLLOUT_STEPS, 4),
+            "falls": self._falls,
+            "std": round(float(self.model.policy.log_std.detach().exp().mean()), 3),
+        }
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self._reward, self._falls = 0.0, 0
+
+
+class Walker:
+    """The trained actor behind metarl's policy protocol. It has no memory, so the belief is empty."""
+
+    def __init__(self, run: Path) -> None:
+        self._model = PPO.load(run / "ppo.zip", device="cpu")
+        with (run / "norm.pkl").open("rb") as file:  # our own file: never load one you were given
+            self._norm: VecNormalize = pickle.load(file)
+
+    def begin(self, n: int, generator: torch.Generator) -> None:
+        """Nothing to remember."""
+
+    def act(self, obs: Tensor, belief: None, deterministic: bool = False) -> tuple[Tensor, None, Mapping[str, Tensor]]:
+        """Mean of the policy, or a sample."""
+        seen = self._norm.normalize_obs(obs.numpy())
+        return torch.from_numpy(self._model.predict(seen, deterministic=deterministic)[0]), None, {}
+
+    def observe(self, belief: None, transition: Any) -> None:
+        """Nothing to remember."""
+
+    def end_episode(self, belief: None, worlds: Tensor) -> None:
+        """Nothing to remember."""
+
+
+def measure(run: Annotated[Path, tyro.conf.Positional]) -> None:
+    """Tracking error, cost of transport and gait on a grid of commands, from the second half of an episode."""
+    grid = [(speed, turn) for speed in SPEEDS for turn in TURNS]
+    command = torch.tensor(grid, dtype=torch.float64).repeat_interleave(REPEATS, dim=0)
+    series, fell, weight = walk(Walker(run), command)
+    mean = {name: value.mean(dim=0) for name, value in series.items()}
+    cost = mean["power"] / (weight * mean["forward"])
+    straight = (command[:, 1] == 0.0) & (command[:, 0] >= 0.7)
+    down = series["contact"][:, straight]
+    switches = (down[1:] != down[:-1]).double().mean() / 2.0 / QuadrupedBody.control_step
+    summary = {
+        "velocity_error": float((mean["forward"] - command[:, 0]).abs().mean()),
+        "velocity_error_worst": float((mean["forward"] - command[:, 0]).abs().max()),
+        "turn_error": float((mean["turn"] - command[:, 1]).abs().mean()),
+        "sideways": float(mean["sideways"].abs().mean()),
+        "cost_of_transport": float(cost.mean()),
+        "fell": int(fell.sum()),
+        "steps_per_second_and_foot": float(switches),
+        "share_without_contact": float((down.sum(dim=2) == 0).double().mean()),
+        "contact_correlation": correlation(down).tolist(),
+    }
+    rows = []
+    for i, (speed, turn) in enumerate(grid):
+        of = slice(i * REPEATS, (i + 1) * REPEATS)
+        row: dict[str, Any] = {"speed": speed, "turn": turn, "cost_of_transport": float(cost[of].mean())}
+        row |= {k: float(mean[k][of].mean()) for k in ("forward", "sideways", "height", "lean")}
+        row |= {"turned": float(mean["turn"][of].mean()), "contact": mean["contact"][of].mean(dim=0).tolist()}
+        row["lift"] = series["lift"][:, of].amax(dim=0).mean(dim=0).tolist()
+        rows.append(row)
+        shares = " ".join(f"{share:.2f}" for share in row["contact"])
+        lifts = " ".join(f"{lift:.3f}" for lift in row["lift"])
+        print(
+            f"{speed:.1f} m/s {turn:4.1f} rad/s: {row['forward']:.2f} m/s {row['turned']:5.2f} rad/s, cost "
+            f"{row['cost_of_transport']:.2f}, height {row['height']:.3f} m, lean {row['lean']:.2f} rad, "
+            f"contact {shares}, lift {lifts} m"
+        )
+    print(json.dumps(summary, indent=1))
+    write_json(run / "gait.json", origin() | {"summary": summary, "commands": rows})
+
+
+def walk(policy: Walker, command: Tensor) -> tuple[dict[str, Tensor], Tensor, float]:
+    """An episode of each command (N, 2): series (T, N, ...) of its second half, who fell, and the weight [N]."""
+    family = QuadrupedBody()
+    env = TrialEnv(family, len(command), episodes_per_trial=1)
+    tasks = family.space.nominal(len(command))
+    env.begin(tasks, key=0)
+    physics = env.physics
+    qpos, qvel, force = physics.bind("qpos"), physics.bind("qvel"), physics.bind("actuator_force", fresh=False)
+    touch, feet = physics.bind("sensordata", fresh=False), physics.bind("site_xpos", fresh=False)
+    physics.bind("userdata")[:, :2] = command
+    obs, fell = family.observe(physics, tasks).float(), torch.zeros(len(command), dtype=torch.bool)
+    rows: list[dict[str, Tensor]] = []
+    for t in range(family.episode_steps - 1):
+        step = env.step(policy.act(obs, None, deterministic=True)[0])
+        obs, fell = step.obs, fell | step.terminated
+        if t >= family.episode_steps // 2:
+            velocity = to_trunk(qpos, qvel[:, :3])
+            rows.append(
+                {
+                    "forward": velocity[:, 0],
+                    "sideways": velocity[:, 1],
+                    "turn": qvel[:, 5].clone(),
+                    "power": (force * qvel[:, 6:]).clamp(min=0.0).sum(dim=1),
+                    "height": qpos[:, 2].clone(),
+                    "lean": torch.asin(upward(qpos)[:, :2].norm(dim=1).clamp(max=1.0)),
+                    "contact": (touch[:, : len(FEET)] > CONTACT).double(),
+                    "lift": feet[:, : len(FEET), 2] - FOOT_RADIUS,
+                }
+            )
+    weight = float(physics.model.body_mass.sum()) * 9.81
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}, fell, weight
+
+
+def correlation(down: Tensor) -> Tensor:
+    """Of the contacts (T, N, 4) of the feet: in a trot diagonal feet go together (1), neighbours in turns (-1)."""
+    centred = (down - down.mean(dim=0)).flatten(0, 1)
+    covariance = centred.T @ centred
+    scale = covariance.diag().sqrt()
+    return covariance / torch.outer(scale, scale)
+
+
+def film(
+    run: Annotated[Path, tyro.conf.Positional], output: Path = Path("videos/quadruped_walk.mp4"), worlds: int = 4
+) -> None:
+    """An episode each of a few worlds, every one with a command of its own."""
+    family, config = QuadrupedBody(), VideoConfig(title="quadruped, PPO: random commands on flat ground")
+    recording = record(Walker(run), family, family.space.nominal(worlds), 1, output, config)
+    print(f"{recording.path}: {recording.seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    tyro.extras.subcommand_cli_from_dict({"train": train, "measure": measure, "film": film})

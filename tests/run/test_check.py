@@ -1,0 +1,443 @@
+"""Each check of the contract can fail: a toy that breaks it, and the sentence its author reads."""
+
+import math
+from itertools import count
+
+import mujoco
+import pytest
+import torch
+from families import RAIL, Rail
+
+from metarl.run import contract_tasks
+from metarl.run.check import CHECKS, FOUNDATIONS, Finding, check_family, verdict
+from metarl.run.probe import Probe
+from metarl.sim.trials import TrialEnv
+from metarl.sim.variations import BodyMass, SitePosition
+from metarl.tasks import Angle, Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
+from metarl.types import Step
+
+GOAL = Rail.space.parameters["goal"]
+
+
+def faulty(base=Rail, **attributes):
+    """A subclass of `base` with some attributes replaced, made."""
+    return type("Faulty", (base,), attributes)()
+
+
+def x(physics):
+    return physics.bind("qpos")[:, 0]
+
+
+def judge(check, family):
+    """Finding of one check alone, by the name of its function."""
+    alone = {name: function for name, function in CHECKS.items() if function.__name__ == check}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("metarl.run.check.CHECKS", alone)
+        (finding,) = check_family(family)
+    return finding
+
+
+class Weighted(Rail):
+    """The cart's mass differs."""
+
+    space = TaskSpace({"goal": GOAL, "mass": Parameter(LogUniform(0.5, 2.0), unit="1", nominal=1.0)})
+    variations = (BodyMass("mass"),)
+
+
+class Marked(Rail):
+    """A mark shows the goal."""
+
+    space = TaskSpace({"goal": Parameter(Uniform(-1.0, 1.0, 1), unit="m")})
+    variations = (SitePosition("goal", "mark"),)
+
+    def spec(self):
+        return mujoco.MjSpec.from_string(RAIL.format("-1 1").replace("<worldbody>", '<worldbody><site name="mark"/>'))
+
+    def reward(self, physics, before, action, tasks):
+        return {"goal": -(x(physics) - tasks["goal"][:, 0]).abs()}
+
+
+class Variant:
+    """A variation of the mass that is wrong somewhere."""
+
+    parameters, fields = ("mass",), ("body_mass",)
+
+    def __init__(self, write):
+        self.write = write
+
+    def apply(self, model, live, tasks):
+        self.write(model, live, tasks)
+
+
+def varied(write):
+    return faulty(Weighted, variations=(Variant(write),))
+
+
+def observing(observe, **attributes):
+    return faulty(observe=observe, **attributes)
+
+
+def rewarding(reward, base=Rail):
+    return faulty(base, reward=lambda self, physics, before, action, tasks: reward(physics, before, action, tasks))
+
+
+def seen(self, physics, tasks):
+    return Rail.observe(self, physics, tasks)
+
+
+def nudged(physics):
+    """The cart moves while it is looked at."""
+    physics.bind("qpos").add_(1e-3)
+    return x(physics)
+
+
+def overwrite(self, physics, tasks):
+    """The same memory each time."""
+    return BUFFER.copy_(seen(self, physics, tasks))
+
+
+def heavier(physics, worlds):
+    physics.expand("body_mass")[worlds] *= 1.1
+    physics.set_const(worlds)
+
+
+def wear(self, physics, worlds, tasks, random):
+    """Each episode makes the cart heavier."""
+    Rail.reset(self, physics, worlds, tasks, random)
+    heavier(physics, worlds)
+
+
+def dice(self, physics, worlds, tasks, random):
+    """Drawn from torch's global stream."""
+    physics.bind("qpos")[worlds] = torch.rand(len(worlds), 1, dtype=torch.float64) / 100
+
+
+BUFFER, CALLS = torch.zeros(4, 2), count(1)
+
+
+class Tenths:
+    """Few different numbers, though not a `Choice`."""
+
+    def sample(self, n, rng):
+        return rng.integers(10, size=n) / 10
+
+    def contains(self, value):
+        return 0 <= value < 1
+
+    def describe(self):
+        return "tenths"
+
+
+class Wrong(Tenths):
+    """Draws what it says it does not contain."""
+
+    def contains(self, value):
+        return 0 <= value < 0.5
+
+
+def space(**parameters):
+    return TaskSpace({"goal": GOAL} | parameters)
+
+
+UNLIMITED = RAIL.replace('ctrlrange="{}"', "")
+AWAY = RAIL.format("-1 1").replace("<worldbody>", '<worldbody><camera name="away" pos="0 0 5" xyaxes="1 0 0 0 -1 0"/>')
+WEAK = RAIL.format("-1 1").replace('gear="100"', 'gear="1e12"')
+
+FAULTS = {
+    "no actuators": (
+        "model",
+        faulty(spec=lambda self: mujoco.MjSpec.from_string("<mujoco><worldbody><body/></worldbody></mujoco>")),
+        "no actuators",
+    ),
+    "no range": (
+        "model",
+        faulty(spec=lambda self: mujoco.MjSpec.from_string(UNLIMITED)),
+        "actuator 'push' has no ctrlrange",
+    ),
+    "no model": (
+        "model",
+        faulty(spec=lambda self: mujoco.MjSpec.from_file("nowhere.xml")),
+        "nowhere.xml' (test_check.py:",
+    ),
+    "camera": ("names", faulty(camera="front"), "unknown camera 'front'"),
+    "parameter": ("names", faulty(variations=(BodyMass("gaol"),)), "'gaol' (did you mean 'goal'?)"),
+    "timestep": ("control_step", faulty(control_step=0.015), "not a whole multiple"),
+    "substeps": (
+        "control_step",
+        faulty(num_substeps=lambda self, model: 3),
+        "3 timesteps of 0.01 s are not the control_step of 0.02 s",
+    ),
+    "no steps": ("episode_length", faulty(episode_steps=0), "episode_steps = 0 must be at least 1"),
+    "flat": ("spaces", observing(lambda self, physics, tasks: x(physics)), "observe returns float64 (4,) for 4 worlds"),
+    "single": ("spaces", observing(lambda self, physics, tasks: seen(self, physics, tasks).float()), "float32 (4, 2)"),
+    "snapshot": ("spaces", faulty(snapshot=lambda self, physics: x(physics)), "snapshot returns float64 (4,)"),
+    "term": ("spaces", rewarding(lambda physics, *_: {"x": physics.bind("qpos")}), "'x' is float64 (4, 1)"),
+    "no terms": ("spaces", rewarding(lambda *_: {}), "reward returns no terms"),
+    "mask": (
+        "spaces",
+        faulty(terminated=lambda self, physics, tasks: x(physics)),
+        "terminated returns float64 (4,) for 4 worlds, it must be bool",
+    ),
+    "typo": ("spaces", rewarding(lambda physics, *_: {"x": physics.bind("qpos")[:, 7]}), "(test_check.py:"),
+    "not finite": (
+        "finite",
+        observing(lambda self, physics, tasks: (seen(self, physics, tasks) + 0.02).sqrt()),
+        "of the observation is nan for the task {'goal'",
+    ),
+    "infinite reward": (
+        "finite",
+        rewarding(lambda physics, *_: {"x": 1 / (x(physics) < 0.03).double()}),
+        "reward term 'x' is inf for the task",
+    ),
+    "too strong": (
+        "diverges",
+        faulty(spec=lambda self: mujoco.MjSpec.from_string(WEAK)),
+        "times in 1,000 random steps of 4 worlds, first at step 0",
+    ),
+    "unreachable": (
+        "ends",
+        faulty(terminated=lambda self, physics, tasks: x(physics) > 100),
+        "never true in 1,000 steps of random actions and 1,000 of held extreme ones",
+    ),
+    "fallen": (
+        "ends",
+        faulty(terminated=lambda self, physics, tasks: x(physics) > -1),
+        "already true where an episode",
+    ),
+    "constant": (
+        "constants",
+        observing(lambda self, physics, tasks: torch.cat((seen(self, physics, tasks), torch.ones(4, 1).double()), 1)),
+        "elements 2 (1) never change, in any world: leave them out, or declare constant_observations = (2,)",
+    ),
+    "declared": ("constants", faulty(constant_observations=(1,)), "declares element 1, which varies"),
+    "undeclarable": ("constants", faulty(constant_observations=(2,)), "element 2, there are elements 0 to 1"),
+    "terms": (
+        "reward_sum",
+        rewarding(lambda physics, *_: {"left" if x(physics)[0] < 0 else "right": x(physics).abs()}),
+        "the first step had",
+    ),
+    "buffer": ("memory", observing(overwrite), "observe must return a new tensor"),
+    "moving": (
+        "pure",
+        observing(lambda self, physics, tasks: torch.stack((x(physics), nudged(physics)), 1)),
+        "observe changes the state: it may only read",
+    ),
+    "snatching": (
+        "pure",
+        rewarding(lambda physics, before, action, tasks: {"x": tasks["goal"].mul_(0.9)}),
+        "reward changes the task parameter 'goal': it may only read",
+    ),
+    "counting": (
+        "pure",
+        rewarding(lambda physics, *_: {"x": x(physics) + next(CALLS)}),
+        "reward returns something else when it is called again",
+    ),
+    "remodelling": (
+        "pure",
+        faulty(terminated=lambda self, physics, tasks: heavier(physics, torch.arange(4)) or x(physics) > 0.05),
+        "terminated changes the model: only variations may",
+    ),
+    "dice": (
+        "deterministic",
+        faulty(reset=dice),
+        "the same seed gives another observation number 0 in the same environment",
+    ),
+    "one start": ("starts", faulty(reset=lambda *_: None), "only 1 of 8 episodes start in a state of their own"),
+    "few tasks": (
+        "disjoint",
+        faulty(space=TaskSpace({"goal": Parameter(Tenths(), unit="m")})),
+        "of 100 test tasks are also drawn for training, as {'goal'",
+    ),
+    "own range": (
+        "outside",
+        faulty(space=space(wrong=Parameter(Wrong(), unit="1"))),
+        "outside its own train range tenths",
+    ),
+    "unplayable": (
+        "playable",
+        rewarding(lambda physics, before, action, tasks: {"x": (1.5 - tasks["goal"]).log()}),
+        "reward term 'x' is nan for the task {'goal': 2.",
+    ),
+    "exploding": (
+        "playable",
+        faulty(
+            Weighted, space=space(mass=Parameter(Uniform(1.0, 2.0), unit="1", nominal=1.0, ood=Uniform(1e-12, 1e-11)))
+        ),
+        "the physics diverged at step 0 of random actions on the ood task",
+    ),
+    "unread": (
+        "matters",
+        faulty(space=space(wind=Parameter(Uniform(0.0, 1.0), unit="m/s"))),
+        "the task parameter 'wind' changes neither rewards nor motion",
+    ),
+    "read": (
+        "hidden",
+        observing(lambda self, physics, tasks: torch.stack((x(physics), x(physics) - tasks["goal"]), 1)),
+        "element 1 of the observation is computed from the task",
+    ),
+    "shown": (
+        "hidden",
+        faulty(Marked, observe=lambda self, physics, tasks: physics.bind("site_xpos")[:, 0]),
+        "element 0 of the first observation tells the task parameter 'goal'",
+    ),
+    "weighed": (
+        "hidden",
+        faulty(Weighted, observe=lambda self, physics, tasks: 3 - 2 * physics.bind("cinert")[:, 1]),
+        "of the first observation tells the task parameter 'mass'",
+    ),
+    "relative": (
+        "first_observation",
+        faulty(Marked, observe=lambda self, physics, tasks: physics.bind("site_xpos")[:, 0] - x(physics)[:, None]),
+        "element 0 of the first observation changes with 'goal', which changes no dynamics",
+    ),
+    "idle": ("variations", varied(lambda model, live, tasks: None), "changes nothing: body_mass are the same for 8"),
+    "undeclared": (
+        "variations",
+        varied(lambda model, live, tasks: live["body_inertia"].mul_(tasks["mass"][:, None, None])),
+        "the variation Variant of 'mass' looks up 'body_inertia', which its `fields`",
+    ),
+    "shared": (
+        "variations",
+        varied(lambda model, live, tasks: model.body_mass.__imul__(2.0)),
+        "writes to the model that all worlds share",
+    ),
+    "growing": (
+        "restores",
+        varied(lambda model, live, tasks: live["body_mass"].mul_(next(CALLS))),
+        "does not restore body_mass in world 0",
+    ),
+    "wearing": (
+        "restores",
+        faulty(reset=wear),
+        "after 100 other tasks the nominal one does not restore body_mass in world 0",
+    ),
+    "crowd": (
+        "slots",
+        rewarding(lambda physics, *_: {"x": x(physics) - x(physics).mean()}),
+        "part at step 0 on the same task, start and actions",
+    ),
+    "numbered": (
+        "slots",
+        observing(lambda self, physics, tasks: seen(self, physics, tasks) * torch.arange(1, 5)[:, None]),
+        "world 1 and world 0 part at step 0",
+    ),
+    "blind": (
+        "renders",
+        faulty(camera="away", spec=lambda self: mujoco.MjSpec.from_string(AWAY)),
+        "the picture is of one colour, (0, 0, 0)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("check", "family", "sentence"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_found_and_named(check, family, sentence):
+    finding = judge(check, family)
+    assert finding.problem is not None, finding
+    assert sentence in finding.problem
+    assert "\n" not in finding.problem
+
+
+def test_every_check_is_proved_able_to_fail():
+    elsewhere = {"speed"}  # a report
+    assert {function.__name__ for function in CHECKS.values()} == {check for check, *_ in FAULTS.values()} | elsewhere
+
+
+@pytest.mark.parametrize("family", [Rail(), Weighted(), Marked()], ids=lambda family: type(family).__name__)
+def test_a_sound_family_passes_and_its_speed_is_reported(family):
+    findings = check_family(family)
+    assert [finding.problem for finding in findings if finding.problem] == []
+    assert "steps/s with 64 worlds" in findings[-1].note
+
+
+def test_an_element_that_only_extreme_motion_changes_is_not_constant():
+    far = observing(lambda self, physics, tasks: (physics.bind("qpos") > 0.33).double(), terminated=lambda *_: None)
+    assert not bool(Probe(far).random.obs.any())
+    assert judge("constants", far).problem is None
+
+
+def test_an_episode_that_never_ends_is_found(monkeypatch):
+    def forever(self, final_obs, reward, terms, terminated, diverged):
+        return Step(final_obs, final_obs, reward, terms, *[self._no] * 5)
+
+    monkeypatch.setattr(TrialEnv, "_advance", forever)
+    monkeypatch.setattr(TrialEnv, "trial_steps", 10_000)
+    assert "no episode ended in 1,000 steps, although one lasts 4" in judge("ends", Rail()).problem
+
+
+def test_a_reward_that_is_not_the_sum_of_its_terms_is_found(monkeypatch):
+    finite = TrialEnv._finite
+    monkeypatch.setattr(TrialEnv, "_finite", lambda self, terms, total, bad: finite(self, terms, total + 1.0, bad))
+    assert "the sum of its terms" in judge("reward_sum", Rail()).problem
+
+
+def test_fields_that_neither_variation_nor_mujoco_should_change_are_found(monkeypatch):
+    monkeypatch.setattr(contract_tasks, "derived", set)
+    problem = judge("variations", Weighted()).problem
+    assert problem.startswith("the variation BodyMass of 'mass' changes actuator_acc0, body_invweight0")
+
+
+def test_without_a_way_to_draw_the_picture_is_not_checked(monkeypatch):
+    monkeypatch.setenv("METARL_GL", "off")
+    finding = judge("renders", Rail())
+    assert (finding.problem, finding.checked) == (None, False)
+    assert finding.note.startswith("not checked: MUJOCO_GL=off switches pictures off")
+
+
+def test_a_sparse_reward_that_random_play_never_meets_is_not_a_fault():
+    class Sparse(Rail):
+        def reward(self, physics, before, action, tasks):
+            return {"met": ((x(physics) - 5 - tasks["goal"]).abs() < 0.01).double()}
+
+    finding = judge("matters", Sparse())
+    assert finding.problem is None
+    assert finding.note == "not checked: 'goal', as the reward term 'met' stays constant in random play"
+
+
+@pytest.mark.parametrize(
+    ("train", "inside", "beyond"),
+    [
+        (Uniform(0.0, 1.0), Uniform(0.9, 1.5), Uniform(1.1, 2.0)),
+        (Uniform(0.0, 1.0, 3), Uniform(0.1, 0.9, 3), Uniform(1.1, 2.0, 3)),
+        (LogUniform(0.5, 2.0), Uniform(1.0, 3.0), Uniform(2.1, 3.0)),
+        (Choice((0.0, 1.0)), Choice((1.0, 2.0)), Choice((2.0,))),
+        (Angle(0.0, math.pi), Angle(2 * math.pi, 3 * math.pi), Angle(3.2, 6.0)),
+        (Disc(1.0), Disc(2.0), Disc(2.0, inner=1.01)),
+    ],
+    ids=lambda distribution: type(distribution).__name__,
+)
+def test_the_ood_split_of_every_distribution_is_judged(train, inside, beyond):
+    for ood, sound in ((inside, False), (beyond, True)):
+        family = faulty(space=TaskSpace({"goal": Parameter(train, unit="1", ood=ood)}))
+        problem = judge("outside", family).problem
+        assert (problem is None) == sound
+        assert sound or "lies in its training range" in problem
+
+
+def test_a_finite_space_may_repeat_its_tasks():
+    finding = judge("disjoint", faulty(space=TaskSpace({"goal": Parameter(Choice((-1.0, 1.0)), unit="m")})))
+    assert (finding.problem, finding.checked) == (None, True)
+
+
+def test_after_a_foundation_that_fails_nothing_more_is_checked():
+    findings = check_family(faulty(episode_steps=0))
+    failed = [finding.check for finding in findings if finding.problem]
+    assert failed == ["an episode has a length"]
+    rest = findings[list(CHECKS).index(failed[0]) + 1 :]
+    assert {finding.note for finding in rest} == {"not checked: it needs that an episode has a length"}
+    assert failed[0] in FOUNDATIONS
+
+
+def test_the_verdict_is_one_line_per_finding():
+    findings = [
+        Finding("a", None),
+        Finding("b", "it is not b"),
+        Finding("c", None, "7 m"),
+        Finding("d", None, "not checked: e"),
+    ]
+    assert list(verdict("rail", findings)) == [
+        "ok      a",
+        "FAILED  b: it is not b",
+        "ok      c (7 m)",
+        "--      d (not checked: e)",
+        "rail: 2 of 4 checks passed, 1 failed, 1 not checked",
+    ]

@@ -1,0 +1,126 @@
+"""The Stable-Baselines3 adapter: its episodes are those of the environment beneath."""
+
+import numpy as np
+import pytest
+import torch
+from families import Rail
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
+
+from metarl.sim.sb3 import EpisodeVecEnv
+from metarl.sim.trials import TrialEnv
+
+PUSH, STAY = np.ones((2, 1), np.float32), np.zeros((2, 1), np.float32)
+
+
+def make(num_worlds=2, drawn=None, edge=0.05):
+    """Two carts; `drawn` collects the tasks of every trial."""
+    family = Rail(edge)
+
+    def sample(rng):
+        tasks = family.space.sample("train", num_worlds, rng)
+        if drawn is not None:
+            drawn.append(tasks["goal"].tolist())
+        return tasks
+
+    return EpisodeVecEnv(TrialEnv(family, num_worlds, episodes_per_trial=2, threads=1), sample, seed=5)
+
+
+def test_spaces_and_types_are_sb3s():
+    envs = make()
+    obs = envs.reset()
+    assert envs.num_envs == 2
+    assert envs.observation_space.shape == (2,)
+    assert envs.action_space.low.tolist() == [-1.0]
+    next_obs, reward, ended, infos = envs.step(STAY)
+    assert obs.shape == next_obs.shape == (2, 2)
+    assert obs.dtype == next_obs.dtype == reward.dtype == np.float32
+    assert ended.dtype == bool
+    assert infos == [{}, {}]
+
+
+def test_a_fall_is_terminal_and_its_last_observation_is_kept():
+    """Pushed fully, a cart is past the edge (0.05 m) after its second step."""
+    envs = make()
+    envs.reset()
+    action = np.array([[1.0], [0.0]], np.float32)
+    envs.step(action)
+    obs, _, ended, infos = envs.step(action)
+    assert ended.tolist() == [True, False]
+    assert infos[0]["TimeLimit.truncated"] is False
+    assert infos[0]["terminal_observation"][0] > 0.05
+    assert abs(obs[0, 0]) <= 0.01  # already the next episode's first
+    assert infos[1] == {}
+
+
+def test_a_time_limit_is_not_terminal():
+    envs = make()
+    envs.reset()
+    for _ in range(3):
+        assert not envs.step(STAY)[2].any()
+    _, _, ended, infos = envs.step(STAY)
+    assert ended.all()
+    assert [info["TimeLimit.truncated"] for info in infos] == [True, True]
+    assert all(np.isfinite(info["terminal_observation"]).all() for info in infos)
+
+
+def test_tasks_change_between_trials_and_come_from_the_seed():
+    first, second = [], []
+    for drawn in (first, second):
+        envs = make(drawn=drawn)
+        envs.reset()
+        for _ in range(17):  # two trials of two episodes of four steps, and a step of the third
+            envs.step(STAY)
+    assert len(first) == 3
+    assert first == second
+    assert len({tuple(tasks) for tasks in first}) == 3
+
+
+def test_seeding_begins_the_draws_anew():
+    envs = make()
+    start = envs.reset()
+    envs.step(PUSH)
+    again = envs.reset()
+    assert not np.array_equal(start, again)
+    assert envs.seed(5) == [5, 5]
+    assert np.array_equal(envs.reset(), start)
+
+
+def test_the_rewards_are_the_environments():
+    envs, env = make(edge=10.0), TrialEnv(Rail(edge=10.0), 2, episodes_per_trial=2, threads=1)
+    obs = envs.reset()
+    qpos = envs._env.physics.get_state().clone()
+    env.begin(envs._env.tasks, key=0)
+    env.physics.set_state(qpos)
+    for action in (PUSH, STAY, -PUSH):
+        obs, reward, _, _ = envs.step(action)
+        step = env.step(torch.from_numpy(action))
+        assert np.array_equal(reward, step.reward.numpy())
+    assert np.array_equal(obs, step.obs.numpy())
+
+
+def test_worlds_have_no_attributes_or_methods_of_their_own():
+    envs = make()
+    assert envs.get_attr("render_mode") == [None, None]
+    assert envs.env_is_wrapped(VecMonitor, indices=[0]) == [False]
+    with pytest.raises(AttributeError, match="no attribute 'goal'"):
+        envs.set_attr("goal", 1.0)
+    with pytest.raises(AttributeError, match="no method 'push'"):
+        envs.env_method("push")
+
+
+def test_ppo_learns_under_sb3s_wrappers():
+    """The nearer to the (hidden) goals around zero and the less it pushes, the better: it learns to brake."""
+    envs = VecNormalize(VecMonitor(make(8, edge=10.0)), norm_reward=True)
+    model = PPO("MlpPolicy", envs, n_steps=32, batch_size=64, seed=0, device="cpu", learning_rate=3e-3)
+
+    def mean_reward():
+        obs, rewards = envs.reset(), []
+        for _ in range(80):
+            obs, *_ = envs.step(model.predict(obs)[0])
+            rewards.append(envs.get_original_reward().mean())
+        return np.mean(rewards)
+
+    before = mean_reward()
+    model.learn(5_000)
+    assert mean_reward() > before + 0.05

@@ -1,0 +1,136 @@
+"""Height fields: what is generated, and that each world stands on the ground of its own task."""
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+from families import columns
+
+from metarl.errors import UserError
+from metarl.sim.cpu import CpuPhysics
+from metarl.sim.terrain import BLOCK_HEIGHT, KINDS, ROUGH_HEIGHT, SLOPE_GRADE, STAIR_RISE, TerrainChoice, Tile, heights
+from metarl.sim.trials import compile_spec
+from metarl.sim.variations import Variator
+
+TILE = Tile(length=6.0, width=3.0, cell=0.1)
+CHOICE = TerrainChoice(tuple(KINDS), (0.2, 0.7, 1.0), TILE, geom="ground", side=0.5)
+BALL = """<mujoco><worldbody><geom name="ground" type="plane" size="5 5 1"/>
+<body name="ball" pos="0 0 1"><freejoint/><geom size="0.05"/></body></worldbody></mujoco>"""
+
+
+def model():
+    spec = mujoco.MjSpec.from_string(BALL)
+    CHOICE.add_to(spec)
+    return compile_spec(spec)
+
+
+def ground_under(model, x, y):
+    """Height of the ground at a place [m], by a ray from above that meets the ball's geom nowhere."""
+    data = mujoco.MjData(model)
+    data.qpos[:3] = 100.0, 100.0, 100.0
+    mujoco.mj_forward(model, data)
+    geom = np.zeros(1, np.int32)
+    distance = mujoco.mj_ray(model, data, np.array([x, y, 50.0]), np.array([0.0, 0.0, -1.0]), None, 1, -1, geom, None)
+    assert geom[0] == 0, "the ray must meet the ground"
+    return 50.0 - distance
+
+
+def grid_point(tile, x, y):
+    """Row and column of the grid point nearest to a place, and the place of that point [m]."""
+    row, column = round((y + tile.width / 2) / tile.cell), round((x + tile.start) / tile.cell)
+    return row, column, column * tile.cell - tile.start, row * tile.cell - tile.width / 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_ground_is_flat_at_the_start_and_grows_with_difficulty(kind):
+    easy, hard = heights(kind, TILE, 0.2), heights(kind, TILE, 1.0)
+    x = TILE.grid()[0]
+    assert not hard[x <= -1e-9].any()
+    assert np.allclose(hard, 5.0 * easy)
+    assert np.array_equal(hard, heights(kind, TILE, 1.0))
+    assert hard.shape == (31, 61)
+    assert kind == "flat" or np.ptp(hard) > 0.1
+    assert not heights(kind, TILE, 0.0).any()
+
+
+@pytest.mark.parametrize("kind", ["rough", "blocks", "waves"])
+def test_random_grounds_differ_with_the_seed(kind):
+    assert not np.allclose(heights(kind, TILE, 1.0, seed=0), heights(kind, TILE, 1.0, seed=1))
+
+
+def test_the_sizes_are_those_announced():
+    x = TILE.grid()[0]
+    ahead = x > 1.0
+    assert np.allclose(heights("slope-up", TILE, 1.0)[ahead], SLOPE_GRADE * x[ahead])
+    assert np.array_equal(heights("slope-down", TILE, 1.0), -heights("slope-up", TILE, 1.0))
+    rises = np.diff(heights("stairs-up", TILE, 1.0)[0])
+    assert np.allclose(rises[rises > 0], STAIR_RISE)
+    assert np.array_equal(heights("stairs-down", TILE, 1.0), -heights("stairs-up", TILE, 1.0))
+    assert 0.8 * ROUGH_HEIGHT < np.ptp(heights("rough", TILE, 1.0)) <= ROUGH_HEIGHT
+    assert 0.8 * BLOCK_HEIGHT < np.ptp(heights("blocks", TILE, 1.0)) <= BLOCK_HEIGHT
+
+
+def test_a_larger_robot_gets_larger_steps():
+    twice = Tile(length=6.0, width=3.0, cell=0.1, scale=2.0)
+    rises = np.diff(heights("stairs-up", twice, 1.0)[0])
+    assert np.allclose(rises[rises > 0], 2 * STAIR_RISE)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(UserError, match=r"unknown terrain 'stair-up' .did you mean 'stairs-up'"):
+        heights("stair-up", TILE, 0.5)
+    with pytest.raises(UserError, match=r"difficulty lies in \[0, 1\], got 1.5"):
+        heights("stairs-up", TILE, 1.5)
+
+
+def test_every_world_has_the_ground_of_its_task():
+    """All kinds at two difficulties, each in a world of its own, in metres, at their place and shifted."""
+    kinds = list(range(len(KINDS))) * 2
+    level, shift = [0.7] * len(KINDS) + [1.0] * len(KINDS), [0.0] * len(KINDS) + [1.0] * len(KINDS)
+    physics = CpuPhysics(model(), len(kinds), threads=1)
+    Variator(physics, [CHOICE]).apply(columns(terrain=kinds, difficulty=level, shift=shift))
+    for world, kind in enumerate(kinds):
+        expected = heights(list(KINDS)[kind], TILE, level[world])
+        for x, y in ((-1.0, 0.3), (0.2, 0.0), (1.3, 0.4), (2.8, -0.5), (4.0, 0.1)):
+            row, column, there_x, there_y = grid_point(TILE, x, y)
+            found = ground_under(physics.model_of(world), there_x + 1e-7, there_y + 1e-7 + 0.5 * shift[world])
+            assert found == pytest.approx(expected[row, column], abs=1e-4), (kind, x, y)
+
+
+def test_balls_come_to_rest_on_their_grounds():
+    """Contacts, not rays: a stair's tread in one world, a block in another, the flat in a third."""
+    names = list(KINDS)
+    tasks = columns(
+        terrain=[names.index(name) for name in ("stairs-up", "stairs-down", "blocks", "flat")],
+        difficulty=[1.0] * 4,
+        shift=[0.0] * 4,
+    )
+    physics = CpuPhysics(model(), 4, threads=1)
+    Variator(physics, [CHOICE]).apply(tasks)
+    qpos = physics.bind("qpos")
+    for world, name in enumerate(("stairs-up", "stairs-down", "blocks", "flat")):
+        row, column, x, y = grid_point(TILE, 2.15, 0.25)
+        qpos[world, :3] = torch.tensor([x, y, heights(name, TILE, 1.0)[row, column] + 0.06])
+    start = qpos[:, 2].clone()
+    physics.step(200)
+    assert (start - qpos[:, 2] - 0.01).abs().max() < 3e-3
+    assert (qpos[:, 2].unique().diff() > 0.01).all()
+
+
+def test_the_nominal_ground_is_restored_bit_for_bit():
+    physics = CpuPhysics(model(), 2, threads=1)
+    variator = Variator(physics, [CHOICE])
+    variator.apply(columns(terrain=[0.0, 4.0], difficulty=[0.2, 0.2], shift=[0.0, 0.3]))
+    first = physics.get_state(), physics.expand("geom_pos").clone(), physics.expand("geom_dataid").clone()
+    variator.apply(columns(terrain=[3.0, 1.0], difficulty=[1.0, 0.7], shift=[-1.0, 1.0]))
+    assert not torch.equal(physics.expand("geom_pos"), first[1])
+    variator.apply(columns(terrain=[0.0, 4.0], difficulty=[0.2, 0.2], shift=[0.0, 0.3]))
+    assert torch.equal(physics.expand("geom_pos"), first[1])
+    assert torch.equal(physics.expand("geom_dataid"), first[2])
+
+
+def test_a_difficulty_between_two_levels_takes_the_nearest():
+    physics = CpuPhysics(model(), 3, threads=1)
+    Variator(physics, [CHOICE]).apply(columns(terrain=[1.0] * 3, difficulty=[0.3, 0.69, 0.9], shift=[0.0] * 3))
+    chosen = physics.expand("geom_dataid")[:, 0].tolist()
+    assert [number - chosen[0] for number in chosen] == [0, 1, 2]
