@@ -11,6 +11,7 @@ from metarl.errors import UserError
 from metarl.registry import make_family
 from metarl.tasks import (
     Angle,
+    Ball,
     Choice,
     Disc,
     LogUniform,
@@ -246,6 +247,22 @@ def test_a_bad_task_list_is_explained_in_one_line(content, message, tmp_path):
 def test_a_missing_task_list_is_named(tmp_path):
     with pytest.raises(UserError, match=r"cannot read the task list .*none\.json: No such file"):
         load_tasks(tmp_path / "none.json", "toy", SPACE)
+
+
+def test_a_ball_is_uniform_in_volume():
+    rng = np.random.default_rng(0)
+    radius = np.linalg.norm(Ball(2.0).sample(20_000, rng), axis=1)
+    assert radius.max() <= 2.0
+    assert np.mean(radius < 1.0) == pytest.approx(1 / 8, abs=0.01)
+    shell = Ball(2.0, inner=1.0)
+    draws = shell.sample(20_000, rng)
+    assert all(shell.contains(draw) for draw in draws[:100].tolist())
+    np.testing.assert_allclose(draws.mean(axis=0), 0.0, atol=0.05)
+    assert not shell.contains([0.5, 0.0, 0.0])
+    assert not shell.contains([1.5, 0.0])
+    assert shell.describe() == "ball of radius 2 outside 1"
+    with pytest.raises(ValueError, match="inner < radius"):
+        Ball(1.0, inner=1.0)
 
 
 # vectors, and the easiest part of a range

@@ -52,7 +52,7 @@ def print_catalogue(content: dict[str, Any], console: Console) -> None:
         console.print(f"{families[0]['name']}\n\n{families[0]['description']}\n", markup=False, soft_wrap=True)
     table = Table(title="families and their task parameters", title_justify="left")
     for column in ("family", "parameter", "unit", "train and test", "ood"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column in ("family", "parameter", "unit"))
     for family in families:
         for number, parameter in enumerate(family["parameters"]):
             name = family["name"] if number == 0 else ""

@@ -302,7 +302,7 @@ def _write(
 
 
 def describe(space: TaskSpace, row: Mapping[str, Value]) -> str:
-    """A task in words: `velocity 1.72 m/s`, or `mass 0.93, dead_joint 3`."""
+    """A task in words: `velocity 1.72 m/s`, or `mass 0.93, dead_joint 3`; of a long vector the range of its numbers."""
     words = []
     for name, parameter in space.parameters.items():
         unit = "" if parameter.unit in ("1", "index", "") else f" {parameter.unit}"
@@ -311,6 +311,8 @@ def describe(space: TaskSpace, row: Mapping[str, Value]) -> str:
 
 
 def _number(value: Value) -> str:
+    if isinstance(value, list) and len(value) > 3:
+        return f"{_number(min(value))} to {_number(max(value))}"
     if isinstance(value, list):
         return "(" + ", ".join(_number(item) for item in value) + ")"
     if value == round(value):

@@ -11,7 +11,7 @@ from families import columns
 
 from metarl.registry import make_family
 from metarl.sim.trials import TrialEnv, compile_spec
-from metarl.tasks import Ball, Tasks
+from metarl.tasks import Tasks
 
 XML = Path(__file__).parents[2] / "envs" / "assets" / "arm.xml"
 STEPS, SUBSTEPS, GRAVITY = 100, 10, 9.81
@@ -231,19 +231,3 @@ def test_the_start_poses_are_clear_of_table_and_puck():
             data = env.physics.data_of(world)
             arm = {data.model.geom(geom).name for geom in data.contact.geom.ravel()} - {"table", "puck"}
             assert not arm
-
-
-def test_a_ball_is_uniform_in_volume():
-    rng = np.random.default_rng(0)
-    radius = np.linalg.norm(Ball(2.0).sample(20_000, rng), axis=1)
-    assert radius.max() <= 2.0
-    assert np.mean(radius < 1.0) == pytest.approx(1 / 8, abs=0.01)
-    shell = Ball(2.0, inner=1.0)
-    draws = shell.sample(20_000, rng)
-    assert all(shell.contains(draw) for draw in draws[:100].tolist())
-    np.testing.assert_allclose(draws.mean(axis=0), 0.0, atol=0.05)
-    assert not shell.contains([0.5, 0.0, 0.0])
-    assert not shell.contains([1.5, 0.0])
-    assert shell.describe() == "ball of radius 2 outside 1"
-    with pytest.raises(ValueError, match="inner < radius"):
-        Ball(1.0, inner=1.0)

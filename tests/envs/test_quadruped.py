@@ -87,8 +87,8 @@ def test_the_tracking_reward_follows_the_published_formula():
     velocity = Rotation.from_quat(qpos[:, 3:7], scalar_first=True).inv().apply(qvel[:, :3])
     error = (velocity[:, 0] - command[:, 0]) ** 2 + velocity[:, 1] ** 2
     terms = {name: term.numpy() for name, term in step.reward_terms.items()}
-    np.testing.assert_allclose(terms["velocity"], np.exp(-error / 0.25), atol=1e-9)
-    np.testing.assert_allclose(terms["turn"], 0.5 * np.exp(-((qvel[:, 5] - command[:, 1]) ** 2) / 0.25), atol=1e-9)
+    np.testing.assert_allclose(terms["velocity"], 2.0 * np.exp(-error / 0.25), atol=1e-9)
+    np.testing.assert_allclose(terms["turn"], np.exp(-((qvel[:, 5] - command[:, 1]) ** 2) / 0.25), atol=1e-9)
     previous = (before["ctrl"] - STAND) / REACH
     change = (action.double() - previous).square().sum(dim=1).numpy()
     np.testing.assert_allclose(terms["jerk"] / change, np.full(6, terms["jerk"][0] / change[0]), rtol=1e-9)
@@ -114,8 +114,8 @@ def test_the_goal_of_quadruped_command_is_rewarded_and_not_shown():
     assert obs.shape == (2, 42)
     for _ in range(50):
         step = env.step(torch.zeros(2, 12))
-    assert step.reward_terms["velocity"][0] > 0.95
-    assert step.reward_terms["velocity"][1] == pytest.approx(np.exp(-4.0), abs=0.01)
+    assert step.reward_terms["velocity"][0] > 1.9
+    assert step.reward_terms["velocity"][1] == pytest.approx(2.0 * np.exp(-4.0), abs=0.02)
 
 
 @pytest.mark.parametrize(("angle", "falls"), [(50, False), (70, True), (180, True)])

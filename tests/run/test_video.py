@@ -15,6 +15,7 @@ from metarl.errors import UserError
 from metarl.run import rendering, video
 from metarl.run.evaluate import evaluate
 from metarl.run.video import VideoConfig, describe, record
+from metarl.tasks import LogUniform, Parameter, TaskSpace
 
 STEPS = 6
 HOLD = 10  # half a second at 20 pictures per second
@@ -170,6 +171,8 @@ def test_captions():
     row = {"mass": 0.934, "friction": 1.5, "damping": 0.071, "dead_joint": 3.0}
     assert describe(space, row) == "mass 0.93, friction 1.50, damping 0.071, dead_joint 3"
     assert describe(HalfCheetahVel.space, {"velocity": 1.716}) == "velocity 1.72 m/s"
+    factors = TaskSpace({"mass": Parameter(LogUniform(0.1, 4.0, size=8), unit="1")})
+    assert describe(factors, {"mass": [1.0, 0.5, 3.375, *[2.0] * 5]}) == "mass 0.50 to 3.38"
     tile = video._Tile("", 2)
     tile.advance(0.0, False)
     assert tile.score() == "episode 1/2   return 0.0"

@@ -92,6 +92,30 @@ def test_a_reward_term_may_be_a_view_of_the_state():
         assert torch.equal(step.reward, step.final_obs[:, 0])
 
 
+class Remembering(Rail):
+    """Counts its steps in `userdata`, and is rewarded with the count."""
+
+    def spec(self):
+        return mujoco.MjSpec.from_string(RAIL.replace("<worldbody>", '<size nuserdata="1"/><worldbody>').format("-1 1"))
+
+    def advance(self, physics, tasks):
+        physics.bind("userdata").add_(1.0)
+
+    def reward(self, physics, before, action, tasks):
+        return {"count": physics.bind("userdata")[:, 0]}
+
+
+def test_what_a_family_remembers_is_of_the_episode_and_current_when_it_rewards():
+    env, _ = make(Remembering())
+    counts = torch.stack([step.reward for step in run(env, [FALLS_IN_2] * 8)], dim=1).tolist()
+    assert counts[0] == [1, 2, 1, 2, 1, 2, 1, 2]
+    assert counts[1] == counts[2] == [1, 2, 3, 4, 1, 2, 3, 4]
+    state = env.physics.get_state()
+    env.begin(GOALS, 1)
+    env.physics.set_state(state)
+    assert env.step(STILL).reward.tolist() == [3, 5, 5]
+
+
 @pytest.mark.parametrize("episodes", [1, 3])
 def test_a_trial_lasts_exactly_k_episodes(episodes):
     env, _ = make(episodes=episodes)
