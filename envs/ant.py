@@ -37,7 +37,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from metarl.envs.parts import MARK, add_camera, add_force_sensor, add_goal, add_lane, show_heading
+from metarl.envs.parts import BODY, MARK, add_camera, add_force_sensor, add_goal, add_lane, show_heading
 from metarl.seeding import WorldRandom
 from metarl.sim.family import Family
 from metarl.sim.physics import Physics
@@ -179,14 +179,8 @@ class AntBody(AntRunner):
     """
 
     space = TaskSpace(
-        {
-            "mass": Parameter(LogUniform(0.5, 2.0), ood=Uniform(2.0, 3.0), unit="1", nominal=1.0, help="mass ratio"),
-            "friction": Parameter(
-                LogUniform(0.5, 2.0), ood=Uniform(0.25, 0.5), unit="1", nominal=1.0, help="friction ratio"
-            ),
-            "damping": Parameter(
-                LogUniform(0.5, 2.0), ood=Uniform(2.0, 3.0), unit="1", nominal=1.0, help="joint damping ratio"
-            ),
+        BODY
+        | {
             "strength": Parameter(
                 LogUniform(0.5, 2.0), ood=Uniform(0.25, 0.5), unit="1", nominal=1.0, help="motor torque ratio"
             ),

@@ -30,11 +30,12 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from metarl.envs.parts import BODY
 from metarl.seeding import WorldRandom
 from metarl.sim.family import Family
 from metarl.sim.physics import Physics
 from metarl.sim.variations import BodyMass, Friction, JointDamping, JointFault
-from metarl.tasks import Choice, LogUniform, Parameter, Tasks, TaskSpace, Uniform
+from metarl.tasks import Choice, Parameter, Tasks, TaskSpace, Uniform
 
 MODEL = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_cheetah.xml"
 JOINTS = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
@@ -117,14 +118,8 @@ class HalfCheetahBody(HalfCheetah):
     """
 
     space = TaskSpace(
-        {
-            "mass": Parameter(LogUniform(0.5, 2.0), ood=Uniform(2.0, 3.0), unit="1", nominal=1.0, help="mass ratio"),
-            "friction": Parameter(
-                LogUniform(0.5, 2.0), ood=Uniform(0.25, 0.5), unit="1", nominal=1.0, help="friction ratio"
-            ),
-            "damping": Parameter(
-                LogUniform(0.5, 2.0), ood=Uniform(2.0, 3.0), unit="1", nominal=1.0, help="joint damping ratio"
-            ),
+        BODY
+        | {
             "dead_joint": Parameter(
                 Choice((-1.0, 1.0, 2.0, 3.0, 4.0, 5.0)),
                 ood=Choice((0.0,)),

@@ -1,4 +1,4 @@
-"""What several families add to their models: marks that show a task, cameras, and a sensor for body forces."""
+"""What several families share: how bodies differ, marks that show a task, cameras, and a sensor for body forces."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ import torch
 from torch import Tensor
 
 from metarl.sim.variations import ids
-from metarl.tasks import Tasks
+from metarl.tasks import LogUniform, Parameter, Tasks, Uniform
 
+BODY = {
+    "mass": Parameter(LogUniform(0.5, 2.0), ood=Uniform(2.0, 3.0), unit="1", nominal=1.0, help="mass ratio"),
+    "friction": Parameter(LogUniform(0.5, 2.0), ood=Uniform(0.25, 0.5), unit="1", nominal=1.0, help="friction ratio"),
+    "damping": Parameter(
+        LogUniform(0.5, 2.0), ood=Uniform(2.0, 3.0), unit="1", nominal=1.0, help="joint damping ratio"
+    ),
+}
+"""Task parameters of a body that differs as a whole."""
 MARK = "goal"
 """Name of the site that shows the task."""
 _GREEN = (0.1, 0.75, 0.25, 0.6)

@@ -48,6 +48,7 @@ DUTY, DUTY_SPAN = 0.6, 0.4  # share of time a foot should stand, and the span it
 CONTACT = 1.0  # [N] on a foot that stands
 SPEED = (0.3, 1.0)  # [m/s] of a command
 TURN = (-0.5, 0.5)  # [rad/s] of a command
+COMMAND = torch.tensor([[0.65, 0.0], [0.35, 0.5]], dtype=torch.float64)  # middle and half width of the two
 
 
 class Quadruped(Family):
@@ -78,14 +79,13 @@ class Quadruped(Family):
 
     def reset(self, physics: Physics, worlds: Int64[Tensor, "n"], tasks: Tasks, random: WorldRandom) -> None:
         """Standing, with joint angles + U(-0.1, 0.1) rad and joint velocities + U(-0.1, 0.1) rad/s; a new command."""
-        qpos = physics.bind("qpos")
+        draw = random.uniform(-1.0, 1.0, 26)  # at once: a call costs more than a number
+        qpos, memory = physics.bind("qpos"), physics.bind("userdata")
         qpos[worlds, 2] = STAND_HEIGHT
-        qpos[worlds, 7:] = STAND + random.uniform(-0.1, 0.1, 12)
-        physics.bind("qvel")[worlds, 6:] = random.uniform(-0.1, 0.1, 12)
+        qpos[worlds, 7:] = STAND + 0.1 * draw[:, :12]
+        physics.bind("qvel")[worlds, 6:] = 0.1 * draw[:, 12:24]
         physics.bind("ctrl")[worlds] = STAND
-        command = torch.cat((random.uniform(*SPEED, 1), random.uniform(*TURN, 1)), dim=1)
-        memory = physics.bind("userdata")
-        memory[worlds, :2] = command
+        memory[worlds, :2] = COMMAND[0] + COMMAND[1] * draw[:, 24:]
         memory[worlds, 6:] = DUTY
 
     def advance(self, physics: Physics, tasks: Tasks) -> None:
@@ -118,12 +118,12 @@ class Quadruped(Family):
     ) -> Mapping[str, Float64[Tensor, "N"]]:
         """The terms of the class's table."""
         qpos, qvel, command = physics.bind("qpos"), physics.bind("qvel"), self.command(physics, tasks)
-        feet, up = self._feet(physics), upward(qpos)
+        feet, up = self._feet(physics), up_in_world(qpos)
         velocity = to_trunk(qpos, qvel[:, :3])
         off_course = (velocity[:, 0] - command[:, 0]).square() + velocity[:, 1].square()
         previous = (before[:, :12] - STAND) / REACH
         foot_speed = (feet - before[:, 12:24].view(-1, 4, 3))[:, :, :2].norm(dim=2) / self.control_step
-        lift = ((feet - qpos[:, None, :3]) * up_in_world(qpos)[:, None]).sum(dim=2) + FOOT_DEPTH
+        lift = ((feet - qpos[:, None, :3]) * up[:, None]).sum(dim=2) + FOOT_DEPTH
         low = 1.0 - (lift / SWING_HEIGHT).clamp(0.0, 1.0)
         memory, was_aloft = physics.bind("userdata"), before[:, 36:]
         aloft, duty = memory[:, 2:6], memory[:, 6:]
@@ -134,7 +134,7 @@ class Quadruped(Family):
             "turn": torch.exp(-(qvel[:, 5] - command[:, 1]).square() / 0.25),
             "bounce": -1.0 * velocity[:, 2].square(),
             "wobble": -0.03 * qvel[:, 3:5].square().sum(dim=1),
-            "lean": -1.0 * up[:, :2].square().sum(dim=1),
+            "lean": up[:, 2].square() - 1.0,
             "torque": -2e-4 * physics.bind("actuator_force", fresh=False).square().sum(dim=1),
             "shake": -2e-4 * (qvel[:, 6:] - before[:, 24:36]).square().sum(dim=1),
             "jerk": -0.03 * (action - previous).square().sum(dim=1),
@@ -150,7 +150,7 @@ class Quadruped(Family):
         """Fallen: leaning by more than 60°, or the trunk less than 0.12 m above the mean of the feet."""
         qpos = physics.bind("qpos")
         height = qpos[:, 2] - self._feet(physics)[:, :, 2].mean(dim=1)
-        return (upward(qpos)[:, 2] < 0.5) | (height < 0.12)
+        return (up_in_world(qpos)[:, 2] < 0.5) | (height < 0.12)
 
     def _feet(self, physics: Physics) -> Float64[Tensor, "N 4 3"]:
         """Places of the feet, a substep (4 ms) old."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 import shlex
 import sys
 import time
@@ -23,10 +22,12 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
+from safetensors.torch import load_file, save_file
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
+from torch.nn import functional
 
 from metarl.envs.quadruped import FEET, to_trunk, upward
 from metarl.envs.quadruped_tasks import QuadrupedBody
@@ -36,6 +37,7 @@ from metarl.sim.sb3 import EpisodeVecEnv
 from metarl.sim.trials import TrialEnv
 
 WORLDS, ROLLOUT_STEPS = 256, 25
+CLIP = 10.0  # of normalised observations
 LOG_EVERY = 20  # rollouts
 SPEEDS, TURNS, REPEATS = (0.3, 0.5, 0.7, 0.9, 1.0), (-0.5, 0.0, 0.5), 8
 CONTACT = 1.0  # [N] on a foot that counts as being on the ground
@@ -55,7 +57,7 @@ def train(
     space = family.space
     env = TrialEnv(family, WORLDS, episodes_per_trial=1, threads=threads)
     sample = (lambda rng: space.sample("train", WORLDS, rng)) if bodies else (lambda rng: space.nominal(WORLDS))
-    envs = VecNormalize(EpisodeVecEnv(env, sample, seed), clip_obs=10.0, gamma=0.97)
+    envs = VecNormalize(EpisodeVecEnv(env, sample, seed), clip_obs=CLIP, gamma=0.97)
     output.mkdir(parents=True, exist_ok=True)
     clock = Clock(minutes, output / "log.jsonl")
     model = PPO(
@@ -77,8 +79,7 @@ def train(
     )
     model.lr_schedule = lambda remaining: 1e-3 * max(clock.left(), 0.05)  # falls with the time, not the steps
     model.learn(10**12, callback=clock)
-    model.save(output / "ppo.zip", exclude=["lr_schedule"])
-    envs.save(str(output / "norm.pkl"))
+    save_file(actor_tensors(model, envs), output / "walker.safetensors")
     write_json(output / "run.json", origin())
 
 
@@ -122,21 +123,34 @@ class Clock(BaseCallback):
         self._reward, self._falls = 0.0, 0
 
 
+def actor_tensors(model: PPO, envs: VecNormalize) -> dict[str, Tensor]:
+    """What acting needs: the layers of the actor, and the mean and deviation of the observations."""
+    network, norm = model.policy, envs.obs_rms
+    layers = [layer for layer in network.mlp_extractor.policy_net if isinstance(layer, torch.nn.Linear)]
+    tensors = {"obs_mean": torch.tensor(norm.mean), "obs_std": torch.tensor(np.sqrt(norm.var + envs.epsilon))}
+    for number, layer in enumerate([*layers, network.action_net]):
+        tensors |= {f"{number}.weight": layer.weight.detach(), f"{number}.bias": layer.bias.detach()}
+    return {name: tensor.float().contiguous() for name, tensor in tensors.items()}
+
+
 class Walker:
-    """The trained actor behind metarl's policy protocol. It has no memory, so the belief is empty."""
+    """The trained actor behind metarl's policy protocol: its mean action. It has no memory, so the belief is empty."""
 
     def __init__(self, run: Path) -> None:
-        self._model = PPO.load(run / "ppo.zip", device="cpu")
-        with (run / "norm.pkl").open("rb") as file:  # our own file: never load one you were given
-            self._norm: VecNormalize = pickle.load(file)
+        self._tensors = load_file(run / "walker.safetensors")
+        self._layers = sum(name.endswith(".weight") for name in self._tensors)
 
     def begin(self, n: int, generator: torch.Generator) -> None:
         """Nothing to remember."""
 
     def act(self, obs: Tensor, belief: None, deterministic: bool = False) -> tuple[Tensor, None, Mapping[str, Tensor]]:
-        """Mean of the policy, or a sample."""
-        seen = self._norm.normalize_obs(obs.numpy())
-        return torch.from_numpy(self._model.predict(seen, deterministic=deterministic)[0]), None, {}
+        """A perceptron of the normalised observation."""
+        tensors = self._tensors
+        x = ((obs - tensors["obs_mean"]) / tensors["obs_std"]).clamp(-CLIP, CLIP)
+        for layer in range(self._layers):
+            x = functional.linear(x, tensors[f"{layer}.weight"], tensors[f"{layer}.bias"])
+            x = functional.elu(x) if layer < self._layers - 1 else x
+        return x, None, {}
 
     def observe(self, belief: None, transition: Any) -> None:
         """Nothing to remember."""
@@ -198,7 +212,7 @@ def walk(policy: Walker, command: Tensor) -> tuple[dict[str, Tensor], Tensor, fl
     obs, fell = family.observe(physics, tasks).float(), torch.zeros(len(command), dtype=torch.bool)
     rows: list[dict[str, Tensor]] = []
     for t in range(family.episode_steps - 1):
-        step = env.step(policy.act(obs, None, deterministic=True)[0])
+        step = env.step(policy.act(obs, None)[0])
         obs, fell = step.obs, fell | step.terminated
         if t >= family.episode_steps // 2:
             velocity = to_trunk(qpos, qvel[:, :3])
