@@ -14,8 +14,8 @@ from metarl.sim.variations import ids
 from metarl.tasks import LogUniform, Parameter, Tasks, Uniform
 
 BODY = {
-    "mass": Parameter(LogUniform(0.5, 2.0), ood=Uniform(2.0, 3.0), unit="1", nominal=1.0, help="mass ratio"),
-    "friction": Parameter(LogUniform(0.5, 2.0), ood=Uniform(0.25, 0.5), unit="1", nominal=1.0, help="friction ratio"),
+    "mass": Parameter(LogUniform(0.5, 2.0), ood=Uniform(2.0, 3.0), unit="1", nominal=1.0, help="mass, ratio"),
+    "friction": Parameter(LogUniform(0.5, 2.0), ood=Uniform(0.25, 0.5), unit="1", nominal=1.0, help="friction, ratio"),
     "damping": Parameter(
         LogUniform(0.5, 2.0), ood=Uniform(2.0, 3.0), unit="1", nominal=1.0, help="joint damping ratio"
     ),

@@ -80,7 +80,7 @@ def train(
     model.lr_schedule = lambda remaining: 1e-3 * max(clock.left(), 0.05)  # falls with the time, not the steps
     model.learn(10**12, callback=clock)
     save_file(actor_tensors(model, envs), output / "walker.safetensors")
-    write_json(output / "run.json", origin())
+    write_json(output / "training.json", origin())
 
 
 def origin() -> dict[str, Any]:
