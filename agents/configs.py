@@ -25,7 +25,7 @@ class RL2Config:
     minibatch_chunks: int = 32
     """Chunks per gradient step."""
     chunk_steps: int = 50
-    """Control steps per chunk: how far gradients flow back in time. Must divide the trial."""
+    """Control steps per chunk: how far gradients flow back in time. At most: it becomes a divisor of the trial's."""
     discount: float = 0.97
     """Discount γ per control step, within a trial also across episode ends."""
     gae_lambda: float = 0.9

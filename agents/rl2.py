@@ -117,6 +117,11 @@ def policy_inputs(
     return torch.cat((obs, action, reward[..., None], start[..., None]), dim=-1)
 
 
+def chunk_length(trial_steps: int, longest: int) -> int:
+    """The largest divisor of the trial's length that is at most `longest`."""
+    return max(length for length in range(1, min(longest, trial_steps) + 1) if trial_steps % length == 0)
+
+
 @dataclass(frozen=True)
 class Chunks:
     """A rollout cut into sequences of L steps: S = N · T / L of them."""
@@ -207,9 +212,7 @@ class RL2:
     @torch.no_grad()
     def _prepare(self, rollout: Rollout) -> tuple[Chunks, Metrics]:
         """Advantages and inputs of the whole rollout, cut into chunks."""
-        length = self.config.chunk_steps
-        if len(rollout.reward) % length:
-            raise UserError(f"chunk_steps = {length} must divide the trial's {len(rollout.reward)} steps")
+        length = chunk_length(len(rollout.reward), self.config.chunk_steps)
         scale = self.return_norm.std.float()
         network = self.policy.network
         obs, inputs = self._inputs(rollout)

@@ -53,7 +53,8 @@ class Ant(Family):
     """What all ant families share: model, reset, and the cost of contacts.
 
     The contact forces are those of MuJoCo 1.5, which computed them in every step: as published they belong to the
-    start of the last substep. With later versions the field's code saw zeros instead (see `add_force_sensor`).
+    start of the last substep. With later versions the field's code saw zeros instead (see `add_force_sensor`). The
+    torso's place is that of its joint; the published code reads `xpos`, which is a substep (10 ms) old.
     """
 
     control_step = 0.05
@@ -138,8 +139,9 @@ class AntDir(AntRunner):
 class AntGoal(Ant):
     """Go to an unknown place and stay: r = −|x − g|₁ − 0.1 |a|² − 0.0005 Σ clip(c, −1, 1)², g uniform in a disc of 3 m.
 
-    PEARL's definition (Rakelly et al. 2019, from ProMP's), 200 steps; an episode never ends early. Its README calls
-    the result not reproduced. VariBAD ran it without contact forces: with MuJoCo 2.0 those 84 numbers were zero.
+    PEARL's definition (Rakelly et al. 2019, from ProMP's), 200 steps; an episode never ends early. PEARL trains on 100
+    fixed tasks (`--train-tasks 100`) and tests on 30; its README calls the result not reproduced. VariBAD ran it
+    without contact forces: with MuJoCo 2.0 those 84 numbers were zero.
     """
 
     space = TaskSpace(
@@ -203,7 +205,8 @@ class AntCrippled(AntRunner):
                 ood=Choice((3.0,)),
                 unit="index",
                 nominal=-1.0,
-                help="leg without torque: front left, front right, back left, back right; -1 for none",
+                help="leg without torque",
+                labels=("front left", "front right", "back left", "back right"),
             )
         }
     )

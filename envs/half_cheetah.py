@@ -78,11 +78,16 @@ def control_cost(action: Float64[Tensor, "N A"]) -> Float64[Tensor, "N"]:
 class HalfCheetahVel(HalfCheetah):
     """Run at an unknown speed: r = −|v − v*| − 0.05 |a|², v* ~ U(0, 3) m/s.
 
-    PEARL's definition (Rakelly et al. 2019), 200 steps. MAML's original draws v* from U(0, 2) and runs 100 steps.
+    PEARL's definition (Rakelly et al. 2019), 200 steps. PEARL trains on 100 fixed tasks (`--train-tasks 100`) and tests
+    on 30; MAML's original draws ever new v* from U(0, 2) and runs 100 steps.
     """
 
     space = TaskSpace(
-        {"velocity": Parameter(Uniform(0.0, 3.0), ood=Uniform(3.0, 4.0), unit="m/s", help="target forward velocity")}
+        {
+            "velocity": Parameter(
+                Uniform(0.0, 3.0), ood=Uniform(3.0, 4.0), unit="m/s", help="target forward velocity", graded=True
+            )
+        }
     )
 
     def reward(
@@ -125,7 +130,8 @@ class HalfCheetahBody(HalfCheetah):
                 ood=Choice((0.0,)),
                 unit="index",
                 nominal=-1.0,
-                help="joint without torque, of " + ", ".join(JOINTS) + "; -1 for none",
+                help="joint without torque",
+                labels=JOINTS,
             ),
         }
     )
@@ -157,7 +163,8 @@ class HalfCheetahCrippled(HalfCheetah):
                 ood=Choice((0.0,)),
                 unit="index",
                 nominal=-1.0,
-                help="joint without torque, of " + ", ".join(JOINTS) + "; -1 for none",
+                help="joint without torque",
+                labels=JOINTS,
             )
         }
     )

@@ -55,9 +55,9 @@ class HumanoidDir(Family):
     Δx is how far the centre of mass moved in the step of 0.015 s, so that 1 m/s is worth 1.25; u are the controls, up
     to ±0.4; c the contact torques and forces of all bodies. Over when the torso leaves [1, 2] m; no `ood` split.
 
-    PEARL's definition (Rakelly et al. 2019), 200 steps. As published, what MuJoCo derives (centre of mass, observations
-    from 45) is a substep old. VariBAD's control cost is that of actions in [-1, 1]. With MuJoCo 2 the field's code saw
-    no contacts (see `add_force_sensor`).
+    PEARL's definition (Rakelly et al. 2019), 200 steps, there on 100 fixed tasks (`--train-tasks 100`), with 30 to
+    test. As published, what MuJoCo derives (centre of mass, observations from 45) is a substep old. VariBAD's control
+    cost is that of actions in [-1, 1]. With MuJoCo 2 the field's code saw no contacts (see `add_force_sensor`).
     """
 
     space = TaskSpace({"direction": Parameter(Angle(), unit="rad", nominal=0.0, help="heading to run")})

@@ -77,8 +77,9 @@ class Point(Family):
 class PointGoal(Point):
     """Go to an unknown place: r = −|x − g|, g uniform in the square [−1, 1]².
 
-    PEARL's definition (Rakelly et al. 2019), 20 steps, from a start that is uniform in the square too. The `ood` goals
-    lie around the square, 1.5 to 1.75 m from its centre.
+    PEARL's definition (Rakelly et al. 2019), 20 steps, 80 fixed tasks to train on (`--train-tasks 80`) and 20 to test,
+    from a start that is uniform in the square too. The `ood` goals lie around the square, 1.5 to 1.75 m from its
+    centre.
     """
 
     space = TaskSpace(
@@ -104,8 +105,9 @@ class PointGoal(Point):
 class PointGoalSparse(Point):
     """Find a place on the unit semicircle: r = 1 − |x − g| within 0.2 m of g, else 0; g = (cos θ, sin θ), θ ~ U(0, π).
 
-    PEARL's (Rakelly et al. 2019), 20 steps. There the encoder alone sees these rewards, and the policy is trained on
-    the dense −|x − g|; here both see the sparse ones. VariBAD runs 100 steps. The `ood` goals lie on the other half.
+    PEARL's (Rakelly et al. 2019), 20 steps, 80 fixed tasks to train on (`--train-tasks 80`) and 20 to test. There the
+    encoder alone sees these rewards, and the policy is trained on the dense −|x − g|; here both see the sparse ones.
+    VariBAD runs 100 steps. The `ood` goals lie on the other half.
     """
 
     space = TaskSpace(

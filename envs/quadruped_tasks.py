@@ -11,7 +11,7 @@ from metarl.envs.quadruped import FEET, MOTORS, SPEED, TURN, Quadruped
 from metarl.sim.physics import Physics
 from metarl.sim.terrain import TerrainChoice, Tile
 from metarl.sim.variations import CentreOfMass, Friction, JointDamping, MotorStrength, Payload, WeakMotor
-from metarl.tasks import Choice, LogUniform, Parameter, Tasks, TaskSpace, Uniform
+from metarl.tasks import Choice, LogUniform, Parameter, Tasks, TaskSpace, Uniform, ZeroInflated
 
 
 class QuadrupedBody(Quadruped):
@@ -22,7 +22,9 @@ class QuadrupedBody(Quadruped):
 
     space = TaskSpace(
         {
-            "payload": Parameter(Uniform(0.0, 5.0), ood=Uniform(5.0, 8.0), unit="kg", nominal=0.0, help="on the back"),
+            "payload": Parameter(
+                Uniform(0.0, 5.0), ood=Uniform(5.0, 8.0), unit="kg", nominal=0.0, help="on the back", graded=True
+            ),
             "centre": Parameter(
                 Uniform(-0.04, 0.04),
                 ood=Uniform(0.04, 0.08),
@@ -51,19 +53,23 @@ class QuadrupedBody(Quadruped):
 
 
 class QuadrupedCrippled(Quadruped):
-    """Follow the command with one motor weak or dead. Training breaks three legs' motors, `ood` the fourth's (RR)."""
+    """Follow the command with one motor weak or dead. Training breaks three legs', `ood` the fourth's (RR)."""
 
     space = TaskSpace(
         {
             "motor": Parameter(
-                Choice((-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)),
+                Choice((0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)),
                 ood=Choice((9.0, 10.0, 11.0)),
                 unit="index",
                 nominal=-1.0,
-                help="the weak one, of " + ", ".join(MOTORS) + "; -1 for none",
+                help="the weak one",
+                labels=MOTORS,
             ),
             "strength": Parameter(
-                Uniform(0.0, 0.5), unit="1", nominal=0.5, help="what is left of its force; 0 is dead"
+                ZeroInflated(Uniform(0.1, 0.6), zeros=1 / 3),
+                unit="1",
+                nominal=1.0,
+                help="what is left of its force; 0 is dead",
             ),
         }
     )
@@ -92,13 +98,13 @@ class QuadrupedCommand(Quadruped):
 class QuadrupedTerrain(Quadruped):
     """Follow the command over unknown ground, blind. Difficulty in [0, 1]; `ood` is harder than any trained on.
 
-    At difficulty 1: slopes of 24°, stairs of 16 cm, bumps of 12 cm, blocks 10 cm up or down. Half a metre ahead of the
-    start is flat. Where on the ground the robot starts is part of the task.
+    At difficulty 0 all is flat. At 1: slopes of 24°, stairs of 16 cm, bumps of 12 cm, blocks 10 cm up or down. Half a
+    metre ahead of the start is flat. Where on the ground the robot starts is part of the task.
     """
 
     ground = TerrainChoice(
-        kinds=("flat", "slope-up", "slope-down", "rough", "stairs-up", "stairs-down", "blocks"),
-        difficulties=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0),
+        kinds=("slope-up", "slope-down", "rough", "stairs-up", "stairs-down", "blocks"),
+        difficulties=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0),
         tile=Tile(length=9.0, width=12.0, cell=0.05),
         geom="ground",
         side=1.0,

@@ -18,15 +18,19 @@ from metarl.sim.physics import Physics
 from metarl.sim.terrain import TerrainChoice, Tile
 from metarl.tasks import Tasks
 
-KINDS = ("flat", "slope-up", "slope-down", "rough", "stairs-up", "stairs-down", "blocks", "waves")
-DIFFICULTIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
+KINDS = ("slope-up", "slope-down", "rough", "stairs-up", "stairs-down", "blocks", "waves")
+DIFFICULTIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
 
 
 class HalfCheetahTerrain(HalfCheetah):
     """Run forward over unknown ground: r = v − 0.05 |a|², 200 steps. Stairs of 24 cm at difficulty 1, slopes of 24°."""
 
     ground = TerrainChoice(
-        KINDS, DIFFICULTIES, Tile(length=135.0, width=4.0, cell=0.1, start=15.0, flat=1.0, scale=1.5), "floor", side=1.0
+        KINDS,
+        DIFFICULTIES,
+        Tile(length=135.0, width=3.0, cell=0.075, start=15.0, flat=1.05, scale=1.5),
+        "floor",
+        side=1.0,
     )
     space = ground.space(hardest=0.5)
     variations = (ground,)
@@ -53,7 +57,7 @@ class AntTerrain(AntRunner):
     ground = TerrainChoice(
         KINDS,
         DIFFICULTIES,
-        Tile(length=70.0, width=24.0, cell=0.15, start=10.0, flat=1.0, scale=1.5),
+        Tile(length=70.05, width=24.0, cell=0.15, start=10.05, flat=1.05, scale=1.5),
         "floor",
         side=4.0,
     )

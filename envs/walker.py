@@ -58,11 +58,12 @@ def all_numbers(num_bodies: int, num_geoms: int, num_dofs: int) -> TaskSpace:
 class PlanarRunner(Family):
     """What walker-params and hopper-params share: r = v + 1 − 0.001 |a|², and a body in which every number differs.
 
-    PEARL's definition (Rakelly et al. 2019, from `rand_param_envs`), 200 steps. Each number of `body_mass`,
-    `body_inertia` and `geom_friction` is multiplied by its own 1.5^U(−3, 3), of `dof_damping` by 1.3^U(−3, 3); some
-    are zero and stay so. Ours is also the `ood` split: ground and robot more slippery than ever in training, every
-    friction factor U(0.1, 0.25), and all else from the training ranges, beyond which a task would mostly be a body
-    that cannot move. The published code kept the constraint solver's weights of the unmodified body.
+    PEARL's definition (Rakelly et al. 2019, from `rand_param_envs`), 200 steps, there on 40 fixed tasks (`--train-tasks
+    40`), with 10 to test. Each number of `body_mass`, `body_inertia` and `geom_friction` is multiplied by its own
+    1.5^U(−3, 3), of `dof_damping` by 1.3^U(−3, 3); some are zero and stay so. Ours is also the `ood` split: ground and
+    robot more slippery than ever in training, every friction factor U(0.1, 0.25), and all else from the training
+    ranges, beyond which a task would mostly be a body that cannot move. The published code kept the constraint solver's
+    weights of the unmodified body.
 
     Standing still earns 1 per step: 200 of a good walker's return are for not falling.
     """

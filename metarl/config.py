@@ -50,6 +50,8 @@ class TrainConfig(Generic[L]):
     """Robots simulated at once, each on a task of its own."""
     episodes_per_trial: int = 2
     """Episodes K on one task before the memory is cleared."""
+    train_tasks: int = 0
+    """Train on a fixed list of this many tasks, as PEARL does (100 for half-cheetah-vel); 0 draws ever new ones."""
     curriculum: str = ""
     """Task parameter, as difficulty, that training widens from its easiest tenth to its whole range; none if empty."""
     curriculum_share: float = 0.5
@@ -64,6 +66,8 @@ class TrainConfig(Generic[L]):
         for name in ("total_steps", "num_worlds", "episodes_per_trial"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
         require(self, "num_worlds", self.num_worlds <= 65536, "at most 65536")
+        require(self, "train_tasks", 0 <= self.train_tasks <= 1_000_000, "in [0, 1000000]")
+        require(self, "train_tasks", not (self.train_tasks and self.curriculum), "0 with a curriculum")
         require(self, "curriculum_share", 0 < self.curriculum_share <= 1, "in (0, 1]")
         require(self, "threads", 0 <= self.threads <= 1024, "in [0, 1024]")
         for name in ("max_minutes", "checkpoint_minutes"):

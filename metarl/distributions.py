@@ -31,7 +31,7 @@ class Distribution(Protocol):
 
 @runtime_checkable
 class Graded(Protocol):
-    """A distribution whose values go from easy (its first) to hard (its last), so that a curriculum can widen it."""
+    """A distribution that has a lowest value, so that a curriculum can widen it from there."""
 
     def easiest(self, share: float) -> Distribution:
         """The easiest `share` in (0, 1] of it."""
@@ -122,8 +122,10 @@ class Choice:
         return np.asarray(self.values, dtype=np.float64)[rng.integers(len(self.values), size=n)]
 
     def contains(self, value: Value) -> bool:
-        """Exact membership."""
-        return value in self.values
+        """Membership, to the precision of a float32."""
+        return isinstance(value, int | float) and any(
+            math.isclose(value, own, rel_tol=1e-6, abs_tol=1e-9) for own in self.values
+        )
 
     def describe(self) -> str:
         """As `one of -1, 1`."""
@@ -132,6 +134,30 @@ class Choice:
     def easiest(self, share: float) -> Choice:
         """The first ones listed, at least one."""
         return Choice(self.values[: max(1, math.ceil(share * len(self.values)))])
+
+
+@dataclass(frozen=True)
+class ZeroInflated:
+    """Zero with probability `zeros`, else drawn from another distribution of numbers."""
+
+    other: Uniform | LogUniform | Choice
+    zeros: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.zeros < 1:
+            raise ValueError(f"ZeroInflated needs zeros in (0, 1), got {self.zeros}")
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Shape (n,)."""
+        return np.where(rng.uniform(size=n) < self.zeros, 0.0, self.other.sample(n, rng))
+
+    def contains(self, value: Value) -> bool:
+        """Zero, or in the other's support."""
+        return value == 0 or self.other.contains(value)
+
+    def describe(self) -> str:
+        """As `0 or U(0.1, 0.5)`."""
+        return f"0 or {self.other.describe()}"
 
 
 @dataclass(frozen=True)

@@ -36,17 +36,11 @@ def learner_names() -> list[str]:
 
 
 def make_family(name: str) -> Family:
-    """The family called `name`; `UserError` names the nearest known one."""
+    """The family called `name`; `UserError` names the nearest known one, or what its author got wrong."""
     found = _find(name, "family", dict(FAMILIES), _FAMILY_GROUP)
-    from metarl.sim.family import Family
+    from metarl.sim.declared import make
 
-    if not (inspect.isclass(found) and issubclass(found, Family)):
-        raise UserError(f"'{name}' is not a family: it must be a subclass of metarl.sim.family.Family")
-    missing = sorted(getattr(found, "__abstractmethods__", ()))
-    missing += [field for field in ("space", "control_step", "episode_steps") if not hasattr(found, field)]
-    if missing:
-        raise UserError(f"family '{name}' does not define {', '.join(missing)}")
-    return found()
+    return make(name, found)
 
 
 def learner_class(name: str) -> type[Learner]:

@@ -28,6 +28,7 @@ from metarl.distributions import (
     LogUniform as LogUniform,
     Uniform as Uniform,
     Value as Value,
+    ZeroInflated as ZeroInflated,
 )
 from metarl.errors import UserError, unknown_name
 
@@ -85,6 +86,16 @@ class Parameter:
     """The value of the unmodified robot, if there is one."""
     help: str = ""
     """What it is, in one phrase."""
+    labels: tuple[str, ...] = ()
+    """What the values 0, 1, ... of an index stand for; a negative one is none of them."""
+    graded: bool = False
+    """The lowest (or first) values are the easiest: a curriculum may widen the range from there."""
+
+    def label(self, value: Value) -> str | None:
+        """What an index stands for; None where the parameter is no index."""
+        if not self.labels or isinstance(value, list):
+            return None
+        return self.labels[round(value)] if 0 <= round(value) < len(self.labels) else "none"
 
 
 @dataclass(frozen=True)
@@ -124,8 +135,11 @@ class TaskSpace:
         if name not in self.parameters:
             raise unknown_name("task parameter", name, self.parameters)
         support = self.distribution(name, split)
-        if not isinstance(support, Graded):
-            raise UserError(f"'{name}' cannot be graded from easy to hard: it is {support.describe()}")
+        if not (self.parameters[name].graded and isinstance(support, Graded)):
+            graded = [name for name, parameter in self.parameters.items() if parameter.graded]
+            raise UserError(
+                f"task parameter '{name}' is not graded from easy to hard; graded here: {', '.join(graded) or 'none'}"
+            )
         return support
 
     def fixed(self, split: Split, n: int) -> Tasks:

@@ -164,10 +164,10 @@ def test_eval_of_a_damaged_checkpoint_changes_nothing(trained, capsys):
 
 
 def test_a_mistake_found_while_training_leaves_no_folder_in_the_way(tmp_path, capsys):
-    words = ["train", "rl2", SHORT, "--output", tmp_path / "run", *TINY]
-    assert run(*words, "--chunk-steps", "7") == 2
-    assert "chunk_steps = 7 must divide the trial's 20 steps" in capsys.readouterr().err
-    assert run(*words) == 0
+    options = ["--output", tmp_path / "run", *TINY]
+    assert run("train", "rl2", f"{HERE}/short_family.py:NotFinite", *options) == 2
+    assert "reward term 'broken'" in capsys.readouterr().err
+    assert run("train", "rl2", SHORT, *options) == 0
 
 
 def test_a_config_file_reaches_a_learner_of_the_users_own_file(tmp_path):

@@ -288,8 +288,8 @@ def test_a_vector_lies_in_the_range_when_all_its_elements_do():
 def test_a_curriculum_keeps_the_easiest_share_of_a_range():
     space = TaskSpace(
         {
-            "height": Parameter(Uniform(1.0, 3.0), unit="m"),
-            "level": Parameter(Choice((1.0, 2.0, 3.0, 4.0)), unit="1"),
+            "height": Parameter(Uniform(1.0, 3.0), unit="m", graded=True),
+            "level": Parameter(Choice((1.0, 2.0, 3.0, 4.0)), unit="1", graded=True),
             "goal": Parameter(Disc(1.0), unit="m"),
         }
     )
@@ -300,5 +300,5 @@ def test_a_curriculum_keeps_the_easiest_share_of_a_range():
     assert torch.equal(whole["height"], space.sample("train", 500, np.random.default_rng(0))["height"])
     with pytest.raises(UserError, match=r"unknown task parameter 'hieght' .did you mean 'height'"):
         space.sample("train", 1, np.random.default_rng(0), easiest={"hieght": 0.5})
-    with pytest.raises(UserError, match="'goal' cannot be graded"):
+    with pytest.raises(UserError, match="'goal' is not graded from easy to hard; graded here: height, level"):
         space.sample("train", 1, np.random.default_rng(0), easiest={"goal": 0.5})

@@ -52,12 +52,13 @@ def run_benchmark(families: tuple[str, ...], worlds: tuple[int, ...], seconds: f
     Each family is stepped with the largest number of worlds; the learner's collection and training with each of them.
     """
     single_threaded_math()
+    made = {name: make_family(name) for name in families}
     rows: list[Row] = []
+    for name, family in made.items():
+        bare, *ours = _measure(name, max(worlds), _stepping(family, max(worlds), threads), seconds)
+        rows += [bare, *ours, *_gymnasium_rows(name, bare, seconds)]
     for num_worlds in worlds:
         rows += _measure(_LEARNING_FAMILY, num_worlds, _learning(num_worlds, threads), seconds)
-    for family in families:
-        rows += _measure(family, max(worlds), _stepping(make_family(family), max(worlds), threads), seconds)
-        rows += _gymnasium_rows(family, rows[-2], seconds)
     return rows
 
 

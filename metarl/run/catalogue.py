@@ -39,7 +39,7 @@ def _parameters(space: TaskSpace) -> list[dict[str, Any]]:
             "train": parameter.train.describe(),
             "ood": parameter.ood.describe() if parameter.ood is not None else None,
             "nominal": parameter.nominal,
-            "help": parameter.help,
+            "help": parameter.help + (f": {', '.join(parameter.labels)}" if parameter.labels else ""),
         }
         for name, parameter in space.parameters.items()
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
@@ -86,11 +87,25 @@ def _finding(name: str, check: Check, probe: Probe) -> Finding:
     except UserError as error:
         return Finding(name, str(error))
     except Exception as error:  # whatever a user's family raises is a finding, with the place in their file
-        frames = traceback.extract_tb(error.__traceback__)
-        foreign = (str(Path(__file__).parents[1]), sysconfig.get_path("purelib"), "<")
-        frame = ([frame for frame in frames if not frame.filename.startswith(foreign)] or list(frames))[-1]
+        frame = _place(error, probe.family)
         where = f"{Path(frame.filename).name}:{frame.lineno}, in {frame.name}"
         return Finding(name, f"{type(error).__name__}: {' '.join(str(error).split())} ({where})")
+
+
+def _place(error: Exception, family: Family) -> traceback.FrameSummary:
+    """The last frame in the file of the family itself, else in no library, else in ours, else any."""
+    frames = list(traceback.extract_tb(error.__traceback__))
+    own = getattr(sys.modules.get(type(family).__module__), "__file__", None)
+    libraries = (*(sysconfig.get_path(key) for key in ("stdlib", "purelib", "platlib")), "<")
+    ours = (*libraries, str(Path(__file__).parents[1]))
+    for chosen in (
+        [frame for frame in frames if frame.filename == own],
+        [frame for frame in frames if not frame.filename.startswith(ours)],
+        [frame for frame in frames if not frame.filename.startswith(libraries)],
+    ):
+        if chosen:
+            return chosen[-1]
+    return frames[-1]
 
 
 def verdict(family: str, findings: list[Finding]) -> Iterator[str]:

@@ -6,7 +6,7 @@ A check takes a `Probe`, raises `ContractError` with one sentence where the fami
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import mujoco
 import numpy as np
@@ -17,6 +17,7 @@ from metarl import seeding
 from metarl.errors import UserError, unknown_name
 from metarl.run.probe import RANDOM_STEPS, WORLDS, ContractError, Play, Probe, numbers, play
 from metarl.run.rendering import Camera, gl_backend
+from metarl.sim.declared import require_parameters
 from metarl.sim.trials import TrialEnv
 
 _REPLAYED = 100
@@ -38,15 +39,11 @@ def model(probe: Probe) -> None:
 
 def names(probe: Probe) -> None:
     """The camera is the model's, and variations read parameters of the space."""
-    family, model = probe.family, probe.model
+    model, camera = probe.model, probe.family.camera
     cameras = [model.cam(i).name for i in range(model.ncam)]
-    if family.camera is not None and family.camera not in cameras:
-        raise unknown_name("camera", family.camera, cameras)
-    for variation in family.variations:
-        for name in variation.parameters:
-            if name not in family.space.parameters:
-                error = unknown_name("task parameter", name, family.space.parameters)
-                raise ContractError(f"the variation {type(variation).__name__} reads the {error}")
+    if camera is not None and camera not in cameras:
+        raise unknown_name("camera", camera, cameras)
+    require_parameters(probe.family)
 
 
 def control_step(probe: Probe) -> None:
@@ -71,26 +68,38 @@ def spaces(probe: Probe) -> str:
     family, physics, tasks = probe.family, probe.bare(), probe.tasks()
     obs, before = family.observe(physics, tasks), family.snapshot(physics)
     for name, value in (("observe", obs), ("snapshot", before)):
-        if value.dim() != 2 or len(value) != WORLDS or value.dtype != torch.float64:
-            raise ContractError(
-                f"{name} returns {_kind(value)} for {WORLDS} worlds, it must be float64 ({WORLDS}, size)"
-            )
-    terms = family.reward(physics, before, torch.zeros(WORLDS, probe.model.nu, dtype=torch.float64), tasks)
+        _require(f"{name} returns", value, torch.float64, dims=2)
+    terms: object = family.reward(physics, before, torch.zeros(WORLDS, probe.model.nu, dtype=torch.float64), tasks)
+    if not isinstance(terms, Mapping):
+        raise ContractError(
+            f"reward returns {_kind(terms)}, it must be a mapping from names to terms, as {{'speed': ...}}"
+        )
     if not terms:
         raise ContractError("reward returns no terms, it must return at least one")
     for name, term in terms.items():
-        if term.shape != (WORLDS,) or term.dtype != torch.float64:
-            raise ContractError(
-                f"reward term '{name}' is {_kind(term)} for {WORLDS} worlds, it must be float64 ({WORLDS},)"
-            )
+        if not isinstance(name, str):
+            raise ContractError(f"a reward term is called {name!r}, its name must be a string")
+        _require(f"reward term '{name}' is", term, torch.float64, dims=1)
     fallen = family.terminated(physics, tasks)
-    if fallen is not None and (fallen.shape != (WORLDS,) or fallen.dtype != torch.bool):
-        raise ContractError(f"terminated returns {_kind(fallen)} for {WORLDS} worlds, it must be bool ({WORLDS},)")
+    if fallen is not None:
+        _require("terminated returns", fallen, torch.bool, dims=1, otherwise=", or None")
     return f"{obs.shape[1]} observations, {probe.model.nu} actions"
 
 
-def _kind(value: Tensor) -> str:
-    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+def _require(what: str, value: object, dtype: torch.dtype, dims: int, otherwise: str = "") -> None:
+    """A tensor of numbers of one kind, with one row per world."""
+    if not (isinstance(value, Tensor) and value.dim() == dims and len(value) == WORLDS and value.dtype == dtype):
+        tensor = "" if isinstance(value, Tensor) else "a torch tensor, "
+        shape = f"({WORLDS},)" if dims == 1 else f"({WORLDS}, size)"
+        kind = str(dtype).removeprefix("torch.")
+        raise ContractError(f"{what} {_kind(value)} for {WORLDS} worlds, it must be {tensor}{kind} {shape}{otherwise}")
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    module, name = type(value).__module__, type(value).__qualname__
+    return "None" if value is None else f"a {name if module == 'builtins' else f'{module}.{name}'}"
 
 
 def finite(probe: Probe) -> None:

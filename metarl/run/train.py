@@ -88,6 +88,7 @@ class Training:
         self.iteration = 0
         self.elapsed = 0.0
         self._saved = 0
+        self._listed: Tasks | None = None
         self.sample_tasks(0)  # says what is wrong with the curriculum before anything is written
 
     @property
@@ -153,12 +154,16 @@ class Training:
         return Outcome(self.iteration, self.total_steps, self.elapsed, stop.signal, finished)
 
     def sample_tasks(self, iteration: int) -> Tasks:
-        """The training tasks of an iteration, one per world: of the range, or of what the curriculum opened."""
+        """The training tasks of an iteration, one per world: of a fixed list, of a curriculum's share, or of all."""
         config, easiest = self.config, {}
+        rng = seeding.rng(config.seed, "tasks", iteration)
+        if config.train_tasks:
+            if self._listed is None:
+                self._listed = self.family.space.fixed("train", config.train_tasks)
+            return self._listed.select(torch.from_numpy(rng.integers(config.train_tasks, size=config.num_worlds)))
         if config.curriculum:
             opened = iteration / self.num_iterations / config.curriculum_share
             easiest[config.curriculum] = min(1.0, _FIRST_SHARE + (1.0 - _FIRST_SHARE) * opened)
-        rng = seeding.rng(config.seed, "tasks", iteration)
         return self.family.space.sample("train", config.num_worlds, rng, easiest)
 
     def _iterate(self) -> Metrics:

@@ -302,11 +302,11 @@ def _write(
 
 
 def describe(space: TaskSpace, row: Mapping[str, Value]) -> str:
-    """A task in words: `velocity 1.72 m/s`, or `mass 0.93, dead_joint 3`; of a long vector the range of its numbers."""
+    """A task in words: `velocity 1.72 m/s`, or `mass 0.93, dead_joint bfoot`; of a long vector its range."""
     words = []
     for name, parameter in space.parameters.items():
         unit = "" if parameter.unit in ("1", "index", "") else f" {parameter.unit}"
-        words.append(f"{name} {_number(row[name])}{unit}")
+        words.append(f"{name} {parameter.label(row[name]) or _number(row[name])}{unit}")
     return ", ".join(words)
 
 

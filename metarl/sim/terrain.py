@@ -29,7 +29,7 @@ Heights: TypeAlias = Float64[np.ndarray, "Y X"]
 STAIR_TREAD, STAIR_RISE = 0.3, 0.16  # [m]; the rise at difficulty 1
 SLOPE_GRADE = 0.45  # rise over run at difficulty 1: 24°
 ROUGH_SIZE, ROUGH_HEIGHT = 0.15, 0.12  # [m] between bumps, and from lowest to highest at difficulty 1
-BLOCK_SIZE, BLOCK_HEIGHT = 0.45, 0.2  # [m]
+BLOCK_SIZE, BLOCK_HEIGHT = 0.4, 0.2  # [m]
 WAVE_LENGTH, WAVE_HEIGHT = 1.5, 0.3  # [m]
 _LEAST_RISE, _THICKNESS = 1e-3, 0.5  # [m]; MuJoCo allows neither to be zero
 _FADE = 0.3  # [m] over which bumps grow to their height beyond the flat start
@@ -52,11 +52,17 @@ class Tile:
     scale: float = 1.0
     """Size of steps, bumps and blocks: 1 for a robot whose legs are about 0.4 m long."""
 
+    def __post_init__(self) -> None:
+        for name in ("length", "width", "start", "flat"):
+            cells = getattr(self, name) / self.cell
+            if abs(cells - round(cells)) > 1e-6:
+                raise ValueError(f"a tile's {name} must be a whole number of cells of {self.cell:g} m, not {cells:g}")
+
     def grid(self) -> tuple[Heights, Heights]:
         """Coordinates of the grid points: x from the end of the flat start (negative before it), and y [m]."""
-        columns, rows = (max(2, round(size / self.cell) + 1) for size in (self.length, self.width))
-        x = np.linspace(-self.start, self.length - self.start, columns) - self.flat
-        y = np.linspace(-self.width / 2, self.width / 2, rows)
+        columns, rows = (max(1, round(size / self.cell)) for size in (self.length, self.width))
+        x = (np.arange(columns + 1) - round((self.start + self.flat) / self.cell)) * self.cell
+        y = np.arange(rows + 1) * self.cell - self.width / 2
         grid_x, grid_y = np.meshgrid(x, y)
         return grid_x, grid_y
 
@@ -73,7 +79,7 @@ def slope(tile: Tile, rng: np.random.Generator) -> Heights:
 
 def stairs(tile: Tile, rng: np.random.Generator) -> Heights:
     """Up a flight of equal stairs."""
-    number = np.floor(tile.grid()[0] / (STAIR_TREAD * tile.scale)) + 1.0
+    number = _cell_number(tile.grid()[0], STAIR_TREAD * tile.scale) + 1.0
     return np.asarray(STAIR_RISE * tile.scale * np.maximum(number, 0.0))
 
 
@@ -94,7 +100,7 @@ def blocks(tile: Tile, rng: np.random.Generator) -> Heights:
     """Stepping blocks: a pavement of squares, each at a random height."""
     x, y = tile.grid()
     size = BLOCK_SIZE * tile.scale
-    column, row = ((x - x.min()) / size).astype(int), ((y - y.min()) / size).astype(int)
+    column, row = _cell_number(x - x.min(), size), _cell_number(y - y.min(), size)
     tops = rng.uniform(-0.5, 0.5, (row.max() + 1, column.max() + 1))
     return np.asarray(BLOCK_HEIGHT * tile.scale * tops[row, column] * (x > 0))
 
@@ -109,6 +115,11 @@ def waves(tile: Tile, rng: np.random.Generator) -> Heights:
         for a, p, wavelength in zip(angle, phase, length, strict=True)
     ]
     return np.asarray(WAVE_HEIGHT * tile.scale * 0.25 * (trains[0] + trains[1]) * _fade_in(x, tile))
+
+
+def _cell_number(x: np.ndarray, size: float) -> np.ndarray:
+    """In which of the pieces of one size a place lies; places on an edge belong to the next whatever the rounding."""
+    return np.asarray(np.floor(x / size + 1e-6).astype(int))
 
 
 def _smooth(u: np.ndarray) -> np.ndarray:
@@ -163,7 +174,7 @@ class TerrainChoice:
     kinds: tuple[str, ...]
     """Names of `KINDS`."""
     difficulties: tuple[float, ...]
-    """In [0, 1]; a task's difficulty is taken to be the nearest of them."""
+    """Those that are compiled, in [0, 1], from easy to hard; any other means the nearest of them."""
     tile: Tile
     geom: str
     """The geom of the model that is the ground; it becomes a height field."""
@@ -184,6 +195,8 @@ class TerrainChoice:
 
     def space(self, hardest: float) -> TaskSpace:
         """The task space of a family that varies nothing else: training up to a difficulty, `ood` beyond it."""
+        if not 0.0 <= min(self.difficulties) <= hardest:
+            raise ValueError(f"hardest = {hardest:g} leaves nothing to train on of difficulties {self.difficulties}")
         train = tuple(level for level in self.difficulties if level <= hardest)
         ood = tuple(level for level in self.difficulties if level > hardest)
         parameters = {
@@ -191,10 +204,16 @@ class TerrainChoice:
                 Choice(tuple(float(kind) for kind in range(len(self.kinds)))),
                 unit="index",
                 nominal=0.0,
-                help="of " + ", ".join(self.kinds),
+                help="kind of ground",
+                labels=self.kinds,
             ),
             self.difficulty: Parameter(
-                Choice(train), ood=Choice(ood) if ood else None, unit="1", nominal=train[0], help="from 0 to 1"
+                Choice(train),
+                ood=Choice(ood) if ood else None,
+                unit="1",
+                nominal=train[0],
+                help="from 0 to 1",
+                graded=True,
             ),
         }
         if self.side:
@@ -225,6 +244,8 @@ class TerrainChoice:
                 userdata=((ground - ground.min()) / rise).ravel().tolist(),
             )
         geom = spec.geom(self.geom)
+        if geom is None:
+            raise unknown_name("geom", self.geom, [own.name for own in spec.geoms if own.name])
         geom.type, geom.hfieldname = mujoco.mjtGeom.mjGEOM_HFIELD, f"{self.geom}_0"
         # MuJoCo's elevations begin at zero: the geom goes down to where the ground's lowest point belongs.
         geom.pos = [self.tile.length / 2 - self.tile.start, 0.0, float(grounds[0].min())]

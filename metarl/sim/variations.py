@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import mujoco
-import numpy as np
 import torch
 from jaxtyping import Float64, Int64
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from metarl.errors import UserError
@@ -230,20 +230,23 @@ class Payload(_OfOneParameter):
     body: str
     at: tuple[float, float, float]
     """Where it sits, in the body's frame [m]."""
-    fields: tuple[str, ...] = ("body_mass", "body_ipos", "body_inertia")
+    fields: tuple[str, ...] = ("body_mass", "body_ipos", "body_iquat", "body_inertia")
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
-        """`value`: mass of the load [kg]. The principal axes keep their directions (no products of inertia)."""
-        body = int(ids(model, "body", (self.body,)))
-        mass, centre = live["body_mass"][:, body], live["body_ipos"][:, body]
-        offset = centre.new_tensor(self.at) - centre
-        share = value / (mass + value)
-        axes = _rotation(model.body_iquat[body])
-        arm = offset @ axes  # in the frame of the principal axes
-        reduced = (mass * share)[:, None] * arm.square()  # parallel axes with the reduced mass m M / (m + M)
-        live["body_inertia"][:, body] += reduced.sum(dim=1, keepdim=True) - reduced
-        live["body_ipos"][:, body] += share[:, None] * offset
-        live["body_mass"][:, body] += value
+        """`value`: mass of the load [kg]; nothing changes where it is zero."""
+        body, loaded = int(ids(model, "body", (self.body,))), value != 0.0
+        mass, centre, quaternion, inertia = (live[field][loaded, body] for field in self.fields)
+        load = value[loaded]
+        share = (load / (mass + load))[:, None]
+        arm = centre.new_tensor(self.at) - centre
+        axes = torch.from_numpy(Rotation.from_quat(quaternion.numpy(), scalar_first=True).as_matrix())
+        tensor = axes @ torch.diag_embed(inertia) @ axes.mT
+        steiner = torch.diag_embed(arm.square().sum(dim=1, keepdim=True).expand(-1, 3)) - arm[:, :, None] * arm[:, None]
+        moments, axes = torch.linalg.eigh(tensor + (mass[:, None] * share)[:, :, None] * steiner)
+        axes[:, :, 2] *= torch.linalg.det(axes)[:, None]  # right-handed
+        new = (mass + load, centre + share * arm, _quaternion(axes), moments)
+        for field, own in zip(self.fields, new, strict=True):
+            live[field][loaded, body] = own
 
 
 @dataclass(frozen=True)
@@ -288,11 +291,9 @@ class ModelField(_OfOneParameter):
         _scale(live[self.field], torch.arange(live[self.field].shape[1]), value)
 
 
-def _rotation(quaternion: np.ndarray) -> Float64[Tensor, "3 3"]:
-    """Rotation matrix of a quaternion (w, x, y, z); its columns are the rotated axes."""
-    matrix = np.empty(9)
-    mujoco.mju_quat2Mat(matrix, quaternion)
-    return torch.from_numpy(matrix.reshape(3, 3))
+def _quaternion(axes: Float64[Tensor, "n 3 3"]) -> Float64[Tensor, "n 4"]:
+    """Quaternions (w, x, y, z) of rotation matrices."""
+    return torch.from_numpy(Rotation.from_matrix(axes.numpy()).as_quat(scalar_first=True).reshape(-1, 4))
 
 
 _LOCK = 1e4  # [N·m]: far above any motor here; a friction-loss constraint, so the solver stays well conditioned

@@ -5,11 +5,12 @@ import dataclasses
 import mujoco
 import pytest
 import torch
+from families import ALL_FAMILIES
 
 from metarl import seeding
 from metarl.agents.configs import RL2Config
-from metarl.agents.rl2 import RL2
-from metarl.errors import UserError
+from metarl.agents.rl2 import RL2, chunk_length
+from metarl.registry import make_family
 from metarl.rl.objectives import gaussian_log_prob
 from metarl.run.collect import collect
 from metarl.sim.family import Family
@@ -240,7 +241,18 @@ def test_the_standard_deviation_never_leaves_its_range_in_training():
     assert learner.policy.network.raw_log_std.min() >= -5.0
 
 
-def test_chunks_must_divide_the_trial():
+@pytest.mark.parametrize(
+    ("trial", "longest", "length"), [(400, 50, 50), (40, 50, 40), (16, 5, 4), (14, 5, 2), (7, 5, 1)]
+)
+def test_a_chunk_is_the_largest_part_of_the_trial_that_is_not_too_long(trial, longest, length):
+    assert chunk_length(trial, longest) == length
+
+
+def test_a_trial_that_the_chunks_do_not_divide_is_trained_on_shorter_ones():
     env, learner = make(Sign(), chunk_steps=5)
-    with pytest.raises(UserError, match="chunk_steps = 5 must divide the trial's 16 steps"):
-        warm(env, learner, 1)
+    warm(env, learner, 1)
+
+
+@pytest.mark.parametrize("name", ALL_FAMILIES)
+def test_the_default_chunks_fit_the_trials_of_every_family(name):
+    assert chunk_length(2 * make_family(name).episode_steps, RL2Config().chunk_steps) >= 20

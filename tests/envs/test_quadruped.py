@@ -164,8 +164,8 @@ def test_the_ground_of_quadruped_terrain_is_under_its_feet():
     """Put down 3 m ahead of the start, it comes to rest as high as the stairs there: 9 of 8 cm up, or down."""
     env = TrialEnv(QuadrupedTerrain(), 3, episodes_per_trial=1, threads=1)
     kinds = QuadrupedTerrain.ground.kinds
-    terrain = [float(kinds.index(name)) for name in ("flat", "stairs-up", "stairs-down")]
-    env.begin(columns(terrain=terrain, difficulty=[0.5] * 3, shift=[0.0] * 3), key=0)
+    terrain = [float(kinds.index(name)) for name in ("blocks", "stairs-up", "stairs-down")]
+    env.begin(columns(terrain=terrain, difficulty=[0.0, 0.5, 0.5], shift=[0.0] * 3), key=0)
     stairs = 0.5 * 0.16 * 9  # of 0.3 m, from 0.5 m ahead of the start
     env.physics.bind("qpos")[:, 0] += 3.05
     env.physics.bind("qpos")[:, 2] += torch.tensor([0.02, stairs + 0.1, -stairs + 0.1])

@@ -254,3 +254,17 @@ def test_a_curriculum_over_an_unknown_parameter_is_refused_before_training(tmp_p
     changes = {"family": "half-cheetah-vel", "curriculum": "velocty"}
     with pytest.raises(UserError, match=r"unknown task parameter 'velocty' .did you mean 'velocity'"):
         Training(folder.RunFolder(tmp_path), replace(config(), **changes))
+
+
+def test_a_fixed_list_of_training_tasks_is_the_same_in_every_run(tmp_path):
+    changes = {"family": "half-cheetah-vel", "train_tasks": 5, "total_steps": 20 * 8 * 400}
+    drawn = set()
+    for seed in (3, 4):
+        training = Training(folder.RunFolder(tmp_path), replace(config(), seed=seed, **changes))
+        drawn |= {value for number in range(20) for value in training.sample_tasks(number)["velocity"].tolist()}
+    assert drawn == set(training.family.space.fixed("train", 5)["velocity"].tolist())
+
+
+def test_a_list_and_a_curriculum_exclude_each_other():
+    with pytest.raises(UserError, match="train_tasks = 5 is out of range: it must be 0 with a curriculum"):
+        replace(config(), train_tasks=5, curriculum="velocity")

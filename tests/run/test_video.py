@@ -169,7 +169,7 @@ def test_without_a_camera_the_view_follows_the_robot(tmp_path):
 def test_captions():
     space = HalfCheetahBody.space
     row = {"mass": 0.934, "friction": 1.5, "damping": 0.071, "dead_joint": 3.0}
-    assert describe(space, row) == "mass 0.93, friction 1.50, damping 0.071, dead_joint 3"
+    assert describe(space, row) == "mass 0.93, friction 1.50, damping 0.071, dead_joint fthigh"
     assert describe(HalfCheetahVel.space, {"velocity": 1.716}) == "velocity 1.72 m/s"
     factors = TaskSpace({"mass": Parameter(LogUniform(0.1, 4.0, size=8), unit="1")})
     assert describe(factors, {"mass": [1.0, 0.5, 3.375, *[2.0] * 5]}) == "mass 0.50 to 3.38"

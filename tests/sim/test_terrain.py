@@ -6,6 +6,8 @@ import pytest
 import torch
 from families import columns
 
+from metarl.envs.quadruped_tasks import QuadrupedTerrain
+from metarl.envs.terrains import AntTerrain, HalfCheetahTerrain
 from metarl.errors import UserError
 from metarl.sim.cpu import CpuPhysics
 from metarl.sim.terrain import BLOCK_HEIGHT, KINDS, ROUGH_HEIGHT, SLOPE_GRADE, STAIR_RISE, TerrainChoice, Tile, heights
@@ -25,9 +27,10 @@ def model():
 
 
 def ground_under(model, x, y):
-    """Height of the ground at a place [m], by a ray from above that meets the ball's geom nowhere."""
+    """Height of the ground at a place [m], by a ray from above; the robot is taken out of its way, upwards."""
     data = mujoco.MjData(model)
-    data.qpos[:3] = 100.0, 100.0, 100.0
+    planar = model.jnt_type[0] == mujoco.mjtJoint.mjJNT_SLIDE
+    data.qpos[1 if planar else 2] = 100.0
     mujoco.mj_forward(model, data)
     geom = np.zeros(1, np.int32)
     distance = mujoco.mj_ray(model, data, np.array([x, y, 50.0]), np.array([0.0, 0.0, -1.0]), None, 1, -1, geom, None)
@@ -68,6 +71,57 @@ def test_the_sizes_are_those_announced():
     assert np.array_equal(heights("stairs-down", TILE, 1.0), -heights("stairs-up", TILE, 1.0))
     assert 0.8 * ROUGH_HEIGHT < np.ptp(heights("rough", TILE, 1.0)) <= ROUGH_HEIGHT
     assert 0.8 * BLOCK_HEIGHT < np.ptp(heights("blocks", TILE, 1.0)) <= BLOCK_HEIGHT
+
+
+@pytest.mark.parametrize("family", [QuadrupedTerrain, HalfCheetahTerrain, AntTerrain])
+def test_the_stairs_and_blocks_of_a_family_are_equal(family):
+    """Whole numbers of cells, whatever the rounding."""
+    tile = family.ground.tile
+    for kind in ("stairs-up", "blocks"):
+        edges = np.flatnonzero(np.diff(heights(kind, tile, 1.0), axis=1).any(axis=0))
+        assert len(set(np.diff(edges[1:]).tolist())) == 1
+        assert len(edges) > 10
+
+
+def test_a_tile_is_a_whole_number_of_cells():
+    with pytest.raises(ValueError, match=r"length must be a whole number of cells of 0.15 m, not 466\.667"):
+        Tile(length=70.0, width=3.0, cell=0.15)
+
+
+@pytest.mark.parametrize("family", [QuadrupedTerrain, HalfCheetahTerrain, AntTerrain])
+def test_the_height_of_the_ground_is_that_of_the_picture(family):
+    """At grid points all over the tile, shifted sideways, by rays."""
+    ground = family.ground
+    rng = np.random.default_rng(0)
+    tasks = family.space.sample("ood", 6, rng)
+    physics = CpuPhysics(compile_spec(family().spec()), 6, threads=1)
+    Variator(physics, family.variations).apply(tasks)
+    tile = ground.tile
+    for world in range(6):
+        shift = ground.side * float(tasks["shift"][world])
+        model = physics.model_of(world)
+        for _ in range(5):
+            row = rng.integers(1, round(tile.width / tile.cell))
+            column = rng.integers(1, round(tile.length / tile.cell))
+            x, y = column * tile.cell - tile.start, row * tile.cell - tile.width / 2 + shift
+            place = torch.tensor([[x, y]], dtype=torch.float64)
+            found = ground.height(tasks.select(torch.tensor([world])), place).item()
+            assert ground_under(model, x, y + 1e-7) == pytest.approx(found, abs=2e-3)
+
+
+def test_ood_grounds_are_all_harder_than_those_of_training():
+    space = QuadrupedTerrain.space
+    assert space.sample("train", 200, np.random.default_rng(0))["difficulty"].max() == 0.6
+    assert space.sample("ood", 200, np.random.default_rng(0))["difficulty"].min() == 0.8
+    assert 0.0 in space.parameters["difficulty"].train.values  # flat, of whatever kind
+    with pytest.raises(ValueError, match="leaves nothing to train on"):
+        CHOICE.space(hardest=0.1)
+
+
+def test_a_misspelt_ground_is_named():
+    choice = TerrainChoice(("rough",), (0.5,), TILE, geom="grond")
+    with pytest.raises(UserError, match=r"unknown geom 'grond' .did you mean 'ground'"):
+        choice.add_to(mujoco.MjSpec.from_string(BALL))
 
 
 def test_a_larger_robot_gets_larger_steps():

@@ -249,9 +249,10 @@ def test_a_trial_runs_on_the_models_of_its_tasks(name):
 # a load, a shifted centre of mass, a weak motor, a shown goal, any field
 
 
-def test_a_payload_is_a_point_mass_welded_to_the_body():
-    """Against a model compiled with the mass as a geom of its own."""
-    at, mass = (0.0, 0.0, 0.2), 3.0
+@pytest.mark.parametrize("at", [(0.0, 0.0, 0.2), (0.15, -0.1, 0.2)], ids=["above", "off centre"])
+def test_a_payload_is_a_point_mass_welded_to_the_body(at):
+    """Against a model compiled with the mass as a geom of its own: products of inertia turn the principal axes."""
+    mass = 3.0
     load = f'<geom type="sphere" size="1e-4" pos="{at[0]} {at[1]} {at[2]}" mass="{mass}" contype="0" conaffinity="0"/>'
     box = '<geom name="box" type="box"'
     expected = mujoco.MjModel.from_xml_string(FREE_BOX.replace(box, load + box))
