@@ -30,16 +30,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from metarl.envs.quadruped import FEET, to_trunk, upward
-from metarl.envs.quadruped_tasks import QuadrupedBody
+from metarl.envs.quadruped_tasks import QuadrupedBody, QuadrupedCommand
 from metarl.run.logs import provenance, write_json
 from metarl.run.video import VideoConfig, record
 from metarl.sim.sb3 import EpisodeVecEnv
 from metarl.sim.trials import TrialEnv
+from metarl.tasks import Tasks
 
 WORLDS, ROLLOUT_STEPS = 256, 25
 CLIP = 10.0  # of normalised observations
 LOG_EVERY = 20  # rollouts
 SPEEDS, TURNS, REPEATS = (0.3, 0.5, 0.7, 0.9, 1.0), (-0.5, 0.0, 0.5), 8
+FILMED = ((0.3, 0.0), (1.0, 0.0), (0.6, 0.5), (0.8, -0.5))
 CONTACT = 1.0  # [N] on a foot that counts as being on the ground
 FOOT_RADIUS = 0.02  # [m]
 
@@ -134,9 +136,13 @@ def actor_tensors(model: PPO, envs: VecNormalize) -> dict[str, Tensor]:
 
 
 class Walker:
-    """The trained actor behind metarl's policy protocol: its mean action. It has no memory, so the belief is empty."""
+    """The trained actor behind metarl's policy protocol: its mean action. It has no memory, so the belief is empty.
 
-    def __init__(self, run: Path) -> None:
+    It is shown the `command` (N, 2), which quadruped-command hides in its task.
+    """
+
+    def __init__(self, run: Path, command: Tensor) -> None:
+        self._command = command.float()
         self._tensors = load_file(run / "walker.safetensors")
         self._layers = sum(name.endswith(".weight") for name in self._tensors)
 
@@ -146,7 +152,7 @@ class Walker:
     def act(self, obs: Tensor, belief: None, deterministic: bool = False) -> tuple[Tensor, None, Mapping[str, Tensor]]:
         """A perceptron of the normalised observation."""
         tensors = self._tensors
-        x = ((obs - tensors["obs_mean"]) / tensors["obs_std"]).clamp(-CLIP, CLIP)
+        x = ((torch.cat((obs, self._command), dim=1) - tensors["obs_mean"]) / tensors["obs_std"]).clamp(-CLIP, CLIP)
         for layer in range(self._layers):
             x = functional.linear(x, tensors[f"{layer}.weight"], tensors[f"{layer}.bias"])
             x = functional.elu(x) if layer < self._layers - 1 else x
@@ -163,7 +169,7 @@ def measure(run: Annotated[Path, tyro.conf.Positional]) -> None:
     """Tracking error, cost of transport and gait on a grid of commands, from the second half of an episode."""
     grid = [(speed, turn) for speed in SPEEDS for turn in TURNS]
     command = torch.tensor(grid, dtype=torch.float64).repeat_interleave(REPEATS, dim=0)
-    series, fell, weight = walk(Walker(run), command)
+    series, fell, weight = walk(Walker(run, command), command)
     mean = {name: value.mean(dim=0) for name, value in series.items()}
     cost = mean["power"] / (weight * mean["forward"])
     straight = (command[:, 1] == 0.0) & (command[:, 0] >= 0.7)
@@ -201,15 +207,13 @@ def measure(run: Annotated[Path, tyro.conf.Positional]) -> None:
 
 def walk(policy: Walker, command: Tensor) -> tuple[dict[str, Tensor], Tensor, float]:
     """An episode of each command (N, 2): series (T, N, ...) of its second half, who fell, and the weight [N]."""
-    family = QuadrupedBody()
+    family = QuadrupedCommand()
     env = TrialEnv(family, len(command), episodes_per_trial=1)
-    tasks = family.space.nominal(len(command))
-    env.begin(tasks, key=0)
+    obs = env.begin(Tasks({"velocity": command[:, 0], "turn": command[:, 1]}), key=0)
     physics = env.physics
     qpos, qvel, force = physics.bind("qpos"), physics.bind("qvel"), physics.bind("actuator_force", fresh=False)
     touch, feet = physics.bind("sensordata", fresh=False), physics.bind("site_xpos", fresh=False)
-    physics.bind("userdata")[:, :2] = command
-    obs, fell = family.observe(physics, tasks).float(), torch.zeros(len(command), dtype=torch.bool)
+    fell = torch.zeros(len(command), dtype=torch.bool)
     rows: list[dict[str, Tensor]] = []
     for t in range(family.episode_steps - 1):
         step = env.step(policy.act(obs, None)[0])
@@ -240,12 +244,12 @@ def correlation(down: Tensor) -> Tensor:
     return covariance / torch.outer(scale, scale)
 
 
-def film(
-    run: Annotated[Path, tyro.conf.Positional], output: Path = Path("videos/quadruped_walk.mp4"), worlds: int = 4
-) -> None:
-    """An episode each of a few worlds, every one with a command of its own."""
-    family, config = QuadrupedBody(), VideoConfig(title="quadruped, PPO: random commands on flat ground")
-    recording = record(Walker(run), family, family.space.nominal(worlds), 1, output, config)
+def film(run: Annotated[Path, tyro.conf.Positional], output: Path = Path("videos/quadruped_walk.mp4")) -> None:
+    """An episode each of four commands."""
+    command = torch.tensor(FILMED, dtype=torch.float64)
+    tasks = Tasks({"velocity": command[:, 0], "turn": command[:, 1]})
+    config = VideoConfig(size=(336, 224), title="a quadruped follows commands: memoryless PPO on flat ground")
+    recording = record(Walker(run, command), QuadrupedCommand(), tasks, 1, output, config)
     print(f"{recording.path}: {recording.seconds:.1f} s")
 
 

@@ -12,10 +12,11 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from metarl import seeding
-from metarl.run.probe import WORLDS, ContractError, Probe, derived, goals, numbers
+from metarl.run.probe import RANDOM_STEPS, WORLDS, ContractError, Probe, derived, goals, numbers
 from metarl.sim.cpu import CpuPhysics
 from metarl.sim.variations import Variation, Variator
 from metarl.tasks import Tasks
+from metarl.types import Step
 
 _DRAWS = 1000
 _LISTED = 100
@@ -23,6 +24,17 @@ _SHORT = 50
 _OTHERS = 100
 _TRIALS = 8
 _STATES = 3
+_BATCHES = 100
+_LONG = 200
+_PLAYS = ("random", "thrown", "held")
+_HINTS = {
+    "geom_friction": "of two touching geoms MuJoCo takes the larger friction: vary the larger one, or both",
+    "body_mass": "can the body move at all?",
+    "dof_damping": "has the joint any damping to scale, and can it move?",
+    "actuator_gainprm": "does the motor move anything?",
+    "opt.gravity": "can anything fall?",
+}
+"""What may make the physics ignore a model field."""
 _EXACT = 1e-6  # 1 − |correlation|: the rest is below a thousandth of the spread
 
 
@@ -74,11 +86,17 @@ def playable(probe: Probe) -> str:
 
 
 def matters(probe: Probe) -> str | None:
-    """Those that no variation of the dynamics reads must tell in the reward or, through `reset`, in the motion."""
-    base = _trace(probe, probe.tasks())
-    unseen = []
-    for name in goals(probe.family):
-        other = _trace(probe, probe.with_other(probe.tasks(), name))
+    """Those that a variation of the dynamics reads must tell in the motion or the reward: see `_tells`.
+
+    The others must tell in the reward or, through `reset`, in the motion.
+    """
+    names, unseen = goals(probe.family), []
+    for name in probe.family.space.parameters:
+        if name not in names:
+            if not _tells(probe, name):
+                raise ContractError(_idle(probe, name))
+            continue
+        base, other = _trace(probe, probe.tasks()), _trace(probe, probe.with_other(probe.tasks(), name))
         if any(not torch.equal(*pair) for pair in zip(base, other, strict=True)):
             continue
         still = [term for term, values in _terms(probe).items() if bool((values == values[0, 0]).all())]
@@ -89,6 +107,50 @@ def matters(probe: Probe) -> str | None:
             )
         unseen.append(f"'{name}', as the reward term '{still[0]}' stays constant in random play")
     return f"not checked: {'; '.join(unseen)}" if unseen else None
+
+
+def _tells(probe: Probe, name: str) -> bool:
+    """Whether robots part whose tasks differ in `name` alone, from one start and under the same actions.
+
+    Tried on ever new tasks, as a parameter may matter only together with others, and in three kinds of play by
+    turns: random actions, robots thrown about, and held extreme actions; 1,000 steps of each, at most.
+    """
+    env, played = probe.env, dict.fromkeys(_PLAYS, 0)
+    for number in range(_BATCHES):
+        for kind in _PLAYS:
+            if played[kind] >= RANDOM_STEPS:
+                continue
+            probe.twins(number, name, thrown=kind == "thrown")
+            actions = probe.actions(min(_LONG, probe.family.episode_steps), number)
+            for action in actions[:1].sign().expand_as(actions) if kind == "held" else actions:
+                played[kind] += 1
+                step = env.step(action[: WORLDS // 2].repeat(2, 1))
+                if _parted(step, env.physics.get_state()):
+                    return True
+                if bool(step.ended.any()):
+                    break
+    return False
+
+
+def _parted(step: Step, state: Tensor) -> bool:
+    """Whether the first half of the worlds differs from the second; what ended has only its last observation left."""
+    motion = torch.where(step.ended[:, None], 0.0, state)
+    last = torch.where(step.ended[:, None], step.final_obs, 0.0)
+    seen = (motion, last, step.reward, step.terminated)
+    return any(not torch.equal(*half.chunk(2)) for half in seen)
+
+
+def _idle(probe: Probe, name: str) -> str:
+    """What to tell the author of a variation that the physics ignores, and where to look."""
+    readers = [variation for variation in probe.family.variations if name in variation.parameters]
+    kinds = ", ".join(type(variation).__name__ for variation in readers)
+    fields = {field for variation in readers for field in variation.fields}
+    hints = [hint for field, hint in _HINTS.items() if field in fields]
+    return (
+        f"the task parameter '{name}' changes neither motion nor reward: the physics ignores what the variation "
+        f"{kinds} makes of it, in random, thrown and held play of up to {RANDOM_STEPS:,} steps each; "
+        f"{' '.join(hints) or 'does the robot ever use what it changes?'}"
+    )
 
 
 def _terms(probe: Probe) -> dict[str, Tensor]:

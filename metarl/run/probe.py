@@ -101,10 +101,10 @@ class Probe:
             values[name] = next((value for value in drawn if not torch.equal(value, tasks[name])), tasks[name])
         return Tasks(values)
 
-    def actions(self, num_steps: int) -> Float32[Tensor, "T N A"]:
-        """Uniform in [-1, 1]."""
+    def actions(self, num_steps: int, *number: int) -> Float32[Tensor, "T N A"]:
+        """Uniform in [-1, 1]; others for each `number`."""
         shape = (num_steps, WORLDS, self.model.nu)
-        return torch.rand(shape, generator=seeding.generator(0, "check")) * 2 - 1
+        return torch.rand(shape, generator=seeding.generator(0, "check", *number)) * 2 - 1
 
     @cached_property
     def random(self) -> Play:
@@ -124,15 +124,27 @@ class Probe:
         """1,000 random steps of robots thrown about at the start of each trial, so that they tumble and hit things."""
         steps: list[Step] = []
         obs: list[Tensor] = []
-        generator = seeding.generator(0, "check/throw")
         actions = self.actions(min(_THROWN_STEPS, self.env.trial_steps))
         for number in range(RANDOM_STEPS // _THROWN_STEPS):
             obs.append(self.env.begin(self.tasks(number), key=number))
-            velocity = self.env.physics.bind("qvel")
-            velocity += _THROW * torch.randn(velocity.shape, generator=generator, dtype=torch.float64)
+            self.throw(number)
             for action in actions:
                 _take(self.env, action, obs, steps)
         return Play(torch.stack(obs), steps)
+
+    def throw(self, number: int) -> None:
+        """Give every robot of the environment random velocities, others for each `number`."""
+        velocity = self.env.physics.bind("qvel")
+        generator = seeding.generator(0, "check/throw", number)
+        velocity += _THROW * torch.randn(velocity.shape, generator=generator, dtype=torch.float64)
+
+    def twins(self, number: int, name: str, *, thrown: bool) -> None:
+        """Begin a trial in which the first worlds have twins, the last ones: one start, but for `name` one task."""
+        tasks, mirror = self.tasks(number), torch.arange(WORLDS // 2).repeat(2)
+        self.env.begin(Tasks({**tasks.select(mirror).values, name: tasks[name]}), key=number)
+        if thrown:
+            self.throw(number)
+        self.env.physics.set_state(self.env.physics.get_state()[mirror])
 
     def bare(self) -> CpuPhysics:
         """Physics whose worlds stand at the start of an episode of `tasks()`, without an environment around them."""

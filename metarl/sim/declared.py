@@ -1,4 +1,4 @@
-"""What a family declares, tested when it is made: an author's slip is one sentence, whatever is done with the family."""
+"""What a family declares, tested when it is made: an author's slip is one sentence, whatever the verb."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _problems(family: Family) -> Iterator[str]:
     if not _is_whole(steps) or steps < 1:
         yield f"episode_steps = {_short(steps)} must be a whole number (int), at least 1"
     if not _is_number(seconds) or not 0 < seconds < math.inf:
-        yield f"control_step = {_short(seconds)} must be a positive number of seconds"
+        yield f"control_step = {_short(seconds)} must be a positive number (float) of seconds"
     constant = declared.constant_observations
     if not isinstance(constant, list | tuple | range) or not all(_is_whole(index) for index in constant):
         yield f"constant_observations = {_short(constant)} must be a tuple of whole numbers, as (18,)"
@@ -84,14 +84,15 @@ def _problems(family: Family) -> Iterator[str]:
         yield f"camera = {_short(declared.camera)} must be the name of a camera, or None"
 
 
-def _space(space: Any) -> Iterator[str]:
+def _space(space: object) -> Iterator[str]:
     if not isinstance(space, TaskSpace):
         yield f"space = {_short(space)} must be a TaskSpace, as TaskSpace({{'mass': Parameter(...)}})"
         return
-    if not isinstance(space.parameters, Mapping) or not space.parameters:
-        yield f"space = TaskSpace({_short(space.parameters)}) must map at least one name to its Parameter"
+    parameters: Any = space.parameters
+    if not isinstance(parameters, Mapping) or not parameters:
+        yield f"space = TaskSpace({_short(parameters)}) must map at least one name to its Parameter"
         return
-    for name, parameter in space.parameters.items():
+    for name, parameter in parameters.items():
         if not isinstance(name, str):
             yield f"the task parameter {_short(name)} must be named by a string"
         elif not isinstance(parameter, Parameter):
@@ -104,6 +105,8 @@ def _parameter(parameter: Any) -> Iterator[str]:
     for field in ("unit", "help"):
         if not isinstance(getattr(parameter, field), str):
             yield f"{field} = {_short(getattr(parameter, field))} must be a string"
+    if isinstance(parameter.labels, str) or not all(isinstance(label, str) for label in parameter.labels):
+        yield f"labels = {_short(parameter.labels)} must be a tuple of strings"
     lengths = {}
     for split in ("train", "ood"):
         support = getattr(parameter, split)

@@ -1,5 +1,6 @@
 """Each check of the contract can fail: a toy that breaks it, and the sentence its author reads."""
 
+import json
 import math
 from itertools import count
 
@@ -8,11 +9,12 @@ import pytest
 import torch
 from families import RAIL, Rail
 
+from metarl.envs.half_cheetah import HalfCheetahDir
 from metarl.run import contract_tasks
 from metarl.run.check import CHECKS, FOUNDATIONS, Finding, check_family, verdict
 from metarl.run.probe import Probe
 from metarl.sim.trials import TrialEnv
-from metarl.sim.variations import BodyMass, SitePosition
+from metarl.sim.variations import BodyMass, Friction, SitePosition
 from metarl.tasks import Angle, Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
 from metarl.types import Step
 
@@ -178,6 +180,39 @@ FAULTS = {
         faulty(terminated=lambda self, physics, tasks: x(physics)),
         "terminated returns float64 (4,) for 4 worlds, it must be bool",
     ),
+    "numpy": (
+        "spaces",
+        observing(lambda self, physics, tasks: seen(self, physics, tasks).numpy()),
+        "observe returns a numpy.ndarray for 4 worlds, it must be a torch tensor, float64 (4, size)",
+    ),
+    "nothing seen": ("spaces", observing(lambda *_: None), "observe returns None for 4 worlds"),
+    "numpy snapshot": (
+        "spaces",
+        faulty(snapshot=lambda self, physics: physics.bind("qpos").numpy()),
+        "snapshot returns a numpy.ndarray for 4 worlds, it must be a torch tensor",
+    ),
+    "total": (
+        "spaces",
+        rewarding(lambda physics, *_: x(physics)),
+        "reward returns float64 (4,), it must be a mapping from names to terms",
+    ),
+    "number": (
+        "spaces",
+        rewarding(lambda *_: {"x": 1.0}),
+        "reward term 'x' is a float for 4 worlds, it must be a torch",
+    ),
+    "nameless": ("spaces", rewarding(lambda physics, *_: {1: x(physics)}), "a reward term is called 1"),
+    "list": (
+        "spaces",
+        faulty(terminated=lambda *_: [False] * 4),
+        "terminated returns a list for 4 worlds, it must be a torch tensor, bool (4,), or None",
+    ),
+    "numpy mask": (
+        "spaces",
+        faulty(terminated=lambda self, physics, tasks: (x(physics) > 9).numpy()),
+        "terminated returns a numpy.ndarray",
+    ),
+    "standard library": ("spaces", observing(lambda *_: json.loads("{")), "(test_check.py:"),
     "typo": ("spaces", rewarding(lambda physics, *_: {"x": physics.bind("qpos")[:, 7]}), "(test_check.py:"),
     "not finite": (
         "finite",
@@ -269,6 +304,15 @@ FAULTS = {
         "matters",
         faulty(space=space(wind=Parameter(Uniform(0.0, 1.0), unit="m/s"))),
         "the task parameter 'wind' changes neither rewards nor motion",
+    ),
+    "ignored": (
+        "matters",
+        faulty(
+            HalfCheetahDir,
+            space=TaskSpace(HalfCheetahDir.space.parameters | {"grip": Parameter(Uniform(0.1, 0.9), unit="1")}),
+            variations=(Friction("grip", ("ffoot", "bfoot")),),
+        ),
+        "'grip' changes neither motion nor reward: the physics ignores what the variation Friction makes of it",
     ),
     "read": (
         "hidden",
@@ -391,6 +435,27 @@ def test_a_sparse_reward_that_random_play_never_meets_is_not_a_fault():
     finding = judge("matters", Sparse())
     assert finding.problem is None
     assert finding.note == "not checked: 'goal', as the reward term 'met' stays constant in random play"
+
+
+def test_a_parameter_that_matters_only_with_another_is_not_a_fault():
+    """A load of up to 1 kg, which only one task in four carries."""
+
+    class Loaded(Rail):
+        space = space(
+            loaded=Parameter(Choice((0.0, 0.0, 0.0, 1.0)), unit="1"), load=Parameter(Uniform(0.0, 1.0), unit="kg")
+        )
+        variations = (
+            Variant(lambda model, live, tasks: live["body_mass"].add_((tasks["loaded"] * tasks["load"])[:, None])),
+        )
+
+    Loaded.variations[0].parameters = ("loaded", "load")
+    assert judge("matters", Loaded()).problem is None
+
+
+def test_equal_twins_never_part():
+    """Else a variation that the physics ignores would seem to matter."""
+    probe = Probe(faulty(Weighted, space=space(mass=Parameter(Choice((1.0,)), unit="1"))))
+    assert not contract_tasks._tells(probe, "mass")
 
 
 @pytest.mark.parametrize(
