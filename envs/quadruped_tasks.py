@@ -11,7 +11,7 @@ from metarl.envs.quadruped import FEET, MOTORS, SPEED, TURN, Quadruped
 from metarl.sim.physics import Physics
 from metarl.sim.terrain import TerrainChoice, Tile
 from metarl.sim.variations import CentreOfMass, Friction, JointDamping, MotorStrength, Payload, WeakMotor
-from metarl.tasks import Choice, LogUniform, Parameter, Tasks, TaskSpace, Uniform, ZeroInflated
+from metarl.tasks import Choice, LogUniform, Parameter, Tasks, TaskSpace, Uniform
 
 
 class QuadrupedBody(Quadruped):
@@ -53,7 +53,7 @@ class QuadrupedBody(Quadruped):
 
 
 class QuadrupedCrippled(Quadruped):
-    """Follow the command with one motor weak or dead. Training breaks three legs', `ood` the fourth's (RR)."""
+    """Follow the command with one weak motor: in training of three legs, in `ood` a dead one of the fourth (RR)."""
 
     space = TaskSpace(
         {
@@ -66,7 +66,8 @@ class QuadrupedCrippled(Quadruped):
                 labels=MOTORS,
             ),
             "strength": Parameter(
-                ZeroInflated(Uniform(0.1, 0.6), zeros=1 / 3),
+                Uniform(0.05, 0.6),
+                ood=Choice((0.0,)),
                 unit="1",
                 nominal=1.0,
                 help="what is left of its force; 0 is dead",

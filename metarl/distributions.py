@@ -137,30 +137,6 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class ZeroInflated:
-    """Zero with probability `zeros`, else drawn from another distribution of numbers."""
-
-    other: Uniform | LogUniform | Choice
-    zeros: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.zeros < 1:
-            raise ValueError(f"ZeroInflated needs zeros in (0, 1), got {self.zeros}")
-
-    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Shape (n,)."""
-        return np.where(rng.uniform(size=n) < self.zeros, 0.0, self.other.sample(n, rng))
-
-    def contains(self, value: Value) -> bool:
-        """Zero, or in the other's support."""
-        return value == 0 or self.other.contains(value)
-
-    def describe(self) -> str:
-        """As `0 or U(0.1, 0.5)`."""
-        return f"0 or {self.other.describe()}"
-
-
-@dataclass(frozen=True)
 class Angle:
     """A heading, uniform on [low, high) [rad]; the full circle by default."""
 

@@ -28,7 +28,6 @@ from metarl.distributions import (
     LogUniform as LogUniform,
     Uniform as Uniform,
     Value as Value,
-    ZeroInflated as ZeroInflated,
 )
 from metarl.errors import UserError, unknown_name
 
