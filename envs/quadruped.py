@@ -38,7 +38,6 @@ MOTORS = tuple(f"{leg}_{joint}" for leg in LEGS for joint in ("abduction", "hip"
 FEET = tuple(f"{leg}_foot" for leg in LEGS)
 STAND = torch.tensor([0.0, 0.9, -1.8] * 4, dtype=torch.float64)  # joint angles [rad]
 REACH = torch.tensor([0.4, 0.7, 0.8] * 4, dtype=torch.float64)  # of an action of 1 [rad]
-STIFFNESS = torch.tensor([0.3, 0.2, 0.05] * 4, dtype=torch.float64)  # with which the pose is rewarded [1/rad²]
 STAND_HEIGHT = 0.29  # [m] of the trunk's centre
 LOWEST_TRUNK = 0.25  # [m] above the lowest foot, without crouching
 FOOT_DEPTH = 0.265  # [m] of the feet below the trunk, standing
@@ -49,6 +48,17 @@ CONTACT = 1.0  # [N] on a foot that stands
 SPEED = (0.3, 1.0)  # [m/s] of a command
 TURN = (-0.5, 0.5)  # [rad/s] of a command
 COMMAND = torch.tensor([[0.65, 0.0], [0.35, 0.5]], dtype=torch.float64)  # middle and half width of the two
+
+COSTS = torch.cat(  # of squares, by term
+    (
+        torch.tensor([-1.0]),  # bounce: vertical velocity [s²/m²]
+        torch.tensor([-0.03] * 2),  # wobble: roll and pitch rate [s²/rad²]
+        torch.tensor([-2e-4] * 12),  # torque [1/(N·m)²]
+        torch.tensor([-2e-4] * 12),  # shake: change of joint velocity [s²/rad²]
+        -0.03 / REACH**2,  # jerk: change of the servos' targets [1/rad²], in units of the action
+        torch.tensor([-0.3, -0.2, -0.05] * 4),  # pose: joint angles from standing [1/rad²]
+    )
+).double()
 
 
 class Quadruped(Family):
@@ -116,41 +126,46 @@ class Quadruped(Family):
     def reward(
         self, physics: Physics, before: Float64[Tensor, "N 40"], action: Float64[Tensor, "N 12"], tasks: Tasks
     ) -> Mapping[str, Float64[Tensor, "N"]]:
-        """The terms of the class's table."""
-        qpos, qvel, command = physics.bind("qpos"), physics.bind("qvel"), self.command(physics, tasks)
-        feet, up = self._feet(physics), up_in_world(qpos)
-        velocity = to_trunk(qpos, qvel[:, :3])
-        off_course = (velocity[:, 0] - command[:, 0]).square() + velocity[:, 1].square()
-        previous = (before[:, :12] - STAND) / REACH
-        foot_speed = (feet - before[:, 12:24].view(-1, 4, 3))[:, :, :2].norm(dim=2) / self.control_step
+        """The terms of the class's table, in few operations: this runs at every step of training."""
+        qpos, qvel, memory = physics.bind("qpos"), physics.bind("qvel"), physics.bind("userdata")
+        force, ctrl = physics.bind("actuator_force", fresh=False), physics.bind("ctrl")
+        feet, up, velocity = self._feet(physics), up_in_world(qpos), to_trunk(qpos, qvel[:, :3])
+        error = torch.cat((velocity[:, :2], qvel[:, 5:6]), dim=1)
+        error[:, ::2] -= self.command(physics, tasks)
+        error = error.square_().mul_(-4.0)
+        restless = torch.cat((velocity[:, 2:], qvel[:, 3:5]), dim=1)
+        effort = torch.cat((force, qvel[:, 6:] - before[:, 24:36], ctrl - before[:, :12], qpos[:, 7:] - STAND), dim=1)
+        costs = torch.cat((restless, effort), dim=1).square_().mul_(COSTS).split((1, 2, 12, 12, 12, 12), dim=1)
+        bounce, wobble, torque, shake, jerk, pose = (cost.sum(dim=1) for cost in costs)
         lift = ((feet - qpos[:, None, :3]) * up[:, None]).sum(dim=2) + FOOT_DEPTH
-        low = 1.0 - (lift / SWING_HEIGHT).clamp(0.0, 1.0)
-        memory, was_aloft = physics.bind("userdata"), before[:, 36:]
-        aloft, duty = memory[:, 2:6], memory[:, 6:]
-        hurry = (SWING_TIME - was_aloft).clamp(min=0.0) * ((was_aloft > 0.0) & (aloft == 0.0))
-        sinking = (LOWEST_TRUNK - qpos[:, 2] + feet[:, :, 2].amin(dim=1)).clamp(min=0.0)
+        low = (1.0 - lift / SWING_HEIGHT).clamp_(0.0, 1.0)
+        moved = feet - before[:, 12:24].view(-1, 4, 3)
+        hurry = (SWING_TIME - before[:, 36:]).clamp_(min=0.0) * ((before[:, 36:] > 0.0) & (memory[:, 2:6] == 0.0))
+        sinking = (LOWEST_TRUNK - qpos[:, 2] + feet[:, :, 2].amin(dim=1)).clamp_(min=0.0)
         return {
-            "velocity": 2.0 * torch.exp(-off_course / 0.25),
-            "turn": torch.exp(-(qvel[:, 5] - command[:, 1]).square() / 0.25),
-            "bounce": -1.0 * velocity[:, 2].square(),
-            "wobble": -0.03 * qvel[:, 3:5].square().sum(dim=1),
+            "velocity": 2.0 * (error[:, 0] + error[:, 1]).exp_(),
+            "turn": error[:, 2].exp(),
+            "bounce": bounce,
+            "wobble": wobble,
             "lean": up[:, 2].square() - 1.0,
-            "torque": -2e-4 * physics.bind("actuator_force", fresh=False).square().sum(dim=1),
-            "shake": -2e-4 * (qvel[:, 6:] - before[:, 24:36]).square().sum(dim=1),
-            "jerk": -0.03 * (action - previous).square().sum(dim=1),
-            "pose": -((qpos[:, 7:] - STAND).square() * STIFFNESS).sum(dim=1),
-            "crouch": -80.0 * sinking.square(),
-            "drag": -0.3 * (low.square() * foot_speed).sum(dim=1),
-            "limp": -0.1 * (lift[:, :2] - lift[:, [3, 2]]).square().sum(dim=1) / SWING_HEIGHT**2,
+            "torque": torque,
+            "shake": shake,
+            "jerk": jerk,
+            "pose": pose,
+            "crouch": -80.0 * sinking.square_(),
+            "drag": (low.square_() * torch.hypot(moved[:, :, 0], moved[:, :, 1])).sum(dim=1)
+            * (-0.3 / self.control_step),
+            "limp": (lift[:, :2] - lift[:, 2:].flip(1)).square_().sum(dim=1) * (-0.1 / SWING_HEIGHT**2),
             "patter": -2.0 * hurry.sum(dim=1),
-            "duty": -0.5 * (duty - DUTY).square().sum(dim=1),
+            "duty": -0.5 * (memory[:, 6:] - DUTY).square_().sum(dim=1),
         }
 
     def terminated(self, physics: Physics, tasks: Tasks) -> Bool[Tensor, "N"]:
         """Fallen: leaning by more than 60°, or the trunk less than 0.12 m above the mean of the feet."""
         qpos = physics.bind("qpos")
         height = qpos[:, 2] - self._feet(physics)[:, :, 2].mean(dim=1)
-        return (up_in_world(qpos)[:, 2] < 0.5) | (height < 0.12)
+        upright = 1.0 - 2.0 * qpos[:, 4:6].square().sum(dim=1)  # the vertical part of the trunk's up
+        return (upright < 0.5) | (height < 0.12)
 
     def _feet(self, physics: Physics) -> Float64[Tensor, "N 4 3"]:
         """Places of the feet, a substep (4 ms) old."""

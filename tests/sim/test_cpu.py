@@ -232,3 +232,20 @@ def test_body_forces_with_a_force_sensor_equal_plain_mujoco():
         mujoco.mj_step(model, data, 20)
         assert abs(data.cfrc_ext).max() > 1.0  # the box's weight
         assert forces[world].tolist() == data.cfrc_ext.tolist()
+
+
+def test_resetting_some_worlds_equals_resetting_all():
+    """Also the second time, when the start is known, and where worlds start differently."""
+    for field in (None, "qpos0"):
+        physics, expected = make(), make()
+        for each in (physics, expected):
+            if field:
+                each.expand(field)[:, 7] = 0.1 * torch.arange(4).double()
+            each.reset(EVERY)
+        start = expected.get_state()
+        assert len(start.unique(dim=0)) == (4 if field else 1)
+        for some in ([2], [0, 3]):
+            physics.step(5)
+            physics.reset(torch.tensor(some))
+            assert torch.equal(physics.get_state()[some], start[some])
+            assert not torch.equal(physics.get_state()[1], start[1])
