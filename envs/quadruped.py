@@ -49,6 +49,7 @@ SPEED = (0.3, 1.0)  # [m/s] of a command
 TURN = (-0.5, 0.5)  # [rad/s] of a command
 COMMAND = torch.tensor([[0.65, 0.0], [0.35, 0.5]], dtype=torch.float64)  # middle and half width of the two
 
+SQUARES = (1, 2, 12, 12, 12, 12)  # how many make up each of the following
 COSTS = torch.cat(  # of squares, by term
     (
         torch.tensor([-1.0]),  # bounce: vertical velocity [s²/m²]
@@ -135,7 +136,7 @@ class Quadruped(Family):
         error = error.square_().mul_(-4.0)
         restless = torch.cat((velocity[:, 2:], qvel[:, 3:5]), dim=1)
         effort = torch.cat((force, qvel[:, 6:] - before[:, 24:36], ctrl - before[:, :12], qpos[:, 7:] - STAND), dim=1)
-        costs = torch.cat((restless, effort), dim=1).square_().mul_(COSTS).split((1, 2, 12, 12, 12, 12), dim=1)
+        costs = torch.split_with_sizes(torch.cat((restless, effort), dim=1).square_().mul_(COSTS), SQUARES, dim=1)
         bounce, wobble, torque, shake, jerk, pose = (cost.sum(dim=1) for cost in costs)
         lift = ((feet - qpos[:, None, :3]) * up[:, None]).sum(dim=2) + FOOT_DEPTH
         low = (1.0 - lift / SWING_HEIGHT).clamp_(0.0, 1.0)
