@@ -1,13 +1,14 @@
 """The Stable-Baselines3 adapter: its episodes are those of the environment beneath."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from families import Rail
-from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
-from metarl.sim.sb3 import EpisodeVecEnv
+from metarl.sim.sb3 import EpisodeVecEnv, TrialVecEnv
 from metarl.sim.trials import TrialEnv
 
 PUSH, STAY = np.ones((2, 1), np.float32), np.zeros((2, 1), np.float32)
@@ -124,3 +125,97 @@ def test_ppo_learns_under_sb3s_wrappers():
     before = mean_reward()
     model.learn(5_000)
     assert mean_reward() > before + 0.05
+
+
+# the task made visible, and trials as episodes
+
+
+def test_the_visible_task_follows_the_observation():
+    family, drawn = Rail(edge=10.0), []
+
+    def sample(rng):
+        drawn.append(family.space.sample("train", 2, rng))
+        return drawn[-1]
+
+    envs = EpisodeVecEnv(TrialEnv(family, 2, episodes_per_trial=2, threads=1), sample, task_visible=True)
+    obs = envs.reset()
+    assert envs.observation_space.shape == (3,)
+    for _ in range(10):
+        assert obs[:, 2].tolist() == drawn[-1]["goal"].float().tolist()
+        obs, *_ = envs.step(STAY)
+    assert len(drawn) == 2
+
+
+def trials(num_worlds=2, edge=0.05):
+    family = Rail(edge)
+    env = TrialEnv(family, num_worlds, episodes_per_trial=2, threads=1)
+    return TrialVecEnv(env, lambda rng: family.space.sample("train", num_worlds, rng), seed=5)
+
+
+def test_a_trial_is_one_episode_in_which_falls_are_told():
+    """Two episodes of four steps, and a fall at the second step of the cart that is pushed."""
+    envs = trials()
+    obs = envs.reset()
+    assert obs.shape == (2, 2 + 1 + 2)
+    assert obs[:, 2:].tolist() == [[0.0, 0.0, 1.0]] * 2
+    action, starts = np.array([[1.0], [0.5]], np.float32) * [[1.0], [0.0]], []
+    for t in range(8):
+        obs, reward, ended, infos = envs.step(action)
+        if t < 7:
+            assert not ended.any()
+            assert infos == [{}, {}]
+            assert obs[:, 2].tolist() == [1.0, 0.0]
+            assert obs[:, 3].tolist() == reward.tolist()
+            starts.append(obs[:, 4].tolist())
+    assert starts == [[0, 0], [1, 0], [0, 0], [1, 1], [0, 0], [1, 0], [0, 0]]
+    assert ended.all()
+    assert [info["TimeLimit.truncated"] for info in infos] == [True, True]
+    assert infos[0]["terminal_observation"].shape == (5,)
+    assert obs[:, 2:].tolist() == [[0.0, 0.0, 1.0]] * 2
+
+
+def test_a_batch_equals_sb3s_own_vector_of_single_environments():
+    """DummyVecEnv of one-world environments on the same tasks, from the same states, with the same actions."""
+    batch = make(3, edge=10.0)
+    batch.reset()
+    states, tasks = batch._env.physics.get_state(), batch._env.tasks
+
+    class Single(gymnasium.Env):
+        def __init__(self, world):
+            self.world = world
+            self.env = TrialEnv(Rail(edge=10.0), 1, episodes_per_trial=1, threads=1)
+            self.observation_space, self.action_space = batch.observation_space, batch.action_space
+
+        def reset(self, *, seed=None, options=None):
+            obs = self.env.begin(tasks.select(torch.tensor([self.world])), key=0)
+            self.env.physics.set_state(states[self.world : self.world + 1])
+            return obs[0].numpy(), {}
+
+        def step(self, action):
+            step = self.env.step(torch.from_numpy(action)[None])
+            end = bool(step.truncated[0])
+            return step.final_obs[0].numpy(), float(step.reward[0]), bool(step.terminated[0]), end, {}
+
+    singles = DummyVecEnv([lambda world=world: Single(world) for world in range(3)])
+    singles.reset()
+    rng = np.random.default_rng(0)
+    for t in range(4):
+        action = rng.uniform(-1, 1, (3, 1)).astype(np.float32)
+        ours, theirs = batch.step(action), singles.step(action)
+        assert np.array_equal(ours[1], theirs[1])
+        assert np.array_equal(ours[2], theirs[2])
+        if t < 3:
+            assert np.array_equal(ours[0], theirs[0])
+    for mine, other in zip(ours[3], theirs[3], strict=True):
+        assert np.array_equal(mine["terminal_observation"], other["terminal_observation"])
+        assert mine["TimeLimit.truncated"] == other["TimeLimit.truncated"]
+
+
+def test_sac_learns_a_few_steps():
+    model = SAC("MlpPolicy", make(4), learning_starts=50, batch_size=32, seed=0, device="cpu")
+    before = [parameter.clone() for parameter in model.actor.parameters()]
+    model.learn(400)
+    assert model.num_timesteps == 400
+    assert model.replay_buffer.size() == 100
+    moved = [not torch.equal(a, b) for a, b in zip(before, model.actor.parameters(), strict=True)]
+    assert all(moved)
