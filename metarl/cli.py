@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from metarl.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
+    from metarl.options import EvalOptions, VideoOptions
+    from metarl.run.subject import Subject
     from metarl.run.train import Outcome, Training
 
 HELP = """\
@@ -35,6 +37,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   metarl train rl2 half-cheetah-vel --seed 1 --total-steps 20_000_000 --output runs/vel
   metarl eval runs/vel
   metarl video runs/vel --output videos/vel.mp4
+  metarl video half-cheetah-body --agent random --output videos/look.mp4
 """
 
 
@@ -163,30 +166,29 @@ def _eval(words: list[str]) -> int:
     options = parse(EvalOptions, "eval", words)
     from metarl.rl.parallel import single_threaded_math
     from metarl.run.evaluate import evaluate, print_table
-    from metarl.run.folder import RunFolder, restore
     from metarl.run.logs import console, provenance, write_json
     from metarl.tasks import load_tasks
 
     single_threaded_math()
-    run = RunFolder(options.run)
-    trained = restore(run, options.checkpoint)
-    config, space, manifest = trained.config, trained.family.space, trained.manifest
+    subject = _subject(options)
+    space = subject.family.space
     if options.tasks is None:
         tasks, split = space.fixed(options.split, options.num_tasks), options.split
     else:
-        tasks, split = load_tasks(options.tasks, config.family, space), f"list-{options.tasks.stem}"
-    episodes, deterministic = options.episodes or config.episodes_per_trial, not options.stochastic
+        tasks, split = load_tasks(options.tasks, subject.family_name, space), f"list-{options.tasks.stem}"
+    episodes, deterministic = (
+        options.episodes or subject.episodes,
+        not (options.stochastic or options.agent == "random"),
+    )
     evaluation = evaluate(
-        trained.learner.policy, trained.family, tasks, episodes, seed=options.seed, deterministic=deterministic
+        subject.policy, subject.family, tasks, episodes, seed=options.seed, deterministic=deterministic
     )
-    shared = ", the same as in training" if split == "test" and space.is_finite else ""
-    title = (
-        f"{config.agent} on {config.family}: {len(tasks)} {split} tasks{shared}, after {manifest.total_steps:,} steps"
-    )
-    print_table(evaluation, title, console())
+    shared = split == "test" and space.is_finite
+    note = ", the same as in training" if shared and subject.run else ""
+    print_table(evaluation, subject.title(f"{len(tasks)} {split} tasks{note}"), console())
     content = {
         **provenance(["eval", *words]),
-        **trained.summary(),
+        **subject.summary,
         "split": split,
         "held_out": split in ("test", "ood") and not shared,
         "seed": options.seed,
@@ -194,8 +196,8 @@ def _eval(words: list[str]) -> int:
         **evaluation.to_json(),
     }
     mode = "deterministic" if deterministic else "stochastic"
-    name = f"{split}-{len(tasks)}x{episodes}-{mode}-seed{options.seed}-iteration{manifest.iteration}.json"
-    for path in (run.evaluations / name, options.json):
+    name = f"{split}-{len(tasks)}x{episodes}-{mode}-seed{options.seed}-iteration{subject.iteration}.json"
+    for path in (subject.run.evaluations / name if subject.run else None, options.json):
         if path is not None:
             write_json(path, content)
             print(f"wrote {path}")
@@ -207,24 +209,28 @@ def _video(words: list[str]) -> int:
 
     options = parse(VideoOptions, "video", words)
     from metarl.rl.parallel import single_threaded_math
-    from metarl.run.folder import RunFolder, restore
     from metarl.run.video import VideoConfig, record
 
     single_threaded_math()
-    trained = restore(RunFolder(options.run), options.checkpoint)
-    config, steps = trained.config, trained.manifest.total_steps
-    tasks = trained.family.space.fixed(options.split, options.grid)
-    title = f"{config.agent} on {config.family}, {options.split} tasks, after {steps:,} steps"
+    subject = _subject(options)
+    tasks = subject.family.space.fixed(options.split, options.grid)
     recording = record(
-        trained.learner.policy,
-        trained.family,
+        subject.policy,
+        subject.family,
         tasks,
-        options.episodes or config.episodes_per_trial,
-        options.output,
-        VideoConfig((options.width, options.height), options.seed, title),
+        options.episodes or subject.episodes,
+        options.output or Path("videos/look.mp4" if options.agent else "videos/adaptation.mp4"),
+        VideoConfig((options.width, options.height), options.seed, subject.title(f"{options.split} tasks")),
     )
     print(f"wrote {recording.path}: {recording.seconds:.0f} s, {len(tasks)} tasks")
     return 0
+
+
+def _subject(options: EvalOptions | VideoOptions) -> Subject:
+    """The run's policy, or an untrained one on the family in its place."""
+    from metarl.run.subject import trained, untrained
+
+    return untrained(options.agent, str(options.run)) if options.agent else trained(options.run, options.checkpoint)
 
 
 def _list(words: list[str]) -> int:

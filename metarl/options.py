@@ -9,8 +9,11 @@ from typing import Any, Generic, Literal, TypeVar
 import tyro
 
 from metarl.config import TrainConfig, require
+from metarl.errors import UserError, unknown_name
 
 L = TypeVar("L")
+
+_UNTRAINED = ("zero", "random")
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,15 @@ class EvalOptions:
     """Returns per episode on a fixed list of tasks, with 95 % bootstrap intervals over tasks."""
 
     run: Path
-    """Run folder."""
+    """Run folder; with --agent a family: a name from `metarl list`, or path/to/file.py:ClassName."""
+    agent: str | None = None
+    """Look at a family before any training: `zero` (actions all zero) or `random` (each drawn anew)."""
     split: Literal["train", "test", "ood"] = "test"
     """Tasks: test (a fixed list, drawn as in training), ood (outside the training range) or train."""
     num_tasks: int = 100
     """Tasks, each in a world of its own."""
     episodes: int = 0
-    """Episodes per task; 0 for as many as in training."""
+    """Episodes per task; 0 for as many as in training, or 2 with --agent."""
     stochastic: bool = False
     """Sample actions instead of taking the policy's mean."""
     seed: int = 0
@@ -61,9 +66,10 @@ class EvalOptions:
     checkpoint: str | None = None
     """Checkpoint, as iteration-000120; the newest by default."""
     json: Path | None = None
-    """Also write the result to this file; it is always kept in RUN/eval/."""
+    """Also write the result to this file; that of a run is always kept in RUN/eval/."""
 
     def __post_init__(self) -> None:
+        _require_untrained(self.agent, {"--checkpoint": self.checkpoint, "--stochastic": self.stochastic})
         require(self, "num_tasks", 1 <= self.num_tasks <= 65536, "in [1, 65536]")
         require(self, "episodes", 0 <= self.episodes <= 1000, "in [0, 1000]")
         require(self, "seed", 0 <= self.seed < 2**32, "in [0, 2^32)")
@@ -74,13 +80,15 @@ class VideoOptions:
     """Film the robot adapting: the episodes of one trial in sequence, or several tasks side by side."""
 
     run: Path
-    """Run folder."""
-    output: Path = Path("videos/adaptation.mp4")
-    """The video to write (mp4, h264)."""
+    """Run folder; with --agent a family: a name from `metarl list`, or path/to/file.py:ClassName."""
+    agent: str | None = None
+    """Look at a family before any training: `zero` (actions all zero) or `random` (each drawn anew)."""
+    output: Path | None = None
+    """The video to write (mp4, h264); videos/adaptation.mp4 by default, videos/look.mp4 with --agent."""
     grid: int = 4
     """Tasks side by side; 1 for a single robot."""
     episodes: int = 0
-    """Episodes in sequence; 0 for as many as in training."""
+    """Episodes in sequence; 0 for as many as in training, or 2 with --agent."""
     width: int = 480
     """Width of one robot's picture [pixels], a multiple of 16."""
     height: int = 320
@@ -88,11 +96,12 @@ class VideoOptions:
     split: Literal["train", "test", "ood"] = "test"
     """Tasks: test (a fixed list, drawn as in training), ood (outside the training range) or train."""
     seed: int = 0
-    """Seed of the initial states."""
+    """Seed of the initial states and of random actions."""
     checkpoint: str | None = None
     """Checkpoint, as iteration-000120; the newest by default."""
 
     def __post_init__(self) -> None:
+        _require_untrained(self.agent, {"--checkpoint": self.checkpoint})
         require(self, "grid", 1 <= self.grid <= 64, "in [1, 64]")
         require(self, "episodes", 0 <= self.episodes <= 1000, "in [0, 1000]")
         require(self, "seed", 0 <= self.seed < 2**32, "in [0, 2^32)")
@@ -148,6 +157,17 @@ class BenchOptions:
         )
         require(self, "seconds", 0 < self.seconds <= 3600, "in (0, 3600]")
         require(self, "threads", 0 <= self.threads <= 1024, "in [0, 1024]")
+
+
+def _require_untrained(agent: str | None, given: dict[str, object]) -> None:
+    """`UserError` where `--agent` is none of those that never train, or stands beside an option of those that did."""
+    if agent is None:
+        return
+    if agent not in _UNTRAINED:
+        raise unknown_name("agent without training", agent, _UNTRAINED)
+    for option, value in given.items():
+        if value:
+            raise UserError(f"--agent {agent} never trained and takes no {option}: leave one of the two out")
 
 
 def parse(options: Any, verb: str, words: list[str], default: Any = None) -> Any:

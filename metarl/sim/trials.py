@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 import mujoco
 import torch
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 
 from metarl.errors import UserError
@@ -31,7 +31,7 @@ from metarl.sim.variations import Variator
 from metarl.tasks import Tasks
 from metarl.types import Step
 
-_EXPLODED = 1e6
+EXPLODED = 1e6
 """No robot's observation is this large [m, rad, m/s, rad/s, N]: beyond it the physics has diverged."""
 
 
@@ -70,7 +70,7 @@ class TrialEnv:
         self._substeps = family.num_substeps(model)
         self._variator = Variator(self.physics, family.variations)
         self._ctrl = self.physics.bind("ctrl")
-        self._all = torch.arange(num_worlds)
+        self._all = self._streams = torch.arange(num_worlds)
         self._no = torch.zeros(num_worlds, dtype=torch.bool)
         self._low, self._high = _control_range(model)
         self._unit_range = bool((self._low == -1).all() and (self._high == 1).all())
@@ -100,12 +100,16 @@ class TrialEnv:
             raise RuntimeError("no trial is running: call begin(tasks, key) first")
         return self._tasks
 
-    def begin(self, tasks: Tasks, key: int) -> Float32[Tensor, "N O"]:
-        """Start a trial on `tasks`, one per world; `key` seeds all its resets. Returns the first observation."""
+    def begin(self, tasks: Tasks, key: int, streams: Int64[Tensor, "N"] | None = None) -> Float32[Tensor, "N O"]:
+        """Start a trial on `tasks`, one per world; `key` seeds all its resets. Returns the first observation.
+
+        A world draws its resets from the random stream of its own number, or of that in `streams`.
+        """
         if len(tasks) != self.num_worlds:
             raise ValueError(f"{self.num_worlds} worlds need as many tasks, got {len(tasks)}")
         self.family.space.check(tasks)
         self._tasks, self._key, self._trial_step, self._in_step = tasks, key, 0, True
+        self._streams = self._all if streams is None else streams
         self._variator.apply(tasks)
         self._episode.fill_(-1)
         self._reset(self._all)
@@ -172,7 +176,7 @@ class TrialEnv:
         self._episode[worlds] += 1
         self._episode_step[worlds] = 0
         self.physics.reset(worlds)
-        random = WorldRandom(self._key, worlds, self._episode[worlds])
+        random = WorldRandom(self._key, self._streams[worlds], self._episode[worlds])
         self.family.reset(self.physics, worlds, self.tasks.select(worlds), random)
         self.physics.forward(worlds)
 
@@ -192,8 +196,8 @@ class TrialEnv:
     def _diverged(self, obs: Float32[Tensor, "N O"]) -> Bool[Tensor, "N"]:
         """Worlds whose physics went bad. MuJoCo notices at the next step; a state that exploded in this one shows."""
         diverged = self.physics.diverged()
-        if not bool(obs.abs().amax() <= _EXPLODED):
-            diverged = diverged | ~(obs.abs() <= _EXPLODED).all(dim=1)
+        if not bool(obs.abs().amax() <= EXPLODED):
+            diverged = diverged | ~(obs.abs() <= EXPLODED).all(dim=1)
         return diverged
 
     def _finite(

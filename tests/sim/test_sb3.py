@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from families import Rail
+from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
@@ -218,4 +219,16 @@ def test_sac_learns_a_few_steps():
     assert model.num_timesteps == 400
     assert model.replay_buffer.size() == 100
     moved = [not torch.equal(a, b) for a, b in zip(before, model.actor.parameters(), strict=True)]
+    assert all(moved)
+
+
+def test_recurrent_ppo_learns_a_few_trials():
+    envs = VecMonitor(trials(4, edge=10.0))
+    small = {"lstm_hidden_size": 16, "net_arch": [16]}
+    model = RecurrentPPO("MlpLstmPolicy", envs, n_steps=16, batch_size=32, seed=0, device="cpu", policy_kwargs=small)
+    before = [parameter.clone() for parameter in model.policy.lstm_actor.parameters()]
+    model.learn(256)
+    assert model.num_timesteps == 256
+    assert {info["l"] for info in model.ep_info_buffer} == {8}  # whole trials, two episodes of four steps
+    moved = [not torch.equal(a, b) for a, b in zip(before, model.policy.lstm_actor.parameters(), strict=True)]
     assert all(moved)

@@ -1,0 +1,148 @@
+"""What `eval` and `video` look at: the policy of a run, or one that never trained, on a family named in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float32
+from torch import Tensor
+
+from metarl.errors import UserError
+from metarl.registry import absolute, family_names, make_family
+from metarl.rl.learner import Policy
+from metarl.run.folder import RunFolder, restore
+from metarl.seeding import WorldRandom
+from metarl.sim.family import Family
+from metarl.sim.trials import TrialEnv
+from metarl.types import Transition
+
+_LOOK_EPISODES = 2
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A policy on a family, and what titles and files say of them."""
+
+    policy: Policy[Any]
+    family: Family
+    summary: Mapping[str, Any]
+    """Agent and family by name, and how long it trained, as plain data."""
+    episodes: int
+    """Episodes per task where the user does not say."""
+    run: RunFolder | None = None
+    """Where evaluations are kept; None for a policy that never trained."""
+    iteration: int = 0
+    """Training iterations behind the policy."""
+
+    @property
+    def family_name(self) -> str:
+        """As runs and task lists know it: a user's own file by its full path."""
+        return str(self.summary["family"])
+
+    def title(self, tasks: str) -> str:
+        """`rl2 on ant-dir: TASKS, after 320 steps`."""
+        training = "untrained" if self.run is None else f"after {self.summary['train_steps']:,} steps"
+        return f"{self.summary['agent']} on {self.family_name}: {tasks}, {training}"
+
+
+def trained(path: Path, checkpoint: str | None = None) -> Subject:
+    """A run's policy at its newest checkpoint, or at the one named; `UserError` where `path` is no run folder."""
+    run = RunFolder(path)
+    if not _is_run(path) and _names_family(str(path)):
+        raise UserError(
+            f"{path} is a family, not a run folder: add --agent zero or --agent random for a look at it before any "
+            "training"
+        )
+    found = restore(run, checkpoint)
+    episodes, iteration = found.config.episodes_per_trial, found.manifest.iteration
+    return Subject(found.learner.policy, found.family, found.summary(), episodes, run, iteration)
+
+
+def untrained(agent: str, family: str) -> Subject:
+    """The agent of `UNTRAINED` on the family named; `UserError` where the name is a run folder's."""
+    if _is_run(Path(family)) and not _names_family(family):
+        raise UserError(
+            f"{family} is a run folder, which has an agent of its own: leave out --agent {agent}, or name a family "
+            "instead of the folder"
+        )
+    made = make_family(family)
+    policy = UNTRAINED[agent](TrialEnv(made, 1, threads=1).action_size)
+    summary = {
+        "agent": agent,
+        "family": absolute(family),
+        "train_seed": None,
+        "train_steps": 0,
+        "train_seconds": 0.0,
+    }
+    return Subject(policy, made, summary, _LOOK_EPISODES)
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.toml").is_file()
+
+
+def _names_family(name: str) -> bool:
+    return ".py:" in name or name in family_names()
+
+
+# ------------------------------------------------------------------------------------------ policies of no training
+
+
+class ZeroPolicy:
+    """Action 0: every actuator at the middle of its control range. Believes nothing."""
+
+    def __init__(self, action_size: int) -> None:
+        self.action_size = action_size
+
+    def begin(self, n: int, generator: torch.Generator) -> None:
+        """Nothing to believe."""
+
+    def act(
+        self, obs: Float32[Tensor, "N O"], belief: None, deterministic: bool = False
+    ) -> tuple[Float32[Tensor, "N A"], None, Mapping[str, Tensor]]:
+        """Zeros."""
+        return torch.zeros(len(obs), self.action_size), None, {}
+
+    def observe(self, belief: None, transition: Transition) -> None:
+        """Nothing to learn."""
+
+    def end_episode(self, belief: None, worlds: Bool[Tensor, "N"]) -> None:
+        """Nothing to remember."""
+
+
+class RandomPolicy:
+    """Actions from U[-1, 1], drawn anew at every step, `deterministic` or not: it has no mean worth showing.
+
+    Its belief is a stream per world, so that what a world draws does not depend on how many there are: a video shows
+    the evaluation's first tasks.
+    """
+
+    def __init__(self, action_size: int) -> None:
+        self.action_size = action_size
+
+    def begin(self, n: int, generator: torch.Generator) -> WorldRandom:
+        """The streams, keyed by one draw from `generator`."""
+        key = int(torch.randint(2**62, (), generator=generator))
+        return WorldRandom(key, torch.arange(n), torch.zeros(n, dtype=torch.long))
+
+    def act(
+        self, obs: Float32[Tensor, "N O"], belief: WorldRandom, deterministic: bool = False
+    ) -> tuple[Float32[Tensor, "N A"], WorldRandom, Mapping[str, Tensor]]:
+        """The next of the stream."""
+        return belief.uniform(-1.0, 1.0, self.action_size).float(), belief, {}
+
+    def observe(self, belief: WorldRandom, transition: Transition) -> WorldRandom:
+        """Nothing to learn."""
+        return belief
+
+    def end_episode(self, belief: WorldRandom, worlds: Bool[Tensor, "N"]) -> WorldRandom:
+        """The stream goes on."""
+        return belief
+
+
+UNTRAINED: dict[str, type[ZeroPolicy] | type[RandomPolicy]] = {"zero": ZeroPolicy, "random": RandomPolicy}
+"""What `--agent` offers."""
