@@ -29,7 +29,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   eval RUN             returns per episode on held-out tasks, with intervals
   video RUN            film the robot adapting to held-out tasks
   list [FAMILY]        families with their task parameters, and agents
-  check FAMILY         test a family against the contract every family fulfils
+  check FAMILY         test a family against the contract every family fulfils, or a MJCF file
   bench                speed of environments and training, against bare physics
 
 `metarl VERB --help` shows a verb's options with units and defaults. For example:
@@ -252,10 +252,14 @@ def _check(words: list[str]) -> int:
 
     options = parse(CheckOptions, "check", words)
     from metarl.registry import make_family
-    from metarl.run.check import check_family, verdict
+    from metarl.run.check import check_family, check_mjcf, verdict
     from metarl.run.logs import write_json
 
-    findings = check_family(make_family(options.family))
+    path = Path(options.family)
+    if path.suffix.lower() in (".xml", ".mjcf"):
+        findings = check_mjcf(path, options.folder)
+    else:
+        findings = check_family(make_family(options.family))
     for line in verdict(options.family, findings):
         print(line)
     if options.json is not None:

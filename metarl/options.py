@@ -119,10 +119,12 @@ class ListOptions:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Test a family against the contract every family fulfils."""
+    """Test a family against the contract every family fulfils, or whether a MJCF file is safe and stands physics."""
 
     family: str
-    """A name from `metarl list`, or path/to/file.py:ClassName."""
+    """A name from `metarl list`, path/to/file.py:ClassName, or a MJCF file (.xml or .mjcf)."""
+    folder: Path | None = None
+    """Of a MJCF file: where the files it refers to may lie, if not in its own folder."""
     json: Path | None = None
     """Also write the findings to this file."""
 
