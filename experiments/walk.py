@@ -54,6 +54,7 @@ def train(
     bodies: bool = False,
 ) -> None:
     """Train for a time and save the policy with its normalisation."""
+    begun_as = origin()
     torch.set_num_threads(threads)
     family = QuadrupedBody()
     space = family.space
@@ -82,7 +83,7 @@ def train(
     model.lr_schedule = lambda remaining: 1e-3 * max(clock.left(), 0.05)  # falls with the time, not the steps
     model.learn(10**12, callback=clock)
     save_file(actor_tensors(model, envs), output / "walker.safetensors")
-    write_json(output / "training.json", origin())
+    write_json(output / "training.json", begun_as)
 
 
 def origin() -> dict[str, Any]:
