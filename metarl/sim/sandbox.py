@@ -118,7 +118,7 @@ class Sandbox:
         timer = threading.Timer(self._seconds + _STARTING, self._kill, [process])
         timer.start()
         try:
-            pickle.dump(request, process.stdin)
+            pickle.dump(request, process.stdin)  # from us to our own child; what comes back is JSON only
             process.stdin.flush()
             return dict(json.loads(process.stdout.readline()))
         except (OSError, ValueError):
