@@ -28,8 +28,8 @@ class Family(ABC):
     """The task parameters and their splits."""
     control_step: ClassVar[float]
     """Time between two actions [s]; a whole multiple of the model's timestep."""
-    episode_steps: ClassVar[int]
-    """Time limit of an episode [control steps]."""
+    episode_steps: int
+    """Time limit of an episode [control steps]; a class declares it, and a run may set another for its own object."""
     variations: ClassVar[Sequence[Variation]] = ()
     """How task parameters change the model."""
     camera: ClassVar[str | None] = None
