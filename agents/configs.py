@@ -60,15 +60,15 @@ class RL2Config:
 class MamlTrpoConfig:
     """MAML-TRPO: a policy whose parameters are a few gradient steps away from each task's own."""
 
-    train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 40, "episodes_per_trial": 40}
+    train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 40, "episodes_per_trial": 10}
     """What a run of this learner takes where the user does not say: `shots` · (`inner_steps` + 1) episodes."""
 
-    shots: int = 20
+    shots: int = 5
     """Episodes from which a gradient step is taken."""
     inner_steps: int = 1
     """Gradient steps of adaptation; the episodes that remain in the trial are played adapted."""
-    inner_step_size: float | Literal["learned"] = 0.1
-    """Step size α of adaptation, or `learned`: one per parameter, from 0.1 on (Meta-SGD)."""
+    inner_step_size: float | str = 1.0
+    """Step size α of adaptation, or `learned`: one per parameter, from 1 on (Meta-SGD)."""
     inner_objective: Literal["reinforce", "lvc"] = "reinforce"
     """What adaptation descends: log-likelihood, or the likelihood ratio with its low-variance curvature (ProMP)."""
     adapted_layers: Literal["all", "last"] = "all"
@@ -83,16 +83,18 @@ class MamlTrpoConfig:
     """Units of each of the two hidden layers."""
     action_scale: float = 10.0
     """The network's output is divided by this to be an action in [-1, 1]; α and the initial σ refer to that output."""
-    initial_std: float = 1.0
-    """Standard deviation of the untrained policy, in units of the network's output."""
+    initial_std: float = 3.0
+    """Standard deviation σ of the untrained policy, in units of the network's output."""
     discount: float = 0.99
     """Discount γ per control step, within an episode."""
     gae_lambda: float = 1.0
     """λ of the generalised advantage estimate."""
-    max_kl: float = 0.01
+    max_kl: float = 0.02
     """Trust region δ: mean KL divergence of the adapted policies [nats]."""
     cg_iterations: int = 10
     """Iterations of the conjugate gradient."""
+    fisher_stride: int = 4
+    """The Fisher matrix is computed from every so manieth step of the data; gradient and line search use all."""
     cg_damping: float = 1e-5
     """Added to the Fisher matrix's diagonal."""
     ppo_epochs: int = 5
@@ -107,7 +109,7 @@ class MamlTrpoConfig:
     """Where meta-updates are computed; worlds are always on the CPU."""
 
     def __post_init__(self) -> None:
-        for field in ("shots", "inner_steps", "hidden_size", "cg_iterations", "ppo_epochs"):
+        for field in ("shots", "inner_steps", "hidden_size", "cg_iterations", "fisher_stride", "ppo_epochs"):
             require(self, field, getattr(self, field) >= 1, "at least 1")
         rate = self.inner_step_size
         is_number = isinstance(rate, float | int) and not isinstance(rate, bool)

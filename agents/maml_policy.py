@@ -19,7 +19,7 @@ from metarl.rl.objectives import gaussian_log_prob
 from metarl.rl.stages import make_stage
 from metarl.types import Transition
 
-_PUBLISHED_RATE = 0.1
+_FIRST_RATE = 1.0
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,8 @@ class MamlPolicy(nn.Module):
 
 def _rule(config: MamlTrpoConfig, size: int) -> UpdateRule:
     rate = config.inner_step_size
-    if rate == "learned":
-        return LearnedRate(size, _PUBLISHED_RATE)
+    if isinstance(rate, str):
+        return LearnedRate(size, _FIRST_RATE)
     return RecurrentRule(size, rate) if config.learned_optimizer else FixedRate(size, rate)
 
 

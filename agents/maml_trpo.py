@@ -10,8 +10,10 @@ Where the field's implementations differ or went wrong, this one:
 - takes every task's own inner gradient, whatever the number of tasks (a mean over tasks would divide α by it);
 - holds the *adapted* policies to the trust region, against those that sampled, with their own standard deviations;
 - searches along a line of values: when every trial is rejected, the parameters are the very ones before;
-- keeps the lineage's ±10 output for actions of ±1, to which α = 0.1 and an initial σ of 1 belong: in units of the
-  actuator's range σ is 0.1, and a step of α moves the action by a hundredth of what it would without the scale.
+- keeps the lineage's ±10 output for actions of ±1, to which its step size belongs: a gradient step on the mean of a
+  Gaussian is α / σ, so that without the scale the same α would move actions a hundred times as far. The lineage's
+  α = 0.1 and σ = 1 (a tenth of the actuator's range) are experiments/maml_trpo_published.toml; the defaults, α = 1
+  and σ = 3, explore and adapt further and learn several times faster.
 """
 
 from __future__ import annotations
@@ -32,12 +34,9 @@ from metarl.errors import UserError
 from metarl.rl.inner_loop import Stage
 from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors
 from metarl.rl.meta_objective import MetaObjective, Sampled
-from metarl.rl.parallel import math_threads
 from metarl.rl.stages import episode_index
 from metarl.rl.trust_region import line_search, longest_step
 from metarl.types import Metrics, Rollout
-
-_THREADS = 2  # of a meta-update; a constant, so that results do not depend on the machine
 
 
 class MamlTrpo:
@@ -59,12 +58,11 @@ class MamlTrpo:
         with _timed(times, "collect"):
             rollout = collect(self.policy)
         inner, device = self.policy.inner, self.config.device
-        with math_threads(_THREADS):
-            with _timed(times, "advantages"):
-                stages, sampled, metrics = self._stages(rollout)
-            objective = MetaObjective(inner, *tree_map(lambda x: x.to(device), (stages, sampled)))
-            update = self._trust_region_step if self.config.outer == "trpo" else self._ppo_steps
-            updated, progress_made = update(objective, inner.read().to(device), times)
+        with _timed(times, "advantages"):
+            stages, sampled, metrics = self._stages(rollout)
+        objective = MetaObjective(inner, *tree_map(lambda x: x.to(device), (stages, sampled)))
+        update = self._trust_region_step if self.config.outer == "trpo" else self._ppo_steps
+        updated, progress_made = update(objective, inner.read().to(device), times)
         inner.write(updated.cpu())
         self.policy.obs_norm.update(rollout.obs)  # only now: collection and update saw the same normalisation
         spent = {f"time/{name}": seconds for name, seconds in times.items()}
@@ -134,16 +132,18 @@ class MamlTrpo:
         config = self.config
         with _timed(times, "gradient"):
             loss, _ = objective.evaluate(meta)
-            gradient, product = objective.gradient(meta), objective.fisher(meta)
+            gradient = objective.gradient(meta)
         with _timed(times, "conjugate_gradient"):
+            product = objective.thinned(config.fisher_stride).fisher(meta)
             step = longest_step(
                 lambda v: product(v) + config.cg_damping * v, gradient, config.max_kl, config.cg_iterations
             )
+        skipped = {"train/skipped_updates": float(step is None)}
         if step is None:
-            return meta, {"train/kl": 0.0, "train/improvement": 0.0, "train/step": 0.0}
+            return meta, skipped | {"train/kl": 0.0, "train/improvement": 0.0, "train/step": 0.0}
         with _timed(times, "line_search"):
             found = line_search(meta, step, objective.evaluate, loss, config.max_kl)
-        return found.parameters, {
+        return found.parameters, skipped | {
             "train/kl": found.kl,
             "train/improvement": loss - found.loss,
             "train/step": found.share,

@@ -29,7 +29,7 @@ class FlatModule:
         """Views of the vector by parameter name, each (*M, ...): leading dimensions are tasks."""
         parts = torch.split(flat, [shape.numel() for shape in self._shapes.values()], dim=-1)
         return {
-            name: part.reshape(*flat.shape[:-1], *shape)
+            name: part.reshape((*flat.shape[:-1], *shape))
             for part, (name, shape) in zip(parts, self._shapes.items(), strict=True)
         }
 

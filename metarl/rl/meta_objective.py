@@ -35,6 +35,14 @@ class MetaObjective:
         """`stages` are those adapted from, one per inner step, over M tasks each."""
         self._inner, self._stages, self._sampled = inner, stages, sampled
 
+    def thinned(self, stride: int) -> MetaObjective:
+        """Of every `stride`-th step only: enough to know the curvature by, as Schulman et al. 2015, appendix C."""
+        stages = tuple(_thin(stage, stride) for stage in self._stages)
+        mean = self._sampled.mean[:, ::stride]
+        return MetaObjective(
+            self._inner, stages, Sampled(_thin(self._sampled.stage, stride), mean, self._sampled.log_std)
+        )
+
     @torch.no_grad()
     def evaluate(self, meta: Float[Tensor, "Q"]) -> tuple[float, float]:
         """Loss and divergence."""
@@ -127,6 +135,11 @@ class MetaObjective:
         mean_force = stage.weight[:, None] * mean_change * torch.exp(-2.0 * log_std)
         product: Tensor = pull((mean_force, 2.0 * stage.weight.sum() * log_std_change))[0]
         return product
+
+
+def _thin(stage: Stage, stride: int) -> Stage:
+    obs, action, log_prob, advantage, weight = (x[:, ::stride] for x in stage)
+    return Stage(obs, action, log_prob, advantage, weight / weight.sum(dim=1, keepdim=True).clamp(min=1e-8))
 
 
 def _vjp(function: Callable[[Tensor], Any], at: Tensor) -> tuple[Any, Callable[[Any], tuple[Tensor]]]:
