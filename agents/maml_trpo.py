@@ -59,7 +59,7 @@ class MamlTrpo:
             rollout = collect(self.policy)
         inner, device = self.policy.inner, self.config.device
         with _timed(times, "advantages"):
-            stages, sampled, metrics = self._stages(rollout)
+            stages, sampled, metrics = self.stages(rollout)
         objective = MetaObjective(inner, *tree_map(lambda x: x.to(device), (stages, sampled)))
         update = self._trust_region_step if self.config.outer == "trpo" else self._ppo_steps
         updated, progress_made = update(objective, inner.read().to(device), times)
@@ -89,7 +89,7 @@ class MamlTrpo:
     # ------------------------------------------------------------------------------------------ the data of a trial
 
     @torch.no_grad()
-    def _stages(self, rollout: Rollout) -> tuple[tuple[Stage, ...], Sampled, Metrics]:
+    def stages(self, rollout: Rollout) -> tuple[tuple[Stage, ...], Sampled, Metrics]:
         """Cut the trial where the policies adapted: the stages adapted from, and what was sampled after the last."""
         config = self.config
         episode, age = episode_index(rollout.ended)

@@ -225,7 +225,9 @@ def test_check_passes_our_families_and_finds_faults(tmp_path, capsys):
 
 
 def test_bench_reports_ratios(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("metarl.run.bench._ROUNDS", 1)
+    monkeypatch.setattr("metarl.run.measure.ROUNDS", 1)
+    for name, value in {"_SHOTS": 2, "_TASKS": 2, "_HORIZON": 10}.items():
+        monkeypatch.setattr(f"metarl.run.bench_learners.{name}", value)
     monkeypatch.setattr("metarl.envs.half_cheetah.HalfCheetahBody.episode_steps", 50)
     output = tmp_path / "bench.json"
     small = ("--worlds", "4", "--families", "point-goal", "--seconds", "0.05", "--threads", "1")
@@ -236,7 +238,11 @@ def test_bench_reports_ratios(tmp_path, capsys, monkeypatch):
         assert rows[family, "TrialEnv, random actions"]["steps_per_second"] > 0
     assert rows["point-goal", "gymnasium AsyncVectorEnv"]["ratio"] > 0
     assert rows["half-cheetah-body", "RL² GRU 128: collection"]["ratio"] < 1.0
-    assert "of bare" in capsys.readouterr().out
+    iteration = rows["half-cheetah-body", "MAML-TRPO, 1 shot: training iteration"]
+    assert set(iteration["shares"]) == {"collect", "advantages", "gradient", "conjugate_gradient", "line_search"}
+    assert sum(iteration["shares"].values()) == pytest.approx(1.0)
+    assert rows["half-cheetah-body", "plain loop over tasks"]["ratio"] == 1.0
+    assert "where the time goes" in capsys.readouterr().out
 
 
 def test_the_package_runs_as_a_module():

@@ -52,7 +52,10 @@ class Learner(Protocol):
     `metarl.agents.LEARNERS` names, or the learner's own attribute `Config`.
     """
 
-    policy: Policy[Any]
+    @property
+    def policy(self) -> Policy[Any]:
+        """What it trains."""
+        ...
 
     def train_step(self, collect: Collect, generator: torch.Generator, progress: float) -> Metrics:
         """One iteration: collect, then update.

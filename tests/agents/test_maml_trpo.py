@@ -46,7 +46,7 @@ def train(env, learner, iterations, first=0):
 
 
 def objective_of(learner, rollout):
-    stages, sampled, _ = learner._stages(rollout)
+    stages, sampled, _ = learner.stages(rollout)
     return MetaObjective(learner.policy.inner, stages, sampled), stages, sampled
 
 
@@ -57,10 +57,10 @@ def objective_of(learner, rollout):
 @pytest.mark.parametrize("inner_steps", [1, 2])
 def test_the_belief_adapts_after_as_many_episodes_as_shots(family, inner_steps):
     """Where robots fall, worlds adapt at different times, each after its own third episode."""
-    env, learner = make(family, episodes=3 * inner_steps + 2, inner_steps=inner_steps)
+    env, learner = make(family, episodes=3 * inner_steps + 2, inner_steps=inner_steps, action_scale=1.0)
     train(env, learner, 1)
     tasks = family.space.sample("train", 6, seeding.rng(0, "tasks", 7))
-    episodes, adapted_at = torch.zeros(6, dtype=torch.long), [set() for _ in range(6)]
+    episodes, adapted_at, falls = torch.zeros(6, dtype=torch.long), [set() for _ in range(6)], 0
     before = learner.policy.begin(6, torch.Generator()).parameters
     for now in trial_steps(env, learner.policy, tasks, seeding.generator(0, "collect", 7)):
         changed = (now.belief.parameters != before).any(dim=1)
@@ -68,6 +68,8 @@ def test_the_belief_adapts_after_as_many_episodes_as_shots(family, inner_steps):
             adapted_at[world].add(int(episodes[world]))
         before = now.belief.parameters
         episodes += now.step.ended
+        falls += int(now.step.terminated.sum())
+    assert (falls > 0) == (family.limit < 1)
     assert adapted_at == [{3 * (i + 1) for i in range(inner_steps)}] * 6
     assert bool((now.belief.num_adapted == inner_steps).all())
     assert now.belief.past is None
@@ -78,7 +80,7 @@ def test_the_belief_adapts_after_as_many_episodes_as_shots(family, inner_steps):
 @pytest.mark.parametrize("rule", [{}, {"inner_step_size": "learned"}, {"learned_optimizer": True}])
 def test_the_update_adapts_as_the_belief_did(family, inner_steps, rule):
     """From the rollout alone the meta-update finds the parameters that acted, ratios of one and no divergence."""
-    env, learner = make(family, episodes=3 * inner_steps + 2, inner_steps=inner_steps, **rule)
+    env, learner = make(family, episodes=3 * inner_steps + 2, inner_steps=inner_steps, action_scale=1.0, **rule)
     train(env, learner, 2)
     rollout = trial(env, learner, 7)
     objective, stages, sampled = objective_of(learner, rollout)
@@ -192,7 +194,7 @@ def test_the_divergence_stays_within_the_trust_region():
 
 
 def test_an_episode_that_the_trials_end_cuts_short_is_left_out():
-    env, learner = make(FragileSign(), num_worlds=24)
+    env, learner = make(FragileSign(), num_worlds=24, action_scale=1.0)
     rollout = trial(env, learner)
     _, _, sampled = objective_of(learner, rollout)
     length = rollout.ended.long().flip(0)[1:].argmax(dim=0) + 1  # steps of each world's last episode
