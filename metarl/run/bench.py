@@ -21,6 +21,7 @@ from torch import Tensor
 from metarl import seeding
 from metarl.agents.configs import RL2Config
 from metarl.agents.rl2 import RL2
+from metarl.errors import UserError
 from metarl.registry import make_family
 from metarl.rl.parallel import single_threaded_math
 from metarl.run.collect import collect
@@ -52,7 +53,7 @@ def run_benchmark(families: tuple[str, ...], worlds: tuple[int, ...], seconds: f
     Each family is stepped with the largest number of worlds; the learner's collection and training with each of them.
     """
     single_threaded_math()
-    made = {name: make_family(name) for name in families}
+    made = {name: _mujoco_family(name) for name in families}
     rows: list[Row] = []
     for name, family in made.items():
         bare, *ours = _measure(name, max(worlds), _stepping(family, max(worlds), threads), seconds)
@@ -80,6 +81,13 @@ def to_json(rows: list[Row]) -> list[dict[str, object]]:
 # ------------------------------------------------------------------------------------------------ the contenders
 
 
+def _mujoco_family(name: str) -> Family:
+    family = make_family(name)
+    if not isinstance(family, Family):
+        raise UserError(f"'{name}' has a simulator of its own: only MuJoCo families are measured against bare MuJoCo")
+    return family
+
+
 Work = Callable[[], int]
 """Does something and returns the control steps it took."""
 
@@ -102,7 +110,7 @@ def _stepping(family: Family, num_worlds: int, threads: int) -> dict[str, Work]:
 
 def _learning(num_worlds: int, threads: int) -> dict[str, Work]:
     """As `_stepping`, and RL² on top: collecting a trial, and a whole iteration."""
-    family = make_family(_LEARNING_FAMILY)
+    family = _mujoco_family(_LEARNING_FAMILY)
     env = TrialEnv(family, num_worlds, episodes_per_trial=2, threads=threads)
     tasks = family.space.sample("train", num_worlds, seeding.rng(0, "bench"))
 
@@ -203,7 +211,7 @@ def _measure(family: str, num_worlds: int, contenders: dict[str, Work], seconds:
 
 def _gymnasium_rows(family: str, bare: Row, seconds: float) -> list[Row]:
     """Gymnasium's vector environments, a Python loop and a process per world: they cannot take turns, so come last."""
-    made = make_family(family)
+    made = _mujoco_family(family)
     env = TrialEnv(made, 1, threads=1)
     env.begin(made.space.nominal(1), key=0)
     make = partial(_PlainEnv, env.physics.model_of(0), made.num_substeps(env.physics.model), made.episode_steps)

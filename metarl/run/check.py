@@ -15,9 +15,9 @@ from pathlib import Path
 from metarl.errors import UserError
 from metarl.run import contract, contract_tasks
 from metarl.run.probe import RANDOM_STEPS, Probe
-from metarl.run.rendering import gl_backend
 from metarl.sim.family import Family
 from metarl.sim.mjcf import read
+from metarl.sim.rendering import gl_backend
 from metarl.sim.sandbox import MEMORY_LIMIT, SIMULATED, TIME_LIMIT, Report, Sandbox, printable
 
 NOT_CHECKED = "not checked"
@@ -127,7 +127,7 @@ MJCF_CHECKS = (
 _PICTURE_SECONDS = 60.0
 _PICTURE = """
 import sys
-from metarl.run.rendering import Camera
+from metarl.sim.rendering import Camera
 from metarl.sim.mjcf import load
 path, folder, backend = sys.argv[1:]
 camera = Camera(load(path, folder).compile(), None, (96, 64), backend)

@@ -16,8 +16,8 @@ from torch import Tensor
 from metarl import seeding
 from metarl.errors import UserError, unknown_name
 from metarl.run.probe import RANDOM_STEPS, WORLDS, ContractError, Play, Probe, numbers, play
-from metarl.run.rendering import Camera, gl_backend
 from metarl.sim.declared import require_parameters
+from metarl.sim.rendering import Camera, gl_backend
 from metarl.sim.trials import TrialEnv
 
 _REPLAYED = 100
