@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from metarl import seeding
 from metarl.errors import UserError
 from metarl.rl.learner import Policy
 from metarl.run.collect import trial_steps
-from metarl.sim.episodes import Trials, View
+from metarl.sim.episodes import Cameras, Trials
 from metarl.sim.family import TaskFamily
 from metarl.sim.worlds import make_trials
 from metarl.tasks import Tasks, TaskSpace, Value
@@ -199,8 +199,7 @@ class _Film:
     def __init__(self, env: Trials, config: VideoConfig, hold: int) -> None:
         self.tiles: list[_Tile] = []
         self._env, self._config, self._hold = env, config, hold
-        self._views: list[View] = []
-        self._stack = ExitStack()
+        self._cameras: Cameras | None = None
         self._top = _TITLE_HEIGHT if config.title else 0
         self._columns = math.ceil(math.sqrt(env.num_worlds))
         rows = math.ceil(env.num_worlds / self._columns)
@@ -212,7 +211,8 @@ class _Film:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stack.close()
+        if self._cameras is not None:
+            self._cameras.close()
 
     def all_began(self) -> bool:
         """Whether the last step began an episode in every world; those beyond the planned number do not count."""
@@ -220,13 +220,13 @@ class _Film:
 
     def draw(self, step: Step) -> UInt8[np.ndarray, "H W 3"]:
         """The worlds as `step` left them."""
-        if not self._views:
-            self._begin()
+        if self._cameras is None:
+            self._cameras = self._begin()
         begins = (step.ended & ~step.trial_start).tolist()
         for tile, reward, new in zip(self.tiles, step.reward.tolist(), begins, strict=True):
             tile.advance(reward, new)
-        for world, view in enumerate(self._views):
-            self._area(world)[:] = view.draw()
+        for world, picture in enumerate(self._cameras.draw()):
+            self._area(world)[:] = picture
         for world, tile in enumerate(self.tiles):
             self._shade(world, tile)
         image = Image.fromarray(self._canvas)
@@ -237,13 +237,13 @@ class _Film:
             self._caption(pen, world, tile)
         return np.asarray(image)
 
-    def _begin(self) -> None:
-        """Set up a camera per world: only the running trial has the models of its tasks."""
+    def _begin(self) -> Cameras:
+        """Set up the cameras: only the running trial has the models of its tasks."""
         env, name = self._env, _kebab(type(self._env.family).__name__)
-        for world, row in enumerate(env.tasks.rows()):
-            self._views.append(self._stack.enter_context(closing(env.view(world, self._config.size))))
+        for row in env.tasks.rows():
             label = f"{name}: {describe(env.family.space, row)}"
             self.tiles.append(_Tile(label, env.episodes_per_trial))
+        return env.cameras(range(env.num_worlds), self._config.size)
 
     def _corner(self, world: int) -> tuple[int, int]:
         """Left and upper edge of a tile."""

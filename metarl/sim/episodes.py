@@ -15,7 +15,7 @@ restarts at once on the same task, within the same step: that step returns the n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -35,11 +35,11 @@ class RewardError(UserError):
 
 
 @runtime_checkable
-class View(Protocol):
-    """Films one world."""
+class Cameras(Protocol):
+    """Film some worlds of a running trial. The next trial has models of its own, and needs new ones."""
 
-    def draw(self) -> UInt8[np.ndarray, "H W 3"]:
-        """Picture of the world as it is now; valid until the next one."""
+    def draw(self) -> list[UInt8[np.ndarray, "H W 3"]]:
+        """A picture of each world as it is now; valid until the next ones."""
         ...
 
     def close(self) -> None:
@@ -135,8 +135,8 @@ class Trials(ABC):
         return self._advance(obs, total.float(), terms, moved)
 
     @abstractmethod
-    def view(self, world: int, size: tuple[int, int]) -> View:
-        """What films a world of the running trial, `size` = (width, height) [pixels]; to be closed.
+    def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> Cameras:
+        """What films `worlds` in pictures of `size` = (width, height) [pixels]; to be closed before the next trial.
 
         Raises `UserError` where no picture can be drawn.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ from metarl.sim.pool import Setting, Workers
 from metarl.tasks import Tasks, Value
 
 _SEEDS = 2.0**31  # what every library takes for a seed
+_BARS = (32, 32, 32)
 
 
 class ExternalFamily(TaskFamily):
@@ -45,7 +47,7 @@ class ExternalFamily(TaskFamily):
     Relative to the folder of the family's file: `suite/bin/python` is that of a virtual environment beside it.
     """
     time_limit: ClassVar[float] = 120.0
-    """A process that takes longer than this [s] to make its environments, or to step each once, counts as hung."""
+    """A process that takes longer than this [s] to make one environment, or to step each of its own, counts as hung."""
 
     def setting(self, pictures: bool) -> Setting:
         """What its workers need to know."""
@@ -86,9 +88,9 @@ class ExternalTrials(Trials):
         self._obs = torch.zeros(num_worlds, self.observation_size)
         self._rows: list[dict[str, Value]] = []
 
-    def view(self, world: int, size: tuple[int, int]) -> ExternalView:
-        """By the environment's `render`."""
-        return ExternalView(self._workers, world, size)
+    def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> ExternalCameras:
+        """The environments' own `render`."""
+        return ExternalCameras(self._workers, worlds, size)
 
     def close(self) -> None:
         """End the processes."""
@@ -115,16 +117,16 @@ class ExternalTrials(Trials):
         return Moved(seen, rewards, torch.from_numpy(terminated), torch.from_numpy(truncated), diverged)
 
 
-class ExternalView:
-    """Films one world by its environment's own pictures, brought to size with bars where their shape differs."""
+class ExternalCameras:
+    """Films worlds by their environments' own pictures, brought to size with bars where their shape differs."""
 
-    def __init__(self, workers: Workers, world: int, size: tuple[int, int]) -> None:
-        self._workers, self._world, self._size = workers, world, size
+    def __init__(self, workers: Workers, worlds: Sequence[int], size: tuple[int, int]) -> None:
+        self._workers, self._worlds, self._size = workers, worlds, size
 
-    def draw(self) -> UInt8[np.ndarray, "H W 3"]:
-        """Picture of the world as it is now."""
-        picture = Image.fromarray(self._workers.render(self._world))
-        return np.asarray(ImageOps.pad(picture, self._size, color=(32, 32, 32)))
+    def draw(self) -> list[UInt8[np.ndarray, "H W 3"]]:
+        """A picture of each world as it is now."""
+        pictures = map(Image.fromarray, self._workers.render(self._worlds))
+        return [np.asarray(ImageOps.pad(picture, self._size, color=_BARS)) for picture in pictures]
 
     def close(self) -> None:
-        """Nothing to free: the environment goes with its process."""
+        """Nothing to free: an environment goes with its process."""

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from metarl.errors import UserError, unknown_name
 from metarl.sim.declared import make
-from metarl.sim.episodes import Trials, View
+from metarl.sim.episodes import Cameras, Trials
 from metarl.sim.family import TaskFamily
 from metarl.sim.worlds import make_trials
 from metarl.tasks import Split, Tasks, TaskSpace, Value
@@ -234,18 +234,19 @@ class _Film:
 
     def __init__(self, worlds: Trials, size: tuple[int, int]) -> None:
         self._worlds, self._size = worlds, size
-        self._views: list[View] = []
+        self._cameras: Cameras | None = None
 
     def draw(self) -> list[Picture]:
         """A picture of every world."""
-        for world in range(len(self._views), self._worlds.num_worlds):
-            self._views.append(self._worlds.view(world, self._size))
-        return [view.draw().copy() for view in self._views]
+        if self._cameras is None:
+            self._cameras = self._worlds.cameras(range(self._worlds.num_worlds), self._size)
+        return [picture.copy() for picture in self._cameras.draw()]
 
     def close(self) -> None:
         """Free the graphics memory."""
-        while self._views:
-            self._views.pop().close()
+        if self._cameras is not None:
+            self._cameras.close()
+            self._cameras = None
 
 
 def _mode(render_mode: str | None) -> str | None:

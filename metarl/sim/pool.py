@@ -27,7 +27,6 @@ from metarl.sim.rendering import gl_backend
 
 _SCRIPT = str(Path(worker.__file__))
 _WORLD = 4  # bytes at the start of a worker's notes: the number of the world at work; a fault's traceback follows
-_GRACE = 1.0  # [s] a worker has to end by itself
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Setting:
     episode_steps: int
     """Time limit of an environment made of an id [control steps]."""
     time_limit: float
-    """Longest wait for an answer [s]."""
+    """Longest wait for an answer, or for an environment to be made [s]."""
     pictures: bool
     """Environments are made to draw."""
 
@@ -60,7 +59,8 @@ class _Running:
     def describe(self, world: int) -> str:
         if self.task is None:
             return f"when world {world} was made"
-        return f"in world {world}, task {self.task}, seed {self.seed}, episode {self.episode}, step {self.step}"
+        when = f"step {self.step} of episode" if self.step else "at the start of episode"
+        return f"world {world}, task {self.task}, seed {self.seed}, {when} {self.episode}"
 
 
 class WorkerError(UserError):
@@ -83,25 +83,29 @@ class Workers:
                 self._processes.append(_Process(setting))
                 count = share.stop - share.start
                 made = [setting.environment, share.start, count, setting.episode_steps, setting.pictures]
+                self._processes[-1].wait_for(count * setting.time_limit)
                 self._processes[-1].send({"arguments": made})
             answers = [self._receive(process)[0] for process in self._processes]
+            for process in self._processes:
+                process.wait_for(setting.time_limit)
         self.description: Mapping[str, Any] = answers[0]
         """Sizes of observation and action, and versions of Python and Gymnasium."""
 
     def reset(self, worlds: Sequence[int], seeds: Sequence[int], tasks: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        """Begin an episode in each of `worlds`; their first observations (n, O)."""
+        """Begin an episode in each of `worlds`, in ascending order; their first observations (n, O)."""
         for world, seed, task in zip(worlds, seeds, tasks, strict=True):
             before = self._running[world]
             episode = before.episode + 1 if before.task is task else 1
             self._running[world] = _Running(task, seed, episode)
-        owners = [next(i for i, share in enumerate(self._shares) if world < share.stop) for world in worlds]
-        asked = sorted(set(owners))
         with self._failing_together():
-            for i in asked:
-                rows = [row for row, owner in enumerate(owners) if owner == i]
-                local = [worlds[row] - self._shares[i].start for row in rows]
-                self._processes[i].send(_request("reset", local, [seeds[r] for r in rows], [tasks[r] for r in rows]))
-            return np.concatenate([self._receive(self._processes[i])[1][0] for i in asked])
+            asked = []
+            for process, share in zip(self._processes, self._shares, strict=True):
+                rows = [row for row, world in enumerate(worlds) if share.start <= world < share.stop]
+                if rows:
+                    local = [worlds[row] - share.start for row in rows]
+                    process.send(_request("reset", local, [seeds[row] for row in rows], [tasks[row] for row in rows]))
+                    asked.append(process)
+            return np.concatenate([self._receive(process)[1][0] for process in asked])
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """One step under `actions` (N, A): observations (N, O), terminated, truncated, terms of the reward (N,)."""
@@ -122,12 +126,13 @@ class Workers:
         terms = np.concatenate([arrays[3] for _, arrays in answers], axis=1)
         return obs, terminated, truncated, dict(zip(names, terms, strict=True))
 
-    def render(self, world: int) -> np.ndarray:
-        """Picture (H, W, 3) of a world."""
-        owner = next(i for i, share in enumerate(self._shares) if world < share.stop)
+    def render(self, worlds: Sequence[int]) -> list[np.ndarray]:
+        """Pictures (H, W, 3) of `worlds`, in ascending order."""
         with self._failing_together():
-            self._processes[owner].send(_request("render", world - self._shares[owner].start))
-            return self._receive(self._processes[owner])[1][0]
+            for process, share in zip(self._processes, self._shares, strict=True):
+                local = [world - share.start for world in worlds if share.start <= world < share.stop]
+                process.send(_request("render", local))
+            return [picture for process in self._processes for picture in self._receive(process)[1]]
 
     def close(self) -> None:
         """End all processes."""
@@ -137,7 +142,7 @@ class Workers:
     def _failing_together(self) -> Iterator[None]:
         """End all workers where one fails, or where the wait for an answer is broken off."""
         if not self._finalizer.alive:
-            raise RuntimeError("the workers have ended")
+            raise WorkerError(f"{self._setting.environment} has failed before, or was closed: its processes have ended")
         try:
             yield
         except BaseException:
@@ -190,8 +195,11 @@ class _Process:
             raise UserError(f"the interpreter {setting.python} cannot be run: {error.strerror}") from None
         finally:
             theirs.close()
-        ours.settimeout(setting.time_limit)
         self._connection = ours
+
+    def wait_for(self, seconds: float) -> None:
+        """How long an answer may take."""
+        self._connection.settimeout(seconds)
 
     def send(self, message: worker.Message, *arrays: np.ndarray) -> None:
         try:
@@ -211,12 +219,13 @@ class _Process:
 
     def fault(self) -> str:
         """What Python's fault handler wrote where the process crashed: its innermost frames."""
-        return os.pread(self._notes.fileno(), 2000, _WORLD).decode(errors="replace").strip()
+        text = os.pread(self._notes.fileno(), 4000, _WORLD).decode(errors="replace")
+        return text.split("\nExtension modules")[0].strip()
 
     def death(self) -> str:
         """How the process ended."""
         try:
-            code = self._process.wait(_GRACE)
+            code = self._process.wait(worker.GRACE)
         except subprocess.TimeoutExpired:
             return "closed its connection"
         if code >= 0:
@@ -224,17 +233,25 @@ class _Process:
             return f"ended its process with exit code {code}{needed}"
         return f"lost its process to {signal.Signals(-code).name}"
 
-    def end(self) -> None:
-        """End the process, at once if it does not of itself."""
+    def leave(self) -> None:
+        """Ask the process to end."""
         self._connection.close()
+
+    def end(self) -> None:
+        """End the process, and what it has started, by force where it does not end of itself."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(worker.GRACE)
+        with suppress(ProcessLookupError):  # the group is gone with its last process
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.kill()
-        self._process.wait()
         self._notes.close()
 
 
 def _end(processes: list[_Process]) -> None:
+    for process in processes:
+        process.leave()
     while processes:
         processes.pop().end()
 

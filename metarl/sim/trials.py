@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import mujoco
 import numpy as np
@@ -60,9 +61,9 @@ class TrialEnv(Trials):
         self._unit_range = bool((self._low == -1).all() and (self._high == 1).all())
         self.observation_size = self._measure_observation()
 
-    def view(self, world: int, size: tuple[int, int]) -> WorldCamera:
-        """By the family's camera."""
-        return WorldCamera(self.physics, world, self.family.camera, size)
+    def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> WorldCameras:
+        """The family's camera, in each world."""
+        return WorldCameras(self.physics, worlds, self.family.camera, size)
 
     def _pose(self, tasks: Tasks) -> None:
         self._variator.apply(tasks)
@@ -102,19 +103,28 @@ class TrialEnv(Trials):
         return int(obs.shape[1])
 
 
-class WorldCamera:
-    """Films one world of a running trial: a new trial has models of its own, and needs a new camera."""
+class WorldCameras:
+    """Films worlds of a running trial by the family's camera."""
 
-    def __init__(self, physics: Physics, world: int, name: str | None, size: tuple[int, int]) -> None:
+    def __init__(self, physics: Physics, worlds: Sequence[int], name: str | None, size: tuple[int, int]) -> None:
         """`name` and `size` as of `Camera`."""
-        self._physics, self._world = physics, world
-        self._camera = Camera(physics.model_of(world), name, size, gl_backend())
+        self._physics, self._worlds = physics, worlds
+        self._cameras: list[Camera] = []
+        backend = gl_backend()
+        try:
+            for world in worlds:
+                self._cameras.append(Camera(physics.model_of(world), name, size, backend))
+        except BaseException:
+            self.close()
+            raise
 
-    def draw(self) -> UInt8[np.ndarray, "H W 3"]:
-        """Picture of the world as it is now; valid until the next one."""
-        self._physics.data_of(self._world, self._camera.data)
-        return self._camera.draw()
+    def draw(self) -> list[UInt8[np.ndarray, "H W 3"]]:
+        """A picture of each world as it is now; valid until the next ones."""
+        for world, camera in zip(self._worlds, self._cameras, strict=True):
+            self._physics.data_of(world, camera.data)
+        return [camera.draw() for camera in self._cameras]
 
     def close(self) -> None:
         """Free the graphics memory."""
-        self._camera.close()
+        while self._cameras:
+            self._cameras.pop().close()

@@ -7,23 +7,32 @@ is closed. A message is a line of JSON, and the arrays that it announces as raw 
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import faulthandler
 import importlib
 import importlib.util
 import inspect
 import json
 import os
+import signal
 import socket
 import struct
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+try:
+    import numpy as np
+except ModuleNotFoundError:  # of a foreign interpreter; the parent says what is missing
+    sys.exit(1)
 
 Message = dict[str, Any]
+GRACE = 1.0
+"""Time an environment has to close itself [s]; then its process and all that it started are ended."""
 
 
 class Refusal(Exception):  # noqa: N818 (it is none of ours: the environment is refused)
@@ -116,14 +125,23 @@ class Worlds:
         flags = np.array(ends).T
         return {"terms": self._terms}, [np.stack(obs), flags[0], flags[1], np.array(rewards).T]
 
-    def render(self, world: int) -> tuple[Message, list[np.ndarray]]:
-        """Picture (H, W, 3) of a world."""
-        self._note(world)
-        picture = self._envs[world].render()
-        if not (isinstance(picture, np.ndarray) and picture.ndim == 3 and picture.shape[2] == 3):
-            kind = "None" if picture is None else f"a {type(picture).__name__}"
-            raise Refusal(f"draws no picture: render() in the mode 'rgb_array' returns {kind}, not an array (H, W, 3)")
-        return {}, [np.ascontiguousarray(picture, np.uint8)]
+    def render(self, worlds: list[int]) -> tuple[Message, list[np.ndarray]]:
+        """Pictures (H, W, 3) of `worlds`."""
+        pictures = []
+        for world in worlds:
+            self._note(world)
+            picture = self._envs[world].render()
+            if not (isinstance(picture, np.ndarray) and picture.ndim == 3 and picture.shape[2] == 3):
+                kind = "None" if picture is None else f"a {type(picture).__name__}"
+                raise Refusal(f"draws no picture: render() in the mode 'rgb_array' returns {kind}, no array (H, W, 3)")
+            pictures.append(np.asarray(picture, np.uint8))
+        return {}, pictures
+
+    def close(self) -> None:
+        """Let environments end what they have started."""
+        for env in self._envs:
+            with contextlib.suppress(Exception):
+                env.close()
 
     def _note(self, world: int) -> None:
         """Leave word of which world is at work: should it take the process with it, this is what remains."""
@@ -149,8 +167,7 @@ class Worlds:
 
 def _make(environment: str, episode_steps: int, render_mode: str | None) -> Any:
     """One environment: of a Gymnasium id, or of what `module:function` or `path/to/file.py:function` returns."""
-    import gymnasium
-
+    gymnasium = _module("gymnasium")
     place, _, name = environment.rpartition(":")
     if not (place and name.isidentifier()):  # an id ends in a version, as -v0
         try:
@@ -161,7 +178,7 @@ def _make(environment: str, episode_steps: int, render_mode: str | None) -> Any:
             raise Refusal(f"cannot be made: {error}") from None
     module = _from_file(Path(place)) if place.endswith(".py") else _module(place)
     if not hasattr(module, name):
-        raise Refusal(f"cannot be made: {place} has no '{name}'; it has {', '.join(_callables(module))}")
+        raise Refusal(f"cannot be made: {place} has no '{name}'{_instead(name, module)}")
     function = getattr(module, name)
     if "render_mode" not in inspect.signature(function).parameters:
         raise Refusal("cannot be made: it is called with the keyword argument render_mode, which it does not take")
@@ -192,9 +209,11 @@ def _from_file(path: Path) -> Any:
     return module
 
 
-def _callables(module: Any) -> list[str]:
-    own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
-    return sorted(own) or ["nothing of its own"]
+def _instead(name: str, module: Any) -> str:
+    """The nearest name among a module's own, and all of them."""
+    own = sorted(key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__)
+    near = difflib.get_close_matches(name, own, n=1, cutoff=0.5)
+    return (f" (did you mean '{near[0]}'?)" if near else "") + f"; it has: {', '.join(own) or 'nothing'}"
 
 
 def _require_usable(env: Any) -> None:
@@ -222,7 +241,8 @@ def _leave_with_parent() -> None:
     """Wait for the end of standard input, whose other end only the parent holds, and end the process."""
     while os.read(0, 64):
         pass
-    os._exit(1)
+    time.sleep(GRACE)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _answer(worlds: Worlds, request: Message, arrays: list[np.ndarray]) -> tuple[Message, list[np.ndarray]]:
@@ -244,7 +264,7 @@ def _failure(error: Exception) -> Message:
 
 def main(folder: str, connection: socket.socket, notes: int) -> None:
     """Serve; the folder of the family's file is where imports are looked for first."""
-    faulthandler.enable(notes)
+    faulthandler.enable(notes, all_threads=False)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     sys.path[0] = folder  # instead of this file's, whose neighbours have the names of other packages
     os.dup2(2, 1)  # what an environment prints is no output of the command
@@ -252,17 +272,19 @@ def main(folder: str, connection: socket.socket, notes: int) -> None:
     while True:
         try:
             request, arrays = receive(connection)
-        except (EOFError, ConnectionError):
-            return
-        try:
-            if worlds is None:
-                worlds = Worlds(notes, *request["arguments"])
-                message, arrays = worlds.describe()
-            else:
-                message, arrays = _answer(worlds, request, arrays)
-        except Exception as error:  # whatever the user's environment raises is for the parent to tell
-            message, arrays = _failure(error), []
-        send(connection, message, *arrays)
+            try:
+                if worlds is None:
+                    worlds = Worlds(notes, *request["arguments"])
+                    message, arrays = worlds.describe()
+                else:
+                    message, arrays = _answer(worlds, request, arrays)
+            except Exception as error:  # whatever the user's environment raises is for the parent to tell
+                message, arrays = _failure(error), []
+            send(connection, message, *arrays)
+        except (EOFError, ConnectionError):  # the parent has closed its end
+            break
+    if worlds is not None:
+        worlds.close()
 
 
 if __name__ == "__main__":
