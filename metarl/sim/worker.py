@@ -242,6 +242,11 @@ def _leave_with_parent() -> None:
     while os.read(0, 64):
         pass
     time.sleep(GRACE)
+    _end()
+
+
+def _end() -> None:
+    """End the process and all that it has started."""
     os.killpg(0, signal.SIGKILL)
 
 
@@ -285,6 +290,7 @@ def main(folder: str, connection: socket.socket, notes: int) -> None:
             break
     if worlds is not None:
         worlds.close()
+    _end()
 
 
 if __name__ == "__main__":
