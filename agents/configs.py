@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from metarl.config import require
 
@@ -53,3 +54,76 @@ class RL2Config:
         for field in ("value_weight", "entropy_weight"):
             require(self, field, getattr(self, field) >= 0, "at least 0")
         require(self, "max_grad_norm", self.max_grad_norm > 0, "above 0")
+
+
+@dataclass(frozen=True)
+class MamlTrpoConfig:
+    """MAML-TRPO: a policy whose parameters are a few gradient steps away from each task's own."""
+
+    train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 40, "episodes_per_trial": 10}
+    """What a run of this learner takes where the user does not say: `shots` · (`inner_steps` + 1) episodes."""
+
+    shots: int = 5
+    """Episodes from which a gradient step is taken."""
+    inner_steps: int = 1
+    """Gradient steps of adaptation; the episodes that remain in the trial are played adapted."""
+    inner_step_size: float | str = 1.0
+    """Step size α of adaptation, or `learned`: one per parameter, from 1 on (Meta-SGD)."""
+    inner_objective: Literal["reinforce", "lvc"] = "reinforce"
+    """What adaptation descends: log-likelihood, or the likelihood ratio with its low-variance curvature (ProMP)."""
+    adapted_layers: Literal["all", "last"] = "all"
+    """Parameters that adapt: all, or those of the last layer (ANIL)."""
+    learned_optimizer: bool = False
+    """Adapt by a small recurrent update rule, meta-trained with the policy and shared by all its parameters."""
+    first_order: bool = False
+    """Leave out the second derivatives (FOMAML)."""
+    outer: Literal["trpo", "ppo"] = "trpo"
+    """Meta-update: a trust-region step, or PPO; with --inner-objective lvc the latter is ProMP."""
+    hidden_size: int = 64
+    """Units of each of the two hidden layers."""
+    action_scale: float = 10.0
+    """The network's output is divided by this to be an action in [-1, 1]; α and the initial σ refer to that output."""
+    initial_std: float = 3.0
+    """Standard deviation σ of the untrained policy, in units of the network's output."""
+    discount: float = 0.99
+    """Discount γ per control step, within an episode."""
+    gae_lambda: float = 1.0
+    """λ of the generalised advantage estimate."""
+    max_kl: float = 0.02
+    """Trust region δ: mean KL divergence of the adapted policies [nats]."""
+    cg_iterations: int = 10
+    """Iterations of the conjugate gradient."""
+    fisher_stride: int = 4
+    """The Fisher matrix is computed from every so manieth step of the data; gradient and line search use all."""
+    cg_damping: float = 1e-5
+    """Added to the Fisher matrix's diagonal."""
+    ppo_epochs: int = 5
+    """Gradient steps of a PPO meta-update, each on all the data."""
+    ppo_learning_rate: float = 1e-3
+    """Adam's step size in PPO meta-updates."""
+    ppo_clip: float = 0.3
+    """PPO's ratio clip ε."""
+    ppo_inner_kl: float = 5e-4
+    """Weight of the divergence of the policy before adaptation in PPO meta-updates (ProMP's η)."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where meta-updates are computed; worlds are always on the CPU."""
+
+    def __post_init__(self) -> None:
+        for field in ("shots", "inner_steps", "hidden_size", "cg_iterations", "fisher_stride", "ppo_epochs"):
+            require(self, field, getattr(self, field) >= 1, "at least 1")
+        rate = self.inner_step_size
+        is_number = isinstance(rate, float | int) and not isinstance(rate, bool)
+        allowed = "in (0, 100], or 'learned'"
+        require(self, "inner_step_size", rate == "learned" or (is_number and 0 < float(rate) <= 100), allowed)
+        require(
+            self, "learned_optimizer", not (self.learned_optimizer and rate == "learned"), "off: the step is learned"
+        )
+        require(self, "discount", 0 <= self.discount < 1, "in [0, 1)")
+        require(self, "gae_lambda", 0 <= self.gae_lambda <= 1, "in [0, 1]")
+        require(self, "initial_std", 0.01 <= self.initial_std <= 7, "in [0.01, 7]")
+        require(self, "ppo_clip", 0 < self.ppo_clip < 1, "in (0, 1)")
+        require(self, "ppo_learning_rate", 0 < self.ppo_learning_rate <= 1, "in (0, 1]")
+        for field in ("action_scale", "max_kl"):
+            require(self, field, 0 < getattr(self, field) <= 1000, "in (0, 1000]")
+        for field in ("cg_damping", "ppo_inner_kl"):
+            require(self, field, getattr(self, field) >= 0, "at least 0")

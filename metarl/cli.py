@@ -95,7 +95,7 @@ def _train(words: list[str]) -> int:
 
 def _train_parser(words: list[str], options: Any) -> tuple[Any, str, list[str], Any]:
     """What to parse `train`'s words with: the agent decides which options there are, a file what their defaults are."""
-    from metarl.config import TrainConfig, load_config
+    from metarl.config import TrainConfig, load_config, train_defaults
     from metarl.registry import family_names, learner_config_class, learner_names
 
     named = list(takewhile(lambda word: not word.startswith("-"), words[:2]))
@@ -115,6 +115,8 @@ def _train_parser(words: list[str], options: Any) -> tuple[Any, str, list[str], 
     config_class = learner_config_class(changes.get("agent", base.agent))
     if not isinstance(base.learner, config_class):
         changes["learner"] = config_class()
+    if not file:
+        changes |= train_defaults(config_class)
     base = dataclasses.replace(base, **changes)
     return options[config_class], "train", rest, options(training=base)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -49,7 +50,9 @@ class TrainConfig(Generic[L]):
     num_worlds: int = 32
     """Robots simulated at once, each on a task of its own."""
     episodes_per_trial: int = 2
-    """Episodes K on one task before the memory is cleared."""
+    """Episodes K on one task before all that was learned of it is forgotten."""
+    episode_steps: int = 0
+    """Time limit of an episode [control steps]; 0 for the family's own."""
     train_tasks: int = 0
     """Train on a fixed list of this many tasks, as PEARL does (100 for half-cheetah-vel); 0 draws ever new ones."""
     curriculum: str = ""
@@ -57,7 +60,7 @@ class TrainConfig(Generic[L]):
     curriculum_share: float = 0.5
     """Share of the training after which the curriculum's range is whole."""
     threads: int = 0
-    """Threads of the physics; 0 for one per CPU. The result does not depend on it."""
+    """Threads of the physics, or processes of external environments; 0 for one per CPU. Results are the same."""
     checkpoint_minutes: float = 2.0
     """Time between checkpoints [min]."""
 
@@ -66,6 +69,7 @@ class TrainConfig(Generic[L]):
         for name in ("total_steps", "num_worlds", "episodes_per_trial"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
         require(self, "num_worlds", self.num_worlds <= 65536, "at most 65536")
+        require(self, "episode_steps", 0 <= self.episode_steps <= 1_000_000, "in [0, 1000000]")
         require(self, "train_tasks", 0 <= self.train_tasks <= 1_000_000, "in [0, 1000000]")
         require(self, "train_tasks", not (self.train_tasks and self.curriculum), "0 with a curriculum")
         require(self, "curriculum_share", 0 < self.curriculum_share <= 1, "in (0, 1]")
@@ -93,7 +97,13 @@ def load_config(path: Path) -> TrainConfig[Any]:
         raise UserError(f"{path}: learner must be a table, [learner]")
     config_class = learner_config_class(values["agent"])
     values["learner"] = build(config_class, learner, f"{path}, [learner]")
-    return build(TrainConfig, values, str(path))
+    return build(TrainConfig, {**train_defaults(config_class), **values}, str(path))
+
+
+def train_defaults(config_class: type[Any]) -> Mapping[str, int]:
+    """Options of the run, as `num_worlds`, for which the learner has a default of its own."""
+    defaults: Mapping[str, int] = getattr(config_class, "train_defaults", {})
+    return defaults
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -118,6 +128,8 @@ def build(cls: type[C], values: dict[str, Any], where: str) -> C:
             values = values | {key: tuple(value)}
         elif kind is float and isinstance(value, int) and not isinstance(value, bool):
             values = values | {key: float(value)}
+        elif kind is bool and not isinstance(value, bool):
+            raise UserError(f"{where}: {key} = {value!r} must be true or false")
         elif kind in (int, float, str) and (not isinstance(value, kind) or isinstance(value, bool)):
             raise UserError(f"{where}: {key} = {value!r} must be of type {kind.__name__}")
         elif get_origin(kind) is Literal and value not in get_args(kind):

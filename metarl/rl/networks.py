@@ -1,8 +1,9 @@
-"""Networks: a recurrent actor-critic whose heads also see the observation."""
+"""Networks: a recurrent actor-critic whose heads also see the observation, and a Gaussian policy that is a value."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -76,3 +77,38 @@ class RecurrentActorCritic(nn.Module):
         outputs, state = self.remember(inputs, state)
         features = torch.cat((outputs, obs), dim=-1)
         return self.actor(features), self.critic(features)[..., 0], state
+
+
+class GaussianMlp(nn.Module):
+    """Two tanh hidden layers and a Gaussian with a standard deviation of its own, the same in every state."""
+
+    def __init__(self, obs_size: int, action_size: int, hidden: int, std: float) -> None:
+        """`std` is the initial standard deviation, in the unit of the network's output."""
+        super().__init__()
+        gain = math.sqrt(2.0)
+        self.layers = nn.ModuleList(
+            (
+                orthogonal(nn.Linear(obs_size, hidden), gain),
+                orthogonal(nn.Linear(hidden, hidden), gain),
+                orthogonal(nn.Linear(hidden, action_size), 0.01),
+            )
+        )
+        self.raw_log_std = nn.Parameter(torch.full((action_size,), math.log(std)))
+
+    def forward(self, obs: Float[Tensor, "*B O"]) -> tuple[Float[Tensor, "*B A"], Float[Tensor, "A"]]:
+        """Mean and log standard deviation of the action."""
+        x = obs
+        for layer in self.layers[:-1]:
+            x = torch.tanh(layer(x))
+        return self.layers[-1](x), self.raw_log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def forward_each(
+        self, weights: Mapping[str, Tensor], obs: Float[Tensor, "N O"]
+    ) -> tuple[Float[Tensor, "N A"], Float[Tensor, "N A"]]:
+        """`forward` with weights (N, ...) of their own for every row: one batched product per layer."""
+        x, last = obs[:, None], len(self.layers) - 1
+        for number in range(last + 1):
+            weight, bias = weights[f"layers.{number}.weight"], weights[f"layers.{number}.bias"]
+            x = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+            x = x if number == last else torch.tanh(x)
+        return x[:, 0], weights["raw_log_std"].clamp(LOG_STD_MIN, LOG_STD_MAX)

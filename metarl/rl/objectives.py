@@ -29,8 +29,30 @@ def clipped_surrogate(
     clip: float,
 ) -> Float[Tensor, ""]:
     """PPO's policy loss −E[min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)]: Schulman et al. 2017 (arXiv:1707.06347), eq. 7."""
+    return -clipped_advantage(log_prob, old_log_prob, advantage, clip).mean()
+
+
+def clipped_advantage(
+    log_prob: Float[Tensor, "*B"],
+    old_log_prob: Float[Tensor, "*B"],
+    advantage: Float[Tensor, "*B"],
+    clip: float,
+) -> Float[Tensor, "*B"]:
+    """min(ρ A, clip(ρ, 1 − ε, 1 + ε) A) of every sample, with ρ the likelihood ratio."""
     ratio = torch.exp(log_prob - old_log_prob)
-    return -torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage).mean()
+    return torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)
+
+
+def gaussian_kl(
+    mean: Float[Tensor, "*B A"],
+    log_std: Float[Tensor, "*S A"],
+    other_mean: Float[Tensor, "*B A"],
+    other_log_std: Float[Tensor, "*S A"],
+) -> Float[Tensor, "*B"]:
+    """KL(first ‖ other) of diagonal Gaussians [nats], summed over action dimensions."""
+    difference = log_std - other_log_std
+    spread = 0.5 * (2.0 * difference).exp() + 0.5 * ((mean - other_mean) * torch.exp(-other_log_std)).square()
+    return (spread - difference - 0.5).sum(dim=-1)
 
 
 def approximate_kl(log_prob: Float[Tensor, "*B"], old_log_prob: Float[Tensor, "*B"]) -> Float[Tensor, ""]:

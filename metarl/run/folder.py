@@ -87,6 +87,14 @@ def note_resumption(run: RunFolder, argv: list[str], iteration: int) -> None:
     write_json(path, content | {"resumed": resumed})
 
 
+def family_of(config: TrainConfig) -> TaskFamily:
+    """The family a run trains on, with the run's own time limit where it has one."""
+    family = make_family(config.family)
+    if config.episode_steps:
+        family.episode_steps = config.episode_steps
+    return family
+
+
 def make_learner(config: TrainConfig, env: Trials) -> Learner:
     """A fresh learner for the environment."""
     generator = seeding.generator(config.seed, "init")
@@ -127,7 +135,7 @@ def load_learner(run: RunFolder, learner: Learner, which: str | None = None) -> 
 def restore(run: RunFolder, which: str | None = None) -> Trained:
     """The run's learner at its newest checkpoint, or at the one named `which`."""
     config = run.read_config()
-    family = make_family(config.family)
+    family = family_of(config)
     with make_trials(family, 1, threads=1) as env:
         learner = make_learner(config, env)
     return Trained(config, family, learner, load_learner(run, learner, which))

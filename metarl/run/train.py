@@ -15,13 +15,12 @@ from rich.console import Console
 from metarl import seeding
 from metarl.config import TrainConfig
 from metarl.errors import UserError
-from metarl.registry import make_family
 from metarl.rl.learner import Learner, Policy
 from metarl.rl.parallel import single_threaded_math
 from metarl.run import checkpoint
 from metarl.run.checkpoint import CheckpointError
 from metarl.run.collect import collect
-from metarl.run.folder import RunFolder, load_learner, make_learner
+from metarl.run.folder import RunFolder, family_of, load_learner, make_learner
 from metarl.run.logs import MetricsFile, progress_view
 from metarl.sim.family import TaskFamily
 from metarl.sim.worlds import make_trials
@@ -77,7 +76,7 @@ class Training:
         single_threaded_math()
         self.run = run
         self.config = config
-        self.family: TaskFamily = make_family(config.family)
+        self.family: TaskFamily = family_of(config)
         self.env = make_trials(
             self.family,
             config.num_worlds,

@@ -24,8 +24,8 @@ class TaskFamily:
     """The task parameters and their splits."""
     control_step: ClassVar[float]
     """Time between two actions [s]."""
-    episode_steps: ClassVar[int]
-    """Time limit of an episode [control steps]."""
+    episode_steps: int
+    """Time limit of an episode [control steps]; a class declares it, and a run may set another for its own object."""
     constant_observations: ClassVar[Sequence[int]] = ()
     """Elements of the observation that never change: only a published observation should have any."""
 

@@ -7,6 +7,7 @@ import torch
 
 from metarl import seeding
 from metarl.agents import LEARNERS
+from metarl.config import train_defaults
 from metarl.envs.half_cheetah import HalfCheetahDir
 from metarl.registry import learner_class, learner_config_class
 from metarl.rl.learner import Learner, Policy
@@ -16,12 +17,14 @@ from metarl.sim.trials import TrialEnv
 pytestmark = pytest.mark.parametrize("name", LEARNERS)
 
 
-class QuarterLength(HalfCheetahDir):
-    episode_steps = 50
+class Short(HalfCheetahDir):
+    episode_steps = 10
 
 
-def env_of(episodes=2):
-    return TrialEnv(QuarterLength(), 4, episodes_per_trial=episodes, threads=1)
+def env_of(name, episodes=0):
+    """A trial has as many episodes as the learner asks for."""
+    asked = train_defaults(learner_config_class(name)).get("episodes_per_trial", 2)
+    return TrialEnv(Short(), 4, episodes_per_trial=episodes or asked, threads=1)
 
 
 def make(name, env):
@@ -47,7 +50,7 @@ def evaluate(learner, env, seed=0):
 
 
 def test_it_follows_the_protocols_and_reports_finite_numbers(name):
-    env = env_of()
+    env = env_of(name)
     learner = make(name, env)
     assert isinstance(learner, Learner)
     assert isinstance(learner.policy, Policy)
@@ -57,7 +60,7 @@ def test_it_follows_the_protocols_and_reports_finite_numbers(name):
 def test_the_same_seed_gives_the_same_learner(name):
     states = []
     for _ in range(2):
-        env = env_of()
+        env = env_of(name)
         learner = make(name, env)
         train(learner, env, [0, 1])
         states.append(learner.state_dict())
@@ -66,7 +69,7 @@ def test_the_same_seed_gives_the_same_learner(name):
 
 
 def test_a_restored_learner_goes_on_as_if_never_stopped(name):
-    env = env_of()
+    env = env_of(name)
     learner, restored = make(name, env), make(name, env)
     train(learner, env, [0])
     restored.load_state_dict(learner.state_dict())
@@ -76,15 +79,15 @@ def test_a_restored_learner_goes_on_as_if_never_stopped(name):
 
 
 def test_evaluation_is_deterministic_and_takes_any_number_of_episodes(name):
-    learner = make(name, env_of())
-    first, second = (evaluate(learner, env_of(episodes=3)) for _ in range(2))
+    learner = make(name, env_of(name))
+    first, second = (evaluate(learner, env_of(name, episodes=3)) for _ in range(2))
     assert torch.equal(first.reward, second.reward)
     assert first.episode_returns(3).shape == (4, 3)
 
 
 def test_state_dict_is_a_copy(name):
     """Training on must not change a state that is being saved."""
-    env = env_of()
+    env = env_of(name)
     learner = make(name, env)
     train(learner, env, [0])
     state = learner.state_dict()

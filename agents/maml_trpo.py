@@ -1,0 +1,189 @@
+"""MAML-TRPO: model-agnostic meta-learning of a policy (Finn et al. 2017, arXiv:1703.03400), all tasks at once.
+
+A policy plays `shots` episodes on its task, takes a policy-gradient step, and plays on: the belief is the adapted
+parameters. They are trained so that the return after adaptation is high, by a trust-region step whose gradient passes
+through the adaptation exactly. Options make it FOMAML, Meta-SGD, ANIL, ProMP, or adapt by a learned optimiser.
+
+Where the field's implementations differ or went wrong, this one:
+- sums log-probabilities and divergences over action dimensions (a mean takes the d-th root of every ratio);
+- refits the linear baseline to each task, in each step, on its own batch, and normalises advantages within the task;
+- takes every task's own inner gradient, whatever the number of tasks (a mean over tasks would divide α by it);
+- holds the *adapted* policies to the trust region, against those that sampled, with their own standard deviations;
+- searches along a line of values: when every trial is rejected, the parameters are the very ones before;
+- keeps the lineage's ±10 output for actions of ±1, to which its step size belongs: a gradient step on the mean of a
+  Gaussian is α / σ, so that without the scale the same α would move actions a hundred times as far. The lineage's
+  α = 0.1 and σ = 1 (a tenth of the actuator's range) are experiments/maml_trpo_published.toml; the defaults, α = 1
+  and σ = 3, explore and adapt further and learn several times faster.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float32
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from metarl.agents.configs import MamlTrpoConfig
+from metarl.agents.maml_policy import MamlPolicy
+from metarl.errors import UserError
+from metarl.rl.inner_loop import Stage
+from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors
+from metarl.rl.meta_objective import MetaObjective, Sampled
+from metarl.rl.stages import episode_index
+from metarl.rl.trust_region import line_search, longest_step
+from metarl.types import Metrics, Rollout
+
+
+class MamlTrpo:
+    """Meta-trains a `MamlPolicy`, by trust-region steps or by PPO."""
+
+    def __init__(self, config: MamlTrpoConfig, obs_size: int, action_size: int, generator: torch.Generator) -> None:
+        if config.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device = 'cuda': this machine, or its build of torch, has no CUDA; use cpu")
+        self.config = config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            self.policy = MamlPolicy(config, obs_size, action_size)
+        self._meta = nn.Parameter(self.policy.inner.read())
+        self._adam = torch.optim.Adam([self._meta], lr=config.ppo_learning_rate, eps=1e-5)
+
+    def train_step(self, collect: Collect, generator: torch.Generator, progress: float) -> Metrics:
+        """Collect one trial per world, its episodes before and after adaptation, then one meta-update."""
+        times: dict[str, float] = {}
+        with _timed(times, "collect"):
+            rollout = collect(self.policy)
+        inner, device = self.policy.inner, self.config.device
+        with _timed(times, "advantages"):
+            stages, sampled, metrics = self._stages(rollout)
+        objective = MetaObjective(inner, *tree_map(lambda x: x.to(device), (stages, sampled)))
+        update = self._trust_region_step if self.config.outer == "trpo" else self._ppo_steps
+        updated, progress_made = update(objective, inner.read().to(device), times)
+        inner.write(updated.cpu())
+        self.policy.obs_norm.update(rollout.obs)  # only now: collection and update saw the same normalisation
+        spent = {f"time/{name}": seconds for name, seconds in times.items()}
+        std = float(self.policy.network.raw_log_std.detach().exp().mean()) / self.config.action_scale
+        return metrics | progress_made | {"train/std": std} | spent
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Policy with update rule and normaliser, and Adam's moments where PPO has used it."""
+        policy = {f"policy/{name}": value.clone() for name, value in self.policy.state_dict().items()}
+        return policy | {f"adam/{name}": value for name, value in optimizer_tensors(self._adam, ["meta"]).items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of `state_dict`."""
+
+        def part(prefix: str) -> dict[str, Any]:
+            return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+
+        try:
+            self.policy.load_state_dict(part("policy/"))
+        except RuntimeError as error:
+            raise ValueError(str(error).splitlines()[-1].strip()) from None
+        load_optimizer_tensors(self._adam, ["meta"], part("adam/"))
+
+    # ------------------------------------------------------------------------------------------ the data of a trial
+
+    @torch.no_grad()
+    def _stages(self, rollout: Rollout) -> tuple[tuple[Stage, ...], Sampled, Metrics]:
+        """Cut the trial where the policies adapted: the stages adapted from, and what was sampled after the last."""
+        config = self.config
+        episode, age = episode_index(rollout.ended)
+        number = (episode // config.shots).clamp(max=config.inner_steps)
+        cut_short = ~rollout.terminated[-1] & (age[-1] < age.max())  # by the trial's end, not by their own time limit
+        whole = ~(cut_short & (episode == episode[-1]))
+        masks = [(number == i) & whole for i in range(config.inner_steps + 1)]
+        if not bool(masks[-1].any(dim=0).all()):
+            needed = config.shots * config.inner_steps + 1
+            raise UserError(
+                f"a trial ends before its policy has adapted: {config.inner_steps} x {config.shots} shots need "
+                f"--episodes-per-trial of at least {needed}"
+            )
+        obs = self.policy.obs_norm(rollout.obs)
+        stages = [self._stage(rollout, obs, mask) for mask in masks]
+        window = _window(masks[-1])
+        mean = rollout.extras["mean"][window].transpose(0, 1).contiguous()
+        sampled = Sampled(stages[-1], mean, rollout.extras["log_std"][-1])
+        before, after = (_mean_return(rollout, mask) for mask in (masks[0], masks[-1]))
+        metrics = {"train/return_before": before, "train/return_after": after}
+        return tuple(stages[:-1]), sampled, metrics
+
+    def _stage(self, rollout: Rollout, obs: Float32[Tensor, "T N O"], valid: Bool[Tensor, "T N"]) -> Stage:
+        window = _window(valid)
+        return self.policy.stage(
+            obs[window],
+            rollout.action[window],
+            rollout.extras["mean"][window],
+            rollout.extras["log_std"][window],
+            rollout.reward[window],
+            rollout.ended[window],
+            valid[window],
+        )
+
+    # -------------------------------------------------------------------------------------------------- meta-updates
+
+    def _trust_region_step(
+        self, objective: MetaObjective, meta: Tensor, times: dict[str, float]
+    ) -> tuple[Tensor, Metrics]:
+        config = self.config
+        with _timed(times, "gradient"):
+            loss, _ = objective.evaluate(meta)
+            gradient = objective.gradient(meta)
+        with _timed(times, "conjugate_gradient"):
+            product = objective.thinned(config.fisher_stride).fisher(meta)
+            step = longest_step(
+                lambda v: product(v) + config.cg_damping * v, gradient, config.max_kl, config.cg_iterations
+            )
+        skipped = {"train/skipped_updates": float(step is None)}
+        if step is None:
+            return meta, skipped | {"train/kl": 0.0, "train/improvement": 0.0, "train/step": 0.0}
+        with _timed(times, "line_search"):
+            found = line_search(meta, step, objective.evaluate, loss, config.max_kl)
+        return found.parameters, skipped | {
+            "train/kl": found.kl,
+            "train/improvement": loss - found.loss,
+            "train/step": found.share,
+            "train/grad_norm": float(gradient.norm()),
+        }
+
+    def _ppo_steps(self, objective: MetaObjective, meta: Tensor, times: dict[str, float]) -> tuple[Tensor, Metrics]:
+        config, skipped = self.config, 0
+        with _timed(times, "gradient"):
+            before, _ = objective.evaluate(meta)
+            with torch.no_grad():
+                self._meta.copy_(meta)
+            for _ in range(config.ppo_epochs):
+                now = self._meta.detach().clone().to(meta.device)
+                gradient = objective.clipped_gradient(now, meta, config.ppo_clip, config.ppo_inner_kl).cpu()
+                if bool(torch.isfinite(gradient).all()):
+                    self._meta.grad = gradient
+                    self._adam.step()
+                else:
+                    skipped += 1
+            updated = self._meta.detach().clone()
+            loss, kl = objective.evaluate(updated.to(meta.device))
+        metrics = {"train/kl": kl, "train/improvement": before - loss, "train/skipped_updates": float(skipped)}
+        return updated, metrics
+
+
+def _window(valid: Bool[Tensor, "T N"]) -> slice:
+    """The stretch of time in which any world has a valid step."""
+    times = valid.any(dim=1).nonzero()[:, 0]
+    return slice(int(times[0]), int(times[-1]) + 1)
+
+
+def _mean_return(rollout: Rollout, mask: Bool[Tensor, "T N"]) -> float:
+    """Mean return of the whole episodes under the mask."""
+    return float((rollout.reward * mask).sum() / (rollout.ended & mask).sum())
+
+
+@contextmanager
+def _timed(times: dict[str, float], name: str) -> Iterator[None]:
+    """Note how long the block takes [s]."""
+    begun = time.perf_counter()
+    yield
+    times[name] = time.perf_counter() - begun

@@ -1,0 +1,153 @@
+"""The outer loop of gradient-based meta-learning: return after adaptation, as a function of the meta-parameters.
+
+With θᵢ' = adapt(ψ, data of task i), the loss is the mean over tasks of −E[π(a|s; θᵢ') / π_sampling(a|s) A], its trust
+region the mean divergence of the *adapted* policies. All tasks are computed at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import grad, jvp, vjp, vmap
+
+from metarl.rl.inner_loop import InnerLoop, Stage
+from metarl.rl.objectives import clipped_advantage, gaussian_kl, gaussian_log_prob
+from metarl.rl.trust_region import Product
+
+
+class Sampled(NamedTuple):
+    """Episodes after adaptation, with the policy as it was when it sampled them."""
+
+    stage: Stage
+    mean: Float[Tensor, "M B A"]
+    log_std: Float[Tensor, "M A"]
+
+
+class MetaObjective:
+    """Loss, divergence, gradient and Fisher products of one iteration's data."""
+
+    def __init__(self, inner: InnerLoop, stages: tuple[Stage, ...], sampled: Sampled) -> None:
+        """`stages` are those adapted from, one per inner step, over M tasks each."""
+        self._inner, self._stages, self._sampled = inner, stages, sampled
+
+    def thinned(self, stride: int) -> MetaObjective:
+        """Of every `stride`-th step only: enough to know the curvature by, as Schulman et al. 2015, appendix C."""
+        stages = tuple(_thin(stage, stride) for stage in self._stages)
+        mean = self._sampled.mean[:, ::stride]
+        return MetaObjective(
+            self._inner, stages, Sampled(_thin(self._sampled.stage, stride), mean, self._sampled.log_std)
+        )
+
+    @torch.no_grad()
+    def evaluate(self, meta: Float[Tensor, "Q"]) -> tuple[float, float]:
+        """Loss and divergence."""
+        adapted = self._adapt(meta)
+        loss = vmap(self._surrogate)(adapted, self._sampled).mean()
+        kl = vmap(self._divergence)(adapted, self._sampled).mean()
+        return float(loss), float(kl)
+
+    def gradient(self, meta: Float[Tensor, "Q"]) -> Float[Tensor, "Q"]:
+        """The loss's gradient, through the adaptation."""
+        gradient: Tensor = grad(lambda meta: vmap(self._surrogate)(self._adapt(meta), self._sampled).mean())(meta)
+        return gradient
+
+    def fisher(self, meta: Float[Tensor, "Q"]) -> Product:
+        """Returns v -> F v, with F the Hessian of the divergence at `meta`, what sampled.
+
+        There the divergence has no slope, so F is the mean over tasks of Jᵀ F(θ') J, with J the Jacobian of adaptation
+        and F(θ') the Fisher matrix of the adapted policy: no third derivative is needed.
+        """
+        adapted, pull = _vjp(self._adapt, meta)
+
+        def product(v: Float[Tensor, "Q"]) -> Float[Tensor, "Q"]:
+            moved = _jvp(self._adapt, meta, v)
+            image: Tensor = pull(vmap(self._fisher_product)(adapted, moved, self._sampled.stage))[0]
+            return image / len(adapted)
+
+        return product
+
+    def clipped_gradient(
+        self, meta: Float[Tensor, "Q"], reference: Float[Tensor, "Q"], clip: float, kl_weight: float
+    ) -> Float[Tensor, "Q"]:
+        """Gradient of ProMP's loss (Rothfuss et al. 2018, eq. 11).
+
+        The ratio after adaptation is clipped as in PPO, and `kl_weight` holds the policies that sampled the stages
+        adapted from to those of `reference`.
+        """
+        before = self._trajectories(reference)
+
+        def loss(meta: Tensor) -> Tensor:
+            now = self._trajectories(meta)
+            total = vmap(partial(self._clipped, clip=clip))(now[:, -1], self._sampled)
+            for number, stage in enumerate(self._stages):
+                total = total + kl_weight * vmap(self._drift)(before[:, number], now[:, number], stage)
+            return total.mean()
+
+        gradient: Tensor = grad(loss)(meta)
+        return gradient
+
+    def _trajectories(self, meta: Tensor) -> Float[Tensor, "M L P"]:
+        visited: Tensor = vmap(self._inner.trajectory, in_dims=(None, 0))(meta, self._stages)
+        return visited
+
+    def _adapt(self, meta: Tensor) -> Float[Tensor, "M P"]:
+        return self._trajectories(meta)[:, -1]
+
+    # Of a single task:
+
+    def _surrogate(self, parameters: Tensor, sampled: Sampled) -> Tensor:
+        stage = sampled.stage
+        ratio = torch.exp(self._log_prob(parameters, stage) - stage.log_prob)
+        return -(stage.weight * ratio * stage.advantage).sum()
+
+    def _clipped(self, parameters: Tensor, sampled: Sampled, clip: float) -> Tensor:
+        stage = sampled.stage
+        log_prob = self._log_prob(parameters, stage)
+        return -(stage.weight * clipped_advantage(log_prob, stage.log_prob, stage.advantage, clip)).sum()
+
+    def _log_prob(self, parameters: Tensor, stage: Stage) -> Tensor:
+        mean, log_std = self._inner.policy(parameters, stage.obs)
+        return gaussian_log_prob(mean, log_std, stage.action)
+
+    def _divergence(self, parameters: Tensor, sampled: Sampled) -> Tensor:
+        mean, log_std = self._inner.policy(parameters, sampled.stage.obs)
+        return (sampled.stage.weight * gaussian_kl(sampled.mean, sampled.log_std, mean, log_std)).sum()
+
+    def _drift(self, reference: Tensor, parameters: Tensor, stage: Stage) -> Tensor:
+        old_mean, old_log_std = self._inner.policy(reference, stage.obs)
+        mean, log_std = self._inner.policy(parameters, stage.obs)
+        return (stage.weight * gaussian_kl(old_mean, old_log_std, mean, log_std)).sum()
+
+    def _fisher_product(self, parameters: Tensor, v: Tensor, stage: Stage) -> Tensor:
+        """Σ weight Jᵀ G J v with J of (mean, log σ) and G their metric, diag(1/σ²) and diag(2)."""
+
+        def output(parameters: Tensor) -> tuple[Tensor, Tensor]:
+            mean, log_std = self._inner.policy(parameters, stage.obs)
+            return mean, log_std
+
+        (_, log_std), pull = _vjp(output, parameters)
+        mean_change, log_std_change = _jvp(output, parameters, v)
+        mean_force = stage.weight[:, None] * mean_change * torch.exp(-2.0 * log_std)
+        product: Tensor = pull((mean_force, 2.0 * stage.weight.sum() * log_std_change))[0]
+        return product
+
+
+def _thin(stage: Stage, stride: int) -> Stage:
+    obs, action, log_prob, advantage, weight = (x[:, ::stride] for x in stage)
+    return Stage(obs, action, log_prob, advantage, weight / weight.sum(dim=1, keepdim=True).clamp(min=1e-8))
+
+
+def _vjp(function: Callable[[Tensor], Any], at: Tensor) -> tuple[Any, Callable[[Any], tuple[Tensor]]]:
+    """The function's value, and w -> (wᵀ J,)."""
+    value, pull, *_ = vjp(function, at)
+    return value, pull
+
+
+def _jvp(function: Callable[[Tensor], Any], at: Tensor, v: Tensor) -> Any:
+    """J v."""
+    return jvp(function, (at,), (v,))[1]

@@ -1,0 +1,291 @@
+"""MAML-TRPO: adaptation through the belief, what a meta-update sees of it, and each trap of the field."""
+
+import dataclasses
+
+import pytest
+import torch
+from test_rl2 import FragileSign, Sign
+from torch.distributions import Independent, Normal, kl_divergence
+from torch.func import vmap
+
+from metarl import seeding
+from metarl.agents.configs import MamlTrpoConfig
+from metarl.agents.maml_trpo import MamlTrpo
+from metarl.config import ConfigError
+from metarl.errors import UserError
+from metarl.registry import make_family
+from metarl.rl.meta_objective import MetaObjective
+from metarl.rl.objectives import gaussian_kl
+from metarl.run.collect import collect, trial_steps
+from metarl.run.evaluate import evaluate
+from metarl.sim.trials import TrialEnv
+from metarl.types import Transition
+
+CONFIG = MamlTrpoConfig(shots=3, hidden_size=16, initial_std=1.0, inner_step_size=0.1, max_kl=0.01)
+FAMILIES = pytest.mark.parametrize("family", [Sign(), FragileSign()], ids=["sign", "fragile"])
+
+
+def make(family, num_worlds=6, episodes=6, **changes):
+    env = TrialEnv(family, num_worlds, episodes_per_trial=episodes, threads=1)
+    config = dataclasses.replace(CONFIG, **changes)
+    return env, MamlTrpo(config, env.observation_size, env.action_size, seeding.generator(0, "init"))
+
+
+def trial(env, learner, number=0, deterministic=False):
+    tasks = env.family.space.sample("train", env.num_worlds, seeding.rng(0, "tasks", number))
+    generator = seeding.generator(0, "collect", number)
+    return collect(env, learner.policy, tasks, generator, deterministic=deterministic)
+
+
+def train(env, learner, iterations, first=0):
+    for number in range(first, first + iterations):
+        metrics = learner.train_step(
+            lambda _, n=number: trial(env, learner, n), seeding.generator(0, "update", number), 0.0
+        )
+    return metrics
+
+
+def objective_of(learner, rollout):
+    stages, sampled, _ = learner._stages(rollout)
+    return MetaObjective(learner.policy.inner, stages, sampled), stages, sampled
+
+
+# ------------------------------------------------------------------------------------------- the belief adapts
+
+
+@FAMILIES
+@pytest.mark.parametrize("inner_steps", [1, 2])
+def test_the_belief_adapts_after_as_many_episodes_as_shots(family, inner_steps):
+    """Where robots fall, worlds adapt at different times, each after its own third episode."""
+    env, learner = make(family, episodes=3 * inner_steps + 2, inner_steps=inner_steps)
+    train(env, learner, 1)
+    tasks = family.space.sample("train", 6, seeding.rng(0, "tasks", 7))
+    episodes, adapted_at = torch.zeros(6, dtype=torch.long), [set() for _ in range(6)]
+    before = learner.policy.begin(6, torch.Generator()).parameters
+    for now in trial_steps(env, learner.policy, tasks, seeding.generator(0, "collect", 7)):
+        changed = (now.belief.parameters != before).any(dim=1)
+        for world in changed.nonzero()[:, 0].tolist():
+            adapted_at[world].add(int(episodes[world]))
+        before = now.belief.parameters
+        episodes += now.step.ended
+    assert adapted_at == [{3 * (i + 1) for i in range(inner_steps)}] * 6
+    assert bool((now.belief.num_adapted == inner_steps).all())
+    assert now.belief.past is None
+
+
+@FAMILIES
+@pytest.mark.parametrize("inner_steps", [1, 2])
+@pytest.mark.parametrize("rule", [{}, {"inner_step_size": "learned"}, {"learned_optimizer": True}])
+def test_the_update_adapts_as_the_belief_did(family, inner_steps, rule):
+    """From the rollout alone the meta-update finds the parameters that acted, ratios of one and no divergence."""
+    env, learner = make(family, episodes=3 * inner_steps + 2, inner_steps=inner_steps, **rule)
+    train(env, learner, 2)
+    rollout = trial(env, learner, 7)
+    objective, stages, sampled = objective_of(learner, rollout)
+    inner = learner.policy.inner
+    adapted = vmap(inner.trajectory, in_dims=(None, 0))(inner.read(), stages)[:, -1]
+    torch.testing.assert_close(adapted, rollout.final_belief.parameters, rtol=0, atol=2e-5)
+    assert (adapted - inner.read()[: inner.policy.size]).abs().max() > 1e-3
+    mean, log_std = vmap(inner.policy)(adapted, sampled.stage.obs)
+    valid = sampled.stage.weight > 0
+    torch.testing.assert_close(mean[valid], sampled.mean[valid], rtol=0, atol=1e-4)
+    torch.testing.assert_close(log_std, sampled.log_std, rtol=0, atol=1e-5)
+    loss, kl = objective.evaluate(inner.read())
+    assert abs(loss) < 1e-4  # advantages have mean zero
+    assert abs(kl) < 1e-6
+
+
+def test_log_probabilities_and_divergences_are_summed_over_actions():
+    """Trap: a mean over the dimensions takes the d-th root of every ratio, and loosens the trust region d times."""
+    family = make_family("half-cheetah-dir")
+    family.episode_steps = 10
+    env, learner = make(family)
+    rollout = trial(env, learner)
+    _, stages, sampled = objective_of(learner, rollout)
+    mean, std = rollout.extras["mean"][:30], rollout.extras["log_std"][:30].exp()
+    expected = Independent(Normal(mean, std), 1).log_prob(10.0 * rollout.action[:30])
+    torch.testing.assert_close(stages[0].log_prob.T, expected, rtol=1e-4, atol=1e-4)
+    other_mean, other_log_std = sampled.mean + 0.3, sampled.log_std[:, None] - 0.2
+    ours = gaussian_kl(sampled.mean, sampled.log_std[:, None], other_mean, other_log_std)
+    normals = [
+        Independent(Normal(m, s.exp().expand_as(m)), 1)
+        for m, s in ((sampled.mean, sampled.log_std[:, None]), (other_mean, other_log_std))
+    ]
+    torch.testing.assert_close(ours, kl_divergence(*normals))
+
+
+def test_the_action_scale_is_the_lineages():
+    """Trap: α belongs to a network whose output of ±10 is an action of ±1, with an initial σ of 1: a tenth of it."""
+    env, learner = make(Sign(), num_worlds=500)
+    rollout = trial(env, learner)
+    first = rollout.action[:24, :, 0] - rollout.extras["mean"][:24, :, 0] / 10.0
+    assert float(first.std()) == pytest.approx(0.1, rel=0.02)
+    _, without = make(Sign(), num_worlds=500, action_scale=1.0)
+    assert float(trial(env, without).action[:24].std()) == pytest.approx(1.0, rel=0.05)
+
+
+def test_it_samples_until_it_has_adapted_even_if_deterministic():
+    """An action at the mean has no policy gradient: exploring is part of the algorithm, not of the evaluation."""
+    env, learner = make(Sign())
+    train(env, learner, 1)
+    rollout = trial(env, learner, 7, deterministic=True)
+    off = (rollout.action - rollout.extras["mean"] / 10.0).abs().amax(dim=(1, 2))
+    assert bool((off[:24] > 1e-3).all())
+    assert off[24:].max() < 1e-6
+
+
+def test_a_belief_is_a_value():
+    """Acting on from an older belief gives what it gave before, whatever later ones have seen."""
+    env, learner = make(Sign())
+    policy, generator = learner.policy, torch.Generator()
+    obs = torch.zeros(6, env.observation_size)
+    ended = torch.ones(6, dtype=torch.bool)
+
+    def episode(belief, reward):
+        action = torch.full((6, 1), 0.05)
+        transition = Transition(obs + reward, action, torch.full((6,), float(reward)), obs, ~ended)
+        for _ in range(8):
+            belief = policy.observe(belief, transition)
+        return policy.end_episode(belief, ended)
+
+    two = episode(episode(policy.begin(6, generator), 1.0), -1.0)
+    first = episode(two, 0.5).parameters
+    assert not torch.equal(episode(two, 2.0).parameters, first)
+    assert torch.equal(episode(two, 0.5).parameters, first)
+
+
+# --------------------------------------------------------------------------------------------- the meta-update
+
+
+def test_a_rejected_line_search_leaves_every_parameter_bit_identical(monkeypatch):
+    """Trap: returning the last trial instead of the parameters from before."""
+    env, learner = make(Sign())
+    train(env, learner, 1)
+    before = learner.policy.inner.read()
+    honest = MetaObjective.evaluate
+    monkeypatch.setattr(MetaObjective, "evaluate", lambda self, meta: (honest(self, meta)[0], 1.0))
+    metrics = train(env, learner, 1, first=1)
+    assert metrics["train/step"] == metrics["train/kl"] == 0.0
+    assert torch.equal(learner.policy.inner.read(), before)
+    monkeypatch.undo()
+    assert train(env, learner, 1, first=2)["train/step"] > 0
+    assert not torch.equal(learner.policy.inner.read(), before)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(monkeypatch):
+    for outer in ("trpo", "ppo"):
+        env, learner = make(Sign(), outer=outer)
+        before = learner.policy.inner.read()
+        for name in ("gradient", "clipped_gradient"):
+            monkeypatch.setattr(MetaObjective, name, lambda self, meta, *rest: torch.full_like(meta, float("nan")))
+        metrics = train(env, learner, 1)
+        assert torch.equal(learner.policy.inner.read(), before)
+        assert metrics["train/skipped_updates"] == (1 if outer == "trpo" else CONFIG.ppo_epochs)
+
+
+def test_the_divergence_stays_within_the_trust_region():
+    env, learner = make(Sign(), num_worlds=16)
+    for number in range(5):
+        metrics = train(env, learner, 1, first=number)
+        assert 0.0 < metrics["train/kl"] <= CONFIG.max_kl
+        assert metrics["train/improvement"] > 0.0
+
+
+def test_an_episode_that_the_trials_end_cuts_short_is_left_out():
+    env, learner = make(FragileSign(), num_worlds=24)
+    rollout = trial(env, learner)
+    _, _, sampled = objective_of(learner, rollout)
+    length = rollout.ended.long().flip(0)[1:].argmax(dim=0) + 1  # steps of each world's last episode
+    short = (length < 8) & ~rollout.terminated[-1]
+    assert 0 < int(short.sum()) < 24
+    for world in range(24):
+        weight = sampled.stage.weight[world]
+        assert bool((weight[-int(length[world]) :] == 0).all()) == bool(short[world])
+
+
+def test_a_trial_too_short_to_adapt_is_one_sentence():
+    env, learner = make(Sign(), episodes=3)
+    with pytest.raises(UserError, match=r"1 x 3 shots need --episodes-per-trial of at least 4"):
+        train(env, learner, 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"first_order": True},
+        {"inner_objective": "lvc"},
+        {"inner_objective": "lvc", "outer": "ppo"},
+        {"inner_step_size": "learned"},
+        {"learned_optimizer": True},
+        {"adapted_layers": "last"},
+        {"inner_steps": 2},
+    ],
+    ids=lambda changes: "-".join(f"{k}={v}" for k, v in changes.items()),
+)
+def test_every_option_changes_what_is_learned_and_resumes_exactly(changes):
+    env, learner = make(Sign(), episodes=8, **changes)
+    train(env, learner, 2)
+    _, restored = make(Sign(), episodes=8, **changes)
+    restored.load_state_dict(learner.state_dict())
+    for one in (learner, restored):
+        train(env, one, 1, first=2)
+    assert all(torch.equal(value, restored.state_dict()[key]) for key, value in learner.state_dict().items())
+    _, plain = make(Sign(), episodes=8)
+    train(env, plain, 3)
+    size = plain.policy.inner.policy.size
+    assert not torch.equal(plain.policy.inner.read(), learner.policy.inner.read()[:size])
+
+
+def test_only_the_last_layer_adapts_if_asked():
+    env, learner = make(Sign(), adapted_layers="last")
+    train(env, learner, 1)
+    inner = learner.policy.inner
+    moved = trial(env, learner, 3).final_belief.parameters - inner.read()
+    named = inner.policy.named(moved)
+    assert {name for name, change in named.items() if change.abs().max() > 0} == {"layers.2.weight", "layers.2.bias"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"inner_step_size": "lerned"}, r"inner_step_size = 'lerned' is out of range: it must be in \(0, 100\], or 'l"),
+        ({"inner_step_size": -0.1}, "inner_step_size = -0.1 is out of range"),
+        ({"shots": 0}, "shots = 0 is out of range: it must be at least 1"),
+        ({"learned_optimizer": True, "inner_step_size": "learned"}, "learned_optimizer = True is out of range"),
+        ({"max_kl": 0.0}, "max_kl = 0.0 is out of range"),
+    ],
+)
+def test_a_value_out_of_range_is_one_sentence(values, message):
+    with pytest.raises(ConfigError, match=message):
+        MamlTrpoConfig(**values)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_machine_without_cuda_says_so():
+    with pytest.raises(UserError, match="device = 'cuda'"):
+        make(Sign(), device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
+def test_an_update_on_cuda_is_that_on_the_cpu():
+    updated = []
+    for device in ("cpu", "cuda"):
+        env, learner = make(Sign(), device=device)
+        train(env, learner, 2)
+        updated.append(learner.policy.inner.read())
+    torch.testing.assert_close(*updated, rtol=1e-3, atol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------ learning
+
+
+def test_it_learns_to_adapt_on_held_out_goals():
+    """Point-goal: after seconds of training, one gradient step brings the robot closer to goals it never saw."""
+    family = make_family("point-goal")
+    env = TrialEnv(family, 40, episodes_per_trial=10, threads=1)
+    learner = MamlTrpo(MamlTrpoConfig(), 2, 2, seeding.generator(0, "init"))
+    train(env, learner, 25)
+    tasks = family.space.fixed("test", 50)
+    returns = evaluate(learner.policy, family, tasks, 10, deterministic=False).returns
+    gain = returns[:, 5:].mean(dim=1) - returns[:, :5].mean(dim=1)
+    assert gain.mean() > 3.0 * gain.std() / len(gain) ** 0.5
