@@ -7,6 +7,8 @@
     metarl eval runs/reach
     metarl video runs/reach --output videos/reach.mp4
 
+Without a GPU a picture takes a tenth of a second, and a second of the video has 80: it takes minutes.
+
 reach-v3 of Meta-World 3.1.1 (which needs `packaging` besides what it declares), version 2 of its rewards: 0 to 10 per
 step, 500 steps, goal hidden. Two things differ from ML1: goals are drawn from the ranges that its 50 training and 50
 test goals are drawn from, so that there is no end of them; and where the object lies, which plays no part, is drawn

@@ -2,13 +2,9 @@
 
 import importlib
 import json
-import os
-import re
-import signal
 import subprocess
 import sys
 import sysconfig
-import time
 import venv
 from importlib.util import find_spec
 from pathlib import Path
@@ -202,110 +198,6 @@ def test_mixtures_that_make_no_sense_are_one_sentence(words, expected, folder, c
     assert expected in one_line(captured)
     assert len(captured.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
-
-
-# --------------------------------------------------------------------------------- an environment of another library
-
-CART = f"{ROOT}/tests/external_family.py:CartGoal"
-
-
-def test_an_environment_with_a_simulator_of_its_own_is_trained_evaluated_filmed_and_listed(tmp_path, capsys):
-    assert run("train", "rl2", CART, "--output", tmp_path / "run", *TINY, "--threads", "2") == 0
-    assert run("eval", tmp_path / "run", "--num-tasks", "5", "--split", "ood", "--json", tmp_path / "out.json") == 0
-    assert len(json.loads((tmp_path / "out.json").read_text())["returns"]) == 5
-    assert run("video", tmp_path / "run", *SMALL, "--output", tmp_path / "cart.mp4") == 0
-    frames, _ = imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "cart.mp4"))
-    assert frames == 6 + 2 * 5 - 1, "six steps, and half a second where the episode begins and ends"
-    assert run("eval", CART, "--agent", "zero", "--num-tasks", "3") == 0
-    assert run("list", CART) == 0
-    assert "goal: where to" in capsys.readouterr().out
-
-
-def test_training_does_not_depend_on_the_number_of_processes(tmp_path):
-    for threads in ("1", "2"):
-        words = ("train", "rl2", CART, *TINY, "--seed", "4", "--output", tmp_path / threads)
-        assert run(*words, "--threads", threads) == 0
-    weights = [next((tmp_path / threads).glob("checkpoints/*/*.safetensors")).read_bytes() for threads in ("1", "2")]
-    assert weights[0] == weights[1]
-
-
-def test_a_run_ends_with_its_last_checkpoint_intact_where_a_worker_dies(tmp_path, capsys):
-    """After 60 steps of each of its worlds, five iterations."""
-    doomed = CART.replace("CartGoal", "Doomed")
-    assert run("train", "rl2", doomed, "--output", tmp_path / "run", *TINY, "--total-steps", "9600") == 2
-    error = capsys.readouterr().err
-    assert re.fullmatch(
-        r"metarl: .*/tests/carts.py:LateKilled lost its process to SIGKILL "
-        r"\(world 0, task \{'goal': .*\}, seed \d+, step 1 of episode 1\)\n",
-        error,
-    )
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 5
-    assert run("eval", tmp_path / "run", "--num-tasks", "2", "--json", tmp_path / "out.json") == 0
-    assert json.loads((tmp_path / "out.json").read_text())["train_steps"] == 5 * 8 * 12
-    assert run("resume", tmp_path / "run") == 2, "it goes on, and meets its fate again"
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 10
-
-
-def test_ctrl_c_is_for_the_training_and_not_for_its_workers(tmp_path):
-    words = ["train", "rl2", CART, *TINY, "--total-steps", "960000", "--output", str(tmp_path / "run")]
-    command = [sys.executable, "-m", "metarl.cli", *words]
-    training = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
-    while not (tmp_path / "run" / "metrics.jsonl").exists() or not (tmp_path / "run" / "metrics.jsonl").read_text():
-        assert training.poll() is None
-        time.sleep(0.05)
-    os.killpg(training.pid, signal.SIGINT)  # as Ctrl-C does
-    said, _ = training.communicate(timeout=60)
-    assert training.returncode == 130, said.decode()
-    assert b"continue with: metarl resume" in said
-
-
-def test_an_environment_is_checked_from_outside(capsys):
-    assert run("check", CART) == 0
-    printed = capsys.readouterr().out
-    assert printed.endswith("CartGoal: 16 of 16 checks passed\n")
-    assert "2 observations, 1 actions; Python 3." in printed
-
-
-@pytest.mark.parametrize(
-    ("family", "line"),
-    [
-        ("Indifferent", "FAILED  every task parameter matters: the task parameter 'goal' changes neither observations"),
-        ("Unrepeatable", "FAILED  the same seed gives the same trajectory: the same seed gives another observation"),
-        ("Invisible", "--      a picture can be drawn (not checked: "),
-        ("Doomed", "FAILED  observation and reward stay finite in 1,000 random steps: "),
-    ],
-)
-def test_what_is_wrong_with_an_environment_is_found(family, line, capsys):
-    assert run("check", CART.replace("CartGoal", family)) == (2 if line.startswith("FAILED") else 0)
-    assert line in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("slip", "sentence"),
-    [
-        (
-            "environment = None",
-            "environment = None must be a string: a Gymnasium id, module:function or path/to/file.py",
-        ),
-        ("python = 3", "python = 3 must be the path of an interpreter, or None"),
-        ("time_limit = 0", "time_limit = 0 must be a positive number (float) of seconds"),
-        ("episode_steps = 2.5", "episode_steps = 2.5 must be a whole number"),
-        ("space = None", "space = None must be a TaskSpace"),
-    ],
-)
-def test_a_slip_in_an_external_family_is_one_sentence(slip, sentence, tmp_path, capsys):
-    (tmp_path / "own.py").write_text(f"import sys\nsys.path.append({str(ROOT / 'tests')!r})\n")
-    with (tmp_path / "own.py").open("a") as file:
-        file.write(f"from external_family import CartGoal\nclass Own(CartGoal):\n    {slip}\n")
-    assert run("list", f"{tmp_path}/own.py:Own") == 2
-    captured = capsys.readouterr()
-    assert sentence in captured.err
-    assert len(captured.err.splitlines()) == 1
-
-
-def test_the_benchmark_is_for_mujoco(capsys):
-    assert run("bench", "--families", CART, "--seconds", "0.1") == 2
-    assert "has a simulator of its own" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------- a robot of another package

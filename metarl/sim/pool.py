@@ -192,7 +192,9 @@ class _Process:
         except OSError as error:
             ours.close()
             self._notes.close()
-            raise UserError(f"the interpreter {setting.python} cannot be run: {error.strerror}") from None
+            raise UserError(
+                f"the interpreter {setting.python} cannot be run: {error.strerror}; it is to be the family's `python`"
+            ) from None
         finally:
             theirs.close()
         self._connection = ours

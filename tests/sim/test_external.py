@@ -359,7 +359,9 @@ def test_reward_terms_add_up_and_keep_their_names(environment, sentence):
 
 
 def test_an_interpreter_that_is_not_there_is_one_sentence():
-    with pytest.raises(UserError, match=r"^the interpreter /nowhere/python cannot be run: No such file or directory$"):
+    with pytest.raises(
+        UserError, match=r"^the interpreter /nowhere/python cannot be run: No such file or directory; it is "
+    ):
         begin(family("carts.py:Cart", python="/nowhere/python"))
 
 
