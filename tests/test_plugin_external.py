@@ -148,7 +148,7 @@ class Robot(gymnasium.Env):
 
 ALL_V3_ENVIRONMENTS = {"reach-v3": Robot}
 """
-"""Meta-World's reach in its words, for machines that do not have it; the reward is the sum of the goal's coordinates."""
+"""Meta-World's reach in its words, for machines without it; the reward is the sum of the goal's coordinates."""
 
 
 def test_the_example_of_a_suite_in_its_own_environment(tmp_path, capsys):
