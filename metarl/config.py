@@ -60,7 +60,7 @@ class TrainConfig(Generic[L]):
     curriculum_share: float = 0.5
     """Share of the training after which the curriculum's range is whole."""
     threads: int = 0
-    """Threads of the physics; 0 for one per CPU. The result does not depend on it."""
+    """Threads of the physics, or processes of external environments; 0 for one per CPU. Results are the same."""
     checkpoint_minutes: float = 2.0
     """Time between checkpoints [min]."""
 

@@ -20,7 +20,7 @@ from metarl.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from metarl.rl.learner import Learner
-    from metarl.sim.family import Family
+    from metarl.sim.family import TaskFamily
 
 _FAMILY_GROUP, _LEARNER_GROUP = "metarl.families", "metarl.learners"
 
@@ -35,7 +35,7 @@ def learner_names() -> list[str]:
     return [*LEARNERS, *sorted(_plugins(_LEARNER_GROUP))]
 
 
-def make_family(name: str) -> Family:
+def make_family(name: str) -> TaskFamily:
     """The family called `name`; `UserError` names the nearest known one, or what its author got wrong."""
     found = _find(name, "family", dict(FAMILIES), _FAMILY_GROUP)
     from metarl.sim.declared import make

@@ -8,10 +8,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from metarl.registry import make_family
 from metarl.rl.parallel import single_threaded_math
 from metarl.run.bench_learners import learning, meta_updates
-from metarl.run.bench_worlds import gymnasium_vectors, stepping
+from metarl.run.bench_worlds import gymnasium_vectors, mujoco_family, stepping
 from metarl.run.measure import Row, compare, rate
 
 _LEARNING_FAMILY = "half-cheetah-body"
@@ -25,7 +24,7 @@ def run_benchmark(families: tuple[str, ...], worlds: tuple[int, ...], seconds: f
     MAML's meta-update is compared with a plain loop over tasks, on CUDA too where there is one.
     """
     single_threaded_math()
-    made = {name: make_family(name) for name in families}
+    made = {name: mujoco_family(name) for name in families}
     rows: list[Row] = []
     for name, family in made.items():
         bare, *ours = compare(name, max(worlds), stepping(family, max(worlds), threads), seconds)
@@ -35,7 +34,7 @@ def run_benchmark(families: tuple[str, ...], worlds: tuple[int, ...], seconds: f
             own = rate(work, seconds)
             rows.append(Row(name, vector, bare.num_worlds, own, own / bare.steps_per_second, {}))
     for num_worlds in worlds:
-        contenders = learning(make_family(_LEARNING_FAMILY), num_worlds, threads)
+        contenders = learning(mujoco_family(_LEARNING_FAMILY), num_worlds, threads)
         rows += compare(_LEARNING_FAMILY, num_worlds, contenders, seconds)
     rows += compare(_LEARNING_FAMILY, 40, meta_updates(_LEARNING_FAMILY, threads), seconds)
     if torch.cuda.is_available():

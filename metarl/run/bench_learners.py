@@ -12,10 +12,9 @@ from metarl import seeding
 from metarl.agents.configs import MamlTrpoConfig, RL2Config
 from metarl.agents.maml_trpo import MamlTrpo
 from metarl.agents.rl2 import RL2
-from metarl.registry import make_family
 from metarl.rl.learner import Learner
 from metarl.run import plain_maml
-from metarl.run.bench_worlds import stepping
+from metarl.run.bench_worlds import mujoco_family, stepping
 from metarl.run.collect import collect
 from metarl.run.measure import Done, Work
 from metarl.run.plain_maml import PlainTask
@@ -75,7 +74,7 @@ def meta_updates(family_name: str, threads: int, device: Literal["cpu", "cuda"] 
     The plain loop is given stages and advantages; the learner computes them too. On the CPU the loop runs on all
     CPUs, as torch does by default, and the learner on one.
     """
-    family = make_family(family_name)
+    family = mujoco_family(family_name)
     family.episode_steps = _HORIZON
     env = TrialEnv(family, _TASKS, episodes_per_trial=2 * _SHOTS, threads=threads)
     work: dict[str, Work] = {}

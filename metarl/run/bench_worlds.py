@@ -14,10 +14,20 @@ from mujoco.batch import Batch
 from torch import Tensor
 
 from metarl import seeding
+from metarl.errors import UserError
+from metarl.registry import make_family
 from metarl.run.measure import Done, Work
 from metarl.sim.family import Family
 from metarl.sim.trials import TrialEnv
 from metarl.tasks import Tasks
+
+
+def mujoco_family(name: str) -> Family:
+    """The family called `name`; `UserError` for one with a simulator of its own."""
+    family = make_family(name)
+    if not isinstance(family, Family):
+        raise UserError(f"'{name}' has a simulator of its own: only MuJoCo families are measured against bare MuJoCo")
+    return family
 
 
 def stepping(family: Family, num_worlds: int, threads: int) -> dict[str, Work]:

@@ -8,16 +8,17 @@ import sys
 import sysconfig
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from metarl.errors import UserError
-from metarl.run import contract, contract_tasks
-from metarl.run.probe import RANDOM_STEPS, Probe
-from metarl.run.rendering import gl_backend
-from metarl.sim.family import Family
+from metarl.run import contract, contract_external, contract_tasks
+from metarl.run.probe import RANDOM_STEPS, Played, Probe
+from metarl.sim.family import Family, TaskFamily
 from metarl.sim.mjcf import read
+from metarl.sim.rendering import gl_backend
 from metarl.sim.sandbox import MEMORY_LIMIT, SIMULATED, TIME_LIMIT, Report, Sandbox, printable
 
 NOT_CHECKED = "not checked"
@@ -41,10 +42,12 @@ class Finding:
         return self.note is None or not self.note.startswith(NOT_CHECKED)
 
 
-Check = Callable[[Probe], str | None]
+P = TypeVar("P", bound=Played)
+
+Check = Callable[[P], str | None]
 """Raises where the family breaks the contract, and may return a note."""
 
-FOUNDATIONS: dict[str, Check] = {
+FOUNDATIONS: dict[str, Check[Probe]] = {
     "the model compiles and its actuators have ranges": contract.model,
     "the camera and the parameters of the variations exist": contract.names,
     "the control step is a whole multiple of the timestep": contract.control_step,
@@ -54,7 +57,7 @@ FOUNDATIONS: dict[str, Check] = {
 }
 """What the other checks need: after one that fails, nothing more is checked."""
 
-CHECKS: dict[str, Check] = FOUNDATIONS | {
+CHECKS: dict[str, Check[Probe]] = FOUNDATIONS | {
     f"the physics never diverges in {RANDOM_STEPS:,} random steps": contract.diverges,
     "episodes end, and can end by the family's own rules": contract.ends,
     "no element of the observation is constant": contract.constants,
@@ -77,17 +80,49 @@ CHECKS: dict[str, Check] = FOUNDATIONS | {
 }
 
 
-def check_family(family: Family) -> list[Finding]:
-    """Run every check, in order."""
-    probe, findings, missing = Probe(family), [], ""
-    for name, check in CHECKS.items():
+EXTERNAL_FOUNDATIONS: dict[str, Check[Played]] = {
+    "the environment can be made, and its spaces fit": contract_external.made,
+    "a task can be posed, and a step taken": contract_external.posed,
+    f"observation and reward stay finite in {RANDOM_STEPS:,} random steps": contract_external.finite,
+}
+"""What the other checks of an external environment need."""
+
+EXTERNAL_CHECKS: dict[str, Check[Played]] = EXTERNAL_FOUNDATIONS | {
+    "episodes end": contract_external.ends,
+    "no element of the observation is constant": contract_external.constants,
+    "the reward is the sum of its terms": contract.reward_sum,
+    "consecutive observations share no memory": contract.memory,
+    "the same seed gives the same trajectory": contract.deterministic,
+    "how episodes start": contract_external.starts,
+    "the train and test tasks are disjoint": contract_tasks.disjoint,
+    "the ood split lies outside the training range": contract_tasks.outside,
+    "every split can be played": contract_tasks.playable,
+    "every task parameter matters": contract_external.matters,
+    "what an element of the first observation tells of the task": contract_external.told,
+    "a picture can be drawn": contract_external.renders,
+    "speed": contract_external.speed,
+}
+"""What can be seen from outside; the other checks look into MuJoCo's models."""
+
+
+def check_family(family: TaskFamily) -> list[Finding]:
+    """Run every check that the family's kind allows, in order."""
+    if isinstance(family, Family):
+        return _findings(Probe(family), CHECKS, FOUNDATIONS)
+    return _findings(Played(family), EXTERNAL_CHECKS, EXTERNAL_FOUNDATIONS)
+
+
+def _findings(probe: P, checks: Mapping[str, Check[P]], foundations: Container[str]) -> list[Finding]:
+    findings, missing = [], ""
+    for name, check in checks.items():
         findings.append(Finding(name, None, f"{NOT_CHECKED}: {missing}") if missing else _finding(name, check, probe))
-        if name in FOUNDATIONS and findings[-1].problem is not None:
+        if name in foundations and findings[-1].problem is not None:
             missing = f"it needs that {name}"
+    probe.close()
     return findings
 
 
-def _finding(name: str, check: Check, probe: Probe) -> Finding:
+def _finding(name: str, check: Check[P], probe: P) -> Finding:
     try:
         return Finding(name, None, check(probe))
     except UserError as error:
@@ -98,7 +133,7 @@ def _finding(name: str, check: Check, probe: Probe) -> Finding:
         return Finding(name, f"{type(error).__name__}: {' '.join(str(error).split())} ({where})")
 
 
-def _place(error: Exception, family: Family) -> traceback.FrameSummary:
+def _place(error: Exception, family: TaskFamily) -> traceback.FrameSummary:
     """The last frame in the file of the family itself, else in no library, else in ours, else any."""
     frames = list(traceback.extract_tb(error.__traceback__))
     own = getattr(sys.modules.get(type(family).__module__), "__file__", None)
@@ -127,7 +162,7 @@ MJCF_CHECKS = (
 _PICTURE_SECONDS = 60.0
 _PICTURE = """
 import sys
-from metarl.run.rendering import Camera
+from metarl.sim.rendering import Camera
 from metarl.sim.mjcf import load
 path, folder, backend = sys.argv[1:]
 camera = Camera(load(path, folder).compile(), None, (96, 64), backend)

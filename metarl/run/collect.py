@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from metarl.rl.learner import Policy
-from metarl.sim.trials import TrialEnv
+from metarl.sim.episodes import Trials
 from metarl.tasks import Tasks
 from metarl.types import Rollout, Step, Transition
 
@@ -36,7 +36,7 @@ class TrialStep:
 
 
 def trial_steps(
-    env: TrialEnv, policy: Policy[Any], tasks: Tasks, generator: torch.Generator, deterministic: bool = False
+    env: Trials, policy: Policy[Any], tasks: Tasks, generator: torch.Generator, deterministic: bool = False
 ) -> Iterator[TrialStep]:
     """The steps of one trial of `tasks` (one per world). Every draw, of resets and of actions, comes from `generator`.
 
@@ -57,7 +57,7 @@ def trial_steps(
 
 
 def collect(
-    env: TrialEnv, policy: Policy[Any], tasks: Tasks, generator: torch.Generator, *, deterministic: bool = False
+    env: Trials, policy: Policy[Any], tasks: Tasks, generator: torch.Generator, *, deterministic: bool = False
 ) -> Rollout:
     """One trial of `tasks` (one per world), kept; see `trial_steps`."""
     store, belief = _Store(env.trial_steps), None

@@ -6,24 +6,27 @@ A check takes a `Probe`, raises `ContractError` with one sentence where the fami
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 
 import mujoco
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from metarl import seeding
 from metarl.errors import UserError, unknown_name
-from metarl.run.probe import RANDOM_STEPS, WORLDS, ContractError, Play, Probe, numbers, play
-from metarl.run.rendering import Camera, gl_backend
+from metarl.run.probe import RANDOM_STEPS, WORLDS, ContractError, Play, Played, Probe, numbers, play
 from metarl.sim.declared import require_parameters
-from metarl.sim.trials import TrialEnv
+from metarl.sim.rendering import gl_backend
+from metarl.sim.worlds import make_trials
 
 _REPLAYED = 100
 _SPEED_WORLDS = 64
 _SPEED_SECONDS = 0.2
-_PICTURE = (96, 64)
+PICTURE = (96, 64)
+"""Width and height of the picture that is tried."""
 
 
 def model(probe: Probe) -> None:
@@ -57,7 +60,7 @@ def control_step(probe: Probe) -> None:
         )
 
 
-def episode_length(probe: Probe) -> None:
+def episode_length(probe: Played) -> None:
     """At least one step."""
     if probe.family.episode_steps < 1:
         raise ContractError(f"episode_steps = {probe.family.episode_steps} must be at least 1")
@@ -145,14 +148,18 @@ def ends(probe: Probe) -> str:
 
 def constants(probe: Probe) -> str | None:
     """Over worlds and time in random play; where that leaves some, held extreme actions and throws must leave them."""
+    return constants_in(probe, ("random", "held", "thrown"))
+
+
+def constants_in(probe: Played, plays: Sequence[str]) -> str | None:
+    """Elements constant in all of the named plays; a further one is played only where those before leave some."""
     declared, size = set(probe.family.constant_observations), probe.random.obs.shape[2]
     if outside := sorted(index for index in declared if not 0 <= index < size):
         raise ContractError(f"constant_observations names element {outside[0]}, there are elements 0 to {size - 1}")
-    constant = _constant(probe.random)
-    if constant:
-        constant &= _constant(probe.held)
-    if constant:
-        constant &= _constant(probe.thrown)
+    constant = set(range(size))
+    for kind in plays:
+        if constant:
+            constant &= _constant(getattr(probe, kind))
     if unexpected := sorted(constant - declared):
         values = ", ".join(f"{index} ({probe.random.obs[0, 0, index].item():g})" for index in unexpected[:8])
         more = f" and {len(unexpected) - 8} more" if len(unexpected) > 8 else ""
@@ -170,7 +177,7 @@ def _constant(play: Play) -> set[int]:
     return set((seen == seen[0]).all(dim=0).nonzero()[:, 0].tolist())
 
 
-def reward_sum(probe: Probe) -> str:
+def reward_sum(probe: Played) -> str:
     """In double precision, rounded once; the terms are the same at every step."""
     names = list(probe.random.steps[0].reward_terms)
     for t, step in enumerate(probe.random.steps):
@@ -186,7 +193,7 @@ def reward_sum(probe: Probe) -> str:
     return ", ".join(names)
 
 
-def memory(probe: Probe) -> None:
+def memory(probe: Played) -> None:
     """A learner keeps observations: the next one must not overwrite them."""
     env = probe.env
     kept, copies = [env.begin(probe.tasks(), key=0)], []
@@ -233,12 +240,15 @@ def pure(probe: Probe) -> None:
             )
 
 
-def deterministic(probe: Probe) -> None:
+def deterministic(probe: Played) -> None:
     """Bit for bit: again in the same environment, and in another one with more threads."""
     actions = probe.actions(RANDOM_STEPS)[:_REPLAYED]
-    other = TrialEnv(probe.family, WORLDS, threads=2)
-    for env, where in ((probe.env, "the same environment"), (other, "another environment with 2 threads")):
-        again = play(env, probe, actions)
+    with make_trials(probe.family, WORLDS, threads=2) as other:
+        again_here, again_there = play(probe.env, probe, actions), play(other, probe, actions)
+    for again, where in (
+        (again_here, "the same environment"),
+        (again_there, "another environment with 2 threads"),
+    ):
         for t, obs in enumerate(again.obs):
             if not torch.equal(obs, probe.random.obs[t]):
                 raise ContractError(
@@ -266,27 +276,30 @@ def starts(probe: Probe) -> None:
 def renders(probe: Probe) -> str:
     """One small picture, by the camera that films the robot."""
     try:
-        backend = gl_backend()
+        gl_backend()
     except UserError as error:
         return f"not checked: {error}"
     probe.env.begin(probe.tasks(), key=0)
-    camera = Camera(probe.env.physics.model_of(0), probe.family.camera, _PICTURE, backend)
-    probe.env.physics.data_of(0, camera.data)
-    picture = camera.draw().reshape(-1, 3).copy()
-    camera.close()
-    if bool((picture == picture[0]).all()):
-        raise ContractError(f"the picture is of one colour, {tuple(picture[0].tolist())}: the camera sees nothing")
+    with closing(probe.env.cameras([0], PICTURE)) as cameras:
+        require_contrast(cameras.draw()[0])
     return f"by {'a camera that follows the robot' if probe.family.camera is None else repr(probe.family.camera)}"
 
 
-def speed(probe: Probe) -> str:
+def require_contrast(picture: UInt8[np.ndarray, "H W 3"]) -> None:
+    """A picture of one colour shows nothing."""
+    pixels = picture.reshape(-1, 3)
+    if bool((pixels == pixels[0]).all()):
+        raise ContractError(f"the picture is of one colour, {tuple(pixels[0].tolist())}: the camera sees nothing")
+
+
+def speed(probe: Played, num_worlds: int = _SPEED_WORLDS) -> str:
     """A report, with all CPUs; nothing fails."""
-    env = TrialEnv(probe.family, _SPEED_WORLDS)
-    env.begin(probe.family.space.sample("train", _SPEED_WORLDS, seeding.rng(0, "check")), key=0)
-    actions = probe.actions(_SPEED_WORLDS // WORLDS).flatten(0, 1)
-    taken, begun = 0, time.perf_counter()
-    while taken < env.trial_steps and time.perf_counter() - begun < _SPEED_SECONDS:
-        env.step(actions.roll(taken, dims=0))
-        taken += 1
-    rate = taken * _SPEED_WORLDS / (time.perf_counter() - begun)
-    return f"{rate:,.0f} steps/s with {_SPEED_WORLDS} worlds"
+    with make_trials(probe.family, num_worlds) as env:
+        env.begin(probe.family.space.sample("train", num_worlds, seeding.rng(0, "check")), key=0)
+        actions = probe.actions(num_worlds // WORLDS).flatten(0, 1)
+        taken, begun = 0, time.perf_counter()
+        while taken < env.trial_steps and time.perf_counter() - begun < _SPEED_SECONDS:
+            env.step(actions.roll(taken, dims=0))
+            taken += 1
+        rate = taken * num_worlds / (time.perf_counter() - begun)
+    return f"{rate:,.0f} steps/s with {num_worlds} worlds"

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from metarl import seeding
-from metarl.run.probe import RANDOM_STEPS, WORLDS, ContractError, Probe, derived, goals, numbers
+from metarl.run.probe import RANDOM_STEPS, WORLDS, ContractError, Played, Probe, derived, goals, numbers
 from metarl.sim.cpu import CpuPhysics
 from metarl.sim.variations import Variation, Variator
 from metarl.tasks import Tasks
@@ -38,7 +38,7 @@ _HINTS = {
 _EXACT = 1e-6  # 1 − |correlation|: the rest is below a thousandth of the spread
 
 
-def disjoint(probe: Probe) -> str | None:
+def disjoint(probe: Played) -> str | None:
     """A finite space is exempt: there are no other tasks to test on."""
     space = probe.family.space
     if space.is_finite:
@@ -52,7 +52,7 @@ def disjoint(probe: Probe) -> str | None:
     return None
 
 
-def outside(probe: Probe) -> str | None:
+def outside(probe: Played) -> str | None:
     """Each parameter with an `ood` distribution, in every task of the split; draws must lie in their distribution."""
     space = probe.family.space
     rows = {split: space.sample(split, _DRAWS, seeding.rng(0, "check")).rows() for split in space.splits}
@@ -72,7 +72,7 @@ def outside(probe: Probe) -> str | None:
     return None if "ood" in space.splits else "no ood split"
 
 
-def playable(probe: Probe) -> str:
+def playable(probe: Played) -> str:
     """A few random steps on tasks of each split; a reward that is not finite has its own sentence."""
     env = probe.env
     for split in probe.family.space.splits:
@@ -96,10 +96,9 @@ def matters(probe: Probe) -> str | None:
             if not _tells(probe, name):
                 raise ContractError(_idle(probe, name))
             continue
-        base, other = _trace(probe, probe.tasks()), _trace(probe, probe.with_other(probe.tasks(), name))
-        if any(not torch.equal(*pair) for pair in zip(base, other, strict=True)):
+        still = indifferent(probe, name)
+        if still is None:
             continue
-        still = [term for term, values in _terms(probe).items() if bool((values == values[0, 0]).all())]
         if not still:
             raise ContractError(
                 f"the task parameter '{name}' changes neither rewards nor motion in {_SHORT} random steps: "
@@ -107,6 +106,14 @@ def matters(probe: Probe) -> str | None:
             )
         unseen.append(f"'{name}', as the reward term '{still[0]}' stays constant in random play")
     return f"not checked: {'; '.join(unseen)}" if unseen else None
+
+
+def indifferent(probe: Played, name: str) -> list[str] | None:
+    """None where other values of a parameter change what random actions lead to; else the constant reward terms."""
+    base, other = _trace(probe, probe.tasks()), _trace(probe, probe.with_other(probe.tasks(), name))
+    if any(not torch.equal(*pair) for pair in zip(base, other, strict=True)):
+        return None
+    return [term for term, values in _terms(probe).items() if bool((values == values[0, 0]).all())]
 
 
 def _tells(probe: Probe, name: str) -> bool:
@@ -153,13 +160,13 @@ def _idle(probe: Probe, name: str) -> str:
     )
 
 
-def _terms(probe: Probe) -> dict[str, Tensor]:
+def _terms(probe: Played) -> dict[str, Tensor]:
     """Each reward term (T, N) in random play."""
     steps = probe.random.steps
     return {name: torch.stack([step.reward_terms[name] for step in steps]) for name in steps[0].reward_terms}
 
 
-def _trace(probe: Probe, tasks: Tasks) -> list[Tensor]:
+def _trace(probe: Played, tasks: Tasks) -> list[Tensor]:
     env = probe.env
     trace = [env.begin(tasks, key=0)]
     for action in probe.actions(min(_SHORT, env.trial_steps)):
@@ -186,14 +193,20 @@ def hidden(probe: Probe) -> None:
                 "observe may read the physics only"
             )
         physics.step(_SHORT)
-    batches = [probe.tasks(number) for number in range(_TRIALS)]
+    for name, element in leaks(probe).items():
+        raise ContractError(f"element {element} of the first observation tells the task parameter '{name}'")
+
+
+def leaks(probe: Played) -> dict[str, int]:
+    """Task parameters that an element of the first observation tells, and which."""
+    batches, found = [probe.tasks(number) for number in range(_TRIALS)], {}
     obs = torch.cat([probe.env.begin(batch, key=number) for number, batch in enumerate(batches)])
-    for name in tasks.values:
+    for name in probe.family.space.parameters:
         values = torch.cat([batch[name].reshape(WORLDS, -1) for batch in batches])
-        leaks = _correlation(obs, values).abs() > 1 - _EXACT
-        if bool(leaks.any()):
-            element = int(leaks.nonzero()[0, 0])
-            raise ContractError(f"element {element} of the first observation tells the task parameter '{name}'")
+        telling = (_correlation(obs, values).abs() > 1 - _EXACT).nonzero()
+        if len(telling):
+            found[name] = int(telling[0, 0])
+    return found
 
 
 def _correlation(obs: Float32[Tensor, "n O"], values: Tensor) -> Tensor:

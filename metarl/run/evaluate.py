@@ -15,8 +15,8 @@ from torch import Tensor
 from metarl import seeding
 from metarl.rl.learner import Policy
 from metarl.run.collect import trial_steps
-from metarl.sim.family import Family
-from metarl.sim.trials import TrialEnv
+from metarl.sim.family import TaskFamily
+from metarl.sim.worlds import make_trials
 from metarl.tasks import Tasks
 
 _RESAMPLES = 10_000
@@ -53,7 +53,7 @@ class Evaluation:
 
 def evaluate(
     policy: Policy[Any],
-    family: Family,
+    family: TaskFamily,
     tasks: Tasks,
     num_episodes: int,
     *,
@@ -62,13 +62,13 @@ def evaluate(
     threads: int = 0,
 ) -> Evaluation:
     """Run one trial of `num_episodes` episodes on each task, all at once."""
-    env = TrialEnv(family, len(tasks), episodes_per_trial=num_episodes, threads=threads)
     returns = torch.zeros(len(tasks), num_episodes + 1, dtype=torch.float64)  # the last column: episodes beyond K
     episode, num_diverged = torch.zeros(len(tasks), 1, dtype=torch.long), 0
-    for now in trial_steps(env, policy, tasks, seeding.generator(seed, "evaluate"), deterministic):
-        returns.scatter_add_(1, episode, now.step.reward.double()[:, None])
-        episode = (episode + now.step.ended[:, None]).clamp(max=num_episodes)
-        num_diverged += int(now.step.diverged.sum())
+    with make_trials(family, len(tasks), episodes_per_trial=num_episodes, threads=threads) as env:
+        for now in trial_steps(env, policy, tasks, seeding.generator(seed, "evaluate"), deterministic):
+            returns.scatter_add_(1, episode, now.step.reward.double()[:, None])
+            episode = (episode + now.step.ended[:, None]).clamp(max=num_episodes)
+            num_diverged += int(now.step.diverged.sum())
     return Evaluation(tasks, returns[:, :num_episodes].clone(), num_diverged)
 
 

@@ -17,8 +17,9 @@ from metarl.registry import learner_class, make_family
 from metarl.rl.learner import Learner
 from metarl.run import checkpoint
 from metarl.run.logs import provenance, write_json
-from metarl.sim.family import Family
-from metarl.sim.trials import TrialEnv
+from metarl.sim.episodes import Trials
+from metarl.sim.family import TaskFamily
+from metarl.sim.worlds import make_trials
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def note_resumption(run: RunFolder, argv: list[str], iteration: int) -> None:
     write_json(path, content | {"resumed": resumed})
 
 
-def family_of(config: TrainConfig) -> Family:
+def family_of(config: TrainConfig) -> TaskFamily:
     """The family a run trains on, with the run's own time limit where it has one."""
     family = make_family(config.family)
     if config.episode_steps:
@@ -94,7 +95,7 @@ def family_of(config: TrainConfig) -> Family:
     return family
 
 
-def make_learner(config: TrainConfig, env: TrialEnv) -> Learner:
+def make_learner(config: TrainConfig, env: Trials) -> Learner:
     """A fresh learner for the environment."""
     generator = seeding.generator(config.seed, "init")
     return learner_class(config.agent)(config.learner, env.observation_size, env.action_size, generator)  # type: ignore[call-arg]
@@ -105,7 +106,7 @@ class Trained:
     """A learner restored from a run, with what it was trained on."""
 
     config: TrainConfig
-    family: Family
+    family: TaskFamily
     learner: Learner
     manifest: checkpoint.Manifest
 
@@ -135,5 +136,6 @@ def restore(run: RunFolder, which: str | None = None) -> Trained:
     """The run's learner at its newest checkpoint, or at the one named `which`."""
     config = run.read_config()
     family = family_of(config)
-    learner = make_learner(config, TrialEnv(family, 1, threads=1))
+    with make_trials(family, 1, threads=1) as env:
+        learner = make_learner(config, env)
     return Trained(config, family, learner, load_learner(run, learner, which))

@@ -16,10 +16,12 @@ from metarl import seeding
 from metarl.errors import UserError
 from metarl.seeding import WorldRandom
 from metarl.sim.cpu import CpuPhysics
-from metarl.sim.family import Family
+from metarl.sim.episodes import Trials
+from metarl.sim.family import Family, TaskFamily
 from metarl.sim.physics import Physics
 from metarl.sim.trials import TrialEnv, compile_spec
 from metarl.sim.variations import Variator
+from metarl.sim.worlds import make_trials
 from metarl.tasks import Split, Tasks
 from metarl.types import Step
 
@@ -60,34 +62,24 @@ class Play:
         return torch.stack([step.diverged for step in self.steps])
 
 
-class Probe:
-    """One family under test. What several checks need is made when first asked for, and kept."""
+class Played:
+    """One family under test, seen from outside: as it is played, whatever simulates it.
 
-    def __init__(self, family: Family) -> None:
+    What several checks need is made when first asked for, and kept.
+    """
+
+    def __init__(self, family: TaskFamily) -> None:
         self.family = family
-        self.not_finite: list[str] = []
-        """Observations that were not finite although the state was, one sentence each; filled by play."""
 
     @cached_property
-    def model(self) -> mujoco.MjModel:
-        """The family's model."""
-        return compile_spec(self.family.spec())
+    def env(self) -> Trials:
+        """`WORLDS` worlds on one thread."""
+        return make_trials(self.family, WORLDS, threads=1)
 
-    @cached_property
-    def env(self) -> TrialEnv:
-        """`WORLDS` worlds on one thread, which notes observations that are not finite."""
-        watched = copy.copy(self.family)
-        object.__setattr__(watched, "observe", self._observe)
-        return TrialEnv(watched, WORLDS, threads=1)
-
-    def _observe(self, physics: Physics, tasks: Tasks) -> Tensor:
-        obs = self.family.observe(physics, tasks)
-        if not bool(torch.isfinite(obs).all()):
-            sound = torch.isfinite(physics.get_state()).all(dim=1) & ~physics.diverged()
-            for world, element in (~torch.isfinite(obs) & sound[:, None]).nonzero().tolist()[:1]:
-                value, task = obs[world, element].item(), tasks.rows()[world]
-                self.not_finite.append(f"element {element} of the observation is {value} for the task {task}")
-        return obs
+    def close(self) -> None:
+        """End what runs the worlds, if there were any."""
+        if "env" in vars(self):
+            self.env.close()
 
     def tasks(self, number: int = 0, split: Split = "train") -> Tasks:
         """Batch `number` of random tasks, one per world."""
@@ -103,7 +95,7 @@ class Probe:
 
     def actions(self, num_steps: int, *number: int) -> Float32[Tensor, "T N A"]:
         """Uniform in [-1, 1]; others for each `number`."""
-        shape = (num_steps, WORLDS, self.model.nu)
+        shape = (num_steps, WORLDS, self.env.action_size)
         return torch.rand(shape, generator=seeding.generator(0, "check", *number)) * 2 - 1
 
     @cached_property
@@ -118,6 +110,38 @@ class Probe:
         corners = self.actions(-(-RANDOM_STEPS // hold)).sign()
         corners[0, :3] = torch.tensor([-1.0, 1.0, 0.0])[:, None]
         return play(self.env, self, corners.repeat_interleave(hold, dim=0)[:RANDOM_STEPS])
+
+
+class Probe(Played):
+    """One MuJoCo family under test: its model, its physics, and how it is played."""
+
+    family: Family
+
+    def __init__(self, family: Family) -> None:
+        super().__init__(family)
+        self.not_finite: list[str] = []
+        """Observations that were not finite although the state was, one sentence each; filled by play."""
+
+    @cached_property
+    def model(self) -> mujoco.MjModel:
+        """The family's model."""
+        return compile_spec(self.family.spec())
+
+    @cached_property
+    def env(self) -> TrialEnv:
+        """As everyone's, which also notes observations that are not finite."""
+        watched = copy.copy(self.family)
+        object.__setattr__(watched, "observe", self._observe)
+        return TrialEnv(watched, WORLDS, threads=1)
+
+    def _observe(self, physics: Physics, tasks: Tasks) -> Tensor:
+        obs = self.family.observe(physics, tasks)
+        if not bool(torch.isfinite(obs).all()):
+            sound = torch.isfinite(physics.get_state()).all(dim=1) & ~physics.diverged()
+            for world, element in (~torch.isfinite(obs) & sound[:, None]).nonzero().tolist()[:1]:
+                value, task = obs[world, element].item(), tasks.rows()[world]
+                self.not_finite.append(f"element {element} of the observation is {value} for the task {task}")
+        return obs
 
     @cached_property
     def thrown(self) -> Play:
@@ -156,7 +180,7 @@ class Probe:
         return physics
 
 
-def play(env: TrialEnv, probe: Probe, actions: Float32[Tensor, "T N A"]) -> Play:
+def play(env: Trials, probe: Played, actions: Float32[Tensor, "T N A"]) -> Play:
     """Play `actions`, in trials on ever new tasks that are the same in every call."""
     steps: list[Step] = []
     obs = [env.begin(probe.tasks(0), key=0)]
@@ -167,7 +191,7 @@ def play(env: TrialEnv, probe: Probe, actions: Float32[Tensor, "T N A"]) -> Play
     return Play(torch.stack(obs), steps)
 
 
-def _take(env: TrialEnv, action: Float32[Tensor, "N A"], obs: list[Tensor], steps: list[Step]) -> None:
+def _take(env: Trials, action: Float32[Tensor, "N A"], obs: list[Tensor], steps: list[Step]) -> None:
     """One step, kept; what a diverged world observes is no observation."""
     steps.append(env.step(action))
     obs.append(torch.where(steps[-1].diverged[:, None], obs[-1], steps[-1].final_obs))

@@ -16,8 +16,8 @@ from metarl.registry import absolute, family_names, make_family
 from metarl.rl.learner import Policy
 from metarl.run.folder import RunFolder, restore
 from metarl.seeding import WorldRandom
-from metarl.sim.family import Family
-from metarl.sim.trials import TrialEnv
+from metarl.sim.family import TaskFamily
+from metarl.sim.worlds import make_trials
 from metarl.types import Transition
 
 _LOOK_EPISODES = 2
@@ -28,7 +28,7 @@ class Subject:
     """A policy on a family, and what titles and files say of them."""
 
     policy: Policy[Any]
-    family: Family
+    family: TaskFamily
     summary: Mapping[str, Any]
     """Agent and family by name, and how long it trained, as plain data."""
     episodes: int
@@ -70,7 +70,8 @@ def untrained(agent: str, family: str) -> Subject:
             "instead of the folder"
         )
     made = make_family(family)
-    policy = UNTRAINED[agent](TrialEnv(made, 1, threads=1).action_size)
+    with make_trials(made, 1, threads=1) as env:
+        policy = UNTRAINED[agent](env.action_size)
     summary = {
         "agent": agent,
         "family": absolute(family),

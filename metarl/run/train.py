@@ -22,8 +22,8 @@ from metarl.run.checkpoint import CheckpointError
 from metarl.run.collect import collect
 from metarl.run.folder import RunFolder, family_of, load_learner, make_learner
 from metarl.run.logs import MetricsFile, progress_view
-from metarl.sim.family import Family
-from metarl.sim.trials import TrialEnv
+from metarl.sim.family import TaskFamily
+from metarl.sim.worlds import make_trials
 from metarl.tasks import Tasks
 from metarl.types import Metrics, Rollout
 
@@ -76,8 +76,8 @@ class Training:
         single_threaded_math()
         self.run = run
         self.config = config
-        self.family: Family = family_of(config)
-        self.env = TrialEnv(
+        self.family: TaskFamily = family_of(config)
+        self.env = make_trials(
             self.family,
             config.num_worlds,
             episodes_per_trial=config.episodes_per_trial,

@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from metarl import seeding
 from metarl.errors import UserError
 from metarl.rl.learner import Policy
 from metarl.run.collect import trial_steps
-from metarl.run.rendering import Camera, gl_backend
-from metarl.sim.family import Family
-from metarl.sim.trials import TrialEnv
+from metarl.sim.episodes import Cameras, Trials
+from metarl.sim.family import TaskFamily
+from metarl.sim.worlds import make_trials
 from metarl.tasks import Tasks, TaskSpace, Value
 from metarl.types import Step
 
@@ -69,7 +69,7 @@ _DEFAULT = VideoConfig()
 
 def record(
     policy: Policy[Any],
-    family: Family,
+    family: TaskFamily,
     tasks: Tasks,
     num_episodes: int,
     path: Path,
@@ -81,12 +81,11 @@ def record(
     file that can be written, or this machine cannot draw.
     """
     _check(config, path)
-    backend = gl_backend()
     fps = 1.0 / family.control_step
     hold = max(1, round(_HOLD * fps))
-    env = TrialEnv(family, len(tasks), episodes_per_trial=num_episodes, threads=config.threads)
+    worlds = make_trials(family, len(tasks), episodes_per_trial=num_episodes, threads=config.threads, pictures=True)
     generator = seeding.generator(config.seed, "evaluate")
-    with _movie(path, fps) as movie, _Film(env, config, backend, hold) as film:
+    with worlds as env, _movie(path, fps) as movie, _Film(env, config, hold) as film:
         picture = None
         for now in trial_steps(env, policy, tasks, generator, deterministic=True):
             picture = film.draw(now.step)
@@ -197,11 +196,10 @@ class _Tile:
 class _Film:
     """Draws all worlds of a running trial into one picture; a context manager that frees its cameras."""
 
-    def __init__(self, env: TrialEnv, config: VideoConfig, backend: str, hold: int) -> None:
+    def __init__(self, env: Trials, config: VideoConfig, hold: int) -> None:
         self.tiles: list[_Tile] = []
-        self._env, self._config, self._backend, self._hold = env, config, backend, hold
-        self._cameras: list[Camera] = []
-        self._stack = ExitStack()
+        self._env, self._config, self._hold = env, config, hold
+        self._cameras: Cameras | None = None
         self._top = _TITLE_HEIGHT if config.title else 0
         self._columns = math.ceil(math.sqrt(env.num_worlds))
         rows = math.ceil(env.num_worlds / self._columns)
@@ -213,7 +211,8 @@ class _Film:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stack.close()
+        if self._cameras is not None:
+            self._cameras.close()
 
     def all_began(self) -> bool:
         """Whether the last step began an episode in every world; those beyond the planned number do not count."""
@@ -221,14 +220,13 @@ class _Film:
 
     def draw(self, step: Step) -> UInt8[np.ndarray, "H W 3"]:
         """The worlds as `step` left them."""
-        if not self._cameras:
-            self._begin()
+        if self._cameras is None:
+            self._cameras = self._begin()
         begins = (step.ended & ~step.trial_start).tolist()
         for tile, reward, new in zip(self.tiles, step.reward.tolist(), begins, strict=True):
             tile.advance(reward, new)
-        for world, camera in enumerate(self._cameras):
-            self._env.physics.data_of(world, camera.data)
-            self._area(world)[:] = camera.draw()
+        for world, picture in enumerate(self._cameras.draw()):
+            self._area(world)[:] = picture
         for world, tile in enumerate(self.tiles):
             self._shade(world, tile)
         image = Image.fromarray(self._canvas)
@@ -239,14 +237,13 @@ class _Film:
             self._caption(pen, world, tile)
         return np.asarray(image)
 
-    def _begin(self) -> None:
-        """Set up a camera per world: only the running trial has the models of its tasks."""
+    def _begin(self) -> Cameras:
+        """Set up the cameras: only the running trial has the models of its tasks."""
         env, name = self._env, _kebab(type(self._env.family).__name__)
-        for world, row in enumerate(env.tasks.rows()):
-            camera = Camera(env.physics.model_of(world), env.family.camera, self._config.size, self._backend)
-            self._cameras.append(self._stack.enter_context(closing(camera)))
+        for row in env.tasks.rows():
             label = f"{name}: {describe(env.family.space, row)}"
             self.tiles.append(_Tile(label, env.episodes_per_trial))
+        return env.cameras(range(env.num_worlds), self._config.size)
 
     def _corner(self, world: int) -> tuple[int, int]:
         """Left and upper edge of a tile."""

@@ -14,19 +14,29 @@ import numpy as np
 
 from metarl import seeding
 from metarl.errors import UserError, unknown_name
-from metarl.sim.family import Family
+from metarl.sim.external import ExternalFamily
+from metarl.sim.family import Family, TaskFamily
 from metarl.sim.variations import Variation
 from metarl.tasks import Distribution, Parameter, TaskSpace
 
 _KINDS = "Uniform, LogUniform, Choice, Angle, Disc, Ball, or your own with sample, contains and describe"
 
 
-def make(name: str, found: object) -> Family:
+def make(name: str, found: object) -> TaskFamily:
     """The family of the class `found`; `UserError` says what it declares that cannot be."""
-    if not (inspect.isclass(found) and issubclass(found, Family)):
-        raise UserError(f"'{name}' is not a family: it must be a subclass of metarl.sim.family.Family")
+    if not (inspect.isclass(found) and issubclass(found, Family | ExternalFamily)):
+        raise UserError(
+            f"'{name}' is not a family: it must be a subclass of metarl.sim.family.Family, or of "
+            "metarl.sim.external.ExternalFamily for a Gymnasium environment"
+        )
+    fields = (
+        "space",
+        "control_step",
+        "episode_steps",
+        *(("environment",) if issubclass(found, ExternalFamily) else ()),
+    )
     missing = sorted(getattr(found, "__abstractmethods__", ()))
-    missing += [field for field in ("space", "control_step", "episode_steps") if not hasattr(found, field)]
+    missing += [field for field in fields if not hasattr(found, field)]
     if missing:
         raise UserError(f"family '{name}' does not define {', '.join(missing)}")
     family = _made(name, found)
@@ -44,7 +54,7 @@ def require_parameters(family: Family) -> None:
                 raise UserError(f"the variation {type(variation).__name__} reads the {error}")
 
 
-def _made(name: str, found: type[Family]) -> Family:
+def _made(name: str, found: type[Family | ExternalFamily]) -> Family | ExternalFamily:
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     arguments = inspect.signature(found).parameters.values()
     needed = [one.name for one in arguments if one.default is one.empty and one.kind not in variadic]
@@ -63,15 +73,11 @@ def _made(name: str, found: type[Family]) -> Family:
         raise UserError(f"family '{name}' cannot be made: {type(error).__name__}: {error} ({where})") from None
 
 
-def _problems(family: Family) -> Iterator[str]:
+def _problems(family: Family | ExternalFamily) -> Iterator[str]:
     """In an order in which each may rely on those before it."""
     declared: Any = family  # whatever the annotations say
     yield from _space(declared.space)
-    yield from _variations(declared.variations)
-    try:
-        require_parameters(family)
-    except UserError as error:
-        yield str(error)
+    yield from _robot(family) if isinstance(family, Family) else _environment(family)
     steps, seconds = declared.episode_steps, declared.control_step
     if not _is_whole(steps) or steps < 1:
         yield f"episode_steps = {_short(steps)} must be a whole number (int), at least 1"
@@ -80,8 +86,30 @@ def _problems(family: Family) -> Iterator[str]:
     constant = declared.constant_observations
     if not isinstance(constant, list | tuple | range) or not all(_is_whole(index) for index in constant):
         yield f"constant_observations = {_short(constant)} must be a tuple of whole numbers, as (18,)"
+
+
+def _robot(family: Family) -> Iterator[str]:
+    declared: Any = family
+    yield from _variations(declared.variations)
+    try:
+        require_parameters(family)
+    except UserError as error:
+        yield str(error)
     if not isinstance(declared.camera, str | None):
         yield f"camera = {_short(declared.camera)} must be the name of a camera, or None"
+
+
+def _environment(family: ExternalFamily) -> Iterator[str]:
+    declared: Any = family
+    if not isinstance(declared.environment, str) or not declared.environment:
+        yield (
+            f"environment = {_short(declared.environment)} must be a string: a Gymnasium id, module:function or "
+            "path/to/file.py:function"
+        )
+    if not isinstance(declared.python, str | None):
+        yield f"python = {_short(declared.python)} must be the path of an interpreter, or None"
+    if not _is_number(declared.time_limit) or not 0 < declared.time_limit < math.inf:
+        yield f"time_limit = {_short(declared.time_limit)} must be a positive number (float) of seconds"
 
 
 def _space(space: object) -> Iterator[str]:

@@ -17,25 +17,30 @@ from metarl.sim.variations import Variation
 from metarl.tasks import Tasks, TaskSpace
 
 
-class Family(ABC):
-    """A robot and the distribution of tasks it may face.
+class TaskFamily:
+    """A distribution of tasks, whatever simulates them: what may be trained on, evaluated and filmed."""
+
+    space: ClassVar[TaskSpace]
+    """The task parameters and their splits."""
+    control_step: ClassVar[float]
+    """Time between two actions [s]."""
+    episode_steps: int
+    """Time limit of an episode [control steps]; a class declares it, and a run may set another for its own object."""
+    constant_observations: ClassVar[Sequence[int]] = ()
+    """Elements of the observation that never change: only a published observation should have any."""
+
+
+class Family(TaskFamily, ABC):
+    """A robot and the distribution of tasks it may face; its `control_step` is a multiple of the model's timestep.
 
     The functions below are batched torch over all worlds, float64 in and out; `physics.bind(field)` gives live
     tensors over MjData. A family holds no state of its own: what differs between worlds is in their `Tasks`.
     """
 
-    space: ClassVar[TaskSpace]
-    """The task parameters and their splits."""
-    control_step: ClassVar[float]
-    """Time between two actions [s]; a whole multiple of the model's timestep."""
-    episode_steps: int
-    """Time limit of an episode [control steps]; a class declares it, and a run may set another for its own object."""
     variations: ClassVar[Sequence[Variation]] = ()
     """How task parameters change the model."""
     camera: ClassVar[str | None] = None
     """Name of the camera that films the robot; None for MuJoCo's free camera."""
-    constant_observations: ClassVar[Sequence[int]] = ()
-    """Elements of the observation that never change: only a published observation should have any."""
 
     @abstractmethod
     def spec(self) -> mujoco.MjSpec:
@@ -65,7 +70,7 @@ class Family(ABC):
         """What `reward` needs to know of the state before the step; the joint positions by default."""
         return physics.bind("qpos").clone()
 
-    def advance(self, physics: Physics, tasks: Tasks) -> None:  # noqa: B027 (not abstract: most families remember nothing)
+    def advance(self, physics: Physics, tasks: Tasks) -> None:
         """Called after each control step, ahead of `observe` and `reward`: the place to change the world's state.
 
         What a family wants to remember of an episode goes into `userdata` (`<size nuserdata="n"/>`), which is part of

@@ -1,7 +1,7 @@
 """A family as a Gymnasium environment, one world or many. `metarl.gym` gives the families their ids.
 
-An episode is one of a `TrialEnv`. Each environment draws its tasks and initial states from its own generator, which
-Gymnasium's seeds begin anew. They draw no pictures (`render_modes` is empty): `metarl video` films a policy.
+An episode is one of `Trials`. Each environment draws its tasks and initial states from its own generator, which
+Gymnasium's seeds begin anew. In the render mode `rgb_array` they draw what `metarl video` films.
 """
 
 from __future__ import annotations
@@ -19,19 +19,24 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, UInt8
 from torch import Tensor
 
 from metarl.errors import UserError, unknown_name
 from metarl.sim.declared import make
-from metarl.sim.family import Family
-from metarl.sim.trials import EXPLODED, TrialEnv
+from metarl.sim.episodes import Cameras, Trials
+from metarl.sim.family import TaskFamily
+from metarl.sim.worlds import make_trials
 from metarl.tasks import Split, Tasks, TaskSpace, Value
 
 Given = Mapping[str, Float64[Tensor, "1 *d"]]  # the task parameters that were asked for; the others are drawn
 Infos = dict[str, Any]
 Obs = Float32[np.ndarray, "O"]
 ObsBatch = Float32[np.ndarray, "N O"]
+Picture = UInt8[np.ndarray, "H W 3"]
+
+_MODES = ["rgb_array"]
+_WIDTH, _HEIGHT = 480, 320
 
 
 class TaskEnv(gymnasium.Env):
@@ -42,14 +47,27 @@ class TaskEnv(gymnasium.Env):
     is the reward, and whether the physics `diverged`, which ends the episode as terminated.
     """
 
-    metadata: Infos = {"render_modes": []}  # noqa: RUF012 (as Gymnasium has it)
+    metadata: Infos = {"render_modes": _MODES}  # noqa: RUF012 (as Gymnasium has it)
     _spec: EnvSpec | None = None
 
-    def __init__(self, family: Family | str, *, split: str = "train") -> None:
-        """`family` may be its `module:Class`. `split` is the one of every reset without a split among its options."""
-        self.family = _family(family)
+    def __init__(
+        self,
+        family: TaskFamily | str,
+        *,
+        split: str = "train",
+        render_mode: str | None = None,
+        width: int = _WIDTH,
+        height: int = _HEIGHT,
+    ) -> None:
+        """`family` may be its `module:Class`. `split` is the one of every reset without a split among its options.
+
+        `width` and `height` [pixels] are those of the picture that `render` draws in the mode `rgb_array`.
+        """
+        self.family, self.render_mode = _family(family), _mode(render_mode)
         self.split, _ = _asked(self.family.space, split, None)
-        self._worlds = TrialEnv(self.family, 1, episodes_per_trial=1, threads=1)
+        self.metadata = {**self.metadata, "render_fps": _fps(self.family)}
+        self._worlds = make_trials(self.family, 1, episodes_per_trial=1, threads=1, pictures=render_mode is not None)
+        self._film = _Film(self._worlds, (width, height))
         self.observation_space, self.action_space = _spaces(self._worlds)
         self._over = True
 
@@ -67,6 +85,7 @@ class TaskEnv(gymnasium.Env):
         split, given = _asked(self.family.space, self.split, options)
         super().reset(seed=seed)
         tasks, stream = _draw(self.family.space, split, given, self.np_random)
+        self._film.close()
         obs = self._worlds.begin(tasks, 0, torch.tensor([stream]))
         self._over = False
         return obs[0].numpy(), {"task": self._task()}
@@ -81,6 +100,15 @@ class TaskEnv(gymnasium.Env):
         info = {"task": self._task(), "reward_terms": terms, "diverged": bool(step.diverged[0])}
         obs = step.final_obs[0].numpy()
         return obs, float(step.reward[0]), bool(step.terminated[0]), bool(step.truncated[0]), info
+
+    def render(self) -> Picture | None:
+        """The world as it is now; None in no render mode. `UserError` where this machine cannot draw."""
+        return self._film.draw()[0] if self.render_mode else None
+
+    def close(self) -> None:
+        """Free what draws, and what runs the world."""
+        self._film.close()
+        self._worlds.close()
 
     def _task(self) -> dict[str, float | np.ndarray]:
         """The task as plain values, which `options` take back; points are arrays."""
@@ -99,17 +127,27 @@ class TaskVectorEnv(VectorEnv):
     the tasks change; the `split` given to `make_vec` holds for good.
     """
 
-    metadata: Infos = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+    metadata: Infos = {"render_modes": _MODES, "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
     def __init__(
-        self, family: Family | str, num_envs: int, *, split: str = "train", max_episode_steps: int | None = None
+        self,
+        family: TaskFamily | str,
+        num_envs: int,
+        *,
+        split: str = "train",
+        max_episode_steps: int | None = None,
+        render_mode: str | None = None,
+        width: int = _WIDTH,
+        height: int = _HEIGHT,
     ) -> None:
         """See `TaskEnv`. `max_episode_steps` can only be the family's. One thread per CPU."""
-        self.family, self.num_envs = _family(family), num_envs
+        self.family, self.num_envs, self.render_mode = _family(family), num_envs, _mode(render_mode)
         self.split, _ = _asked(self.family.space, split, None)
+        self.metadata = {**self.metadata, "render_fps": _fps(self.family)}
         if max_episode_steps not in (None, self.family.episode_steps):
             raise UserError(f"max_episode_steps is the family's, {self.family.episode_steps}, not {max_episode_steps}")
-        self._worlds = TrialEnv(self.family, num_envs, episodes_per_trial=1)
+        self._worlds = make_trials(self.family, num_envs, episodes_per_trial=1, pictures=render_mode is not None)
+        self._film = _Film(self._worlds, (width, height))
         self.single_observation_space, self.single_action_space = _spaces(self._worlds)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -162,8 +200,18 @@ class TaskVectorEnv(VectorEnv):
             infos |= _infos(happened, ~ended)
         return obs, step.reward.double().numpy(), step.terminated.numpy().copy(), step.truncated.numpy().copy(), infos
 
+    def render(self) -> tuple[Picture, ...] | None:
+        """The worlds as they are now, as `SyncVectorEnv` shows its own; None in no render mode."""
+        return tuple(self._film.draw()) if self.render_mode else None
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Free what draws, and what runs the worlds."""
+        self._film.close()
+        self._worlds.close()
+
     def _start(self, asked: Sequence[tuple[Split, Given]]) -> ObsBatch:
         """Pose every world a task; `asked` has the split and the given parameters of each."""
+        self._film.close()
         space = self.family.space
         drawn = [_draw(space, split, given, rng) for (split, given), rng in zip(asked, self.np_random, strict=True)]
         tasks = Tasks({name: torch.cat([tasks[name] for tasks, _ in drawn]) for name in space.parameters})
@@ -181,16 +229,47 @@ class TaskVectorEnv(VectorEnv):
         return {name: value.numpy() for name, value in self._worlds.tasks.values.items()}
 
 
-def _family(family: Family | str) -> Family:
-    if isinstance(family, Family):
+class _Film:
+    """Films all worlds of a trial. The next one has models of its own: close this, and it begins anew."""
+
+    def __init__(self, worlds: Trials, size: tuple[int, int]) -> None:
+        self._worlds, self._size = worlds, size
+        self._cameras: Cameras | None = None
+
+    def draw(self) -> list[Picture]:
+        """A picture of every world."""
+        if self._cameras is None:
+            self._cameras = self._worlds.cameras(range(self._worlds.num_worlds), self._size)
+        return [picture.copy() for picture in self._cameras.draw()]
+
+    def close(self) -> None:
+        """Free the graphics memory."""
+        if self._cameras is not None:
+            self._cameras.close()
+            self._cameras = None
+
+
+def _mode(render_mode: str | None) -> str | None:
+    if render_mode is not None and render_mode not in _MODES:
+        raise unknown_name("render mode", render_mode, _MODES)
+    return render_mode
+
+
+def _fps(family: TaskFamily) -> int:
+    """Pictures per second, as Gymnasium wants them: a whole number."""
+    return max(1, round(1.0 / family.control_step))
+
+
+def _family(family: TaskFamily | str) -> TaskFamily:
+    if isinstance(family, TaskFamily):
         return family
     module, _, attribute = family.partition(":")
     return make(family, getattr(importlib.import_module(module), attribute))
 
 
-def _spaces(env: TrialEnv) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
+def _spaces(env: Trials) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
     """Spaces of one world. Beyond the observations' bounds an episode has ended as diverged, with zeros returned."""
-    bound, ones = np.full(env.observation_size, EXPLODED, np.float32), np.ones(env.action_size, np.float32)
+    bound, ones = np.full(env.observation_size, env.observation_bound, np.float32), np.ones(env.action_size, np.float32)
     return gymnasium.spaces.Box(-bound, bound), gymnasium.spaces.Box(-ones, ones)
 
 

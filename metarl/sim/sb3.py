@@ -13,13 +13,13 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 from torch import Tensor
 
 from metarl import seeding
-from metarl.sim.trials import TrialEnv
+from metarl.sim.episodes import Trials
 from metarl.tasks import Tasks
 from metarl.types import Step
 
 
 class EpisodeVecEnv(VecEnv):
-    """Every episode of a `TrialEnv` is an episode of the `VecEnv`; tasks change between trials.
+    """Every episode of `Trials` is an episode of the `VecEnv`; tasks change between trials.
 
     The step that ends an episode returns the next one's first observation, with `terminal_observation` and
     `TimeLimit.truncated` in its info, as SB3's own vector environments do. With `task_visible` the task's numbers
@@ -29,7 +29,7 @@ class EpisodeVecEnv(VecEnv):
     render_mode = None
 
     def __init__(
-        self, env: TrialEnv, sample: Callable[[np.random.Generator], Tasks], seed: int = 0, task_visible: bool = False
+        self, env: Trials, sample: Callable[[np.random.Generator], Tasks], seed: int = 0, task_visible: bool = False
     ) -> None:
         """`sample` draws the tasks of a trial, one per world. Draws are keyed by `seed` and the number of the trial."""
         self._env, self._sample, self._seed, self._task_visible = env, sample, seed, task_visible
@@ -86,7 +86,8 @@ class EpisodeVecEnv(VecEnv):
         return self._seen(self._env.begin(tasks, key), None)
 
     def close(self) -> None:
-        """Nothing to close."""
+        """End what runs the worlds."""
+        self._env.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """The attribute, the same for every world."""

@@ -12,9 +12,10 @@ import torch
 
 from metarl.envs.half_cheetah import HalfCheetahBody, HalfCheetahVel
 from metarl.errors import UserError
-from metarl.run import rendering, video
+from metarl.run import video
 from metarl.run.evaluate import evaluate
 from metarl.run.video import VideoConfig, describe, record
+from metarl.sim import rendering
 from metarl.tasks import LogUniform, Parameter, TaskSpace
 
 STEPS = 6

@@ -13,6 +13,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from short_family import ShortDir
 from stable_baselines3.common.env_util import make_vec_env
 
 from metarl.envs import FAMILIES
@@ -260,9 +261,61 @@ def test_the_wrappers_of_gymnasium_and_sb3s_make_vec_env_take_them():
     for _ in range(4):
         infos = envs.step(np.zeros((2, 1)))[4]
     assert infos["episode"]["l"].tolist() == [4, 4]
-    with pytest.warns(UserWarning, match="render_mode='rgb_array'"):  # SB3 tries with pictures first
-        envs = make_vec_env("metarl/HalfCheetahVel-v0", n_envs=2, seed=0)
+    envs = make_vec_env("metarl/HalfCheetahVel-v0", n_envs=2, seed=0)  # makes them with pictures
     assert envs.reset().shape == (2, *envs.observation_space.shape)
+
+
+# ------------------------------------------------------------------------------------------------------- pictures
+
+
+def test_a_world_is_drawn_as_it_is_now():
+    env = gymnasium.make("metarl.gym:metarl/HalfCheetahVel-v0", render_mode="rgb_array")
+    assert (env.metadata["render_modes"], env.metadata["render_fps"]) == (["rgb_array"], 20)
+    env.reset(seed=0)
+    before = env.render()
+    assert (before.shape, before.dtype) == ((320, 480, 3), np.uint8)
+    kept = before.copy()
+    for _ in range(10):
+        env.step(np.ones(6, np.float32))
+    after = env.render()
+    assert np.array_equal(before, kept), "a picture is the caller's own"
+    assert (after != before).any(axis=2).mean() > 0.01
+    env.reset(seed=0)
+    assert np.array_equal(env.render(), before)
+    env.close()
+
+
+def test_drawing_changes_no_trajectory_and_needs_its_mode():
+    drawn = TaskEnv(make_family("half-cheetah-body"), render_mode="rgb_array", width=96, height=64)
+    blind = TaskEnv(make_family("half-cheetah-body"))
+    assert identical(drawn.reset(seed=3), blind.reset(seed=3))
+    for _ in range(5):
+        assert drawn.render().shape == (64, 96, 3)
+        assert identical(drawn.step(np.ones(6)), blind.step(np.ones(6)))
+    assert blind.render() is None
+    drawn.close()
+    with pytest.raises(UserError, match="unknown render mode 'human'; available: rgb_array"):
+        TaskEnv(Rail(), render_mode="human")
+
+
+def test_many_worlds_are_drawn_one_picture_each_across_the_end_of_a_trial():
+    """As `SyncVectorEnv` shows single environments, which have the same cameras."""
+    size = {"render_mode": "rgb_array", "width": 96, "height": 64}
+    envs = TaskVectorEnv(ShortDir(), 2, **size)
+    singles = sync(lambda: TaskEnv(ShortDir(), **size), 2)
+    assert identical(envs.reset(seed=0), singles.reset(seed=0))
+    seen = []
+    for _ in range(ShortDir.episode_steps + 2):
+        seen.append(envs.render())
+        assert len(seen[-1]) == 2
+        assert all(np.array_equal(*pair) for pair in zip(seen[-1], singles.render(), strict=True))
+        actions = np.array([np.ones(6), -np.ones(6)])
+        assert identical(envs.step(actions), singles.step(actions))
+    assert not np.array_equal(*seen[2]), "each world moves in its own way"
+    assert not np.array_equal(seen[2][0], seen[3][0])
+    assert TaskVectorEnv(Rail(), 2).render() is None
+    envs.close()
+    singles.close()
 
 
 def test_in_worker_processes():

@@ -212,23 +212,24 @@ def test_a_batch_equals_sb3s_own_vector_of_single_environments():
         assert mine["TimeLimit.truncated"] == other["TimeLimit.truncated"]
 
 
-def test_sac_learns_a_few_steps():
-    model = SAC("MlpPolicy", make(4), learning_starts=50, batch_size=32, seed=0, device="cpu")
+def test_sac_learns_a_few_thousand_steps():
+    small = {"net_arch": [32]}
+    model = SAC("MlpPolicy", make(8), learning_starts=80, batch_size=32, seed=0, device="cpu", policy_kwargs=small)
     before = [parameter.clone() for parameter in model.actor.parameters()]
-    model.learn(400)
-    assert model.num_timesteps == 400
-    assert model.replay_buffer.size() == 100
+    model.learn(2_000)
+    assert model.num_timesteps == 2_000
+    assert model.replay_buffer.size() == 250
     moved = [not torch.equal(a, b) for a, b in zip(before, model.actor.parameters(), strict=True)]
     assert all(moved)
 
 
-def test_recurrent_ppo_learns_a_few_trials():
+def test_recurrent_ppo_learns_a_few_thousand_steps_of_trials():
     envs = VecMonitor(trials(4, edge=10.0))
     small = {"lstm_hidden_size": 16, "net_arch": [16]}
-    model = RecurrentPPO("MlpLstmPolicy", envs, n_steps=16, batch_size=32, seed=0, device="cpu", policy_kwargs=small)
+    model = RecurrentPPO("MlpLstmPolicy", envs, n_steps=64, batch_size=128, seed=0, device="cpu", policy_kwargs=small)
     before = [parameter.clone() for parameter in model.policy.lstm_actor.parameters()]
-    model.learn(256)
-    assert model.num_timesteps == 256
+    model.learn(2_048)
+    assert model.num_timesteps == 2_048
     assert {info["l"] for info in model.ep_info_buffer} == {8}  # whole trials, two episodes of four steps
     moved = [not torch.equal(a, b) for a, b in zip(before, model.policy.lstm_actor.parameters(), strict=True)]
     assert all(moved)

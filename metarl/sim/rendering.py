@@ -64,7 +64,7 @@ def _probe(backend: str) -> str:
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     # MuJoCo must not try the backend itself: a missing library would fail its import with a message about Python.
     environment = os.environ | {"MUJOCO_GL": "disabled", "PYTHONPATH": paths}
-    command = [sys.executable, "-m", "metarl.run.rendering", backend]
+    command = [sys.executable, "-m", "metarl.sim.rendering", backend]
     try:
         with tempfile.TemporaryDirectory() as folder:  # MuJoCo leaves a MUJOCO_LOG.TXT where it fails
             done = subprocess.run(

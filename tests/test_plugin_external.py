@@ -1,0 +1,172 @@
+"""Environments with a simulator of their own, through the command line."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+from pathlib import Path
+
+import imageio_ffmpeg
+import pytest
+
+from metarl.cli import main
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--num-worlds", "8", "--chunk-steps", "5", "--hidden-size", "16", "--total-steps", "960", "--threads", "1"]
+SMALL = ["--grid", "2", "--width", "96", "--height", "64", "--episodes", "1"]
+CART = f"{ROOT}/tests/external_family.py:CartGoal"
+
+
+def run(*words):
+    """Exit code of a command."""
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as error:
+        return error.code
+
+
+def test_an_environment_with_a_simulator_of_its_own_is_trained_evaluated_filmed_and_listed(tmp_path, capsys):
+    assert run("train", "rl2", CART, "--output", tmp_path / "run", *TINY, "--threads", "2") == 0
+    assert run("eval", tmp_path / "run", "--num-tasks", "5", "--split", "ood", "--json", tmp_path / "out.json") == 0
+    assert len(json.loads((tmp_path / "out.json").read_text())["returns"]) == 5
+    assert run("video", tmp_path / "run", *SMALL, "--output", tmp_path / "cart.mp4") == 0
+    frames, _ = imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "cart.mp4"))
+    assert frames == 6 + 2 * 5 - 1, "six steps, and half a second where the episode begins and ends"
+    assert run("eval", CART, "--agent", "zero", "--num-tasks", "3") == 0
+    assert run("list", CART) == 0
+    assert "goal: where to" in capsys.readouterr().out
+
+
+def test_training_does_not_depend_on_the_number_of_processes(tmp_path):
+    for threads in ("1", "2"):
+        words = ("train", "rl2", CART, *TINY, "--seed", "4", "--output", tmp_path / threads)
+        assert run(*words, "--threads", threads) == 0
+    weights = [next((tmp_path / threads).glob("checkpoints/*/*.safetensors")).read_bytes() for threads in ("1", "2")]
+    assert weights[0] == weights[1]
+
+
+def test_a_run_ends_with_its_last_checkpoint_intact_where_a_worker_dies(tmp_path, capsys):
+    """After 60 steps of each of its worlds, five iterations."""
+    doomed = CART.replace("CartGoal", "Doomed")
+    assert run("train", "rl2", doomed, "--output", tmp_path / "run", *TINY, "--total-steps", "9600") == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r"metarl: .*/tests/carts.py:LateKilled lost its process to SIGKILL "
+        r"\(world 0, task \{'goal': .*\}, seed \d+, step 1 of episode 1\)\n",
+        error,
+    )
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 5
+    assert run("eval", tmp_path / "run", "--num-tasks", "2", "--json", tmp_path / "out.json") == 0
+    assert json.loads((tmp_path / "out.json").read_text())["train_steps"] == 5 * 8 * 12
+    assert run("resume", tmp_path / "run") == 2, "it goes on, and meets its fate again"
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 10
+
+
+def test_ctrl_c_is_for_the_training_and_not_for_its_workers(tmp_path):
+    words = ["train", "rl2", CART, *TINY, "--total-steps", "960000", "--output", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "metarl.cli", *words]
+    training = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    while not (tmp_path / "run" / "metrics.jsonl").exists() or not (tmp_path / "run" / "metrics.jsonl").read_text():
+        assert training.poll() is None
+        time.sleep(0.05)
+    os.killpg(training.pid, signal.SIGINT)  # as Ctrl-C does
+    said, _ = training.communicate(timeout=60)
+    assert training.returncode == 130, said.decode()
+    assert b"continue with: metarl resume" in said
+
+
+def test_an_environment_is_checked_from_outside(capsys):
+    assert run("check", CART) == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith("CartGoal: 16 of 16 checks passed\n")
+    assert "2 observations, 1 actions; Python 3." in printed
+
+
+@pytest.mark.parametrize(
+    ("family", "line"),
+    [
+        ("Indifferent", "FAILED  every task parameter matters: the task parameter 'goal' changes neither observations"),
+        ("Unrepeatable", "FAILED  the same seed gives the same trajectory: the same seed gives another observation"),
+        ("Invisible", "--      a picture can be drawn (not checked: "),
+        ("Doomed", "FAILED  observation and reward stay finite in 1,000 random steps: "),
+    ],
+)
+def test_what_is_wrong_with_an_environment_is_found(family, line, capsys):
+    assert run("check", CART.replace("CartGoal", family)) == (2 if line.startswith("FAILED") else 0)
+    assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("slip", "sentence"),
+    [
+        (
+            "environment = None",
+            "environment = None must be a string: a Gymnasium id, module:function or path/to/file.py",
+        ),
+        ("python = 3", "python = 3 must be the path of an interpreter, or None"),
+        ("time_limit = 0", "time_limit = 0 must be a positive number (float) of seconds"),
+        ("episode_steps = 2.5", "episode_steps = 2.5 must be a whole number"),
+        ("space = None", "space = None must be a TaskSpace"),
+    ],
+)
+def test_a_slip_in_an_external_family_is_one_sentence(slip, sentence, tmp_path, capsys):
+    (tmp_path / "own.py").write_text(f"import sys\nsys.path.append({str(ROOT / 'tests')!r})\n")
+    with (tmp_path / "own.py").open("a") as file:
+        file.write(f"from external_family import CartGoal\nclass Own(CartGoal):\n    {slip}\n")
+    assert run("list", f"{tmp_path}/own.py:Own") == 2
+    captured = capsys.readouterr()
+    assert sentence in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+STAND_IN_SUITE = """
+import gymnasium, numpy as np
+from types import SimpleNamespace
+
+class Robot(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (39,), np.float64)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
+    _random_reset_space = gymnasium.spaces.Box(np.array([-.1, .6, 0, -.1, .8, 0]), np.array([.1, .7, 0, .1, .9, .3]))
+    _set_task_called = _freeze_rand_vec = _partially_observable = False
+
+    def __init__(self, render_mode, camera_name, width, height):
+        self.model = SimpleNamespace(vis=SimpleNamespace(quality=SimpleNamespace()))
+
+    def reset(self, seed=None, options=None):
+        assert self._set_task_called and self._freeze_rand_vec and self._partially_observable
+        self.place, self.goal = self._last_rand_vec[:3], self._last_rand_vec[3:]
+        assert np.linalg.norm(self.place[:2] - self.goal[:2]) >= 0.15
+        return np.concatenate((self.place, np.zeros(36))), {}
+
+    def step(self, action):
+        return np.zeros(39), float(self.goal.sum()), False, False, {}
+
+ALL_V3_ENVIRONMENTS = {"reach-v3": Robot}
+"""
+"""Meta-World's reach in its words, for machines without it; the reward is the sum of the goal's coordinates."""
+
+
+def test_the_example_of_a_suite_in_its_own_environment(tmp_path, capsys):
+    for name in ("plug_in_metaworld.py", "metaworld_env.py"):
+        (tmp_path / name).write_text((ROOT / "experiments" / name).read_text())
+    look = ("eval", f"{tmp_path}/plug_in_metaworld.py:Reach", "--agent", "zero", "--num-tasks", "3", "--episodes", "1")
+    assert run(*look) == 2
+    assert f"the interpreter {tmp_path}/.metaworld/bin/python cannot be run" in capsys.readouterr().err
+    venv.create(tmp_path / ".metaworld", with_pip=False, symlinks=True)
+    (site,) = (tmp_path / ".metaworld").glob("lib/python*/site-packages")
+    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
+    (site / "metaworld.py").write_text(STAND_IN_SUITE)
+    assert run(*look, "--json", tmp_path / "out.json") == 0
+    content = json.loads((tmp_path / "out.json").read_text())
+    for task, (total,) in zip(content["tasks"], content["returns"], strict=True):
+        assert total == pytest.approx(500 * sum(task.values()), rel=1e-5)
+
+
+def test_the_benchmark_is_for_mujoco(capsys):
+    assert run("bench", "--families", CART, "--seconds", "0.1") == 2
+    assert "has a simulator of its own" in capsys.readouterr().err
