@@ -65,7 +65,8 @@ def _row(name: str, result: dict[str, Any], command: str) -> str:
     points = [_interval(point, ".0f") for point in result["adaptation_curve"]]
     training = f"{result['train_steps'] / 1e6:.1f} M steps, {result['train_seconds'] / 60:.0f} min"
     delta = _interval(result["adaptation_delta"], "+.0f")
-    tasks = f"{result['split']}, {len(result['tasks'])} tasks"
+    actions = "" if result["deterministic"] else ", sampled actions"
+    tasks = f"{result['split']}, {len(result['tasks'])} tasks{actions}"
     name = f"{name} ({result['agent']}, {result['family']})"
     cells = (name, tasks, " → ".join(points), delta, training, f"`{command}`")
     return "| " + " | ".join(cells) + " |"

@@ -157,11 +157,12 @@ class InnerLoop:
         gradient = grad(self.loss)(parameters, stage)
         if self.first_order:
             gradient = gradient.detach()
-        if self.adapted is not None:
-            gradient = gradient * self.adapted
+        mask = None if self.adapted is None else self.adapted.to(gradient.device)
+        if mask is not None:
+            gradient = gradient * mask
         adapted, memory = self.rule(meta[self.policy.size :], parameters, gradient, memory)
-        if self.adapted is not None:  # a rule may push where there is no gradient
-            adapted = torch.where(self.adapted > 0, adapted, parameters)
+        if mask is not None:  # a rule may push where there is no gradient
+            adapted = torch.where(mask > 0, adapted, parameters)
         return adapted, memory
 
     def trajectory(self, meta: Float[Tensor, "Q"], stages: Sequence[Stage]) -> Float[Tensor, "L P"]:
