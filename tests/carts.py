@@ -223,6 +223,13 @@ class Broken(Cart):
         raise RuntimeError("no licence")
 
 
+class Endless(Cart):
+    """Is never made."""
+
+    def __init__(self, render_mode=None):
+        time.sleep(1000)
+
+
 def no_environment(render_mode=None):
     return {}
 

@@ -109,7 +109,8 @@ def check_family(family: TaskFamily) -> list[Finding]:
     """Run every check that the family's kind allows, in order."""
     if isinstance(family, Family):
         return _findings(Probe(family), CHECKS, FOUNDATIONS)
-    return _findings(Played(family), EXTERNAL_CHECKS, EXTERNAL_FOUNDATIONS)
+    inside = Finding("the model, its variations and its physics", None, f"{NOT_CHECKED}: the simulator is its own")
+    return [*_findings(Played(family), EXTERNAL_CHECKS, EXTERNAL_FOUNDATIONS), inside]
 
 
 def _findings(probe: P, checks: Mapping[str, Check[P]], foundations: Container[str]) -> list[Finding]:

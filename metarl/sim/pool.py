@@ -154,7 +154,7 @@ class Workers:
         try:
             message, arrays = process.receive()
         except TimeoutError:
-            raise self._error(process, f"did not answer within {self._setting.time_limit:g} s") from None
+            raise self._error(process, f"did not answer within {process.patience:g} s") from None
         except (EOFError, OSError):
             raise self._error(process, process.death(), process.fault()) from None
         if "error" in message:
@@ -198,18 +198,17 @@ class _Process:
         finally:
             theirs.close()
         self._connection = ours
+        self.patience = setting.time_limit
+        """How long an answer may take [s]."""
 
     def wait_for(self, seconds: float) -> None:
-        """How long an answer may take."""
+        """Change how long an answer may take."""
+        self.patience = seconds
         self._connection.settimeout(seconds)
 
     def send(self, message: worker.Message, *arrays: np.ndarray) -> None:
-        try:
+        with suppress(OSError):  # it has died, or hangs: `receive` tells
             worker.send(self._connection, message, *arrays)
-        except TimeoutError:
-            raise
-        except OSError:
-            pass  # it has died: `receive` tells how
 
     def receive(self) -> tuple[worker.Message, list[np.ndarray]]:
         return worker.receive(self._connection)

@@ -271,7 +271,8 @@ def main(folder: str, connection: socket.socket, notes: int) -> None:
     """Serve; the folder of the family's file is where imports are looked for first."""
     faulthandler.enable(notes, all_threads=False)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    sys.path[0] = folder  # instead of this file's, whose neighbours have the names of other packages
+    here = str(Path(__file__).parent)  # whose files have the names of other packages
+    sys.path[:] = [folder, *(place for place in sys.path if place != here)]
     os.dup2(2, 1)  # what an environment prints is no output of the command
     worlds: Worlds | None = None
     while True:

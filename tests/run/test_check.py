@@ -400,7 +400,7 @@ def test_an_element_that_only_extreme_motion_changes_is_not_constant():
 
 
 def test_an_episode_that_never_ends_is_found(monkeypatch):
-    def forever(self, final_obs, reward, terms, terminated, diverged):
+    def forever(self, final_obs, reward, terms, moved):
         return Step(final_obs, final_obs, reward, terms, *[self._no] * 5)
 
     monkeypatch.setattr(TrialEnv, "_advance", forever)

@@ -270,7 +270,7 @@ def test_workers_run_in_the_interpreter_beside_the_familys_file(tmp_path):
 
 def test_the_worker_knows_nothing_but_the_standard_library_numpy_and_gymnasium():
     imported = set()
-    for node in ast.walk(ast.parse(Path(worker.__file__).read_text())):
+    for node in ast.walk(ast.parse(Path(worker.__file__).read_text(), feature_version=(3, 10))):
         if isinstance(node, ast.Import):
             imported |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -337,6 +337,11 @@ def test_a_newcomers_mistake_is_one_sentence(environment, sentence):
         begin(family(environment), 1)
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_an_environment_that_is_never_made_has_its_time_limit_for_each_world():
+    with pytest.raises(UserError, match=r"did not answer within 3 s \(when world 0 was made\)$"):
+        begin(family("carts.py:Endless", time_limit=1.0), 1)
 
 
 def test_what_an_environment_raises_where_it_is_made_has_its_traceback():
