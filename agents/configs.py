@@ -134,7 +134,7 @@ class PearlConfig:
     """PEARL: soft actor-critic conditioned on a sample z of the task's posterior."""
 
     train_defaults: ClassVar[Mapping[str, int]] = {
-        "num_worlds": 5,
+        "num_worlds": 10,
         "episodes_per_trial": 5,
         "train_tasks": 100,
         "total_steps": 300_000,
@@ -161,13 +161,13 @@ class PearlConfig:
     """Gradient steps per iteration."""
     meta_batch: int = 16
     """Tasks per gradient step."""
-    batch_size: int = 32
+    batch_size: int = 16
     """Transitions per task and gradient step."""
-    context_size: int = 32
+    context_size: int = 16
     """Transitions of recent context per task and gradient step."""
     learning_rate: float = 1e-3
     """Adam's step size, of all networks."""
-    discount: float = 0.99
+    discount: float = 0.97
     """Discount γ per control step."""
     target_rate: float = 0.005
     """Share of the way the target critics move per gradient step."""

@@ -44,6 +44,8 @@ from metarl.rl.sac import (
 )
 from metarl.types import Metrics, Rollout
 
+_CONTEXT = 4000  # the newest transitions of a task's last trial that the encoder may see
+_FIRST_TEMPERATURE = 0.2
 _RECORDS = ("critic_loss", "kl", "actor_loss", "entropy", "value")
 
 
@@ -62,18 +64,18 @@ class Pearl:
         self._target = deepcopy(self._critic)
         # What learns; on the CPU it is the acting policy itself.
         self._trained = self.policy if config.device == "cpu" else deepcopy(self.policy).to(config.device)
-        initial = config.temperature or 1.0
+        initial = config.temperature or _FIRST_TEMPERATURE
         self._log_temperature = nn.Parameter(torch.tensor(initial, device=config.device).log())
-        rate = {"lr": config.learning_rate}
+        rate = config.learning_rate
         encoder, actor = self._trained.encoder.parameters(), self._trained.actor.parameters()
         self._optimizers = {
-            "critic": torch.optim.Adam([*self._critic.parameters(), *encoder], fused=True, **rate),
-            "actor": torch.optim.Adam(actor, fused=True, **rate),
-            "temperature": torch.optim.Adam([self._log_temperature], **rate),
+            "critic": torch.optim.Adam([*self._critic.parameters(), *encoder], lr=rate, fused=True),
+            "actor": torch.optim.Adam(actor, lr=rate, fused=True),
+            "temperature": torch.optim.Adam([self._log_temperature], lr=rate),
         }
         width = 2 * obs_size + action_size + 2
         self.replay = TaskReplay(config.num_slots, config.replay_size, width, config.device)
-        self.context = TaskReplay(config.num_slots, config.replay_size, width, config.device)
+        self.context = TaskReplay(config.num_slots, min(config.replay_size, _CONTEXT), width, config.device)
         self._task_of_slot = torch.full((config.num_slots,), -1)
         self._steps = torch.zeros((), dtype=torch.long)
 
@@ -109,7 +111,7 @@ class Pearl:
         rows = _rows(rollout).transpose(0, 1)
         healthy, prior = ~rollout.diverged.T, rollout.extras["prior"].T
         owner = slot[:, None].expand_as(healthy)
-        self.context.clear(slot.unique().to(device))
+        self.context.clear(torch.unique(slot).to(device))
         for buffer, kept in ((self.replay, healthy), (self.context, healthy & prior)):
             buffer.add(owner[kept].to(device), rows[kept].to(device))
         self._steps += rollout.reward.numel()
@@ -117,12 +119,12 @@ class Pearl:
     def _slots(self, task_number: Int64[Tensor, "N"]) -> Int64[Tensor, "N"]:
         """The buffers of these tasks; those of a task that had the slot before are emptied."""
         slot = task_number % self.config.num_slots
-        if len(slot.unique()) < len(task_number.unique()):
+        if len(torch.unique(slot)) < len(torch.unique(task_number)):
             raise UserError(
                 f"num_slots = {self.config.num_slots} is too small: two tasks of one iteration would share a buffer; "
                 "it must be at least --train-tasks, or --num-worlds where tasks are drawn anew"
             )
-        taken = slot[self._task_of_slot[slot] != task_number].unique()
+        taken = torch.unique(slot[self._task_of_slot[slot] != task_number])
         for buffer in (self.replay, self.context):
             buffer.clear(taken.to(self.config.device))
         self._task_of_slot[slot] = task_number
@@ -174,7 +176,7 @@ class Pearl:
         mean, variance = self._trained.infer(context[..., : self._context_width])
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         z = (mean + variance.sqrt() * noise).repeat_interleave(len(batch) // len(mean), dim=0)
-        taken, reward, next_obs, terminated = batch.split((obs_size + action_size, 1, obs_size, 1), dim=1)
+        taken, reward, next_obs, terminated = torch.split(batch, [obs_size + action_size, 1, obs_size, 1], dim=1)
         with torch.no_grad():
             action, log_prob = self._sample(next_obs, z, generator)
             next_value = self._target(torch.cat((next_obs, action, z), dim=1))
@@ -209,7 +211,7 @@ class Pearl:
         """One step of an optimiser on the loss's gradient."""
         optimizer = self._optimizers[name]
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
 
     # ------------------------------------------------------------------------------------------------------ the state
@@ -217,8 +219,11 @@ class Pearl:
     def remarks(self) -> list[str]:
         """What the buffers take, and what checkpoints do."""
         memory = (self.replay.num_bytes + self.context.num_bytes) / 2**20
-        saved = "hold what of it is filled" if self.config.save_buffers else "leave it out: a resumed run fills it anew"
-        return [f"buffers of {self.config.num_slots} tasks: up to {memory:,.0f} MiB; checkpoints {saved}"]
+        per_million = 1e6 * self.replay.rows.shape[2] * self.replay.rows.element_size() / 2**20
+        kept = f"hold what of them is filled, about {per_million:,.0f} MiB per million steps"
+        left_out = f"leave them out: a resumed run first fills them anew for {self.config.initial_steps:,} steps"
+        saved = kept if self.config.save_buffers else left_out
+        return [f"buffers of {self.config.num_slots} tasks take up to {memory:,.0f} MiB; checkpoints {saved}"]
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"policy": self._trained, "critic": self._critic, "target": self._target}

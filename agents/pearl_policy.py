@@ -62,9 +62,9 @@ class PearlPolicy(nn.Module):
     @torch.no_grad()
     def observe(self, belief: PearlBelief, transition: Transition) -> PearlBelief:
         """Multiply the transition's factor into the posterior; z stays until the episode ends."""
-        row = (transition.obs, transition.action, transition.reward[:, None])
+        row = [transition.obs, transition.action, transition.reward[:, None]]
         if self.config.use_next_obs_in_context:
-            row = (*row, transition.final_obs)
+            row.append(transition.final_obs)
         weighted, precision = factors(self.encoder(torch.cat(row, dim=-1)))
         return replace(belief, weighted=belief.weighted + weighted, precision=belief.precision + precision)
 
