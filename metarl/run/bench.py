@@ -10,7 +10,7 @@ from rich.table import Table
 
 from metarl.registry import make_family
 from metarl.rl.parallel import single_threaded_math
-from metarl.run.bench_learners import learning, meta_updates
+from metarl.run.bench_learners import gradient_steps, learning, meta_updates
 from metarl.run.bench_worlds import gymnasium_vectors, stepping
 from metarl.run.measure import Row, compare, rate
 
@@ -22,7 +22,8 @@ def run_benchmark(families: tuple[str, ...], worlds: tuple[int, ...], seconds: f
     """Measure every contender in turns, `seconds` per contender in all.
 
     Each family is stepped with the largest number of worlds; the learners' collection and training with each of them.
-    MAML's meta-update is compared with a plain loop over tasks, on CUDA too where there is one.
+    MAML's meta-update is compared with a plain loop over tasks, and PEARL's gradient step (gradient steps per second)
+    with one written plainly; on CUDA too where there is one.
     """
     single_threaded_math()
     made = {name: make_family(name) for name in families}
@@ -38,6 +39,10 @@ def run_benchmark(families: tuple[str, ...], worlds: tuple[int, ...], seconds: f
         contenders = learning(make_family(_LEARNING_FAMILY), num_worlds, threads)
         rows += compare(_LEARNING_FAMILY, num_worlds, contenders, seconds)
     rows += compare(_LEARNING_FAMILY, 40, meta_updates(_LEARNING_FAMILY, threads), seconds)
+    gradient = gradient_steps()
+    if torch.cuda.is_available():
+        gradient |= {f"{name} (CUDA)": work for name, work in list(gradient_steps("cuda").items())[1:]}
+    rows += compare(_LEARNING_FAMILY, 16, gradient, seconds)
     if torch.cuda.is_available():
         on_device = meta_updates(_LEARNING_FAMILY, threads, "cuda")
         rows += compare(_LEARNING_FAMILY, 40, {f"{name} (CUDA)": work for name, work in on_device.items()}, seconds)
@@ -50,7 +55,8 @@ def print_benchmark(rows: list[Row], console: Console) -> None:
     for column in ("family", "", "worlds", "steps/s", "ratio"):
         table.add_column(column, justify="left" if column in ("family", "") else "right")
     for row in rows:
-        table.add_row(row.family, row.name, str(row.num_worlds), f"{row.steps_per_second:,.0f}", f"{row.ratio:.2f}")
+        speed = f"{row.steps_per_second:,.{0 if row.steps_per_second >= 100 else 2}f}"
+        table.add_row(row.family, row.name, str(row.num_worlds), speed, f"{row.ratio:.2f}")
     console.print(table)
     for row in rows:
         if row.shares:
