@@ -13,4 +13,5 @@ class LearnerEntry(NamedTuple):
 LEARNERS: dict[str, LearnerEntry] = {
     "rl2": LearnerEntry("metarl.agents.rl2:RL2", "metarl.agents.configs:RL2Config"),
     "maml-trpo": LearnerEntry("metarl.agents.maml_trpo:MamlTrpo", "metarl.agents.configs:MamlTrpoConfig"),
+    "pearl": LearnerEntry("metarl.agents.pearl:Pearl", "metarl.agents.configs:PearlConfig"),
 }

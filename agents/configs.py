@@ -127,3 +127,78 @@ class MamlTrpoConfig:
             require(self, field, 0 < getattr(self, field) <= 1000, "in (0, 1000]")
         for field in ("cg_damping", "ppo_inner_kl"):
             require(self, field, getattr(self, field) >= 0, "at least 0")
+
+
+@dataclass(frozen=True)
+class PearlConfig:
+    """PEARL: soft actor-critic conditioned on a sample z of the task's posterior."""
+
+    train_defaults: ClassVar[Mapping[str, int]] = {
+        "num_worlds": 10,
+        "episodes_per_trial": 5,
+        "train_tasks": 100,
+        "total_steps": 300_000,
+    }
+    """What a run of this learner takes where the user does not say: with 200-step episodes, 400 + 600 steps a trial."""
+
+    prior_episodes: int = 2
+    """Episodes of a trial played with z from the prior: they make up the context. Later ones are of the posterior."""
+    latent_size: int = 5
+    """Dimensions of z."""
+    use_next_obs_in_context: bool = False
+    """The encoder sees the next observation too: for tasks that differ in their dynamics."""
+    hidden_size: int = 128
+    """Units of each hidden layer of actor and critics."""
+    hidden_layers: int = 2
+    """Hidden layers of actor and critics."""
+    encoder_size: int = 64
+    """Units of each hidden layer of the encoder."""
+    encoder_layers: int = 2
+    """Hidden layers of the encoder."""
+    initial_steps: int = 20_000
+    """Control steps that only fill the buffers, played by the untrained policy; at least one trial of all worlds."""
+    num_updates: int = 2000
+    """Gradient steps per iteration."""
+    meta_batch: int = 16
+    """Tasks per gradient step."""
+    batch_size: int = 16
+    """Transitions per task and gradient step."""
+    context_size: int = 16
+    """Transitions of recent context per task and gradient step."""
+    learning_rate: float = 1e-3
+    """Adam's step size, of all networks."""
+    discount: float = 0.97
+    """Discount γ per control step."""
+    target_rate: float = 0.005
+    """Share of the way the target critics move per gradient step."""
+    kl_weight: float = 0.1
+    """Weight of KL(q(z|c) ‖ N(0, 1)), mean over tasks; the published 0.1 is of the sum over 16 tasks: 1.6 here."""
+    temperature: float = 0.0
+    """Entropy temperature α; 0 adjusts it to an entropy of −1 nat per action dimension. Published: 1."""
+    reward_scale: float = 1.0
+    """Rewards are multiplied by this in the critics' targets. Published, with temperature 1: 5."""
+    policy_l2: float = 1e-3
+    """Weight of the mean squares of the actor's mean and log standard deviation."""
+    num_slots: int = 100
+    """Tasks that have buffers; with more tasks than that, or ever new ones, the newest take the place of the oldest."""
+    replay_size: int = 10_000
+    """Transitions kept per task. Published: a million."""
+    save_buffers: bool = True
+    """Checkpoints hold the buffers. Without them they are small, but a resumed run fills its buffers anew first."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where buffers and gradient steps are; worlds and the acting policy are always on the CPU."""
+
+    def __post_init__(self) -> None:
+        counts = (
+            "prior_episodes latent_size hidden_size hidden_layers encoder_size encoder_layers num_updates meta_batch "
+            "batch_size context_size num_slots replay_size"
+        )
+        for field in counts.split():
+            require(self, field, getattr(self, field) >= 1, "at least 1")
+        require(self, "initial_steps", self.initial_steps >= 0, "at least 0")
+        require(self, "learning_rate", 0 < self.learning_rate <= 1, "in (0, 1]")
+        require(self, "discount", 0 <= self.discount < 1, "in [0, 1)")
+        require(self, "target_rate", 0 < self.target_rate <= 1, "in (0, 1]")
+        require(self, "reward_scale", self.reward_scale > 0, "above 0")
+        for field in ("kl_weight", "temperature", "policy_l2"):
+            require(self, field, getattr(self, field) >= 0, "at least 0")

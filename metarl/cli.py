@@ -148,9 +148,12 @@ def _resume(words: list[str]) -> int:
 
 def _execute(training: Training, max_minutes: float) -> int:
     """Train, then say how it ended and what to do next."""
+    from metarl.rl.learner import Remarking
     from metarl.run.folder import locked
     from metarl.run.logs import console
 
+    if isinstance(training.learner, Remarking):
+        print(*training.learner.remarks(), sep="\n", flush=True)
     with locked(training.run):
         outcome: Outcome = training.execute(console(), max_minutes)
     path = shlex.quote(str(training.run.path))

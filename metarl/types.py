@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 
 Metrics = dict[str, float]
@@ -66,6 +66,8 @@ class Rollout:
     diverged: Bool[Tensor, "T N"]
     episode_start: Bool[Tensor, "T N"]
     """`obs[t]` is the first observation of an episode."""
+    task_number: Int64[Tensor, "N"]
+    """Which task each world ran: its place in the run's fixed list, or a number that no other task of the run has."""
     extras: Mapping[str, Tensor]
     """What the policy returned beside its action at each step, shape (T, N, ...)."""
     final_belief: Any

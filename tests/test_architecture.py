@@ -23,7 +23,9 @@ ALLOWED = {
 EXCEPTIONS = {
     ("run/bench_learners.py", "agents.configs"),  # the benchmark measures learners by name
     ("run/bench_learners.py", "agents.maml_trpo"),
+    ("run/bench_learners.py", "agents.pearl"),
     ("run/bench_learners.py", "agents.rl2"),
+    ("run/plain_pearl.py", "agents.configs"),
 }
 
 

@@ -73,6 +73,15 @@ class Learner(Protocol):
         ...
 
 
+@runtime_checkable
+class Remarking(Protocol):
+    """A learner with something to say before a training begins, as what its buffers take."""
+
+    def remarks(self) -> list[str]:
+        """One line each."""
+        ...
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
     """The optimiser's state by parameter name, as `name/key` (Adam's moments and step counts); none before a step."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -112,3 +113,39 @@ class GaussianMlp(nn.Module):
             x = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
             x = x if number == last else torch.tanh(x)
         return x[:, 0], weights["raw_log_std"].clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+
+def mlp(inputs: int, hidden: int, layers: int, outputs: int) -> nn.Sequential:
+    """`layers` hidden layers of ReLU units."""
+    sizes = [inputs, *[hidden] * layers]
+    parts: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        parts += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*parts, nn.Linear(hidden, outputs))
+
+
+class TwinCritic(nn.Module):
+    """Two MLPs with one output each, as one batched network: a product per layer computes both."""
+
+    def __init__(self, inputs: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        sizes = [inputs, *[hidden] * layers, 1]
+        pairs = list(pairwise(sizes))
+        self.weights = nn.ParameterList(_uniform(2, before, after, fan_in=before) for before, after in pairs)
+        self.biases = nn.ParameterList(_uniform(2, 1, after, fan_in=before) for before, after in pairs)
+
+    def forward(self, inputs: Float[Tensor, "B I"], frozen: bool = False) -> Float[Tensor, "2 B"]:
+        """Both values; `frozen` lets gradients through to the inputs only, and saves the parameters'."""
+        x, last = inputs.expand(2, -1, -1), len(self.weights) - 1
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if frozen:
+                weight, bias = weight.detach(), bias.detach()
+            x = torch.baddbmm(bias, x, weight)
+            x = x if number == last else torch.relu_(x)
+        return x[..., 0]
+
+
+def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
+    """Drawn as `nn.Linear` does: U(−1/√fan_in, 1/√fan_in)."""
+    bound = 1.0 / math.sqrt(fan_in)
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.rl.parallel import single_threaded_math
-from metarl.run.bench_learners import learning, meta_updates
+from metarl.run.bench_learners import gradient_steps, learning, meta_updates
 from metarl.run.bench_worlds import gymnasium_vectors, mujoco_family, stepping
 from metarl.run.measure import Row, compare, rate
 
@@ -21,7 +21,8 @@ def run_benchmark(families: tuple[str, ...], worlds: tuple[int, ...], seconds: f
     """Measure every contender in turns, `seconds` per contender in all.
 
     Each family is stepped with the largest number of worlds; the learners' collection and training with each of them.
-    MAML's meta-update is compared with a plain loop over tasks, on CUDA too where there is one.
+    MAML's meta-update is compared with a plain loop over tasks, and PEARL's gradient step (gradient steps per second)
+    with one written plainly; on CUDA too where there is one.
     """
     single_threaded_math()
     made = {name: mujoco_family(name) for name in families}
@@ -37,6 +38,10 @@ def run_benchmark(families: tuple[str, ...], worlds: tuple[int, ...], seconds: f
         contenders = learning(mujoco_family(_LEARNING_FAMILY), num_worlds, threads)
         rows += compare(_LEARNING_FAMILY, num_worlds, contenders, seconds)
     rows += compare(_LEARNING_FAMILY, 40, meta_updates(_LEARNING_FAMILY, threads), seconds)
+    gradient = gradient_steps()
+    if torch.cuda.is_available():
+        gradient |= {f"{name} (CUDA)": work for name, work in list(gradient_steps("cuda").items())[1:]}
+    rows += compare(_LEARNING_FAMILY, 16, gradient, seconds)
     if torch.cuda.is_available():
         on_device = meta_updates(_LEARNING_FAMILY, threads, "cuda")
         rows += compare(_LEARNING_FAMILY, 40, {f"{name} (CUDA)": work for name, work in on_device.items()}, seconds)
@@ -49,7 +54,8 @@ def print_benchmark(rows: list[Row], console: Console) -> None:
     for column in ("family", "", "worlds", "steps/s", "ratio"):
         table.add_column(column, justify="left" if column in ("family", "") else "right")
     for row in rows:
-        table.add_row(row.family, row.name, str(row.num_worlds), f"{row.steps_per_second:,.0f}", f"{row.ratio:.2f}")
+        speed = f"{row.steps_per_second:,.{0 if row.steps_per_second >= 100 else 2}f}"
+        table.add_row(row.family, row.name, str(row.num_worlds), speed, f"{row.ratio:.2f}")
     console.print(table)
     for row in rows:
         if row.shares:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 
 from metarl import seeding
-from metarl.agents.configs import MamlTrpoConfig, RL2Config
+from metarl.agents.configs import MamlTrpoConfig, PearlConfig, RL2Config
 from metarl.agents.maml_trpo import MamlTrpo
+from metarl.agents.pearl import Pearl
 from metarl.agents.rl2 import RL2
 from metarl.rl.learner import Learner
 from metarl.run import plain_maml
@@ -18,11 +19,13 @@ from metarl.run.bench_worlds import mujoco_family, stepping
 from metarl.run.collect import collect
 from metarl.run.measure import Done, Work
 from metarl.run.plain_maml import PlainTask
+from metarl.run.plain_pearl import PlainPearl
 from metarl.sim.family import Family
 from metarl.sim.trials import TrialEnv
 from metarl.types import Metrics
 
 _SHOTS, _TASKS, _HORIZON = 20, 40, 100  # the published size of a meta-update
+_HELD = 1000  # transitions per task in PEARL's buffers
 
 
 def learning(family: Family, num_worlds: int, threads: int) -> dict[str, Work]:
@@ -121,3 +124,42 @@ def _plain(agent: MamlTrpo, stages: Any, sampled: Any) -> Work:
         return Done(steps)
 
     return work
+
+
+def gradient_steps(device: Literal["cpu", "cuda"] = "cpu") -> dict[str, Work]:
+    """A gradient step of PEARL at the published size on half-cheetah's sizes, written plainly and by the learner.
+
+    Each on the threads that torch is set to. What is counted are gradient steps, not control steps.
+    """
+    config = PearlConfig(
+        hidden_size=300,
+        hidden_layers=3,
+        encoder_size=200,
+        encoder_layers=3,
+        meta_batch=16,
+        batch_size=256,
+        context_size=100,
+        replay_size=_HELD,
+        device=device,
+    )
+    random = seeding.generator(0, "bench")
+    agent = Pearl(config, 20, 6, random)
+    rows = torch.randn(config.num_slots, _HELD, agent.replay.rows.shape[2], generator=random)
+    rows[..., -1] = 0.0  # no falls
+    slots = torch.arange(config.num_slots, device=device)
+    for buffer in (agent.replay, agent.context):
+        buffer.add(slots.repeat_interleave(_HELD), rows.flatten(0, 1).to(device))
+    draws = torch.Generator(device).manual_seed(0)
+
+    def ours() -> Done:
+        loss = agent.gradient_step(slots[torch.randperm(len(slots), generator=draws, device=device)[:16]], draws)
+        loss.tolist()  # waits for the device
+        return Done(1)
+
+    plain = PlainPearl(config, 20, 6, list(rows.numpy()))
+
+    def theirs() -> Done:
+        plain.step()
+        return Done(1)
+
+    return {"PEARL gradient step, written plainly": theirs, "PEARL gradient step": ours}

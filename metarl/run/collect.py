@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from metarl.rl.learner import Policy
@@ -57,15 +57,22 @@ def trial_steps(
 
 
 def collect(
-    env: Trials, policy: Policy[Any], tasks: Tasks, generator: torch.Generator, *, deterministic: bool = False
+    env: Trials,
+    policy: Policy[Any],
+    tasks: Tasks,
+    generator: torch.Generator,
+    *,
+    deterministic: bool = False,
+    task_number: Int64[Tensor, "N"] | None = None,
 ) -> Rollout:
-    """One trial of `tasks` (one per world), kept; see `trial_steps`."""
+    """One trial of `tasks` (one per world), kept; see `trial_steps`. Tasks are numbered from 0 unless told."""
     store, belief = _Store(env.trial_steps), None
     for t, now in enumerate(trial_steps(env, policy, tasks, generator, deterministic)):
         fields = {"obs": now.obs, "action": now.action, "episode_start": now.episode_start}
         store.put(t, fields | _step_tensors(now.step), now.extras)
         belief = now.belief
-    return Rollout(**store.fields, extras=store.extras, final_belief=belief)
+    number = torch.arange(env.num_worlds) if task_number is None else task_number
+    return Rollout(**store.fields, task_number=number, extras=store.extras, final_belief=belief)
 
 
 def _step_tensors(step: Step) -> dict[str, Tensor]:

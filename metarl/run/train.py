@@ -9,8 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
+import numpy as np
 import torch
+from jaxtyping import Int64
 from rich.console import Console
+from torch import Tensor
 
 from metarl import seeding
 from metarl.config import TrainConfig
@@ -152,14 +155,29 @@ class Training:
         finished = self.iteration >= self.num_iterations
         return Outcome(self.iteration, self.total_steps, self.elapsed, stop.signal, finished)
 
+    def task_number(self, iteration: int) -> Int64[Tensor, "N"]:
+        """Which tasks an iteration trains on: places in the fixed list, or numbers that were never used before.
+
+        The list is gone through in rounds, each in an order of its own, so that every task is met equally often.
+        """
+        config = self.config
+        count = iteration * config.num_worlds + np.arange(config.num_worlds)
+        if config.train_tasks:
+            turn, place = np.divmod(count, config.train_tasks)
+            orders = {
+                n: seeding.rng(config.seed, "tasks", n).permutation(config.train_tasks) for n in set(turn.tolist())
+            }
+            count = np.array([orders[n][i] for n, i in zip(turn.tolist(), place.tolist(), strict=True)])
+        return torch.from_numpy(count)
+
     def sample_tasks(self, iteration: int) -> Tasks:
         """The training tasks of an iteration, one per world: of a fixed list, of a curriculum's share, or of all."""
         config, easiest = self.config, {}
-        rng = seeding.rng(config.seed, "tasks", iteration)
         if config.train_tasks:
             if self._listed is None:
                 self._listed = self.family.space.fixed("train", config.train_tasks)
-            return self._listed.select(torch.from_numpy(rng.integers(config.train_tasks, size=config.num_worlds)))
+            return self._listed.select(self.task_number(iteration))
+        rng = seeding.rng(config.seed, "tasks", iteration)
         if config.curriculum:
             opened = iteration / self.num_iterations / config.curriculum_share
             easiest[config.curriculum] = min(1.0, _FIRST_SHARE + (1.0 - _FIRST_SHARE) * opened)
@@ -168,12 +186,12 @@ class Training:
     def _iterate(self) -> Metrics:
         """One iteration on freshly drawn training tasks."""
         seed, number = self.config.seed, self.iteration
-        tasks = self.sample_tasks(number)
+        tasks, task_number = self.sample_tasks(number), self.task_number(number)
         rollouts: list[Rollout] = []
 
         def collect_trial(policy: Policy) -> Rollout:
             generator = seeding.generator(seed, "collect", number, len(rollouts))
-            rollouts.append(collect(self.env, policy, tasks, generator))
+            rollouts.append(collect(self.env, policy, tasks, generator, task_number=task_number))
             return rollouts[-1]
 
         update = seeding.generator(seed, "update", number)

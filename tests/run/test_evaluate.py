@@ -30,7 +30,7 @@ def rollout(reward, episode_start):
     """A rollout of which only reward and episode starts matter."""
     reward, start = torch.tensor(reward).T.contiguous(), torch.tensor(episode_start).T.contiguous()
     obs, flags = torch.zeros(*reward.shape, 1), torch.zeros_like(start)
-    return Rollout(obs, obs, obs, reward, flags, flags, flags, start, {}, None)
+    return Rollout(obs, obs, obs, reward, flags, flags, flags, start, torch.arange(reward.shape[1]), {}, None)
 
 
 def test_episode_returns_count_whole_episodes_whenever_they_end():

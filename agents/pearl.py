@@ -1,0 +1,294 @@
+"""PEARL: off-policy meta-RL with probabilistic context variables (Rakelly et al. 2019, arXiv:1903.08254).
+
+An encoder turns each transition of a task into a Gaussian factor over a latent z; their product is what is known of the
+task. Actor and critics see z beside the observation and learn by soft actor-critic from a replay buffer per task, while
+the encoder reads a context of its own: the prior episodes of the task's last trial, and nothing older. A trial is
+`prior_episodes` with z of the prior, then episodes with z of the posterior.
+
+Where the field's implementations differ or went wrong, this one:
+- keeps the last transition of every episode, with the observation it led to (`final_obs`) and not the next episode's;
+- bootstraps past a time limit: only falls are terminal; steps in which the physics diverged are not learnt from;
+- trains the encoder by the critics' loss and the KL alone: actor and targets see z detached;
+- weighs the KL by its *mean* over tasks, so that `meta_batch` does not change it. Published is 0.1 times the sum over
+  16 tasks, 1.6 per task, beside errors of rewards times 5: that is `kl_weight` 1.6 / 25 with `reward_scale` 1;
+- needs no value network: targets are the smaller of two slowly moving critics (Haarnoja et al. 2018, arXiv:1812.05905);
+- visits the tasks of its list in rounds, so that none is without data; those that have none yet are not sampled.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor, nn
+
+from metarl.agents.configs import PearlConfig
+from metarl.agents.pearl_policy import PearlPolicy
+from metarl.errors import UserError
+from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors
+from metarl.rl.networks import TwinCritic
+from metarl.rl.posterior import kl_to_prior
+from metarl.rl.replay import TaskReplay
+from metarl.rl.sac import (
+    actor_loss,
+    critic_loss,
+    follow,
+    soft_target,
+    split_head,
+    squashed_sample,
+    temperature_loss,
+)
+from metarl.types import Metrics, Rollout
+
+_CONTEXT = 4000  # the newest transitions of a task's last trial that the encoder may see
+_FIRST_TEMPERATURE = 0.2
+_RECORDS = ("critic_loss", "kl", "actor_loss", "entropy", "value")
+
+
+class Pearl:
+    """Meta-trains a `PearlPolicy` by soft actor-critic on replayed data."""
+
+    def __init__(self, config: PearlConfig, obs_size: int, action_size: int, generator: torch.Generator) -> None:
+        if config.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device = 'cuda': this machine, or its build of torch, has no CUDA; use cpu")
+        self.config, self._obs_size, self._action_size = config, obs_size, action_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            self.policy = PearlPolicy(config, obs_size, action_size)
+            critic = TwinCritic(obs_size + action_size + config.latent_size, config.hidden_size, config.hidden_layers)
+        self._critic = critic.to(config.device)
+        self._target = deepcopy(self._critic)
+        # What learns; on the CPU it is the acting policy itself.
+        self._trained = self.policy if config.device == "cpu" else deepcopy(self.policy).to(config.device)
+        initial = config.temperature or _FIRST_TEMPERATURE
+        self._log_temperature = nn.Parameter(torch.tensor(initial, device=config.device).log())
+        rate = config.learning_rate
+        encoder, actor = self._trained.encoder.parameters(), self._trained.actor.parameters()
+        self._optimizers = {
+            "critic": torch.optim.Adam([*self._critic.parameters(), *encoder], lr=rate, fused=True),
+            "actor": torch.optim.Adam(actor, lr=rate, fused=True),
+            "temperature": torch.optim.Adam([self._log_temperature], lr=rate),
+        }
+        width = 2 * obs_size + action_size + 2
+        self.replay = TaskReplay(config.num_slots, config.replay_size, width, config.device)
+        self.context = TaskReplay(config.num_slots, min(config.replay_size, _CONTEXT), width, config.device)
+        self._task_of_slot = torch.full((config.num_slots,), -1)
+        self._steps = torch.zeros((), dtype=torch.long)
+
+    # ------------------------------------------------------------------------------------------------ collected data
+
+    def train_step(self, collect: Collect, generator: torch.Generator, progress: float) -> Metrics:
+        """Collect one trial per world into the buffers, then `num_updates` gradient steps once these are filled."""
+        begun = time.perf_counter()
+        rollout = collect(self.policy)
+        collected = time.perf_counter()
+        self.store(rollout)
+        metrics = _phase_returns(rollout) | {"time/collect": collected - begun}
+        if int(self._steps) < self.config.initial_steps:
+            return metrics
+        records = self._update(generator)
+        if self._trained is not self.policy:
+            self.policy.load_state_dict({name: value.cpu() for name, value in self._trained.state_dict().items()})
+        values = dict(zip(_RECORDS, records.tolist(), strict=True))
+        return (
+            metrics
+            | {f"train/{name}": value for name, value in values.items()}
+            | {"train/temperature": float(self._temperature), "time/update": time.perf_counter() - collected}
+        )
+
+    @torch.no_grad()
+    def store(self, rollout: Rollout) -> None:
+        """Put a trial into the buffers: every step for the actor and critics, those of the prior for the encoder.
+
+        The context of a task is that of its last trial alone.
+        """
+        device = self.config.device
+        slot = self._slots(rollout.task_number)
+        rows = _rows(rollout).transpose(0, 1)
+        healthy, prior = ~rollout.diverged.T, rollout.extras["prior"].T
+        owner = slot[:, None].expand_as(healthy)
+        self.context.clear(torch.unique(slot).to(device))
+        for buffer, kept in ((self.replay, healthy), (self.context, healthy & prior)):
+            buffer.add(owner[kept].to(device), rows[kept].to(device))
+        self._steps += rollout.reward.numel()
+
+    def _slots(self, task_number: Int64[Tensor, "N"]) -> Int64[Tensor, "N"]:
+        """The buffers of these tasks; those of a task that had the slot before are emptied."""
+        slot = task_number % self.config.num_slots
+        if len(torch.unique(slot)) < len(torch.unique(task_number)):
+            raise UserError(
+                f"num_slots = {self.config.num_slots} is too small: two tasks of one iteration would share a buffer; "
+                "it must be at least --train-tasks, or --num-worlds where tasks are drawn anew"
+            )
+        taken = torch.unique(slot[self._task_of_slot[slot] != task_number])
+        for buffer in (self.replay, self.context):
+            buffer.clear(taken.to(self.config.device))
+        self._task_of_slot[slot] = task_number
+        return slot
+
+    # ------------------------------------------------------------------------------------------------ gradient steps
+
+    @property
+    def _temperature(self) -> Float32[Tensor, ""]:
+        return self._log_temperature.detach().exp()
+
+    def _update(self, generator: torch.Generator) -> Float32[Tensor, "R"]:
+        """`num_updates` gradient steps; the mean of what they record."""
+        if self.config.device != "cpu":
+            seed = int(torch.randint(2**62, (), generator=generator))
+            generator = torch.Generator(self.config.device).manual_seed(seed)
+        ready = ((self.replay.size > 0) & (self.context.size > 0)).nonzero()[:, 0]
+        total = torch.zeros(len(_RECORDS), device=self.config.device)
+        for _ in range(self.config.num_updates):
+            total += self.gradient_step(self._choose(ready, generator), generator)
+        return total / self.config.num_updates
+
+    def _choose(self, ready: Int64[Tensor, "R"], generator: torch.Generator) -> Int64[Tensor, "M"]:
+        """The tasks of a gradient step: no one twice, unless there are fewer than a batch of them."""
+        number, device = self.config.meta_batch, ready.device
+        if len(ready) < number:
+            return ready[torch.randint(len(ready), (number,), generator=generator, device=device)]
+        return ready[torch.randperm(len(ready), generator=generator, device=device)[:number]]
+
+    def gradient_step(self, slots: Int64[Tensor, "M"], generator: torch.Generator) -> Float32[Tensor, "R"]:
+        """One step of encoder and critics, of the actor, of the temperature, and of the targets."""
+        config = self.config
+        context = self.context.sample(slots, config.context_size, generator)
+        batch = self.replay.sample(slots, config.batch_size, generator).flatten(0, 1)
+        loss, kl, z, value = self.critic_objective(context, batch, generator)
+        self._step("critic", loss + config.kl_weight * kl)
+        actor, log_prob = self.actor_objective(batch, z.detach(), generator)
+        self._step("actor", actor)
+        if not config.temperature:
+            self._step("temperature", temperature_loss(self._log_temperature, log_prob, -float(self._action_size)))
+        follow(list(self._target.parameters()), list(self._critic.parameters()), config.target_rate)
+        return torch.stack((loss.detach(), kl.detach(), actor.detach(), -log_prob.mean(), value.detach().mean()))
+
+    def critic_objective(
+        self, context: Float32[Tensor, "M C W"], batch: Float32[Tensor, "B W"], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Float32[Tensor, "B Z"], Float32[Tensor, "2 B"]]:
+        """Critics' loss, mean KL to the prior, the z of each transition (one per task), and the critics' values."""
+        config, obs_size, action_size = self.config, self._obs_size, self._action_size
+        mean, variance = self._trained.infer(context[..., : self._context_width])
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        z = (mean + variance.sqrt() * noise).repeat_interleave(len(batch) // len(mean), dim=0)
+        taken, reward, next_obs, terminated = torch.split(batch, [obs_size + action_size, 1, obs_size, 1], dim=1)
+        with torch.no_grad():
+            action, log_prob = self._sample(next_obs, z, generator)
+            next_value = self._target(torch.cat((next_obs, action, z), dim=1))
+            discount = config.discount * (1.0 - terminated[:, 0])
+            target = soft_target(config.reward_scale * reward[:, 0], discount, next_value, log_prob, self._temperature)
+        value = self._critic(torch.cat((taken, z), dim=1))
+        return critic_loss(value, target), kl_to_prior(mean, variance).mean(), z, value
+
+    def actor_objective(
+        self, batch: Float32[Tensor, "B W"], z: Float32[Tensor, "B Z"], generator: torch.Generator
+    ) -> tuple[Tensor, Float32[Tensor, "B"]]:
+        """The actor's loss, and the log density of the actions it drew; no gradient reaches the critics."""
+        obs = batch[:, : self._obs_size]
+        mean, log_std = split_head(self._trained.actor(torch.cat((obs, z), dim=1)))
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        action, log_prob = squashed_sample(mean, log_std, noise)
+        value = self._critic(torch.cat((obs, action, z), dim=1), frozen=True)
+        size = self.config.policy_l2 * (mean.square().mean() + log_std.square().mean())
+        return actor_loss(value, log_prob, self._temperature) + size, log_prob.detach()
+
+    @property
+    def _context_width(self) -> int:
+        """Leading columns of a row that the encoder sees."""
+        return self._obs_size + self._action_size + 1 + self.config.use_next_obs_in_context * self._obs_size
+
+    def _sample(self, obs: Tensor, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        mean, log_std = split_head(self._trained.actor(torch.cat((obs, z), dim=1)))
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return squashed_sample(mean, log_std, noise)
+
+    def _step(self, name: str, loss: Tensor) -> None:
+        """One step of an optimiser on the loss's gradient."""
+        optimizer = self._optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimizer.step()
+
+    # ------------------------------------------------------------------------------------------------------ the state
+
+    def remarks(self) -> list[str]:
+        """What the buffers take, and what checkpoints do."""
+        memory = (self.replay.num_bytes + self.context.num_bytes) / 2**20
+        per_million = 1e6 * self.replay.rows.shape[2] * self.replay.rows.element_size() / 2**20
+        kept = f"hold what of them is filled, about {per_million:,.0f} MiB per million steps"
+        left_out = f"leave them out: a resumed run first fills them anew for {self.config.initial_steps:,} steps"
+        saved = kept if self.config.save_buffers else left_out
+        return [f"buffers of {self.config.num_slots} tasks take up to {memory:,.0f} MiB; checkpoints {saved}"]
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"policy": self._trained, "critic": self._critic, "target": self._target}
+
+    def _names(self) -> dict[str, list[str]]:
+        """Names of the parameters of each optimiser, in its order."""
+        critic, encoder, actor = (
+            [f"{part}/{name}" for name, _ in module.named_parameters()]
+            for part, module in (
+                ("critic", self._critic),
+                ("encoder", self._trained.encoder),
+                ("actor", self._trained.actor),
+            )
+        )
+        return {"critic": critic + encoder, "actor": actor, "temperature": ["log_temperature"]}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Networks, temperature, optimisers; with `save_buffers` the buffers, and how far their filling got."""
+        state = {"log_temperature": self._log_temperature.detach().cpu().clone()}
+        for part, module in self._modules().items():
+            state |= {f"{part}/{name}": value.cpu().clone() for name, value in module.state_dict().items()}
+        for part, names in self._names().items():
+            tensors = optimizer_tensors(self._optimizers[part], names)
+            state |= {f"adam/{part}/{name}": value.cpu() for name, value in tensors.items()}
+        if self.config.save_buffers:
+            state |= {"task_of_slot": self._task_of_slot.clone(), "steps": self._steps.clone()}
+            for part, buffer in (("replay", self.replay), ("context", self.context)):
+                state |= {f"{part}/{name}": value for name, value in buffer.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of `state_dict`."""
+
+        def part(prefix: str) -> dict[str, Any]:
+            return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+
+        device = self.config.device
+        try:
+            for name, module in self._modules().items():
+                module.load_state_dict(part(f"{name}/"))
+            self.policy.load_state_dict(part("policy/"))
+        except RuntimeError as error:
+            raise ValueError(str(error).splitlines()[-1].strip()) from None
+        with torch.no_grad():
+            self._log_temperature.copy_(state["log_temperature"])
+        for name, names in self._names().items():
+            moved = {key: value.to(device) for key, value in part(f"adam/{name}/").items()}
+            load_optimizer_tensors(self._optimizers[name], names, moved)
+        if "steps" in state:
+            self._steps, self._task_of_slot = state["steps"].clone(), state["task_of_slot"].clone()
+            self.replay.load_state_dict(part("replay/"))
+            self.context.load_state_dict(part("context/"))
+
+
+def _rows(rollout: Rollout) -> Float32[Tensor, "T N W"]:
+    """Observation, action, reward, next observation and terminated of every step, side by side."""
+    reward, terminated = rollout.reward[..., None], rollout.terminated[..., None].float()
+    return torch.cat((rollout.obs, rollout.action, reward, rollout.final_obs, terminated), dim=-1)
+
+
+def _phase_returns(rollout: Rollout) -> Metrics:
+    """Mean return of the whole episodes with z of the prior, and with z of the posterior."""
+    metrics = {}
+    for name, mask in (("prior", rollout.extras["prior"]), ("posterior", ~rollout.extras["prior"])):
+        episodes = int((rollout.ended & mask).sum())
+        if episodes:
+            metrics[f"train/return_{name}"] = float(rollout.reward[mask].sum()) / episodes
+    return metrics

@@ -1,0 +1,78 @@
+"""Replay with a ring buffer per task, in one preallocated tensor: written and sampled without loops over tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+
+class TaskReplay:
+    """The newest `capacity` rows of each of `num_slots` tasks."""
+
+    def __init__(self, num_slots: int, capacity: int, width: int, device: str = "cpu") -> None:
+        self.rows = torch.zeros(num_slots, capacity, width, device=device)
+        self._next = torch.zeros(num_slots, dtype=torch.long, device=device)
+        self._written = torch.zeros(num_slots, dtype=torch.long, device=device)
+
+    @property
+    def size(self) -> Int64[Tensor, "S"]:
+        """Rows each slot holds."""
+        return self._written.clamp(max=self.rows.shape[1])
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the whole buffer."""
+        return self.rows.numel() * self.rows.element_size()
+
+    def clear(self, slots: Int64[Tensor, "n"]) -> None:
+        """Forget what `slots` hold."""
+        self._next[slots] = 0
+        self._written[slots] = 0
+
+    def add(self, slot: Int64[Tensor, "n"], rows: Float32[Tensor, "n W"]) -> None:
+        """Append rows, each to the slot beside it, in their order; the oldest rows of a full slot go."""
+        if not len(slot):
+            return
+        capacity, order = self.rows.shape[1], torch.argsort(slot, stable=True)
+        slot, rows = slot[order], rows[order]
+        count = torch.bincount(slot, minlength=len(self._next))
+        rank = torch.arange(len(slot), device=slot.device) - (count.cumsum(0) - count)[slot]
+        kept = rank >= count[slot] - capacity  # a place is written once, or which row stays is up to chance
+        place = (self._next[slot] + rank) % capacity
+        self.rows[slot[kept], place[kept]] = rows[kept]
+        self._next.copy_((self._next + count) % capacity)
+        self._written.add_(count)
+
+    def sample(self, slots: Int64[Tensor, "M"], batch: int, generator: torch.Generator) -> Float32[Tensor, "M batch W"]:
+        """`batch` rows of each slot, drawn with replacement."""
+        drawn = torch.randint(2**31, (len(slots), batch), generator=generator, device=self.rows.device)
+        place = drawn % self.size[slots][:, None]
+        flat = slots[:, None] * self.rows.shape[1] + place
+        width = self.rows.shape[2]
+        return self.rows.view(-1, width)[flat.view(-1)].view(len(slots), batch, width)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A copy of the rows that are in use, with where each slot stands."""
+        used = self._written.nonzero()[:, 0]
+        slots = int(used.max()) + 1 if len(used) else 0
+        filled = int(self.size.max())
+        return {
+            "rows": self.rows[:slots, :filled].cpu().clone(),
+            "next": self._next.cpu().clone(),
+            "written": self._written.cpu().clone(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of `state_dict`; `ValueError` where it does not fit."""
+        if set(state) != {"rows", "next", "written"} or state["next"].shape != self._next.shape:
+            raise ValueError("the replay buffer's tensors are missing or of another number of tasks")
+        rows = state["rows"]
+        if rows.dim() != 3 or rows.shape[2] != self.rows.shape[2] or rows.shape[1] > self.rows.shape[1]:
+            raise ValueError(f"size mismatch for the replay buffer: {tuple(rows.shape)}")
+        self.rows.zero_()
+        self.rows[: rows.shape[0], : rows.shape[1]] = rows.to(self.rows.device)
+        self._next.copy_(state["next"])
+        self._written.copy_(state["written"])

@@ -1,0 +1,362 @@
+"""PEARL: what its buffers hold, which loss moves what, and each trap of the field."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from test_rl2 import FragileSign, Sign
+
+from metarl import seeding
+from metarl.agents.configs import PearlConfig
+from metarl.agents.pearl import Pearl
+from metarl.config import ConfigError, TrainConfig
+from metarl.errors import UserError
+from metarl.registry import make_family
+from metarl.run import checkpoint, folder
+from metarl.run.collect import collect, trial_steps
+from metarl.run.evaluate import evaluate
+from metarl.run.logs import console
+from metarl.run.train import Training
+from metarl.sim.trials import TrialEnv
+
+CONFIG = PearlConfig(
+    latent_size=3,
+    hidden_size=16,
+    encoder_size=16,
+    initial_steps=0,
+    num_updates=5,
+    meta_batch=4,
+    batch_size=8,
+    context_size=8,
+    num_slots=8,
+    replay_size=200,
+)
+FAMILIES = pytest.mark.parametrize("family", [Sign(), FragileSign()], ids=["sign", "fragile"])
+
+
+def make(family=None, num_worlds=4, episodes=5, **changes):
+    env = TrialEnv(family or Sign(), num_worlds, episodes_per_trial=episodes, threads=1)
+    config = dataclasses.replace(CONFIG, **changes)
+    return env, Pearl(config, env.observation_size, env.action_size, seeding.generator(0, "init"))
+
+
+def trial(env, learner, number=0, task_number=None):
+    tasks = env.family.space.sample("train", env.num_worlds, seeding.rng(0, "tasks", number))
+    generator = seeding.generator(0, "collect", number)
+    return collect(env, learner.policy, tasks, generator, task_number=task_number)
+
+
+def train(env, learner, numbers):
+    for number in numbers:
+        metrics = learner.train_step(
+            lambda _, n=number: trial(env, learner, n), seeding.generator(0, "update", number), 0.0
+        )
+    return metrics
+
+
+def held(buffer, slot):
+    return buffer.rows[slot, : int(buffer.size[slot])]
+
+
+# ---------------------------------------------------------------------------------------------------- the belief
+
+
+@FAMILIES
+def test_z_is_drawn_once_per_episode_and_of_the_posterior_after_the_prior_ones(family):
+    env, learner = make(family)
+    policy, tasks = learner.policy, env.family.space.fixed("train", 4)
+    before, episode = None, torch.zeros(4, dtype=torch.long)
+    for now in trial_steps(env, policy, tasks, seeding.generator(0, "collect")):
+        if before is not None:
+            changed = (now.belief.z != before.z).any(dim=1)
+            assert torch.equal(changed, now.episode_start)
+        assert torch.equal(now.belief.episode, episode)
+        assert torch.equal(now.extras["prior"], episode < 2)
+        episode, before = episode + now.step.ended, now.belief
+    assert int(episode.min()) >= 5
+
+
+def test_a_sharp_posterior_decides_z_and_the_prior_phase_ignores_it():
+    _, learner = make()
+    belief = learner.policy.begin(2, torch.Generator().manual_seed(0))
+    belief = dataclasses.replace(
+        belief, weighted=torch.full((2, 3), 5e8), precision=torch.full((2, 3), 1e8), episode=torch.tensor([0, 1])
+    )
+    after = learner.policy.end_episode(belief, torch.tensor([True, True]))
+    torch.testing.assert_close(after.z[1], torch.full((3,), 5.0), rtol=0, atol=1e-2)
+    assert (after.z[0] - 5.0).abs().max() > 0.5
+
+
+@pytest.mark.parametrize("use_next_obs_in_context", [False, True])
+def test_the_belief_is_the_posterior_the_learner_infers(use_next_obs_in_context):
+    """Step by step from transitions, and all at once from the rows of the context buffer."""
+    env, learner = make(episodes=2, use_next_obs_in_context=use_next_obs_in_context)
+    rollout = trial(env, learner)
+    learner.store(rollout)
+    context = torch.stack([held(learner.context, slot) for slot in range(4)])
+    mean, variance = learner.policy.infer(context[..., : learner._context_width])
+    belief = rollout.final_belief
+    torch.testing.assert_close(mean, belief.weighted / belief.precision, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(variance, 1.0 / belief.precision, rtol=1e-4, atol=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------- the buffers
+
+
+@FAMILIES
+def test_every_transition_is_stored_with_the_observation_it_led_to(family):
+    """Traps: the last transition dropped, the next episode's first observation in it, time limits as terminal."""
+    env, learner = make(family)
+    rollout = trial(env, learner)
+    learner.store(rollout)
+    assert rollout.truncated.any()
+    assert bool(rollout.terminated.any()) == (family.limit < 1)
+    for world in range(4):
+        obs, action, reward, final_obs, terminated = held(learner.replay, world).split((2, 1, 1, 2, 1), dim=1)
+        assert torch.equal(obs, rollout.obs[:, world])
+        assert torch.equal(action, rollout.action[:, world])
+        assert torch.equal(reward[:, 0], rollout.reward[:, world])
+        assert torch.equal(final_obs, rollout.final_obs[:, world])
+        assert torch.equal(terminated[:, 0].bool(), rollout.terminated[:, world])
+        prior = rollout.extras["prior"][:, world]
+        assert torch.equal(held(learner.context, world), held(learner.replay, world)[prior])
+
+
+def test_a_step_that_diverged_is_not_learnt_from():
+    env, learner = make()
+    rollout = trial(env, learner)
+    diverged = rollout.diverged.clone()
+    diverged[3, 1] = True
+    learner.store(dataclasses.replace(rollout, diverged=diverged))
+    assert learner.replay.size[:4].tolist() == [40, 39, 40, 40]
+
+
+@given(st.lists(st.lists(st.integers(0, 20), min_size=4, max_size=4), min_size=1, max_size=5))
+@settings(max_examples=15)
+def test_context_is_of_the_task_s_last_trial_alone(numbers):
+    """Rows are marked by task and trial: a slot's context is its present task's, and of its last trial."""
+    env, learner = make(num_slots=21, replay_size=500)
+    made, last = trial(env, learner), {}
+    for i, number in enumerate(numbers):
+        task = torch.tensor(number)
+        mark = torch.full_like(made.reward, float(i)).unsqueeze(-1)
+        obs = torch.cat((task.float().expand_as(made.reward).unsqueeze(-1), mark), dim=-1)
+        learner.store(dataclasses.replace(made, obs=obs, task_number=task))
+        last |= {n: i for n in number}
+    for slot in range(21):
+        context, replay = held(learner.context, slot), held(learner.replay, slot)
+        assert set(context[:, 0].tolist()) == ({float(slot)} if slot in last else set())
+        assert set(context[:, 1].tolist()) == ({float(last[slot])} if slot in last else set())
+        assert set(replay[:, 0].tolist()) == set(context[:, 0].tolist())
+
+
+def test_a_new_task_in_a_slot_empties_it():
+    env, learner = make()
+    for first in (0, 4, 8):
+        learner.store(trial(env, learner, task_number=torch.arange(first, first + 4)))
+    assert learner.replay.size.tolist() == [40] * 8
+    assert learner._task_of_slot.tolist() == [8, 9, 10, 11, 4, 5, 6, 7]
+    learner.store(trial(env, learner, task_number=torch.arange(8, 12)))
+    assert learner.replay.size.tolist() == [80] * 4 + [40] * 4
+    with pytest.raises(UserError, match="num_slots = 8 is too small"):
+        learner.store(trial(env, learner, task_number=torch.tensor([0, 8, 1, 2])))
+
+
+def test_updates_begin_after_the_initial_steps():
+    env, learner = make(initial_steps=2 * 4 * 40)
+    assert "train/kl" not in train(env, learner, [0])
+    assert "train/kl" in train(env, learner, [1])
+
+
+# ------------------------------------------------------------------------------------------------- the gradients
+
+
+def objectives(learner):
+    generator = seeding.generator(0, "objective")
+    slots = torch.arange(4)
+    context = learner.context.sample(slots, 8, generator)
+    batch = learner.replay.sample(slots, 8, generator).flatten(0, 1)
+    loss, kl, z, _ = learner.critic_objective(context, batch, generator)
+    return loss, kl, learner.actor_objective(batch, z.detach(), generator)[0]
+
+
+def moved(learner, loss):
+    """Which networks the loss has a gradient in."""
+    learner.policy.zero_grad()
+    learner._critic.zero_grad()
+    loss.backward()
+    networks = {"encoder": learner.policy.encoder, "actor": learner.policy.actor, "critic": learner._critic}
+    return {
+        name
+        for name, network in networks.items()
+        if any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    }
+
+
+def test_only_critics_loss_and_kl_move_the_encoder():
+    env, learner = make()
+    learner.store(trial(env, learner))
+    loss, _, actor = objectives(learner)
+    assert moved(learner, actor) == {"actor"}
+    assert moved(learner, loss) == {"encoder", "critic"}
+    assert moved(learner, objectives(learner)[1]) == {"encoder"}
+    assert all(parameter.grad is None for parameter in learner._target.parameters())
+
+
+@pytest.mark.parametrize("tasks", [1, 4])
+def test_the_kl_does_not_grow_with_the_number_of_tasks(tasks):
+    """Trap: a sum over tasks makes the weight depend on `meta_batch`."""
+    env, learner = make()
+    learner.store(trial(env, learner))
+    context = learner.context.rows[:1, :16].repeat(tasks, 1, 1)
+    batch = learner.replay.rows[0, :8].repeat(tasks, 1)
+    _, kl, _, _ = learner.critic_objective(context, batch, torch.Generator().manual_seed(0))
+    _, one, _, _ = learner.critic_objective(context[:1], batch[:8], torch.Generator().manual_seed(0))
+    torch.testing.assert_close(kl, one)
+
+
+def test_a_fixed_temperature_stays():
+    env, learner = make(temperature=1.0, reward_scale=5.0)
+    assert train(env, learner, [0, 1])["train/temperature"] == 1.0
+    env, learner = make()
+    assert train(env, learner, [0, 1])["train/temperature"] != 1.0
+
+
+# ----------------------------------------------------------------------------------------- repeating and resuming
+
+
+@FAMILIES
+@pytest.mark.parametrize("changes", [{}, {"temperature": 1.0}, {"use_next_obs_in_context": True}])
+def test_resuming_is_bit_exact(family, changes):
+    env, whole = make(family, **changes)
+    _, resumed = make(family, **changes)
+    train(env, whole, [0, 1])
+    resumed.load_state_dict(whole.state_dict())
+    train(env, whole, [2, 3])
+    train(env, resumed, [2, 3])
+    state = whole.state_dict()
+    assert state.keys() == resumed.state_dict().keys()
+    assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in state.items())
+    _, other = make(family, **changes)
+    train(env, other, [0, 1, 2, 3])
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in state.items())
+
+
+def run_config(**changes):
+    learner = dataclasses.replace(CONFIG, initial_steps=400, **changes)
+    return TrainConfig(
+        "pearl",
+        "point-goal",
+        learner,
+        seed=3,
+        total_steps=6 * 4 * 100,
+        num_worlds=4,
+        episodes_per_trial=5,
+        train_tasks=8,
+        threads=1,
+    )
+
+
+def test_a_resumed_run_is_bit_identical_to_one_never_stopped(tmp_path):
+    config = run_config()
+    whole = Training(folder.create(tmp_path / "whole", config, []), config)
+    whole.execute(console())
+    run = folder.create(tmp_path / "stopped", config, [])
+    first = Training(run, config)
+    while first.iteration < 3:
+        first._iterate()
+    first.save()
+    second = Training(run, config)
+    second.restore()
+    assert second.execute(console()).finished
+    expected = checkpoint.load(checkpoint.find(whole.run.checkpoints))[0]
+    got = checkpoint.load(checkpoint.find(run.checkpoints))[0]
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(value, got[name]) for name, value in expected.items())
+
+
+def test_buffers_may_be_left_out_and_are_filled_anew(tmp_path):
+    config = run_config(save_buffers=False)
+    run = folder.create(tmp_path, config, [])
+    first = Training(run, config)
+    first._iterate()
+    first._iterate()
+    first.save()
+    state = checkpoint.load(checkpoint.find(run.checkpoints))[0]
+    assert not any(name.startswith(("replay/", "context/")) for name in state)
+    second = Training(run, dataclasses.replace(config, learner=run_config(save_buffers=False).learner))
+    second.restore()
+    assert int(second.learner.replay.size.sum()) == 0
+    assert "train/kl" in second._iterate()
+    assert "leave them out" in second.learner.remarks()[0]
+    assert "hold what of them is filled" in Training(run, run_config()).learner.remarks()[0]
+
+
+def test_a_list_of_tasks_is_met_in_rounds(tmp_path):
+    training = Training(folder.RunFolder(tmp_path), run_config())
+    numbers = [training.task_number(i).tolist() for i in range(6)]
+    for i in (0, 2, 4):
+        assert sorted(numbers[i] + numbers[i + 1]) == list(range(8))
+    assert numbers[0] + numbers[1] != numbers[2] + numbers[3]
+
+
+@pytest.mark.parametrize("field", ["latent_size", "meta_batch", "replay_size", "num_updates"])
+def test_values_out_of_range_are_refused(field):
+    with pytest.raises(ConfigError, match=field):
+        dataclasses.replace(CONFIG, **{field: 0})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_where_there_is_none_is_refused():
+    with pytest.raises(UserError, match="has no CUDA"):
+        make(device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
+def test_it_trains_on_cuda():
+    env, learner = make(device="cuda")
+    before = learner.policy.actor[0].weight.detach().clone()
+    train(env, learner, [0, 1])
+    assert not torch.equal(before, learner.policy.actor[0].weight)
+
+
+# ------------------------------------------------------------------------------------------------------ learning
+
+
+def test_it_learns_to_adapt_on_held_out_goals():
+    """Point-goal: after seconds of training, the third episode, of the posterior, beats the first."""
+    family = make_family("point-goal")
+    env = TrialEnv(family, 10, episodes_per_trial=5, threads=1)
+    learner = Pearl(
+        dataclasses.replace(
+            CONFIG,
+            hidden_size=64,
+            encoder_size=32,
+            num_updates=150,
+            meta_batch=8,
+            batch_size=32,
+            context_size=16,
+            num_slots=40,
+            learning_rate=3e-3,
+            discount=0.9,
+            initial_steps=3000,
+            kl_weight=0.01,
+        ),
+        2,
+        2,
+        seeding.generator(0, "init"),
+    )
+    listed = family.space.fixed("train", 40)
+    for number in range(16):
+        task = torch.arange(10 * number, 10 * number + 10) % 40
+        learner.train_step(
+            lambda policy, t=task, n=number: collect(
+                env, policy, listed.select(t), seeding.generator(0, "collect", n), task_number=t
+            ),
+            seeding.generator(0, "update", number),
+            0.0,
+        )
+    returns = evaluate(learner.policy, family, family.space.fixed("test", 50), 3).returns
+    gain = returns[:, 2] - returns[:, 0]
+    assert gain.mean() > 3.0 * gain.std() / len(gain) ** 0.5
