@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,9 @@ def figure(path: Path) -> None:
     """Learning curves of the recorded runs, a panel per family."""
     runs: dict[str, list[Path]] = {}
     for folder in sorted(path.parent for path in RESULTS.glob("*/run.json")):
-        family = next(line for line in (folder / "config.toml").read_text().splitlines() if line.startswith("family"))
-        runs.setdefault(family.split('"')[1], []).append(folder)
+        config = tomllib.loads((folder / "config.toml").read_text())
+        limit = config.get("episode_steps", 0)  # returns over other horizons are no neighbours
+        runs.setdefault(config["family"] + (f", {limit} steps" if limit else ""), []).append(folder)
     plots, axes = plt.subplots(1, len(runs), figsize=(4.5 * len(runs), 3.2), squeeze=False, constrained_layout=True)
     for axis, (family, folders) in zip(axes[0], runs.items(), strict=True):
         for folder in folders:
