@@ -13,6 +13,8 @@ Where the field's implementations differ or went wrong, this one:
   16 tasks, 1.6 per task, beside errors of rewards times 5: that is `kl_weight` 1.6 / 25 with `reward_scale` 1;
 - needs no value network: targets are the smaller of two slowly moving critics (Haarnoja et al. 2018, arXiv:1812.05905);
 - visits the tasks of its list in rounds, so that none is without data; those that have none yet are not sampled.
+
+On CUDA a gradient step is launched kernel by kernel, not captured as a graph, and collection waits for it.
 """
 
 from __future__ import annotations

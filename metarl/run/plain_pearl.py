@@ -46,7 +46,7 @@ class PlainPearl:
     def step(self) -> None:
         """One gradient step."""
         config, count = self.config, self.config.meta_batch
-        tasks = self.rng.choice(len(self.buffers), count)
+        tasks: list[int] = self.rng.choice(len(self.buffers), count).tolist()
         context = torch.stack([self._draw(task, config.context_size) for task in tasks])
         rows = torch.stack([self._draw(task, config.batch_size) for task in tasks]).view(count * config.batch_size, -1)
         o, a = self.obs_size, self.action_size
