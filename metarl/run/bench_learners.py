@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import Any, Literal
 
@@ -74,8 +73,7 @@ def _times(metrics: Metrics) -> dict[str, float]:
 def meta_updates(family_name: str, threads: int, device: Literal["cpu", "cuda"] = "cpu") -> dict[str, Work]:
     """A meta-update of MAML-TRPO on one trial of the published size, by a plain loop over tasks and by the learner.
 
-    The plain loop is given stages and advantages; the learner computes them too. On the CPU the loop runs on all
-    CPUs, as torch does by default, and the learner on one.
+    The plain loop is given stages and advantages; the learner computes them too. Both run on one thread.
     """
     family = mujoco_family(family_name)
     family.episode_steps = _HORIZON
@@ -116,11 +114,8 @@ def _plain(agent: MamlTrpo, stages: Any, sampled: Any) -> Work:
     steps = 2 * _TASKS * _SHOTS * _HORIZON
 
     def work() -> Done:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(os.cpu_count() or 1)
         rate = float(config.inner_step_size)
         plain_maml.update(weights, tasks, rate, config.max_kl, config.cg_iterations, config.cg_damping)
-        torch.set_num_threads(threads)
         return Done(steps)
 
     return work
