@@ -21,7 +21,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float32
@@ -32,7 +31,7 @@ from metarl.agents.configs import MamlTrpoConfig
 from metarl.agents.maml_policy import MamlPolicy
 from metarl.errors import UserError
 from metarl.rl.inner_loop import Stage
-from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors
+from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors, part_of, require_device
 from metarl.rl.meta_objective import MetaObjective, Sampled
 from metarl.rl.stages import episode_index
 from metarl.rl.trust_region import line_search, longest_step
@@ -43,8 +42,7 @@ class MamlTrpo:
     """Meta-trains a `MamlPolicy`, by trust-region steps or by PPO."""
 
     def __init__(self, config: MamlTrpoConfig, obs_size: int, action_size: int, generator: torch.Generator) -> None:
-        if config.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device = 'cuda': this machine, or its build of torch, has no CUDA; use cpu")
+        require_device(config.device)
         self.config = config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
@@ -76,15 +74,11 @@ class MamlTrpo:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
-
-        def part(prefix: str) -> dict[str, Any]:
-            return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-
         try:
-            self.policy.load_state_dict(part("policy/"))
+            self.policy.load_state_dict(part_of(state, "policy/"))
         except RuntimeError as error:
             raise ValueError(str(error).splitlines()[-1].strip()) from None
-        load_optimizer_tensors(self._adam, ["meta"], part("adam/"))
+        load_optimizer_tensors(self._adam, ["meta"], part_of(state, "adam/"))
 
     # ------------------------------------------------------------------------------------------ the data of a trial
 

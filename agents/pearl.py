@@ -22,7 +22,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
 
 import torch
 from jaxtyping import Float32, Int64
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 from metarl.agents.configs import PearlConfig
 from metarl.agents.pearl_policy import PearlPolicy
 from metarl.errors import UserError
-from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors
+from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors, part_of, require_device
 from metarl.rl.networks import TwinCritic
 from metarl.rl.posterior import kl_to_prior
 from metarl.rl.replay import TaskReplay
@@ -55,8 +54,7 @@ class Pearl:
     """Meta-trains a `PearlPolicy` by soft actor-critic on replayed data."""
 
     def __init__(self, config: PearlConfig, obs_size: int, action_size: int, generator: torch.Generator) -> None:
-        if config.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device = 'cuda': this machine, or its build of torch, has no CUDA; use cpu")
+        require_device(config.device)
         self.config, self._obs_size, self._action_size = config, obs_size, action_size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
@@ -258,26 +256,22 @@ class Pearl:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
-
-        def part(prefix: str) -> dict[str, Any]:
-            return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-
         device = self.config.device
         try:
             for name, module in self._modules().items():
-                module.load_state_dict(part(f"{name}/"))
-            self.policy.load_state_dict(part("policy/"))
+                module.load_state_dict(part_of(state, f"{name}/"))
+            self.policy.load_state_dict(part_of(state, "policy/"))
         except RuntimeError as error:
             raise ValueError(str(error).splitlines()[-1].strip()) from None
         with torch.no_grad():
             self._log_temperature.copy_(state["log_temperature"])
         for name, names in self._names().items():
-            moved = {key: value.to(device) for key, value in part(f"adam/{name}/").items()}
+            moved = {key: value.to(device) for key, value in part_of(state, f"adam/{name}/").items()}
             load_optimizer_tensors(self._optimizers[name], names, moved)
         if "steps" in state:
             self._steps, self._task_of_slot = state["steps"].clone(), state["task_of_slot"].clone()
-            self.replay.load_state_dict(part("replay/"))
-            self.context.load_state_dict(part("context/"))
+            self.replay.load_state_dict(part_of(state, "replay/"))
+            self.context.load_state_dict(part_of(state, "context/"))
 
 
 def _rows(rollout: Rollout) -> Float32[Tensor, "T N W"]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Float32
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from metarl.agents.configs import RL2Config
 from metarl.errors import UserError
-from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors
+from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors, part_of
 from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN, RecurrentActorCritic
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.objectives import approximate_kl, clipped_surrogate, gaussian_entropy, gaussian_log_prob
@@ -198,16 +197,12 @@ class RL2:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
-
-        def part(prefix: str) -> dict[str, Any]:
-            return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-
         try:
-            self.policy.load_state_dict(part("policy/"))
-            self.return_norm.load_state_dict(part("return_norm/"))
+            self.policy.load_state_dict(part_of(state, "policy/"))
+            self.return_norm.load_state_dict(part_of(state, "return_norm/"))
         except RuntimeError as error:
             raise ValueError(str(error).splitlines()[-1].strip()) from None
-        load_optimizer_tensors(self._optimizer, self._names, part("adam/"))
+        load_optimizer_tensors(self._optimizer, self._names, part_of(state, "adam/"))
 
     @torch.no_grad()
     def _prepare(self, rollout: Rollout) -> tuple[Chunks, Metrics]:

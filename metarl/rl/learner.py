@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor
 
+from metarl.errors import UserError
 from metarl.types import Metrics, Rollout, Transition
 
 _ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
@@ -80,6 +81,17 @@ class Remarking(Protocol):
     def remarks(self) -> list[str]:
         """One line each."""
         ...
+
+
+def require_device(device: str) -> None:
+    """`UserError` for a device that this machine does not have."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device = 'cuda': this machine, or its build of torch, has no CUDA; use cpu")
+
+
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, by the rest of their names."""
+    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
