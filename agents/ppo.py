@@ -1,0 +1,154 @@
+"""PPO without memory (Schulman et al. 2017, arXiv:1707.06347), Stable-Baselines3's, over the distribution of tasks.
+
+Without memory nothing can be learnt of the task within a trial: what is left is one behaviour that does well on all
+tasks alike, domain randomisation. A meta-learner is worth its trouble where it does better. The oracle is the same
+algorithm with the task in its observation, and bounds from above what adaptation can gain.
+
+Networks, loss and gradient steps are SB3's. Observations are normalised and rewards scaled as its `VecNormalize` does,
+with statistics that stay fixed between collection and update.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import stable_baselines3
+import torch
+from jaxtyping import Bool, Float32
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor, nn
+
+from metarl.agents.baseline_configs import PPOConfig
+from metarl.agents.sb3 import build, global_streams, recorded
+from metarl.errors import UserError
+from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors, part_of
+from metarl.rl.normalize import RunningNorm
+from metarl.rl.returns import discounted_return
+from metarl.types import Metrics, Rollout, Transition
+
+
+class PPOPolicy(nn.Module):
+    """SB3's actor-critic on normalised observations. It believes nothing: its belief is its source of noise."""
+
+    def __init__(self, network: ActorCriticPolicy, obs_size: int) -> None:
+        super().__init__()
+        self.network = network
+        self.obs_norm = RunningNorm(obs_size)
+
+    def begin(self, n: int, generator: torch.Generator) -> torch.Generator:
+        """Nothing to believe."""
+        return generator
+
+    @torch.no_grad()
+    def act(
+        self, obs: Float32[Tensor, "N O"], belief: torch.Generator, deterministic: bool = False
+    ) -> tuple[Float32[Tensor, "N A"], torch.Generator, Mapping[str, Tensor]]:
+        """Sample (or take the mean of) the Gaussian policy."""
+        action: Tensor = self.network.action_net(self.network.mlp_extractor.forward_actor(self.obs_norm(obs)))
+        if not deterministic:
+            action = action + self.network.log_std.exp() * torch.randn(action.shape, generator=belief)
+        return action, belief, {}
+
+    def observe(self, belief: torch.Generator, transition: Transition) -> torch.Generator:
+        """Nothing to learn."""
+        return belief
+
+    def end_episode(self, belief: torch.Generator, worlds: Bool[Tensor, "N"]) -> torch.Generator:
+        """Nothing to remember."""
+        return belief
+
+
+class PPO:
+    """SB3's PPO, fed by metarl's collector: an iteration is one trial per world."""
+
+    def __init__(self, config: PPOConfig, obs_size: int, action_size: int, generator: torch.Generator) -> None:
+        self.config = config
+        first, last = config.learning_rate, config.final_learning_rate
+        model = stable_baselines3.PPO(
+            "MlpPolicy",
+            None,  # type: ignore[arg-type]
+            learning_rate=lambda remaining: last + remaining * (first - last),
+            batch_size=config.batch_size,
+            n_epochs=config.num_epochs,
+            gamma=config.discount,
+            gae_lambda=config.gae_lambda,
+            clip_range=config.clip,
+            ent_coef=config.entropy_weight,
+            vf_coef=config.value_weight,
+            max_grad_norm=config.max_grad_norm,
+            policy_kwargs={"net_arch": [config.hidden_size] * 2, "log_std_init": math.log(config.initial_std)},
+            device="cpu",
+            _init_setup_model=False,
+        )
+        self.model = build(model, obs_size, action_size, generator)
+        self.policy = PPOPolicy(self.model.policy, obs_size)
+        self.return_norm = RunningNorm()
+        self._names = [name for name, _ in self.model.policy.named_parameters()]
+
+    def train_step(self, collect: Collect, generator: torch.Generator, progress: float) -> Metrics:
+        """Collect one trial per world, then SB3's update on it."""
+        rollout = collect(self.policy)
+        scale = float(self.return_norm.std)
+        self.model.rollout_buffer = self.fill_buffer(rollout)
+        self.model._current_progress_remaining = 1.0 - progress
+        before = self.state_dict()
+        try:
+            with global_streams(generator):
+                self.model.train()
+            sound = all(bool(parameter.isfinite().all()) for parameter in self.model.policy.parameters())
+        except ValueError:  # torch's: the mean of a Gaussian is not a number
+            sound = False
+        if not sound:
+            self.load_state_dict(before)
+            raise UserError("a gradient of this iteration was not finite; try a lower learning_rate")
+        # The statistics move only now: collection and update saw the same normalisation.
+        self.policy.obs_norm.update(rollout.obs)
+        self.return_norm.update(discounted_return(rollout.reward, self.config.discount))
+        return recorded(self.model) | {"train/return_scale": scale}
+
+    @torch.no_grad()
+    def fill_buffer(self, rollout: Rollout) -> RolloutBuffer:
+        """The trial in SB3's buffer, with advantages: what SB3's `collect_rollouts` leaves there.
+
+        A time limit counts as an end whose last reward includes γ V(final observation), a fall as an end.
+        """
+        model, network, config = self.model, self.model.policy, self.config
+        obs, final_obs = self.policy.obs_norm(rollout.obs), self.policy.obs_norm(rollout.final_obs)
+        values, log_probs, _ = network.evaluate_actions(obs.flatten(0, 1), rollout.action.flatten(0, 1))
+        value, log_prob = values.view(rollout.reward.shape), log_probs.view(rollout.reward.shape)
+        reward = rollout.reward / self.return_norm.std.float()
+        timeout = rollout.truncated
+        if bool(timeout.any()):
+            reward[timeout] += config.discount * network.predict_values(final_obs[timeout])[:, 0]
+        num_steps, num_worlds = reward.shape
+        spaces = model.observation_space, model.action_space
+        rates = {"gamma": config.discount, "gae_lambda": config.gae_lambda}
+        buffer = RolloutBuffer(num_steps, *spaces, "cpu", n_envs=num_worlds, **rates)
+        columns = (x.numpy() for x in (obs, rollout.action, reward, rollout.episode_start))
+        for row in zip(*columns, value, log_prob, strict=True):
+            buffer.add(*row)
+        buffer.compute_returns_and_advantage(network.predict_values(final_obs[-1]), rollout.ended[-1].numpy())
+        return buffer
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Policy with normaliser, return scale, Adam."""
+        return (
+            {f"policy/{name}": value.clone() for name, value in self.policy.state_dict().items()}
+            | {f"return_norm/{name}": value.clone() for name, value in self.return_norm.state_dict().items()}
+            | {f"adam/{name}": value for name, value in optimizer_tensors(self._optimizer, self._names).items()}
+        )
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of `state_dict`."""
+        try:
+            self.policy.load_state_dict(part_of(state, "policy/"))
+            self.return_norm.load_state_dict(part_of(state, "return_norm/"))
+        except RuntimeError as error:
+            raise ValueError(str(error).splitlines()[-1].strip()) from None
+        load_optimizer_tensors(self._optimizer, self._names, part_of(state, "adam/"))
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return self.model.policy.optimizer
