@@ -1,4 +1,4 @@
-"""Meta-learners and baselines, one file per algorithm. `LEARNERS` maps the name a user types to its class and configuration."""
+"""Meta-learners and baselines, one file each. `LEARNERS` maps the name a user types to class and configuration."""
 
 from typing import NamedTuple
 

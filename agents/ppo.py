@@ -68,7 +68,7 @@ class PPO:
         first, last = config.learning_rate, config.final_learning_rate
         model = stable_baselines3.PPO(
             "MlpPolicy",
-            None,  # type: ignore[arg-type]
+            None,
             learning_rate=lambda remaining: last + remaining * (first - last),
             batch_size=config.batch_size,
             n_epochs=config.num_epochs,
