@@ -12,34 +12,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import stable_baselines3
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
-from torch import Tensor, nn
+from torch import Tensor
 
 from metarl.agents.baseline_configs import PPOConfig
-from metarl.agents.sb3 import build, global_streams, recorded
-from metarl.errors import UserError
+from metarl.agents.sb3 import MemorylessPolicy, build, update
 from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors, part_of
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.returns import discounted_return
-from metarl.types import Metrics, Rollout, Transition
+from metarl.types import Metrics, Rollout
 
 
-class PPOPolicy(nn.Module):
-    """SB3's actor-critic on normalised observations. It believes nothing: its belief is its source of noise."""
+class PPOPolicy(MemorylessPolicy):
+    """SB3's actor-critic on normalised observations."""
 
     def __init__(self, network: ActorCriticPolicy, obs_size: int) -> None:
         super().__init__()
         self.network = network
         self.obs_norm = RunningNorm(obs_size)
-
-    def begin(self, n: int, generator: torch.Generator) -> torch.Generator:
-        """Nothing to believe."""
-        return generator
 
     @torch.no_grad()
     def act(
@@ -51,13 +47,23 @@ class PPOPolicy(nn.Module):
             action = action + self.network.log_std.exp() * torch.randn(action.shape, generator=belief)
         return action, belief, {}
 
-    def observe(self, belief: torch.Generator, transition: Transition) -> torch.Generator:
-        """Nothing to learn."""
-        return belief
 
-    def end_episode(self, belief: torch.Generator, worlds: Bool[Tensor, "N"]) -> torch.Generator:
-        """Nothing to remember."""
-        return belief
+def ppo_arguments(config: PPOConfig) -> dict[str, Any]:
+    """What SB3's PPOs take from the configuration."""
+    first, last = config.learning_rate, config.final_learning_rate
+    return {
+        "learning_rate": lambda remaining: last + remaining * (first - last),
+        "batch_size": config.batch_size,
+        "n_epochs": config.num_epochs,
+        "gamma": config.discount,
+        "gae_lambda": config.gae_lambda,
+        "clip_range": config.clip,
+        "ent_coef": config.entropy_weight,
+        "vf_coef": config.value_weight,
+        "max_grad_norm": config.max_grad_norm,
+        "device": "cpu",
+        "_init_setup_model": False,
+    }
 
 
 class PPO:
@@ -65,23 +71,8 @@ class PPO:
 
     def __init__(self, config: PPOConfig, obs_size: int, action_size: int, generator: torch.Generator) -> None:
         self.config = config
-        first, last = config.learning_rate, config.final_learning_rate
-        model = stable_baselines3.PPO(
-            "MlpPolicy",
-            None,
-            learning_rate=lambda remaining: last + remaining * (first - last),
-            batch_size=config.batch_size,
-            n_epochs=config.num_epochs,
-            gamma=config.discount,
-            gae_lambda=config.gae_lambda,
-            clip_range=config.clip,
-            ent_coef=config.entropy_weight,
-            vf_coef=config.value_weight,
-            max_grad_norm=config.max_grad_norm,
-            policy_kwargs={"net_arch": [config.hidden_size] * 2, "log_std_init": math.log(config.initial_std)},
-            device="cpu",
-            _init_setup_model=False,
-        )
+        kind = {"net_arch": [config.hidden_size] * 2, "log_std_init": math.log(config.initial_std)}
+        model = stable_baselines3.PPO("MlpPolicy", None, policy_kwargs=kind, **ppo_arguments(config))
         self.model = build(model, obs_size, action_size, generator)
         self.policy = PPOPolicy(self.model.policy, obs_size)
         self.return_norm = RunningNorm()
@@ -93,20 +84,11 @@ class PPO:
         scale = float(self.return_norm.std)
         self.model.rollout_buffer = self.fill_buffer(rollout)
         self.model._current_progress_remaining = 1.0 - progress
-        before = self.state_dict()
-        try:
-            with global_streams(generator):
-                self.model.train()
-            sound = all(bool(parameter.isfinite().all()) for parameter in self.model.policy.parameters())
-        except ValueError:  # torch's: the mean of a Gaussian is not a number
-            sound = False
-        if not sound:
-            self.load_state_dict(before)
-            raise UserError("a gradient of this iteration was not finite; try a lower learning_rate")
+        metrics = update(self.model, self.model.train, generator)
         # The statistics move only now: collection and update saw the same normalisation.
         self.policy.obs_norm.update(rollout.obs)
         self.return_norm.update(discounted_return(rollout.reward, self.config.discount))
-        return recorded(self.model) | {"train/return_scale": scale}
+        return metrics | {"train/return_scale": scale}
 
     @torch.no_grad()
     def fill_buffer(self, rollout: Rollout) -> RolloutBuffer:

@@ -7,17 +7,21 @@ collector and written into SB3's own buffers as SB3's `collect_rollouts` would h
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import TypeVar
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box
+from jaxtyping import Bool
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
+from torch import Tensor, nn
 
-from metarl.types import Metrics
+from metarl.errors import UserError
+from metarl.types import Metrics, Transition
 
 M = TypeVar("M", bound=BaseAlgorithm)
 
@@ -52,8 +56,40 @@ def global_streams(generator: torch.Generator) -> Iterator[None]:
             np.random.set_state(before)
 
 
-def recorded(model: BaseAlgorithm) -> Metrics:
-    """What the algorithm's `train()` logged that varies and is finite."""
+def update(model: BaseAlgorithm, train: Callable[[], None], generator: torch.Generator) -> Metrics:
+    """The algorithm's own `train`, its draws from `generator`: what it logged that varies and is finite.
+
+    Where a parameter is not finite afterwards, all are put back and it is a `UserError`.
+    """
+    variables = [getattr(model, name) for name in model._get_torch_save_params()[1]]
+    before = deepcopy(model.get_parameters()), [variable.detach().clone() for variable in variables]
+    try:
+        with global_streams(generator):
+            train()
+        sound = all(bool(value.isfinite().all()) for value in (*model.policy.parameters(), *variables))
+    except ValueError:  # torch's: the mean of a Gaussian is not a number
+        sound = False
+    if not sound:
+        model.set_parameters(before[0])
+        for variable, value in zip(variables, before[1], strict=True):
+            variable.data.copy_(value)
+        raise UserError("a gradient of this iteration was not finite; try a lower learning_rate")
     logged = model.logger.name_to_value
     values = {name: float(value) for name, value in logged.items() if name not in _NOT_METRICS}
     return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+class MemorylessPolicy(nn.Module):
+    """Believes nothing of its task: its belief is its source of noise."""
+
+    def begin(self, n: int, generator: torch.Generator) -> torch.Generator:
+        """Nothing to believe."""
+        return generator
+
+    def observe(self, belief: torch.Generator, transition: Transition) -> torch.Generator:
+        """Nothing to learn."""
+        return belief
+
+    def end_episode(self, belief: torch.Generator, worlds: Bool[Tensor, "N"]) -> torch.Generator:
+        """Nothing to remember."""
+        return belief
