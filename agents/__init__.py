@@ -16,4 +16,8 @@ LEARNERS: dict[str, LearnerEntry] = {
     "pearl": LearnerEntry("metarl.agents.pearl:Pearl", "metarl.agents.configs:PearlConfig"),
     "ppo": LearnerEntry("metarl.agents.ppo:PPO", "metarl.agents.baseline_configs:PPOConfig"),
     "ppo-oracle": LearnerEntry("metarl.agents.ppo:PPO", "metarl.agents.baseline_configs:PPOOracleConfig"),
+    "recurrent-ppo": LearnerEntry(
+        "metarl.agents.recurrent_ppo:RecurrentPPO", "metarl.agents.baseline_configs:RecurrentPPOConfig"
+    ),
+    "sac": LearnerEntry("metarl.agents.sac:SAC", "metarl.agents.baseline_configs:SACConfig"),
 }

@@ -62,3 +62,55 @@ class PPOOracleConfig(PPOConfig):
 
     task_visible: ClassVar[bool] = True
     """The task stands behind the observation, in training and ever after."""
+
+
+@dataclass(frozen=True)
+class RecurrentPPOConfig(PPOConfig):
+    """PPO with LSTMs over whole trials (sb3-contrib): RL² by another implementation."""
+
+    train_defaults: ClassVar[Mapping[str, int]] = {}
+
+    hidden_size: int = 128
+    """Units of the memory of the policy and of that of the value, and of the hidden layer after each."""
+    num_epochs: int = 4
+    """Passes over each iteration's data."""
+    batch_size: int = 3200
+    """Control steps per gradient step; gradients flow back through all of a trial's that are in it."""
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    """Soft actor-critic without memory (Stable-Baselines3), over the whole distribution of tasks."""
+
+    train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 10, "episodes_per_trial": 1, "total_steps": 300_000}
+    """What a run of this learner takes where the user does not say."""
+
+    hidden_size: int = 256
+    """Units of each of the two hidden layers, of the actor and of the critics."""
+    initial_steps: int = 10_000
+    """Control steps of uniformly random actions that only fill the buffer."""
+    num_updates: int = 500
+    """Gradient steps per iteration."""
+    batch_size: int = 256
+    """Transitions per gradient step."""
+    learning_rate: float = 1e-3
+    """Adam's step size, of all networks."""
+    discount: float = 0.97
+    """Discount γ per control step."""
+    target_rate: float = 0.005
+    """Share of the way the target critics move per gradient step."""
+    temperature: float = 0.0
+    """Entropy temperature α; 0 adjusts it to an entropy of −1 nat per action dimension."""
+    replay_size: int = 300_000
+    """Transitions kept, the newest."""
+    save_buffer: bool = True
+    """Checkpoints hold the buffer. Without it they are small, but a resumed run fills its buffer anew first."""
+
+    def __post_init__(self) -> None:
+        for field in ("hidden_size", "num_updates", "batch_size", "replay_size"):
+            require(self, field, getattr(self, field) >= 1, "at least 1")
+        require(self, "initial_steps", self.initial_steps >= 0, "at least 0")
+        require(self, "learning_rate", 0 < self.learning_rate <= 1, "in (0, 1]")
+        require(self, "discount", 0 <= self.discount < 1, "in [0, 1)")
+        require(self, "target_rate", 0 < self.target_rate <= 1, "in (0, 1]")
+        require(self, "temperature", self.temperature >= 0, "at least 0")

@@ -47,6 +47,10 @@ class PPOPolicy(MemorylessPolicy):
             action = action + self.network.log_std.exp() * torch.randn(action.shape, generator=belief)
         return action, belief, {}
 
+    def inputs(self, rollout: Rollout) -> Float32[Tensor, "T N O"]:
+        """What it was shown, not normalised."""
+        return rollout.obs
+
 
 def ppo_arguments(config: PPOConfig) -> dict[str, Any]:
     """What SB3's PPOs take from the configuration."""
@@ -69,14 +73,23 @@ def ppo_arguments(config: PPOConfig) -> dict[str, Any]:
 class PPO:
     """SB3's PPO, fed by metarl's collector: an iteration is one trial per world."""
 
+    model: Any
+    """The algorithm; its own types leave out what makes it usable without an environment."""
+    policy: Any
+
     def __init__(self, config: PPOConfig, obs_size: int, action_size: int, generator: torch.Generator) -> None:
         self.config = config
-        kind = {"net_arch": [config.hidden_size] * 2, "log_std_init": math.log(config.initial_std)}
-        model = stable_baselines3.PPO("MlpPolicy", None, policy_kwargs=kind, **ppo_arguments(config))
-        self.model = build(model, obs_size, action_size, generator)
-        self.policy = PPOPolicy(self.model.policy, obs_size)
+        self.model, self.policy = self._make(obs_size, action_size, generator)
         self.return_norm = RunningNorm()
         self._names = [name for name, _ in self.model.policy.named_parameters()]
+
+    def _make(self, obs_size: int, action_size: int, generator: torch.Generator) -> tuple[Any, Any]:
+        """The algorithm, and the policy around its network."""
+        config = self.config
+        kind = {"net_arch": [config.hidden_size] * 2, "log_std_init": math.log(config.initial_std)}
+        algorithm = stable_baselines3.PPO("MlpPolicy", None, policy_kwargs=kind, **ppo_arguments(config))
+        model = build(algorithm, obs_size, action_size, generator)
+        return model, PPOPolicy(model.policy, obs_size)
 
     def train_step(self, collect: Collect, generator: torch.Generator, progress: float) -> Metrics:
         """Collect one trial per world, then SB3's update on it."""
@@ -86,7 +99,7 @@ class PPO:
         self.model._current_progress_remaining = 1.0 - progress
         metrics = update(self.model, self.model.train, generator)
         # The statistics move only now: collection and update saw the same normalisation.
-        self.policy.obs_norm.update(rollout.obs)
+        self.policy.obs_norm.update(self.policy.inputs(rollout))
         self.return_norm.update(discounted_return(rollout.reward, self.config.discount))
         return metrics | {"train/return_scale": scale}
 
@@ -133,4 +146,5 @@ class PPO:
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:
-        return self.model.policy.optimizer
+        optimizer: torch.optim.Optimizer = self.model.policy.optimizer
+        return optimizer

@@ -70,7 +70,7 @@ def update(model: BaseAlgorithm, train: Callable[[], None], generator: torch.Gen
     except ValueError:  # torch's: the mean of a Gaussian is not a number
         sound = False
     if not sound:
-        model.set_parameters(before[0])
+        model.set_parameters(before[0])  # type: ignore[arg-type]
         for variable, value in zip(variables, before[1], strict=True):
             variable.data.copy_(value)
         raise UserError("a gradient of this iteration was not finite; try a lower learning_rate")
