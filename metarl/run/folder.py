@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metarl import seeding
-from metarl.config import TrainConfig, load_config, to_toml
+from metarl.config import TrainConfig, load_config, task_visible, to_toml
 from metarl.errors import UserError
 from metarl.registry import learner_class, make_family
 from metarl.rl.learner import Learner
@@ -88,8 +88,10 @@ def note_resumption(run: RunFolder, argv: list[str], iteration: int) -> None:
 
 
 def family_of(config: TrainConfig) -> TaskFamily:
-    """The family a run trains on, with the run's own time limit where it has one."""
+    """The family a run trains on: with the run's own time limit where it has one, its task shown to an oracle."""
     family = make_family(config.family)
+    if task_visible(type(config.learner)):
+        family.task_visible = True
     if config.episode_steps:
         family.episode_steps = config.episode_steps
     return family
