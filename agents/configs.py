@@ -157,7 +157,7 @@ class PearlConfig:
     """Hidden layers of the encoder."""
     initial_steps: int = 20_000
     """Control steps that only fill the buffers, played by the untrained policy; at least one trial of all worlds."""
-    num_updates: int = 2000
+    num_updates: int = 4000
     """Gradient steps per iteration."""
     meta_batch: int = 16
     """Tasks per gradient step."""
