@@ -12,9 +12,11 @@ import torch
 
 from metarl.envs.half_cheetah import HalfCheetahBody, HalfCheetahVel
 from metarl.errors import UserError
-from metarl.run import video
+from metarl.run import video_file
 from metarl.run.evaluate import evaluate
-from metarl.run.video import VideoConfig, describe, record
+from metarl.run.video import VideoConfig, record
+from metarl.run.video_text import describe
+from metarl.run.video_tiles import Tile
 from metarl.sim import rendering
 from metarl.tasks import LogUniform, Parameter, TaskSpace
 
@@ -138,7 +140,7 @@ def test_an_encoder_that_stops_is_one_sentence(tmp_path, monkeypatch):
         def close(self):
             raise OSError("Broken pipe")
 
-    monkeypatch.setattr(video.imageio, "get_writer", lambda *args, **settings: Full())
+    monkeypatch.setattr(video_file.imageio, "get_writer", lambda *args, **settings: Full())
     family = ShortVel()
     with pytest.raises(UserError, match="the encoder stopped"):
         record(Push(), family, tasks_of(family, 1), 1, tmp_path / "x.mp4", VideoConfig(size=(64, 64)))
@@ -174,7 +176,7 @@ def test_captions():
     assert describe(HalfCheetahVel.space, {"velocity": 1.716}) == "velocity 1.72 m/s"
     factors = TaskSpace({"mass": Parameter(LogUniform(0.1, 4.0, size=8), unit="1")})
     assert describe(factors, {"mass": [1.0, 0.5, 3.375, *[2.0] * 5]}) == "mass 0.50 to 3.38"
-    tile = video._Tile("", 2)
+    tile = Tile("", 2)
     tile.advance(0.0, False)
     assert tile.score() == "episode 1/2   return 0.0"
     tile.advance(-3.25, True)
