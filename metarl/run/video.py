@@ -1,29 +1,29 @@
-"""The one recorder: films a policy adapting, the episodes of one trial in sequence, several tasks side by side.
-
-Pictures go to the encoder as they are drawn, so memory does not depend on the length of the video.
-"""
+"""The one recorder: films a policy adapting, its episodes in sequence or side by side, several tasks at once."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from metarl import seeding
 from metarl.errors import UserError
 from metarl.rl.learner import Policy
-from metarl.run.collect import trial_steps
 from metarl.run.video_file import BLOCK, movie
-from metarl.run.video_tiles import Film
+from metarl.run.video_layout import Layout, scenes
+from metarl.run.video_plot import Plot
+from metarl.run.video_take import Wanted, filmed
+from metarl.run.video_text import describe, kebab
+from metarl.run.video_tiles import Sheet
 from metarl.sim.family import TaskFamily
-from metarl.sim.worlds import make_trials
 from metarl.tasks import Tasks
 
-_HOLD = 0.5  # [s] the picture stands still where an episode begins, and how long its number is announced
+_HOLD = 0.5  # [s] the picture stands still where an episode begins and ends, and how long its number is announced
+_MAX_FPS = 30.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,14 @@ class VideoConfig:
     """Line above the picture; none if empty."""
     threads: int = 0
     """Threads of the physics; 0 for one per CPU."""
+    layout: Layout = "sequence"
+    """Episodes one after the other, or side by side with a row per task."""
+    episodes: tuple[int, ...] = ()
+    """Which are shown, from 1; if empty all in sequence, and side by side the first and the last."""
+    seconds: float = math.inf
+    """The longest that is shown of an episode [s]."""
+    plot: bool = False
+    """Draw return and belief under each picture."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +73,42 @@ def record(
 ) -> Recording:
     """Film one trial of `num_episodes` episodes on each task, all at once, in real time, as an h264 `path`.
 
-    The policy acts deterministically. Raises `UserError` where a size is not a multiple of 16, `path` is not an mp4
-    file that can be written, or this machine cannot draw.
+    The policy acts deterministically. Raises `UserError` where a size is not a multiple of 16, an episode is not of
+    the trial, `path` is not an mp4 file that can be written, or this machine cannot draw.
     """
     _check(config, path)
-    fps = 1.0 / family.control_step
+    episodes = _shown(config, num_episodes)
+    stride = math.ceil(1.0 / (_MAX_FPS * family.control_step) - 1e-9)
+    fps = 1.0 / (family.control_step * stride)
     hold = max(1, round(_HOLD * fps))
-    worlds = make_trials(family, len(tasks), episodes_per_trial=num_episodes, threads=config.threads, pictures=True)
-    generator = seeding.generator(config.seed, "evaluate")
-    with worlds as env, movie(path, fps) as file, Film(env, config.size, config.title, hold) as film:
-        picture = None
-        for now in trial_steps(env, policy, tasks, generator, deterministic=True):
-            picture = film.draw(now.step)
-            file.write(picture, hold if film.all_began() else 1)
-        assert picture is not None
-        file.write(picture, hold)
-    returns = torch.tensor([tile.returns[:num_episodes] for tile in film.tiles], dtype=torch.float64)
+    limit = round(min(max(1.0, config.seconds / family.control_step), family.episode_steps))
+    wanted = Wanted(config.size, frozenset(episodes), stride, limit, config.plot)
+    name = kebab(type(family).__name__)
+    labels = [f"{name}: {describe(family.space, row)}" for row in tasks.rows()]
+    plan = scenes(config.layout, len(tasks), episodes)
+    with (
+        movie(path, fps) as file,
+        filmed(policy, family, tasks, num_episodes, wanted, config.seed, config.threads) as take,
+    ):
+        sheet = Sheet(take, labels, config.size, config.title, num_episodes, limit)
+        plot = Plot(take, [shot for scene in plan for shot in scene.shots], config.size) if config.plot else None
+        for scene in plan:
+            for number, age in enumerate(scene.ages(take, stride, limit, hold)):
+                file.write(sheet.draw(scene, age, number < 2 * hold, plot))
+        returns = take.returns(num_episodes)
     return Recording(path, file.num_frames / fps, file.num_frames, returns)
+
+
+def _shown(config: VideoConfig, num_episodes: int) -> Sequence[int]:
+    """The episodes to show, numbered from 0."""
+    for number in config.episodes:
+        if not 1 <= number <= num_episodes:
+            raise UserError(f"there is no episode {number} to show: the trial has episodes 1 to {num_episodes}")
+    if config.episodes:
+        return [number - 1 for number in dict.fromkeys(config.episodes)]
+    if config.layout == "side-by-side":
+        return sorted({0, num_episodes - 1})
+    return range(num_episodes)
 
 
 def _check(config: VideoConfig, path: Path) -> None:
