@@ -16,7 +16,7 @@ class EvalOptions:
     """Returns per episode on a fixed list of tasks, with 95 % bootstrap intervals over tasks."""
 
     run: Path
-    """Run folder; with --agent a family: a name from `metarl list`, or path/to/file.py:ClassName."""
+    """Run folder, or pretrained:NAME; with --agent a family: a name of `metarl list`, or path/to/file.py:ClassName."""
     agent: str | None = None
     """Look at a family before any training: `zero` (actions all zero) or `random` (each drawn anew)."""
     split: Literal["train", "test", "ood"] = "test"
@@ -34,7 +34,7 @@ class EvalOptions:
     checkpoint: str | None = None
     """Checkpoint, as iteration-000120; the newest by default."""
     json: Path | None = None
-    """Also write the result to this file; that of a run is always kept in RUN/eval/."""
+    """Also write the result to this file; that of a run folder is always kept in RUN/eval/."""
 
     def __post_init__(self) -> None:
         require_untrained(self.agent, {"--checkpoint": self.checkpoint, "--stochastic": self.stochastic})
@@ -66,7 +66,7 @@ def run(words: list[str]) -> int:
         subject.policy, subject.family, tasks, episodes, seed=options.seed, deterministic=deterministic
     )
     shared = split == "test" and space.is_finite
-    note = ", the same as in training" if shared and subject.run else ""
+    note = ", the same as in training" if shared and subject.iteration else ""
     print_table(evaluation, subject.title(f"{len(tasks)} {split} tasks{note}"), console())
     content = {
         **provenance(["eval", *words]),
