@@ -28,6 +28,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   metarl train rl2 half-cheetah-vel --seed 1 --total-steps 20_000_000 --output runs/vel
   metarl eval runs/vel
   metarl video runs/vel --output videos/vel.mp4
+  metarl video pretrained:half-cheetah-dir-maml --layout side-by-side --grid 2 --plot
   metarl video half-cheetah-body --agent random --output videos/look.mp4
 """
 

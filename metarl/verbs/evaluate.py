@@ -22,7 +22,7 @@ class EvalOptions:
     """Returns per episode on fixed lists of tasks, with 95 % bootstrap intervals over tasks."""
 
     run: Path
-    """Run folder; with --agent a family: a name from `metarl list`, or path/to/file.py:ClassName."""
+    """Run folder, or pretrained:NAME; with --agent a family: a name of `metarl list`, or path/to/file.py:ClassName."""
     agent: str | None = None
     """Look at a family before any training: `zero` (actions all zero) or `random` (each drawn anew)."""
     against: Path | None = None
@@ -110,15 +110,16 @@ class _Evaluator:
         from metarl.run.logs import console
 
         episodes = self.options.episodes or max(each.episodes for each in (subject, other) if each)
-        ours = self._evaluate(subject, episodes)
+        ours = self._evaluate(subject, episodes, self.options.run)
         against: dict[str, Any] = {}
-        if other is not None and subject.run and other.run:
-            theirs = self._evaluate(other, episodes)
+        if other is not None and self.options.against is not None:
+            path = self.options.against
+            theirs = self._evaluate(other, episodes, path)
             self._write(other, theirs, {}, None)
             chances = improvement(ours, theirs)
-            print_comparison((subject.run.path, other.run.path), (ours, theirs), chances, console())
+            print_comparison((self.options.run, path), (ours, theirs), chances, console())
             found = [chance.to_json() for chance in chances]
-            against = {"against": {"run": str(other.run.path), **other.summary, "probability_of_improvement": found}}
+            against = {"against": {"run": str(path), **other.summary, "probability_of_improvement": found}}
         self._write(subject, ours, against, json)
 
     @property
@@ -126,7 +127,7 @@ class _Evaluator:
         """The policy's mean actions."""
         return not (self.options.stochastic or self.options.agent == "random")
 
-    def _evaluate(self, subject: Subject, episodes: int) -> Evaluation:
+    def _evaluate(self, subject: Subject, episodes: int, path: Path) -> Evaluation:
         """Evaluate and print the table."""
         from metarl.run.evaluate import evaluate, print_table
         from metarl.run.logs import console
@@ -139,10 +140,10 @@ class _Evaluator:
             seed=self.options.seed,
             deterministic=self.deterministic,
         )
-        note = ", the same as in training" if self._shared(subject) and subject.run else ""
+        note = ", the same as in training" if self._shared(subject) and subject.iteration else ""
         title = subject.title(f"{len(self.tasks)} {self.split} tasks{note}")
-        if self.options.against and subject.run:
-            title = f"{subject.run.path}: {title}"
+        if self.options.against:
+            title = f"{path}: {title}"
         print_table(evaluation, title, console())
         return evaluation
 
