@@ -95,7 +95,7 @@ def test_the_belief_is_the_posterior_the_learner_infers(use_next_obs_in_context)
     rollout = trial(env, learner)
     learner.store(rollout)
     context = torch.stack([held(learner.context, slot) for slot in range(4)])
-    mean, variance = learner.policy.infer(context[..., : learner._context_width])
+    mean, variance = learner.policy.infer(context[..., : learner.policy.context_width])
     belief = rollout.final_belief
     torch.testing.assert_close(mean, belief.weighted / belief.precision, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(variance, 1.0 / belief.precision, rtol=1e-4, atol=1e-6)
@@ -177,7 +177,7 @@ def objectives(learner):
     slots = torch.arange(4)
     context = learner.context.sample(slots, 8, generator)
     batch = learner.replay.sample(slots, 8, generator).flatten(0, 1)
-    loss, kl, z, _ = learner.critic_objective(context, batch, generator)
+    loss, kl, z, _ = learner.critic_objective(slots, context, batch, generator)
     return loss, kl, learner.actor_objective(batch, z.detach(), generator)[0]
 
 
@@ -211,8 +211,9 @@ def test_the_kl_does_not_grow_with_the_number_of_tasks(tasks):
     learner.store(trial(env, learner))
     context = learner.context.rows[:1, :16].repeat(tasks, 1, 1)
     batch = learner.replay.rows[0, :8].repeat(tasks, 1)
-    _, kl, _, _ = learner.critic_objective(context, batch, torch.Generator().manual_seed(0))
-    _, one, _, _ = learner.critic_objective(context[:1], batch[:8], torch.Generator().manual_seed(0))
+    slots = torch.zeros(tasks, dtype=torch.long)
+    _, kl, _, _ = learner.critic_objective(slots, context, batch, torch.Generator().manual_seed(0))
+    _, one, _, _ = learner.critic_objective(slots[:1], context[:1], batch[:8], torch.Generator().manual_seed(0))
     torch.testing.assert_close(kl, one)
 
 
