@@ -155,7 +155,7 @@ class MamlTrpoConfig:
 
 @dataclass(frozen=True)
 class PearlConfig:
-    """PEARL: soft actor-critic conditioned on a sample z of the task's posterior."""
+    """PEARL: soft actor-critic conditioned on z, what is known of the task."""
 
     train_defaults: ClassVar[Mapping[str, int]] = {
         "num_worlds": 10,
@@ -176,6 +176,8 @@ class PearlConfig:
     }
     """Where `metarl tune` searches."""
 
+    belief: Literal["posterior", "prototype"] = "posterior"
+    """What is known of a task: a Gaussian posterior over z, or the nearest of the training tasks' prototypes."""
     prior_episodes: int = 2
     """Episodes of a trial played with z from the prior: they make up the context. Later ones are of the posterior."""
     latent_size: int = 5
@@ -208,6 +210,10 @@ class PearlConfig:
     """Share of the way the target critics move per gradient step."""
     kl_weight: float = 0.1
     """Weight of KL(q(z|c) ‖ N(0, 1)), mean over tasks; the published 0.1 is of the sum over 16 tasks: 1.6 here."""
+    contrastive_temperature: float = 0.1
+    """With prototypes: what the cosines of embeddings are divided by in the contrastive loss."""
+    prototype_rate: float = 0.05
+    """With prototypes: share of the way a task's prototype moves to its embedding per gradient step on the task."""
     temperature: float = 0.0
     """Entropy temperature α; 0 adjusts it to an entropy of −1 nat per action dimension. Published: 1."""
     reward_scale: float = 1.0
@@ -234,6 +240,8 @@ class PearlConfig:
         require(self, "learning_rate", 0 < self.learning_rate <= 1, "in (0, 1]")
         require(self, "discount", 0 <= self.discount < 1, "in [0, 1)")
         require(self, "target_rate", 0 < self.target_rate <= 1, "in (0, 1]")
+        require(self, "prototype_rate", 0 < self.prototype_rate <= 1, "in (0, 1]")
+        require(self, "contrastive_temperature", 0.01 <= self.contrastive_temperature <= 100, "in [0.01, 100]")
         require(self, "reward_scale", self.reward_scale > 0, "above 0")
         for field in ("kl_weight", "temperature", "policy_l2"):
             require(self, field, getattr(self, field) >= 0, "at least 0")
