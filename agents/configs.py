@@ -167,7 +167,7 @@ class PearlConfig:
     search: ClassVar[Mapping[str, Range]] = {
         "latent_size": IntRange(2, 10),
         "hidden_size": Options((64, 128, 256)),
-        "num_updates": IntRange(500, 4000, log=True),
+        "num_updates": IntRange(1000, 8000, log=True),
         "batch_size": Options((16, 32, 64)),
         "learning_rate": FloatRange(2e-4, 3e-3, log=True),
         "discount": Options((0.95, 0.97, 0.99)),
