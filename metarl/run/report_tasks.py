@@ -66,16 +66,17 @@ def _axis(name: str, parameter: Parameter | None, values: Sequence[Value]) -> Ax
         label = f"{name}: distance from 0" if size <= _POINT else f"{name}: {summary} {size}"
     if parameter is None:
         return Axis(name, label, "", "", None, None, size=size, geometric=geometric)
-    unit = "" if parameter.unit in ("1", "index", "") else f" [{parameter.unit}]"
+    categories = _categories(parameter, values) if size is None else ()
+    unit = "" if categories or parameter.unit in ("index", "") else f" [{parameter.unit}]".replace("[1]", "[ratio]")
     axis = Axis(
         name,
-        label + (" [ratio]" if parameter.unit == "1" and size is None else unit),
+        label + unit,
         parameter.help,
         parameter.train.describe(),
         parameter.ood.describe() if parameter.ood is not None else None,
         None,
         isinstance(parameter.train, LogUniform),
-        _categories(parameter, values) if size is None else (),
+        categories,
         size,
         geometric,
     )
