@@ -77,6 +77,11 @@ class PearlPolicy(nn.Module):
         drawn = torch.where(exploring, noise, mean + variance.sqrt() * noise)
         return replace(belief, z=torch.where(worlds[:, None], drawn, belief.z), episode=episode)
 
+    def signal(self, belief: PearlBelief) -> Mapping[str, Float32[Tensor, "N Z"]]:
+        """The posterior over z, of all the trial so far."""
+        mean, variance = moments(belief.weighted, belief.precision)
+        return {"posterior mean": mean, "posterior std": variance.sqrt()}
+
     def infer(self, context: Float[Tensor, "M C I"]) -> tuple[Float[Tensor, "M Z"], Float[Tensor, "M Z"]]:
         """Mean and variance of the posterior of M tasks, from C transitions of each."""
         weighted, precision = factors(self.encoder(context))

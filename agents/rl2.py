@@ -92,6 +92,10 @@ class RL2Policy(nn.Module):
         """The memory survives; only the flag tells that a new episode begins."""
         return replace(belief, episode_start=torch.where(worlds, 1.0, belief.episode_start))
 
+    def signal(self, belief: RL2Belief) -> Mapping[str, Float32[Tensor, "N D"]]:
+        """The memory's output."""
+        return {"memory": belief.memory[:, : self.network.hidden]}
+
     @torch.no_grad()
     def value(self, obs: Float32[Tensor, "N O"], belief: RL2Belief) -> Float32[Tensor, "N"]:
         """Value of going on from `obs`."""

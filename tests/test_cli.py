@@ -63,7 +63,7 @@ def test_help_is_instant_because_it_needs_no_torch(words):
         (["eval", "nowhere"], "nowhere is not a run folder"),
         (["resume", "nowhere"], "nowhere is not a run folder"),
         (["eval", "nowhere", "--num-tasks", "0"], "num_tasks = 0 is out of range: it must be in [1, 65536]"),
-        (["video", "nowhere", "--grid", "0"], "grid = 0 is out of range: it must be in [1, 64]"),
+        (["video", "nowhere", "--grid", "65"], "grid = 65 is out of range: it must be in [0, 64]"),
         (["bench", "--worlds", "0"], "worlds = (0,) is out of range"),
         (["list", "half-cheetah"], "unknown family 'half-cheetah'"),
         (["check", "half-cheetah-val"], "did you mean 'half-cheetah-vel'?"),

@@ -83,6 +83,15 @@ class Remarking(Protocol):
         ...
 
 
+@runtime_checkable
+class Signalling(Protocol):
+    """A policy whose belief can be watched: a few numbers of it, for a plot."""
+
+    def signal(self, belief: Any) -> Mapping[str, Float32[Tensor, "N D"]]:
+        """What is worth watching, by its name in a plot; of more than a handful of columns the recorder makes few."""
+        ...
+
+
 def require_device(device: str) -> None:
     """`UserError` for a device that this machine does not have."""
     if device == "cuda" and not torch.cuda.is_available():
