@@ -19,6 +19,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   resume RUN           continue a training exactly where it stopped
   eval RUN             returns per episode on held-out tasks, with intervals
   video RUN            film the robot adapting to held-out tasks
+  report RUN...        what runs have shown, as one HTML file
   list [FAMILY]        families with their task parameters, and agents
   check FAMILY         test a family against the contract every family fulfils, or a MJCF file
   bench                speed of environments and training, against bare physics
@@ -36,6 +37,7 @@ VERBS = {
     "resume": "resume",
     "eval": "evaluate",
     "video": "video",
+    "report": "report",
     "list": "catalogue",
     "check": "check",
     "bench": "bench",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,7 +97,6 @@ def _family(name: str, runs: Sequence[Run], remarks: list[str]) -> dict[str, Any
     for method in methods:
         if not pools[method.label]:
             remarks.append(f"{method.label} on {name} has no evaluation: only its learning curve is shown.")
-    every = [pool for found in pools.values() for pool in found]
     limit = runs[0].episode_steps or (family.episode_steps if family else 0)
     return {
         "name": name,
@@ -106,7 +104,6 @@ def _family(name: str, runs: Sequence[Run], remarks: list[str]) -> dict[str, Any
         "summary": _summary(family),
         "episode_steps": limit or None,
         "episode_seconds": limit * family.control_step if family and limit else None,
-        "held_out": all(pool.one.held_out for pool in every),
         "methods": [_method(method, pools[method.label]) for method in methods],
         "parameters": _parameters(family, methods, pools),
         "comparisons": list(_comparisons(methods, pools)),
@@ -147,6 +144,7 @@ def _evaluation(pool: Pooled) -> dict[str, Any]:
         "tasks": len(pool.one.tasks),
         "episodes": pool.one.returns.shape[1],
         "iqm": [point.to_json() for point in pool.curve()],
+        "mean": [float(np.mean(pool.column(episode))) for episode in range(pool.one.returns.shape[1])],
         "gain": pool.gain().to_json(),
         "worst_decile": pool.worst(),
     }
@@ -235,8 +233,3 @@ def _comparisons(methods: Sequence[Method], pools: dict[str, list[Pooled]]) -> A
             if found is not None and ours is not None and theirs is not None:
                 actions = sorted({ours.one.actions, theirs.one.actions})
                 yield {"better": method.label, "than": other.label, "actions": actions} | found.to_json("probability")
-
-
-def videos_of(runs: Sequence[Run]) -> list[tuple[str, Path]]:
-    """Every run's videos, with the run's name."""
-    return [(run.name, path) for run in runs for path in run.videos]

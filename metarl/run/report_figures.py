@@ -161,7 +161,7 @@ def _shade(axes: Axes, parameter: Mapping[str, Any]) -> None:
         axes.axvspan(low, high, color=_BAND, linewidth=0, zorder=0)
     for place, (_, _, trained) in enumerate(parameter["categories"]):
         if trained:
-            axes.axvspan(place - 0.5, place + 0.5, color=_BAND, linewidth=0, zorder=0)
+            axes.axvspan(place - 0.5, place + 0.5, color=_BAND, linewidth=0.5, zorder=0)
 
 
 # --------------------------------------------------------------------------------------------------------- drawing

@@ -26,8 +26,8 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-s
 _STAGES = 6
 
 
-def page(content: Content, videos: Sequence[tuple[str, Path]]) -> str:
-    """The whole file."""
+def page(content: Content, videos: Sequence[tuple[str, str, Path]]) -> str:
+    """The whole file; `videos` are run, caption and file."""
     palette = Palette(content["labels"])
     sections: list[tuple[str, str, str]] = [
         ("results", "Results", _results(content, palette)),
@@ -87,12 +87,12 @@ def _results(content: Content, palette: Palette) -> str:
     rows = "".join(_result_rows(family, palette) for family in content["families"] if _evaluations(family))
     if not rows:
         return ""
-    heads = ("seeds", "episode 1", "last episode", "gained", "worst tenth", "steps", "minutes")
+    heads = ("seeds", "episode 1", "last episode", "gained", "its mean", "worst tenth", "steps", "minutes")
     head = "".join(f"<th>{name}</th>" for name in heads)
     note = (
         "Interquartile mean of the return over tasks and seeds, with its 95 % bootstrap interval (tasks resampled within "
-        "each seed). Gained: last minus first episode of the same task. Worst tenth: mean return of the last episode on "
-        "the tenth of the tasks that went worst. Steps and minutes: of one training."
+        "each seed). Gained: last minus first episode of the same task. Its mean, worst tenth: mean return of the last "
+        "episode on all tasks, and on the tenth of them that went worst. Steps and minutes: of one training."
     )
     if any(not e["held_out"] for family in content["families"] for e in _evaluations(family)):
         note += " † The family has finitely many tasks: these are the ones it was trained on."
@@ -109,7 +109,7 @@ def _evaluations(family: Content) -> list[Content]:
 
 def _result_rows(family: Content, palette: Palette) -> str:
     rows = "".join(_row(method, e, palette) for method in family["methods"] for e in method["evaluations"])
-    return f'<tbody><tr><th colspan="8">{escape(family["name"])}</th></tr>{rows}</tbody>'
+    return f'<tbody><tr><th colspan="9">{escape(family["name"])}<small>{escape(family["summary"])}</small></th></tr>{rows}</tbody>'
 
 
 def _row(method: Content, evaluation: Content, palette: Palette) -> str:
@@ -119,8 +119,9 @@ def _row(method: Content, evaluation: Content, palette: Palette) -> str:
     cells = [
         str(len(evaluation["seeds"])),
         _interval_cell(evaluation["iqm"][0]),
-        _interval_cell(evaluation["iqm"][-1], f"episode {last}: " if last != 2 else ""),
+        _interval_cell(evaluation["iqm"][-1], f"episode {last}<br>" if last != 2 else ""),
         _interval_cell(evaluation["gain"], signed=True) if last > 1 else "–",
+        number(evaluation["mean"][-1]),
         number(evaluation["worst_decile"]),
         _spread(method["steps"], lambda value: f"{value / 1e6:.3g} M"),
         _spread(method["minutes"], lambda value: f"{value:.3g}"),
@@ -176,31 +177,27 @@ def _learning(content: Content, palette: Palette) -> str:
 
 
 def _tasks(content: Content, palette: Palette) -> str:
-    text = ""
-    for family in content["families"]:
-        figures = [
-            _figure(parameter["name"], parameter_figure(family, parameter, palette), parameter_caption(parameter))
-            for parameter in family["parameters"]
-        ]
-        if figures:
-            summary = f'<p class="quiet">{escape(family["summary"])}</p>' if family["summary"] else ""
-            text += f'<h3>{escape(family["name"])}</h3>{summary}<div class="grid">{"".join(figures)}</div>'
-    if not text:
+    figures = [
+        _figure(f"{family['name']}: {p['name']}", parameter_figure(family, p, palette), parameter_caption(p))
+        for family in content["families"]
+        for p in family["parameters"]
+    ]
+    if not figures:
         return ""
     notes = ("shaded: the training range", "dots: test tasks", "diamonds: ood tasks", "lines: means, dotted episode 1")
     words = "<p>Return of the last episode on each task, mean over seeds, against what makes the task.</p>"
-    return words + _legend(content["labels"], palette, *notes) + text
+    return words + _legend(content["labels"], palette, *notes) + f'<div class="grid">{"".join(figures)}</div>'
 
 
-def _videos(videos: Sequence[tuple[str, Path]]) -> str:
+def _videos(videos: Sequence[tuple[str, str, Path]]) -> str:
     figures = []
-    for name, path in videos:
+    for name, caption, path in videos:
         data = base64.b64encode(path.read_bytes()).decode()
         film = (
-            f'<video controls muted loop playsinline preload="auto" aria-label="{escape(name)}: {escape(path.stem)}" '
+            f'<video controls muted loop playsinline preload="auto" aria-label="{escape(name)}: {escape(caption)}" '
             f'src="data:video/mp4;base64,{data}"></video>'
         )
-        figures.append(_figure(name, film, path.stem.replace("-", " ")))
+        figures.append(_figure(name, film, caption))
     return f'<div class="grid">{"".join(figures)}</div>' if figures else ""
 
 
@@ -217,9 +214,10 @@ def _time(content: Content, palette: Palette) -> str:
 def _time_of(family: Content, method: Content, palette: Palette) -> str:
     total = sum(method["minutes"])
     rate = f"{total:.3g} min, {method['steps_per_second']:,.0f} control steps per second"
+    rate += "" if method["time"] else "; its stages were not timed"
     head = f"<p>{_chip(method['label'], palette)} on {escape(family['name'])} <small>{rate}</small></p>"
     if not method["time"]:
-        return f'<div class="time">{head}<p class="quiet">Its stages were not timed.</p></div>'
+        return f'<div class="time">{head}</div>'
     named = [(name.replace("_", " "), share) for name, share in method["time"].items() if share >= 0.001]
     named = [("everything else" if name == "else" else name, share) for name, share in named]
     spans, words = [], []
@@ -229,7 +227,7 @@ def _time_of(family: Content, method: Content, palette: Palette) -> str:
         look = f"t{5 if name == 'everything else' else min(place, _STAGES - 2)}"
         spans.append(f'<span class="{look}" style="flex:{share:.4f}" title="{text}">{shown}</span>')
         words.append(text if share >= 0.005 else f"{escape(name)} under 1 %")
-    return f'<div class="time">{head}<div class="bar">{"".join(spans)}</div><small style="white-space:normal">{", ".join(words)}</small></div>'
+    return f'<div class="time">{head}<div class="bar">{"".join(spans)}</div><small>{", ".join(words)}</small></div>'
 
 
 def _configuration(content: Content, palette: Palette) -> str:

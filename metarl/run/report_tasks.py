@@ -103,7 +103,7 @@ def _categories(parameter: Parameter, values: Sequence[Value]) -> tuple[tuple[fl
         numbers |= set(support.values) if isinstance(support, Choice) else set()
     if len(numbers) > _CATEGORIES:
         return ()
-    return tuple((v, parameter.label(v) or f"{v:g}", parameter.train.contains(v)) for v in sorted(numbers))
+    return tuple((v, parameter.label(v) or f"{v:g}".replace("-", "−"), parameter.train.contains(v)) for v in sorted(numbers))
 
 
 def trend(

@@ -54,8 +54,8 @@ def adaptation_caption(family: Content, split: str) -> str:
             gain, bounds = interval(evaluation["gain"], signed=True)
             actions = ", sampled actions" if evaluation["actions"] == "sampled" else ""
             parts.append(
-                f"{method['label']}{actions}: {first} in episode 1, {last} in episode {evaluation['episodes']}, "
-                f"{gain} {bounds} by task."
+                f"{method['label']}{actions}: {first} in episode 1 and {last} in episode {evaluation['episodes']}, "
+                f"a difference of {gain} {bounds} on the same task."
             )
     return " ".join(parts)
 
@@ -69,17 +69,21 @@ def learning_caption(family: Content) -> str:
             seeds = f"{len(curve['runs'])} seeds" if len(curve["runs"]) > 1 else "one seed"
             ends = [run["last"][-1] for run in curve["runs"].values()]
             reached = number(ends[0]) if len(ends) == 1 else f"{number(min(ends))} to {number(max(ends))}"
-            parts.append(f"{method['label']} ({seeds}) ended at {reached}.")
+            parts.append(f"{method['label']}, {seeds}: {reached} at the end.")
     return " ".join(parts)
 
 
 def parameter_caption(parameter: Content) -> str:
     """What the parameter is and what it was in training, and how far the returns reach beyond."""
     words = parameter["help"][:1].upper() + parameter["help"][1:]
-    if parameter["train"]:
-        words += f"{'; ' if words else ''}trained on {parameter['train']}" + (
-            f", ood {parameter['ood']}." if parameter["ood"] else "."
+    train, ood = parameter["train"], parameter["ood"]
+    if parameter["categories"]:
+        train, others = (
+            ", ".join(label for _, label, trained in parameter["categories"] if trained == wanted) for wanted in (True, False)
         )
+        ood = others if ood else None
+    if train:
+        words += f"{'; ' if words else ''}trained on {train}" + (f", ood {ood}." if ood else ".")
     for label in dict.fromkeys(returns["label"] for returns in parameter["returns"]):
         means = {
             returns["split"]: sum(returns["last"]) / len(returns["last"])
