@@ -35,7 +35,7 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
 
 
 def missing_evaluations(path: Path) -> Iterator[str]:
-    """Splits on which a run's newest checkpoint was not evaluated; none without a checkpoint, as in recorded results."""
+    """Splits on which a run's newest checkpoint was not evaluated; none where there is no checkpoint."""
     run = RunFolder(path)
     found = checkpoint.existing(run.checkpoints)
     if found:

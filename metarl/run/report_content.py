@@ -140,7 +140,9 @@ def _evaluation(pool: Pooled) -> dict[str, Any]:
         "actions": pool.one.actions,
         "held_out": pool.one.held_out,
         "seeds": [run.seed for run in pool.runs],
-        "files": [f"{run.name}/eval/{evaluation.file}" for run, evaluation in zip(pool.runs, pool.evaluations, strict=True)],
+        "files": [
+            f"{run.name}/eval/{evaluation.file}" for run, evaluation in zip(pool.runs, pool.evaluations, strict=True)
+        ],
         "tasks": len(pool.one.tasks),
         "episodes": pool.one.returns.shape[1],
         "iqm": [point.to_json() for point in pool.curve()],
@@ -177,7 +179,9 @@ def _learning(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _over(curves: Sequence[tuple[str, Float64[np.ndarray, "P"], dict[str, Float64[np.ndarray, "P"]]]]) -> dict[str, Any]:
+def _over(
+    curves: Sequence[tuple[str, Float64[np.ndarray, "_P"], dict[str, Float64[np.ndarray, "_P"]]]],
+) -> dict[str, Any]:
     grid = np.linspace(max(x[0] for _, x, _ in curves), min(x[-1] for _, x, _ in curves), _GRID)
     last, first = (
         np.array([np.interp(grid, x, curve[episode]) for _, x, curve in curves]) for episode in ("last", "first")

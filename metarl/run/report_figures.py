@@ -20,7 +20,7 @@ COLOURS = 7
 _INK, _MUTED, _BAND = "#010203", "#040506", "#070809"
 _METHOD = [f"#0a0b{number:02x}" for number in range(COLOURS)]
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _BAND: "--band"} | {c: f"--c{i}" for i, c in enumerate(_METHOD)}
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "font.size": 9.0,
     "axes.edgecolor": _MUTED,
@@ -122,12 +122,16 @@ def parameter_figure(family: Mapping[str, Any], parameter: Mapping[str, Any], pa
         figure, axes = _panel()
         places = {value: place for place, (value, _, _) in enumerate(parameter["categories"])}
         _shade(axes, parameter)
-        for number, returns in enumerate(parameter["returns"]):
+        for returns in parameter["returns"]:
             colour, ood = palette.colour(returns["label"]), returns["split"] == "ood"
             x = np.array([_place(value, places) for value in returns["x"]])
             if places:  # spread out what would lie on one line; by task, so that it is the same every time
                 x = x + _JITTER * ((np.arange(len(x)) * 0.618) % 1.0 - 0.5)
-            look = {"markerfacecolor": "none", "marker": "D", "markersize": 3.2} if ood else {"marker": "o", "markersize": 3}
+            look: Any = (
+                {"markerfacecolor": "none", "marker": "D", "markersize": 3.2}
+                if ood
+                else {"marker": "o", "markersize": 3}
+            )
             axes.plot(x, returns["last"], linestyle="", color=colour, alpha=0.5, markeredgewidth=0.8, **look)
             bins = np.array([_place(bin["x"], places) for bin in returns["trend"]])
             for episode, dashes, width in (("first", (0, (1, 1.6)), 1.3), ("last", "-", 1.8)):
@@ -137,7 +141,9 @@ def parameter_figure(family: Mapping[str, Any], parameter: Mapping[str, Any], pa
                 else:
                     axes.plot(bins, mean, color=colour, linestyle=dashes, linewidth=width)
         if places:
-            axes.set_xticks(list(places.values()), [label for _, label, _ in parameter["categories"]])
+            axes.set_xticks(
+                [float(place) for place in places.values()], [label for _, label, _ in parameter["categories"]]
+            )
             axes.grid(visible=False, axis="x")
         elif parameter["logarithmic"]:
             axes.set_xscale("log")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ class Pooled:
 
     def by_task(self, episode: int) -> Float64[np.ndarray, "N"]:
         """Return of each task, mean over runs."""
-        return np.mean(self.column(episode), axis=0)
+        return np.asarray(np.mean(self.column(episode), axis=0))
 
     def curve(self) -> list[Interval]:
         """Adaptation curve: interquartile mean over runs and tasks with its 95 % interval, per episode."""
@@ -92,7 +92,9 @@ def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[str]]:
         for run in sorted(group, key=lambda run: -run.train_steps):
             if run.seed in best:
                 twin = best[run.seed]
-                remarks.append(f"{run.name} has the configuration and seed of {twin.name}: it is left out of all figures.")
+                remarks.append(
+                    f"{run.name} has the configuration and seed of {twin.name}: it is left out of all figures."
+                )
             best.setdefault(run.seed, run)
         kept.append(tuple(sorted(best.values(), key=lambda run: run.seed)))
     return [_method(group, kept) for group in kept], remarks
@@ -153,8 +155,10 @@ def _method(group: tuple[Run, ...], groups: Sequence[tuple[Run, ...]]) -> Method
 
 def _stem(runs: Sequence[Run]) -> str:
     """What the runs' names begin with: `dir` of dir-s1 and dir-s2."""
-    stem = os.path.commonprefix([run.name for run in runs])
-    return stem.removesuffix("s").rstrip("-_. ") if len(runs) > 1 else stem
+    if len(runs) == 1:
+        return runs[0].name
+    columns = takewhile(lambda letters: len(set(letters)) == 1, zip(*(run.name for run in runs), strict=False))
+    return "".join(letters[0] for letters in columns).removesuffix("s").rstrip("-_. ")
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:

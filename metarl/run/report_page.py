@@ -87,16 +87,19 @@ def _results(content: Content, palette: Palette) -> str:
     rows = "".join(_result_rows(family, palette) for family in content["families"] if _evaluations(family))
     if not rows:
         return ""
-    heads = ("seeds", "episode 1", "last episode", "gained", "its mean", "worst tenth", "steps", "minutes")
+    heads = ("seeds", "episode 1", "last episode", "gained", "mean, last", "worst tenth, last", "steps", "minutes")
     head = "".join(f"<th>{name}</th>" for name in heads)
     note = (
-        "Interquartile mean of the return over tasks and seeds, with its 95 % bootstrap interval (tasks resampled within "
-        "each seed). Gained: last minus first episode of the same task. Its mean, worst tenth: mean return of the last "
-        "episode on all tasks, and on the tenth of them that went worst. Steps and minutes: of one training."
+        "Interquartile mean of the return over tasks and seeds, with its 95 % bootstrap interval (tasks resampled "
+        "within each seed). Gained: last minus first episode of the same task. Mean and worst tenth of the last "
+        "episode: its mean return on all tasks, and on the tenth of them that went worst. Steps and minutes: of one "
+        "training."
     )
     if any(not e["held_out"] for family in content["families"] for e in _evaluations(family)):
         note += " † The family has finitely many tasks: these are the ones it was trained on."
-    sentences = [comparison_sentence(family, found) for family in content["families"] for found in family["comparisons"]]
+    sentences = [
+        comparison_sentence(family, found) for family in content["families"] for found in family["comparisons"]
+    ]
     listed = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
     better = f"<h3>Probability of improvement</h3><ul>{listed}</ul>" if sentences else ""
     table = f'<table><thead><tr><th class="text">algorithm, tasks</th>{head}</tr></thead>{rows}</table>'
@@ -109,7 +112,8 @@ def _evaluations(family: Content) -> list[Content]:
 
 def _result_rows(family: Content, palette: Palette) -> str:
     rows = "".join(_row(method, e, palette) for method in family["methods"] for e in method["evaluations"])
-    return f'<tbody><tr><th colspan="9">{escape(family["name"])}<small>{escape(family["summary"])}</small></th></tr>{rows}</tbody>'
+    name = f"{escape(family['name'])}<small>{escape(family['summary'])}</small>"
+    return f'<tbody><tr><th colspan="9">{name}</th></tr>{rows}</tbody>'
 
 
 def _row(method: Content, evaluation: Content, palette: Palette) -> str:
@@ -135,7 +139,7 @@ def _interval_cell(point: Content, before: str = "", signed: bool = False) -> st
     return f"{value}<small>{before}{bounds}</small>"
 
 
-def _spread(values: Sequence[float], form: Callable[[float], str]) -> str:
+def _spread(values: Sequence[int | float], form: Callable[[int | float], str]) -> str:
     low, high = form(min(values)), form(max(values))
     return low if low == high else f"{low} to {high}"
 
@@ -265,9 +269,12 @@ def _run(run: Content) -> str:
     )
     head = '<thead><tr><th class="text">evaluation</th><th>after steps</th><th>mean return by episode</th></tr></thead>'
     table = f'<div class="scroll"><table>{head}<tbody>{rows}</tbody></table></div>' if rows else ""
-    title = f"{escape(run['name'])} <span class=quiet>{escape(run['agent'])} on {escape(run['family'])}, seed {run['seed']}</span>"
+    what = escape(f"{run['agent']} on {run['family']}, seed {run['seed']}")
+    title = f"{escape(run['name'])} <span class=quiet>{what}</span>"
     return f"<details><summary>{title}</summary><dl>{terms}</dl>{table}<pre>{escape(run['toml'])}</pre></details>"
 
 
 def _resumed(again: Content) -> str:
-    return f"{again.get('command', '')}, {again.get('started', '')}, after iteration {again.get('after_iteration', '?')}"
+    return (
+        f"{again.get('command', '')}, {again.get('started', '')}, after iteration {again.get('after_iteration', '?')}"
+    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +70,7 @@ class Run:
     config: dict[str, Any]
     toml: str
     provenance: dict[str, Any]
-    curve: dict[str, Float64[np.ndarray, "P"]]
+    curve: dict[str, Float64[np.ndarray, "_P"]]
     """Learning curve, by the names of `CURVE`; empty where none was logged."""
     times: dict[str, float]
     """Seconds of the training by what they went to, of what was timed."""
@@ -147,7 +146,7 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _log(path: Path) -> list[Mapping[str, float]]:
+def _log(path: Path) -> list[Mapping[str, int | float]]:
     """The lines of `metrics.jsonl`, or of a recorded `learning_curve.csv`; a torn last line is left out."""
     metrics, recorded = path / "metrics.jsonl", path / "learning_curve.csv"
     try:
@@ -163,7 +162,7 @@ def _log(path: Path) -> list[Mapping[str, float]]:
     return []
 
 
-def _curve(lines: list[Mapping[str, float]]) -> dict[str, np.ndarray]:
+def _curve(lines: list[Mapping[str, int | float]]) -> dict[str, np.ndarray]:
     lines = [line for line in lines if all(name in line for name in CURVE.values())]
     if not lines:
         return {}
@@ -178,14 +177,14 @@ def _curve(lines: list[Mapping[str, float]]) -> dict[str, np.ndarray]:
     return curve
 
 
-def _times(path: Path, lines: list[Mapping[str, float]]) -> dict[str, float]:
+def _times(path: Path, lines: list[Mapping[str, int | float]]) -> dict[str, float]:
     """Sums over the log of what the training loop and the learner timed; recorded results have them in a file."""
     if not (path / "metrics.jsonl").is_file():
         return _json(path / "time.json") if (path / "time.json").is_file() else {}
     return total_times(lines)
 
 
-def total_times(lines: list[Mapping[str, float]]) -> dict[str, float]:
+def total_times(lines: list[Mapping[str, int | float]]) -> dict[str, float]:
     """Seconds by what they went to, as `collect`, of the lines of `metrics.jsonl`."""
     sums: dict[str, float] = {}
     for line in lines:
@@ -202,13 +201,12 @@ def _evaluated(path: Path) -> Evaluated:
         returns = np.array(content["returns"], np.float64)
         if returns.ndim != 2 or len(content["tasks"]) != len(returns):
             raise ValueError
-        named = re.search(r"-seed(\d+)-", path.name)
         return Evaluated(
             file=path.name,
             split=str(content["split"]),
             held_out=bool(content["held_out"]),
             deterministic=bool(content["deterministic"]),
-            seed=int(content.get("seed", named[1] if named else 0)),
+            seed=int(content.get("seed", 0)),
             train_steps=int(content["train_steps"]),
             train_seconds=float(content.get("train_seconds", 0.0)),
             tasks=[dict(row) for row in content["tasks"]],

@@ -103,12 +103,14 @@ def _categories(parameter: Parameter, values: Sequence[Value]) -> tuple[tuple[fl
         numbers |= set(support.values) if isinstance(support, Choice) else set()
     if len(numbers) > _CATEGORIES:
         return ()
-    return tuple((v, parameter.label(v) or f"{v:g}".replace("-", "−"), parameter.train.contains(v)) for v in sorted(numbers))
+    return tuple(
+        (v, parameter.label(v) or f"{v:g}".replace("-", "−"), parameter.train.contains(v)) for v in sorted(numbers)
+    )
 
 
 def trend(
     axis: Axis, x: Float64[np.ndarray, "N"], first: Float64[np.ndarray, "N"], last: Float64[np.ndarray, "N"]
-) -> list[dict[str, float]]:
+) -> list[dict[str, int | float]]:
     """Mean returns of first and last episode per category, or in up to 8 bins of equally many tasks."""
     if axis.categories:
         groups = [np.flatnonzero(np.isclose(x, value)) for value, _, _ in axis.categories]

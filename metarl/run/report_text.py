@@ -8,7 +8,7 @@ from typing import Any
 Content = Mapping[str, Any]
 
 
-def number(value: float, signed: bool = False, digits: int | None = None) -> str:
+def number(value: int | float, signed: bool = False, digits: int | None = None) -> str:
     """Three significant digits or whole numbers, with a proper minus: `−21.4`, `1,652`."""
     if digits is None:
         digits = _digits(value)
@@ -18,7 +18,7 @@ def number(value: float, signed: bool = False, digits: int | None = None) -> str
     return ("−" if value < 0 else "+" if signed else "") + text
 
 
-def _digits(value: float) -> int:
+def _digits(value: int | float) -> int:
     size = abs(value)
     return 0 if size >= 100 else 1 if size >= 10 else 2
 
@@ -39,7 +39,7 @@ def facts(content: Content) -> str:
     return f"{runs}: {_count(totals['steps'])} control steps, {length} in all."
 
 
-def _count(value: float) -> str:
+def _count(value: int | float) -> str:
     return f"{value / 1e6:.3g} million" if value >= 1e6 else f"{value:,.0f}"
 
 
@@ -79,7 +79,8 @@ def parameter_caption(parameter: Content) -> str:
     train, ood = parameter["train"], parameter["ood"]
     if parameter["categories"]:
         train, others = (
-            ", ".join(label for _, label, trained in parameter["categories"] if trained == wanted) for wanted in (True, False)
+            ", ".join(label for _, label, trained in parameter["categories"] if trained == wanted)
+            for wanted in (True, False)
         )
         ood = others if ood else None
     if train:
@@ -91,7 +92,7 @@ def parameter_caption(parameter: Content) -> str:
             if returns["label"] == label
         }
         words += f" {label}: " + ", ".join(f"{number(mean)} on {split}" for split, mean in means.items()) + "."
-    return words.strip()
+    return str(words).strip()
 
 
 def comparison_sentence(family: Content, found: Content) -> str:
