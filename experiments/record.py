@@ -3,8 +3,8 @@
     python experiments/record.py runs/dir-s1 runs/dir-s2
     python experiments/record.py            # only redraw
 
-Each run leaves its configuration, provenance, evaluations and a thinned learning curve (at most 200 points): enough
-to repeat it and to check every number of the table.
+Each run leaves its configuration, provenance, evaluations, a thinned learning curve (at most 200 points) and where
+the time went: enough to repeat it and to check every number of the table.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import summary
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+
+from metarl.run.report_runs import total_times
 
 RESULTS = Path(__file__).parent / "results"
 POINTS = 200
@@ -39,6 +41,7 @@ def record(run: Path, results: Path = RESULTS) -> None:
     rows = [{key: sum(line[key] for line in block) / len(block) for key in CURVE} for block in blocks]
     csv = [",".join(CURVE), *(",".join(f"{row[key]:.6g}" for key in CURVE) for row in rows)]
     (target / "learning_curve.csv").write_text("\n".join(csv) + "\n")
+    (target / "time.json").write_text(json.dumps(total_times(lines), indent=1) + "\n")
     for name in ("config.toml", "run.json"):  # last: a run that has them is recorded whole
         shutil.copy(run / name, target / name)
 

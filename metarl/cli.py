@@ -20,6 +20,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   eval RUN             returns per episode on held-out tasks, with intervals
   video RUN            film the robot adapting to held-out tasks
   tune FAMILY AGENT    search a learner's hyperparameters, on training tasks only
+  report RUN...        what runs have shown, as one HTML file
   list [FAMILY]        families with their task parameters, and agents
   check FAMILY         test a family against the contract every family fulfils, or a MJCF file
   bench                speed of environments and training, against bare physics
@@ -39,6 +40,7 @@ VERBS = {
     "eval": "evaluate",
     "video": "video",
     "tune": "tune",
+    "report": "report",
     "list": "catalogue",
     "check": "check",
     "bench": "bench",

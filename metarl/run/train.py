@@ -197,16 +197,21 @@ class Training:
         seed, number = self.config.seed, self.iteration
         tasks, task_number = self.sample_tasks(number), self.task_number(number)
         rollouts: list[Rollout] = []
+        collecting = 0.0
 
         def collect_trial(policy: Policy) -> Rollout:
+            nonlocal collecting
+            begun = time.perf_counter()
             generator = seeding.generator(seed, "collect", number, len(rollouts))
             rollouts.append(collect(self.env, policy, tasks, generator, task_number=task_number))
+            collecting += time.perf_counter() - begun
             return rollouts[-1]
 
-        update = seeding.generator(seed, "update", number)
+        update, begun = seeding.generator(seed, "update", number), time.perf_counter()
         metrics = self.learner.train_step(collect_trial, update, number / self.num_iterations)
+        times = {"time/collect": collecting, "time/update": time.perf_counter() - begun - collecting}
         self.iteration += 1
-        return rollout_metrics(rollouts, self.config.episodes_per_trial) | metrics
+        return rollout_metrics(rollouts, self.config.episodes_per_trial) | times | metrics
 
 
 class _Clock:
