@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from metarl.agents.configs import RL2Config
 from metarl.errors import UserError
-from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors, part_of
+from metarl.rl.learner import Collect, load_optimizer_tensors, load_policy, optimizer_tensors, part_of
 from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN, RecurrentActorCritic
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.objectives import approximate_kl, clipped_surrogate, gaussian_entropy, gaussian_log_prob
@@ -201,8 +201,8 @@ class RL2:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
+        load_policy(self.policy, state)
         try:
-            self.policy.load_state_dict(part_of(state, "policy/"))
             self.return_norm.load_state_dict(part_of(state, "return_norm/"))
         except RuntimeError as error:
             raise ValueError(str(error).splitlines()[-1].strip()) from None

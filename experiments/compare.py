@@ -28,7 +28,7 @@ from typing import Any
 from record import RESULTS, record, redraw
 
 from metarl.errors import UserError, unknown_name
-from metarl.registry import family_names, learner_names, make_family
+from metarl.registry import family_names, learner_names
 from metarl.run import checkpoint
 
 HERE = Path(__file__).parent
@@ -91,9 +91,8 @@ class Comparison:
             remaining = run.max_minutes - _trained_minutes(folder)
             if remaining > 0:
                 self._call(run, ["resume", str(folder), "--max-minutes", f"{remaining:.3f}"])
-        for split in make_family(run.family).space.splits[1:]:  # test, and ood where there is one
-            for options in EVALUATIONS:
-                self._call(run, ["eval", str(folder), "--split", split, *options])
+        for options in EVALUATIONS:
+            self._call(run, ["eval", str(folder), *options])
         record(folder, self.results)
 
     def _call(self, run: Run, words: list[str]) -> None:
@@ -178,14 +177,14 @@ def execute(comparison: Comparison) -> list[str]:
     return failures
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Entry point; 1 where a run failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", nargs="?", type=Path, default=HERE / "compare.toml")
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="where run folders are")
     parser.add_argument("--results", type=Path, default=RESULTS / "compare", help="where results are recorded")
     parser.add_argument("--list", action="store_true", help="only say what is done, begun and missing")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     try:
         comparison = load(options.config, options.runs, options.results)
         if options.list:
@@ -198,7 +197,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("compare: stopped; the same command goes on", file=sys.stderr)
         return 130
-    redraw()
+    if options.results == RESULTS / "compare":
+        redraw()
     print(*failures, sep="\n", file=sys.stderr)
     return 1 if failures else 0
 

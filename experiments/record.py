@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import summary
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -106,7 +107,8 @@ def machines() -> str:
 
 
 def redraw() -> None:
-    """Write the table and the figure from all that is recorded."""
+    """Write the tables and the figure from all that is recorded."""
+    summary.update()
     figure(RESULTS / "learning_curves.png")
     intro = (RESULTS / "NOTES.md").read_text() if (RESULTS / "NOTES.md").exists() else ""
     text = f"# Results\n\nWritten by `python experiments/record.py` from the recorded files beside it.\n\n{table()}\n"

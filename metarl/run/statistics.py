@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -80,6 +80,39 @@ def mean_interval(values: Float[np.ndarray, "n"], seed: int = 0) -> Interval:
     return bootstrap_interval([values], mean, seed)
 
 
+@dataclass(frozen=True)
+class Summary:
+    """What an evaluation's returns come to, per episode."""
+
+    adaptation_curve: list[Interval]
+    """Mean over tasks."""
+    iqm: list[Interval]
+    """Interquartile mean over tasks."""
+    worst_decile: list[float]
+    """Mean over the tenth of the tasks on which the episode went worst."""
+    adaptation_delta: Interval
+    """Last minus first episode, task by task: mean over tasks."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As the files of `metarl eval` have it."""
+        return {
+            "adaptation_curve": [point.to_json("mean") for point in self.adaptation_curve],
+            "iqm": [point.to_json() for point in self.iqm],
+            "worst_decile": self.worst_decile,
+            "adaptation_delta": self.adaptation_delta.to_json("mean"),
+        }
+
+
+def summarize(returns: Float[np.ndarray, "N K"], seed: int = 0) -> Summary:
+    """Summary of one run's returns, a row per task and a column per episode."""
+    return Summary(
+        [mean_interval(column, seed) for column in returns.T],
+        [bootstrap_interval([column], interquartile_mean, seed) for column in returns.T],
+        [worst_decile(column) for column in returns.T],
+        mean_interval(returns[:, -1] - returns[:, 0], seed),
+    )
+
+
 def probability_of_improvement(
     ours: Sequence[Float[np.ndarray, "..."]], theirs: Sequence[Float[np.ndarray, "..."]], seed: int = 0
 ) -> Interval:
@@ -99,10 +132,10 @@ def probability_of_improvement(
     values, resamples = [], []
     for x, y in zip(map(np.atleast_2d, ours), map(np.atleast_2d, theirs), strict=True):
         wins = _wins(x, y)
-        of_x, of_y, of_tasks = (_weights(n, rng) for n in wins.shape)
+        of_x, of_y, of_tasks = (_counts(n, rng) for n in wins.shape)
         values.append(wins.mean())
         by_task = np.einsum("ri,rj->rij", of_x, of_y).reshape(RESAMPLES, -1) @ wins.reshape(-1, wins.shape[2])
-        resamples.append((by_task * of_tasks).sum(axis=1))
+        resamples.append((by_task * of_tasks).sum(axis=1) / wins.size)
     low, high = np.percentile(np.mean(resamples, axis=0), _PERCENTILES)
     return Interval(float(np.mean(values)), float(low), float(high))
 
@@ -114,9 +147,9 @@ def _wins(x: Float[np.ndarray, "I M"], y: Float[np.ndarray, "J N"]) -> Float64[n
     return np.asarray((1.0 + np.sign(x[:, None, :] - y[None, :, :])) / 2.0)
 
 
-def _weights(n: int, rng: np.random.Generator) -> Float64[np.ndarray, "R n"]:
-    """How large a share of each resample each of `n` units is."""
-    return rng.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES) / n
+def _counts(n: int, rng: np.random.Generator) -> Float64[np.ndarray, "R n"]:
+    """How often each of `n` units is in each resample."""
+    return rng.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES).astype(np.float64)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from metarl.tasks import Tasks
 
 _HOLD = 0.5  # [s] the picture stands still where an episode begins and ends, and how long its number is announced
 _MAX_FPS = 30.0
+_MEMORY = 1.0  # [s] over which a plot averages a memory: longer than a stride
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def record(
     fps = 1.0 / (family.control_step * stride)
     hold = max(1, round(_HOLD * fps))
     limit = round(min(max(1.0, config.seconds / family.control_step), family.episode_steps))
+    window = max(1, round(_MEMORY / family.control_step))
     wanted = Wanted(config.size, frozenset(episodes), stride, limit, config.plot)
     name = kebab(type(family).__name__)
     labels = [f"{name}: {describe(family.space, row)}" for row in tasks.rows()]
@@ -91,7 +93,11 @@ def record(
         filmed(policy, family, tasks, num_episodes, wanted, config.seed, config.threads) as take,
     ):
         sheet = Sheet(take, labels, config.size, config.title, num_episodes, limit)
-        plot = Plot(take, [shot for scene in plan for shot in scene.shots], config.size) if config.plot else None
+        plot = (
+            Plot(take, [shot for scene in plan for shot in scene.shots], config.size, limit, window)
+            if config.plot
+            else None
+        )
         for scene in plan:
             for number, age in enumerate(scene.ages(take, stride, limit, hold)):
                 file.write(sheet.draw(scene, age, number < 2 * hold, plot))

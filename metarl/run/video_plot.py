@@ -44,14 +44,17 @@ class Panel:
 class Plot:
     """Return over the episode, those before it faint behind; beside it the policy's signals over the whole trial."""
 
-    def __init__(self, take: Take, shots: Iterable[Shot], size: tuple[int, int]) -> None:
-        """`size` is that of the picture above. All shots share the scales."""
+    def __init__(self, take: Take, shots: Iterable[Shot], size: tuple[int, int], limit: int, window: int) -> None:
+        """`size` is that of the picture above, `limit` the longest that is shown of an episode [steps].
+
+        Signals of many components are averaged over the last `window` steps. All shots share the scales.
+        """
         self.width, self.height = size[0], max(48, round(size[1] * 0.3 / 16) * 16)
-        self._take = take
+        self._take, self._limit = take, limit
         shown = list(shots)
-        curves = [take.collected(s.world, e) for s in shown for e in range(s.episode + 1)]
+        curves = [self._curve(s.world, e) for s in shown for e in range(s.episode + 1)]
         self._return = _panel("return", curves, max(map(len, curves)) - 1)
-        named = [_lines(name, signal) for name, signal in take.signals.items()]
+        named = [_lines(name, signal, window) for name, signal in take.signals.items()]
         self._signals = [(_panel(name, [lines], len(lines) - 1), lines) for name, lines in named]
 
     def draw(self, shot: Shot, age: int) -> UInt8[np.ndarray, "h W 3"]:
@@ -59,7 +62,7 @@ class Plot:
         image = Image.new("RGB", (self.width * _FINE, self.height * _FINE), _PAPER)
         pen = ImageDraw.Draw(image)
         wide = self.width * _FINE / (1 + len(self._signals))
-        episodes = [self._take.collected(shot.world, episode) for episode in range(shot.episode + 1)]
+        episodes = [self._curve(shot.world, episode) for episode in range(shot.episode + 1)]
         frame = self._frame(pen, self._return, 0.0, wide)
         for earlier in episodes[:-1]:
             frame.line(earlier, _FAINT, 1)
@@ -74,6 +77,9 @@ class Plot:
                 frame.line(column, colour, 2)
         return np.asarray(image.reduce(_FINE))
 
+    def _curve(self, world: int, episode: int) -> Float[np.ndarray, "L1"]:
+        return self._take.collected(world, episode)[: self._limit + 1]
+
     def _frame(self, pen: ImageDraw.ImageDraw, panel: Panel, left: float, wide: float) -> _Frame:
         """An empty panel with its name and scale."""
         text = max(9, round(self.height / 8)) * _FINE
@@ -84,7 +90,7 @@ class Plot:
         if panel.low < 0.0 < panel.high:
             frame.level(0.0)
         room, middle = round(wide) - 4 * gap, text // 2 + gap // 2
-        scale = f"{panel.low:.3g} to {panel.high:.3g}"
+        scale = f"{panel.low:.4g} to {panel.high:.4g}"
         write(pen, (round(left) + 2 * gap, middle), panel.name, text, room, "lm")
         taken = pen.textlength(panel.name, font_size=text)
         if taken + pen.textlength(scale, font_size=round(0.85 * text)) + 4 * gap < wide:
@@ -109,12 +115,12 @@ class _Frame:
 
     def mark(self, step: int) -> None:
         """A vertical line."""
-        x = float(self._across(np.asarray(step)))
+        x = float(self._across(np.asarray([step]))[0])
         self.pen.line((x, self.box[1], x, self.box[3]), _AXIS, _FINE)
 
     def level(self, value: float) -> None:
         """A horizontal line."""
-        y = float(self._up(np.asarray(value)))
+        y = float(self._up(np.asarray([value]))[0])
         self.pen.line((self.box[0], y, self.box[2], y), _AXIS, _FINE)
 
     def _across(self, steps: np.ndarray) -> np.ndarray:
@@ -135,12 +141,25 @@ def _panel(name: str, values: list[np.ndarray], steps: int) -> Panel:
     return Panel(name, low, high, steps)
 
 
-def _lines(name: str, signal: Float[np.ndarray, "T N D"]) -> tuple[str, Float[np.ndarray, "T N C"]]:
-    """A signal as few lines, and its name."""
+def _lines(name: str, signal: Float[np.ndarray, "T N D"], window: int) -> tuple[str, Float[np.ndarray, "T N C"]]:
+    """A signal as few lines, and its name.
+
+    A memory of many units swings with the gait, more than with what it knows: what is shown of it are the principal
+    components of its running mean.
+    """
     if signal.shape[2] <= _MAX_LINES:
         return name, signal
-    lines, share = principal(signal, _COMPONENTS)
-    return f"{name}, {_COMPONENTS} main directions ({share:.0%})", lines
+    lines, share = principal(running_mean(signal, window), _COMPONENTS)
+    return f"{name}: {_COMPONENTS} directions, {share:.0%}", lines
+
+
+def running_mean(signal: Float[np.ndarray, "T N D"], window: int) -> Float[np.ndarray, "T N D"]:
+    """Mean of the last `window` steps, of fewer at the beginning."""
+    total = np.concatenate((np.zeros_like(signal[:1], np.float64), signal.cumsum(axis=0, dtype=np.float64)))
+    now = np.arange(1, len(total))
+    start = np.maximum(now - window, 0)
+    mean: np.ndarray = (total[now] - total[start]) / (now - start)[:, None, None]
+    return mean
 
 
 def principal(signal: Float[np.ndarray, "T N D"], number: int) -> tuple[Float[np.ndarray, "T N C"], float]:

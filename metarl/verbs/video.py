@@ -17,7 +17,7 @@ class VideoOptions:
     """Film the robot adapting: the episodes of a trial in sequence or side by side, or a wall of tasks."""
 
     run: Path
-    """Run folder; with --agent a family: a name from `metarl list`, or path/to/file.py:ClassName."""
+    """Run folder, or pretrained:NAME; with --agent a family: a name of `metarl list`, or path/to/file.py:ClassName."""
     agent: str | None = None
     """Look at a family before any training: `zero` (actions all zero) or `random` (each drawn anew)."""
     output: Path | None = None

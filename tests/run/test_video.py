@@ -16,7 +16,7 @@ from metarl.run import video_file
 from metarl.run.evaluate import evaluate
 from metarl.run.video import VideoConfig, record
 from metarl.run.video_layout import Scene, Shot, scenes
-from metarl.run.video_plot import Plot, principal
+from metarl.run.video_plot import Plot, principal, running_mean
 from metarl.run.video_take import Pictures, Take, Wanted, filmed
 from metarl.run.video_text import describe
 from metarl.run.video_tiles import before, score
@@ -292,7 +292,7 @@ def test_signals_are_kept_after_every_step(monkeypatch):
 def test_the_plot_grows_to_the_right():
     signal = np.linspace(0, 1, 8, dtype=np.float32).reshape(8, 1, 1)
     take = take_of(np.ones((8, 1)), ((0, 4, 8),), {"belief": signal})
-    plot = Plot(take, [Shot(0, 1)], (320, 160))
+    plot = Plot(take, [Shot(0, 1)], (320, 160), limit=4, window=1)
 
     def right_edges(age):
         """Of what is drawn in colour: the return's curve, and the belief's."""
@@ -317,6 +317,11 @@ def test_principal_components():
     np.testing.assert_allclose((lines**2).sum(), (centred**2).sum(), rtol=1e-5)
     assert lines[..., 0].var() > lines[..., 1].var()
     assert abs((lines[..., 0] * lines[..., 1]).mean()) < 1e-6
+
+
+def test_the_running_mean_forgets():
+    signal = np.array([1.0, 3.0, 5.0, 0.0]).reshape(4, 1, 1)
+    assert running_mean(signal, 2).ravel().tolist() == [1.0, 2.0, 4.0, 2.5]
 
 
 def test_a_full_disk_for_pictures_is_one_sentence():
