@@ -43,6 +43,7 @@ def test_the_wheel_holds_each_package_once_and_no_tests(wheel):
     assert "metarl/envs/half_cheetah.py" in names
     assert "metarl/agents/rl2.py" in names
     assert "metarl/py.typed" in names
+    assert "metarl/run/report.css" in names
     assert not [name for name in names if name.startswith(("envs/", "agents/", "tests/"))]
 
 
