@@ -134,6 +134,10 @@ class PearlPolicy(nn.Module, ABC):
         drawn = torch.where(exploring, prior, self.draw(belief.weighted, belief.precision, prior))
         return replace(belief, z=torch.where(worlds[:, None], drawn, belief.z), episode=episode)
 
+    def signal(self, belief: PearlBelief) -> Mapping[str, Float32[Tensor, "N Z"]]:
+        """Where the trial so far places the task."""
+        return {"belief": self.place(belief.weighted, belief.precision)}
+
     @torch.no_grad()
     def explored(self, rollout: Rollout) -> Float32[Tensor, "N Z"]:
         """The place of each world's task by its prior episodes alone: what its first adapted z was drawn from."""
@@ -154,6 +158,11 @@ class PosteriorPolicy(PearlPolicy):
 
     outputs_per_dimension = 2
     loss_name = "kl"
+
+    def signal(self, belief: PearlBelief) -> Mapping[str, Float32[Tensor, "N Z"]]:
+        """The posterior over z, of all the trial so far."""
+        mean, variance = moments(belief.weighted, belief.precision)
+        return {"posterior mean": mean, "posterior std": variance.sqrt()}
 
     def factors(self, context: Float[Tensor, "*B I"]) -> tuple[Float[Tensor, "*B Z"], Float[Tensor, "*B Z"]]:
         """The encoder's Gaussian of each transition."""

@@ -19,6 +19,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   resume RUN           continue a training exactly where it stopped
   eval RUN             returns per episode on held-out tasks, with intervals
   video RUN            film the robot adapting to held-out tasks
+  tune FAMILY AGENT    search a learner's hyperparameters, on training tasks only
   list [FAMILY]        families with their task parameters, and agents
   check FAMILY         test a family against the contract every family fulfils, or a MJCF file
   bench                speed of environments and training, against bare physics
@@ -28,6 +29,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   metarl train rl2 half-cheetah-vel --seed 1 --total-steps 20_000_000 --output runs/vel
   metarl eval runs/vel
   metarl video runs/vel --output videos/vel.mp4
+  metarl video pretrained:half-cheetah-dir-maml --layout side-by-side --grid 2 --plot
   metarl video half-cheetah-body --agent random --output videos/look.mp4
 """
 
@@ -36,6 +38,7 @@ VERBS = {
     "resume": "resume",
     "eval": "evaluate",
     "video": "video",
+    "tune": "tune",
     "list": "catalogue",
     "check": "check",
     "bench": "bench",

@@ -106,6 +106,11 @@ def train_defaults(config_class: type[Any]) -> Mapping[str, int]:
     return defaults
 
 
+def task_visible(config_class: type[Any]) -> bool:
+    """Whether the learner is an oracle: shown the task beside the observation, in training and ever after."""
+    return bool(getattr(config_class, "task_visible", False))
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The file's content; `UserError` where it cannot be read or is no TOML."""
     try:

@@ -11,13 +11,14 @@ BASE = {"distributions", "errors", "seeding", "tasks", "types"}
 ALLOWED = {
     "sim": BASE | {"sim"},
     "rl": BASE | {"rl"},
-    "run": BASE | {"sim", "rl", "run", "config", "registry"},
+    "run": BASE | {"sim", "rl", "run", "config", "registry", "search"},
     "envs": BASE | {"envs", "sim.family", "sim.physics", "sim.variations", "sim.terrain"},
-    "agents": BASE | {"agents", "rl", "config"},
+    "agents": BASE | {"agents", "rl", "config", "search"},
     "tasks": BASE,
     "types": BASE,
     "seeding": BASE,
     "distributions": {"errors"},
+    "search": {"errors"},
     "errors": set(),
 }
 EXCEPTIONS = {

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from metarl.errors import UserError
 from metarl.sim.family import TaskFamily
+from metarl.sim.visible import task_code
 from metarl.tasks import Tasks
 from metarl.types import Step
 
@@ -51,7 +52,7 @@ class Cameras(Protocol):
 class Moved:
     """Where one control step led all worlds, ahead of any restart."""
 
-    obs: Float32[Tensor, "N O"]
+    obs: Float32[Tensor, "N S"]
     reward_terms: Mapping[str, Float64[Tensor, "N"]]
     """The reward is their sum."""
     terminated: Bool[Tensor, "N"]
@@ -70,8 +71,8 @@ class Trials(ABC):
 
     action_size: int
     """Length A of an action."""
-    observation_size: int
-    """Length O of an observation."""
+    sensed_size: int
+    """Length of what the simulator itself observes."""
     observation_bound: float
     """No element of an observation is larger; beyond it a step counts as diverged."""
 
@@ -79,6 +80,9 @@ class Trials(ABC):
         self.family = family
         self.num_worlds = num_worlds
         self.episodes_per_trial = episodes_per_trial
+        self.task_visible = family.task_visible
+        """Observations end with the task's `task_code`; not to be changed within a trial."""
+        self._code = torch.zeros(num_worlds, 0)
         self._all = self._streams = torch.arange(num_worlds)
         self._no = torch.zeros(num_worlds, dtype=torch.bool)
         self._key = 0
@@ -88,6 +92,14 @@ class Trials(ABC):
         self._trial_step = 0
         # Until a world's episode ends early, all worlds share one episode clock and need no per-world test.
         self._in_step = True
+
+    @property
+    def observation_size(self) -> int:
+        """Length O of an observation."""
+        if not self.task_visible:
+            return self.sensed_size
+        space = self.family.space
+        return self.sensed_size + task_code(space, space.nominal()).shape[1]
 
     @property
     def trial_steps(self) -> int:
@@ -111,6 +123,7 @@ class Trials(ABC):
         self.family.space.check(tasks)
         self._tasks, self._key, self._trial_step, self._in_step = tasks, key, 0, True
         self._streams = self._all if streams is None else streams
+        self._code = task_code(self.family.space, tasks) if self.task_visible else torch.zeros(self.num_worlds, 0)
         self._pose(tasks)
         self._episode.fill_(-1)
         self._next_episode(self._all)
@@ -132,7 +145,7 @@ class Trials(ABC):
         terms, total = self._finite(dict(zip(moved.reward_terms, rows, strict=True)), rows.sum(dim=0), diverged)
         if bool(diverged.any()):  # whatever it observed, no one may learn from it
             obs = torch.where(diverged[:, None], torch.zeros_like(obs), obs)
-        return self._advance(obs, total.float(), terms, moved)
+        return self._advance(self._with_task(obs), total.float(), terms, moved)
 
     @abstractmethod
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> Cameras:
@@ -159,7 +172,7 @@ class Trials(ABC):
         """Put `worlds` at the start of an episode; all draws come from `_key`, the world's stream and its episode."""
 
     @abstractmethod
-    def _observe(self) -> Float32[Tensor, "N O"]:
+    def _observe(self) -> Float32[Tensor, "N S"]:
         """What every world observes now."""
 
     @abstractmethod
@@ -203,7 +216,11 @@ class Trials(ABC):
             world, element = bad[0]
             value, task = obs[world, element].item(), self.tasks.rows()[world]
             raise UserError(f"element {element} of the first observation is {value} for the task {task}")
-        return obs
+        return self._with_task(obs)
+
+    def _with_task(self, obs: Float32[Tensor, "N S"]) -> Float32[Tensor, "N O"]:
+        """What the simulator observes, followed by the task where that is visible."""
+        return torch.cat((obs, self._code), dim=1) if self.task_visible else obs
 
     def _finite(
         self, terms: Mapping[str, Tensor], total: Tensor, diverged: Bool[Tensor, "N"]

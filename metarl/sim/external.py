@@ -83,9 +83,9 @@ class ExternalTrials(Trials):
         self._workers = Workers(family.setting(pictures), num_worlds, processes or os.cpu_count() or 1)
         self.description = self._workers.description
         """Versions of the workers' `python` and `gymnasium`."""
-        self.observation_size = int(self.description["observation_size"])
+        self.sensed_size = int(self.description["observation_size"])
         self.action_size = int(self.description["action_size"])
-        self._obs = torch.zeros(num_worlds, self.observation_size)
+        self._obs = torch.zeros(num_worlds, self.sensed_size)
         self._rows: list[dict[str, Value]] = []
 
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> ExternalCameras:
@@ -105,7 +105,7 @@ class ExternalTrials(Trials):
         first = self._workers.reset(numbers, drawn[:, 0].long().tolist(), [self._rows[world] for world in numbers])
         self._obs[worlds] = torch.from_numpy(first)
 
-    def _observe(self) -> Float32[Tensor, "N O"]:
+    def _observe(self) -> Float32[Tensor, "N S"]:
         return self._obs.clone()
 
     def _move(self, action: Float64[Tensor, "N A"], tasks: Tasks) -> Moved:

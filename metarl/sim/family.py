@@ -26,6 +26,8 @@ class TaskFamily:
     """Time between two actions [s]."""
     episode_steps: int
     """Time limit of an episode [control steps]; a class declares it, and a run may set another for its own object."""
+    task_visible: bool = False
+    """The task's numbers stand behind the observation: what an oracle sees. A run sets it for its own object."""
     constant_observations: ClassVar[Sequence[int]] = ()
     """Elements of the observation that never change: only a published observation should have any."""
 

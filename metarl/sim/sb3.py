@@ -23,7 +23,7 @@ class EpisodeVecEnv(VecEnv):
 
     The step that ends an episode returns the next one's first observation, with `terminal_observation` and
     `TimeLimit.truncated` in its info, as SB3's own vector environments do. With `task_visible` the task's numbers
-    follow the observation: what an oracle sees.
+    follow the observation, as an oracle sees them (`metarl.sim.visible`).
     """
 
     render_mode = None
@@ -32,7 +32,8 @@ class EpisodeVecEnv(VecEnv):
         self, env: Trials, sample: Callable[[np.random.Generator], Tasks], seed: int = 0, task_visible: bool = False
     ) -> None:
         """`sample` draws the tasks of a trial, one per world. Draws are keyed by `seed` and the number of the trial."""
-        self._env, self._sample, self._seed, self._task_visible = env, sample, seed, task_visible
+        self._env, self._sample, self._seed = env, sample, seed
+        env.task_visible |= task_visible
         self._trial = 0
         self._actions = torch.zeros(env.num_worlds, env.action_size)
         size = env.observation_size + self._num_extras()
@@ -66,17 +67,10 @@ class EpisodeVecEnv(VecEnv):
 
     def _num_extras(self) -> int:
         """How many numbers follow the observation."""
-        if not self._task_visible:
-            return 0
-        return sum(value[0].numel() for value in self._env.family.space.nominal().values.values())
+        return 0
 
     def _seen(self, obs: Tensor, step: Step | None) -> np.ndarray:
         """What the agent sees; `step` is None at the start of a trial."""
-        if self._task_visible:
-            values = [
-                value.flatten(1) if value.dim() > 1 else value[:, None] for value in self._env.tasks.values.values()
-            ]
-            obs = torch.cat((obs, *(value.float() for value in values)), dim=1)
         return obs.numpy()
 
     def _begin(self) -> np.ndarray:
@@ -126,11 +120,10 @@ class TrialVecEnv(EpisodeVecEnv):
         return step.trial_start, step.trial_start
 
     def _num_extras(self) -> int:
-        return super()._num_extras() + self._env.action_size + 2
+        return self._env.action_size + 2
 
     def _seen(self, obs: Tensor, step: Step | None) -> np.ndarray:
         action = torch.zeros_like(self._actions) if step is None else self._actions.clamp(-1.0, 1.0)
         reward = torch.zeros(len(obs)) if step is None else step.reward
         start = torch.ones(len(obs)) if step is None else step.episode_start.float()
-        seen = torch.from_numpy(super()._seen(obs, step))
-        return torch.cat((seen, action, reward[:, None], start[:, None]), dim=1).numpy()
+        return torch.cat((obs, action, reward[:, None], start[:, None]), dim=1).numpy()

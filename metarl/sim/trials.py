@@ -59,7 +59,7 @@ class TrialEnv(Trials):
         self._ctrl = self.physics.bind("ctrl")
         self._low, self._high = _control_range(model)
         self._unit_range = bool((self._low == -1).all() and (self._high == 1).all())
-        self.observation_size = self._measure_observation()
+        self.sensed_size = self._measure_observation()
 
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> WorldCameras:
         """The family's camera, in each world."""
@@ -74,7 +74,7 @@ class TrialEnv(Trials):
         self.family.reset(self.physics, worlds, self.tasks.select(worlds), random)
         self.physics.forward(worlds)
 
-    def _observe(self) -> Float32[Tensor, "N O"]:
+    def _observe(self) -> Float32[Tensor, "N S"]:
         return self.family.observe(self.physics, self.tasks).float()
 
     def _move(self, action: Float64[Tensor, "N A"], tasks: Tasks) -> Moved:
@@ -88,7 +88,7 @@ class TrialEnv(Trials):
         fallen = self.family.terminated(self.physics, tasks)
         return Moved(obs, terms, self._no if fallen is None else fallen, self._no, diverged)
 
-    def _diverged(self, obs: Float32[Tensor, "N O"]) -> Bool[Tensor, "N"]:
+    def _diverged(self, obs: Float32[Tensor, "N S"]) -> Bool[Tensor, "N"]:
         """Worlds whose physics went bad. MuJoCo notices at the next step; a state that exploded in this one shows."""
         diverged = self.physics.diverged()
         if not bool(obs.abs().amax() <= EXPLODED):
@@ -96,11 +96,12 @@ class TrialEnv(Trials):
         return diverged
 
     def _measure_observation(self) -> int:
-        """Length of an observation, after one step in which every field the family reads is bound."""
-        obs = self.begin(self.family.space.nominal(self.num_worlds), key=0)
+        """Length of what is observed, after one step in which every field the family reads is bound."""
+        self.begin(self.family.space.nominal(self.num_worlds), key=0)
+        size = self._observe().shape[1]
         self.step(torch.zeros(self.num_worlds, self.action_size))
         self._tasks = None
-        return int(obs.shape[1])
+        return int(size)
 
 
 class WorldCameras:

@@ -33,8 +33,10 @@ def run(words: list[str]) -> int:
     """Continue a run."""
     options = parse(ResumeOptions, "resume", words)
     from metarl.run.folder import RunFolder, note_resumption
+    from metarl.run.pretrained import require_run
     from metarl.run.train import Training
 
+    require_run(options.run, "resume")
     run = RunFolder(options.run)
     training = Training(run, run.read_config())
     training.restore(options.checkpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -40,7 +41,7 @@ def subject_of(options: SubjectOptions) -> Subject:
     return untrained(options.agent, str(options.run)) if options.agent else trained(options.run, options.checkpoint)
 
 
-def require_untrained(agent: str | None, given: dict[str, object]) -> None:
+def require_untrained(agent: str | None, given: Mapping[str, object]) -> None:
     """`UserError` where `--agent` is none of those that never train, or stands beside an option of those that did."""
     if agent is None:
         return

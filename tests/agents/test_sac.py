@@ -1,0 +1,150 @@
+"""The SAC baseline: its buffer is as SB3 itself would have it, and a resumed run is the same run."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from families import Rail
+
+from metarl import seeding
+from metarl.agents.baseline_configs import SACConfig
+from metarl.agents.sac import SAC
+from metarl.envs.point import PointGoal
+from metarl.errors import UserError
+from metarl.run.collect import collect
+from metarl.run.evaluate import evaluate
+from metarl.sim.trials import TrialEnv
+from metarl.tasks import Tasks
+
+SMALL = SACConfig(hidden_size=16, initial_steps=24, num_updates=3, batch_size=8, replay_size=100)
+
+
+def make(config=SMALL, worlds=3, family=None, episodes=2, tasks=None):
+    """Carts that fall off at 0.05 m; two episodes of 4 steps are a trial."""
+    env = TrialEnv(family or Rail(), worlds, episodes_per_trial=episodes, threads=1)
+    learner = SAC(config, env.observation_size, env.action_size, seeding.generator(0, "init"))
+
+    def trial(number):
+        drawn = tasks or env.family.space.sample("train", worlds, seeding.rng(0, "tasks", number))
+        return lambda policy: collect(env, policy, drawn, seeding.generator(0, "collect", number))
+
+    return learner, trial
+
+
+def train(learner, trial, numbers):
+    return [learner.train_step(trial(n), seeding.generator(0, "update", n), 0.5) for n in numbers][-1]
+
+
+def test_the_buffer_holds_what_sb3_itself_would_have_stored():
+    """Step by step through SB3's `_store_transition`, with the infos of an SB3 environment."""
+    learner, trial = make()
+    rollout = trial(0)(learner._exploration)
+    assert bool(rollout.terminated[:-1].any())
+    learner.store(rollout)
+    other, _ = make()
+    model, buffer = other.model, other.model.replay_buffer
+    for t, n in np.ndindex(*rollout.reward.shape):
+        ended, truncated = bool(rollout.ended[t, n]), bool(rollout.truncated[t, n])
+        last = t + 1 == len(rollout.obs)
+        following = rollout.final_obs[t, n] if last else rollout.obs[t + 1, n]
+        info = {"terminal_observation": rollout.final_obs[t, n].numpy(), "TimeLimit.truncated": truncated}
+        model._last_obs = rollout.obs[t, n].numpy()[None]
+        model._store_transition(
+            buffer,
+            rollout.action[t, n].numpy()[None],
+            following.numpy()[None],
+            rollout.reward[t, n].numpy()[None],
+            np.array([ended]),
+            [info if ended else {}],
+        )
+    for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
+        assert np.array_equal(getattr(learner.model.replay_buffer, name), getattr(buffer, name)), name
+    terminal = buffer.dones * (1 - buffer.timeouts)
+    assert terminal.sum() == rollout.terminated.sum()
+
+
+def test_steps_that_diverged_are_not_learnt_from():
+    learner, trial = make()
+    rollout = trial(0)(learner._exploration)
+    diverged = torch.zeros_like(rollout.terminated)
+    diverged[2, 1] = diverged[5, 0] = True
+    learner.store(dataclasses.replace(rollout, diverged=diverged))
+    assert learner.model.replay_buffer.size() == 8 * 3 - 2
+
+
+def test_the_first_steps_are_uniformly_random_and_only_fill_the_buffer():
+    learner, trial = make(dataclasses.replace(SMALL, initial_steps=48))
+    seen = []
+
+    def watch(number):
+        return lambda policy: seen.append(policy) or trial(number)(policy)
+
+    metrics = [learner.train_step(watch(n), seeding.generator(0, "update", n), 0.0) for n in range(3)]
+    assert seen == [learner._exploration, learner._exploration, learner.policy]
+    assert [bool(m) for m in metrics] == [False, True, True]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3])
+def test_a_restored_learner_goes_on_as_if_never_stopped(temperature):
+    """With a buffer that is already written over from its beginning."""
+    config = dataclasses.replace(SMALL, temperature=temperature)
+    learner, trial = make(config)
+    restored, _ = make(config)
+    train(learner, trial, range(6))
+    assert learner.model.replay_buffer.full
+    restored.load_state_dict(learner.state_dict())
+    train(learner, trial, [6, 7])
+    train(restored, trial, [6, 7])
+    expected = learner.state_dict()
+    assert expected.keys() == restored.state_dict().keys()
+    assert all(torch.equal(value, expected[name]) for name, value in restored.state_dict().items())
+    assert ("log_temperature" in expected) == (temperature == 0.0)
+
+
+def test_without_its_buffer_a_resumed_run_fills_it_anew():
+    config = dataclasses.replace(SMALL, save_buffer=False)
+    learner, trial = make(config)
+    restored, _ = make(config)
+    train(learner, trial, range(2))
+    state = learner.state_dict()
+    assert not [name for name in state if name.startswith("replay/")]
+    restored.load_state_dict(state)
+    assert restored.model.replay_buffer.size() == 0
+    assert train(restored, trial, [2]) != {}
+
+
+def test_what_does_not_fit_is_a_value_error():
+    learner, trial = make()
+    train(learner, trial, [0])
+    state = learner.state_dict()
+    with pytest.raises(ValueError, match="missing: replay/rewards"):
+        learner.load_state_dict({name: value for name, value in state.items() if name != "replay/rewards"})
+    with pytest.raises(ValueError, match="size mismatch for the replay buffer's actions"):
+        learner.load_state_dict(state | {"replay/actions": torch.zeros(24, 2)})
+    other, _ = make(dataclasses.replace(SMALL, hidden_size=8))
+    with pytest.raises(ValueError, match="size mismatch"):
+        other.load_state_dict(state)
+
+
+def test_a_gradient_that_is_not_finite_is_an_error_and_the_networks_are_put_back():
+    learner, trial = make()
+    train(learner, trial, [0])
+    before = learner.state_dict()
+    learner.model.replay_buffer.rewards[:] = float("nan")
+    with pytest.raises(UserError, match="not finite"):
+        train(learner, trial, [1])
+    after = learner.state_dict()
+    learnt = [name for name in before if name.startswith(("networks/", "adam/", "log_temperature"))]
+    assert all(torch.equal(before[name], after[name]) for name in learnt)
+
+
+def test_it_learns_to_walk_to_the_one_goal_there_is():
+    """All tasks the same: nothing is hidden. A standing point gets about −20 times its distance of 1.2 m."""
+    tasks = Tasks({"goal": torch.tensor([[0.8, -0.6]], dtype=torch.float64).repeat(10, 1)})
+    config = SACConfig(hidden_size=32, initial_steps=1_000, num_updates=100, batch_size=128, learning_rate=3e-3)
+    learner, trial = make(config, 10, PointGoal(), 1, tasks)
+    before = float(evaluate(learner.policy, PointGoal(), tasks, 1, threads=1).returns.mean())
+    train(learner, trial, range(15))
+    after = float(evaluate(learner.policy, PointGoal(), tasks, 1, threads=1).returns.mean())
+    assert after > before + 8.0
