@@ -188,9 +188,8 @@ class Pearl:
     ) -> tuple[Tensor, Tensor, Float32[Tensor, "B Z"], Float32[Tensor, "2 B"]]:
         """Critics' loss, the encoder's other loss, the z of each transition (one per task), and the critics' values."""
         config, obs_size, action_size = self.config, self._obs_size, self._action_size
-        width, replay = self._trained.context_width, batch.view(len(slots), -1, batch.shape[1])
-        z, extra = self._trained.learn(slots, context[..., :width], replay[..., :width], generator)
-        z = z.repeat_interleave(replay.shape[1], dim=0)
+        z, extra = self._trained.learn(slots, context[..., : self._trained.context_width], self.replay, generator)
+        z = z.repeat_interleave(len(batch) // len(slots), dim=0)
         taken, reward, next_obs, terminated = torch.split(batch, [obs_size + action_size, 1, obs_size, 1], dim=1)
         with torch.no_grad():
             action, log_prob = self._sample(next_obs, z, generator)

@@ -85,12 +85,12 @@ class PearlPolicy(nn.Module, ABC):
         self,
         slots: Int64[Tensor, "M"],
         context: Float32[Tensor, "M C I"],
-        replay: Float32[Tensor, "M R I"],
+        replay: TaskReplay,
         generator: torch.Generator,
     ) -> tuple[Float32[Tensor, "M Z"], Float32[Tensor, ""]]:
         """A z of each task for actor and critics, and what else the encoder is to descend.
 
-        `context` is of the prior episodes of a task's last trial, `replay` of any episode of any of its trials.
+        `context` is of the prior episodes of each task's last trial, `replay` holds all trials.
         """
 
     @property
@@ -194,7 +194,7 @@ class PosteriorPolicy(PearlPolicy):
         self,
         slots: Int64[Tensor, "M"],
         context: Float32[Tensor, "M C I"],
-        replay: Float32[Tensor, "M R I"],
+        replay: TaskReplay,
         generator: torch.Generator,
     ) -> tuple[Float32[Tensor, "M Z"], Float32[Tensor, ""]]:
         """A draw of q(z|c) with the gradient through it, and the mean KL to the prior."""

@@ -3,8 +3,8 @@
 The encoder turns each transition into a vector; the direction of their sum is the context's embedding, and a task's
 prototype is a moving average of its embeddings. A contrastive loss alone trains the encoder, so that what z means does
 not move with the critics (as in FOCAL, Li et al. 2021, arXiv:2010.01112); actor and critics only ever see prototypes.
-Its pairs are a batch of the task's context and one of its replay: two contexts of the same trial would also share how
-the robot happened to move, and the encoder could tell trials apart instead of tasks.
+Its pairs are a batch of the task's context, which is of its last trial, and one of its trials before that: contexts of
+one trial would also share how the robot happened to move, and the encoder could tell trials apart instead of tasks.
 """
 
 from __future__ import annotations
@@ -69,11 +69,12 @@ class PrototypePolicy(PearlPolicy):
         self,
         slots: Int64[Tensor, "M"],
         context: Float32[Tensor, "M C I"],
-        replay: Float32[Tensor, "M R I"],
+        replay: TaskReplay,
         generator: torch.Generator,
     ) -> tuple[Float32[Tensor, "M Z"], Float32[Tensor, ""]]:
         """Move the tasks' prototypes; these are z, without gradient. The loss is the contrastive one."""
-        embedding, support = (self.place(*(part.sum(dim=1) for part in self.factors(x))) for x in (context, replay))
+        earlier = replay.sample(slots, context.shape[1], generator, earlier=True)[..., : self.context_width]
+        embedding, support = (self.place(*(part.sum(dim=1) for part in self.factors(x))) for x in (context, earlier))
         rate, temperature = self.config.prototype_rate, self.config.contrastive_temperature
         self.prototypes = moved(self.prototypes, self.known, slots, embedding.detach(), rate)
         self.known = self.known.index_fill(0, slots, True)
