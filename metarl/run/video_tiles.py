@@ -61,7 +61,7 @@ class Sheet:
         if self._title:
             write(pen, (8, _TITLE_HEIGHT // 2), self._title, 17, canvas.shape[1] - 16, "lm")
         for place, shot in zip(places, scene.shots, strict=True):
-            self._caption(pen, place, shot, self._words(scene, shot, age))
+            self._caption(pen, place, shot, age, "" if scene.beside else before(self._take, shot))
             if announced:
                 self._announce(pen, place, shot)
         return np.asarray(image)
@@ -77,12 +77,12 @@ class Sheet:
             flag[:] = flag // 3
         tile[-1], tile[:, -1] = _BACKGROUND, _BACKGROUND
 
-    def _words(self, scene: Scene, shot: Shot, age: int) -> str:
-        words = score(self._take, shot, age, self._num_episodes, self._limit)
-        return words if scene.beside else words + before(self._take, shot)
-
-    def _caption(self, pen: ImageDraw.ImageDraw, place: tuple[int, int], shot: Shot, words: str) -> None:
+    def _caption(self, pen: ImageDraw.ImageDraw, place: tuple[int, int], shot: Shot, age: int, earlier: str) -> None:
+        """Task and score; the returns of `earlier` episodes where they fit in."""
         (left, top), size, room = place, self._text, self._size[0] - 16
+        words = score(self._take, shot, age, self._num_episodes, self._limit)
+        if pen.textlength(words + earlier, font_size=size) <= room:
+            words += earlier
         write(pen, (left + 8, top + round(0.85 * size)), self._labels[shot.world], size, room, "lm", GREY)
         write(pen, (left + 8, top + round(2.1 * size)), words, size, room, "lm")
 
