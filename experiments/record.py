@@ -22,7 +22,7 @@ import summary
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-from metarl.run.report_runs import total_times
+from metarl.report.runs import total_times
 
 RESULTS = Path(__file__).parent / "results"
 POINTS = 200

@@ -22,11 +22,11 @@ ALLOWED = {
     "errors": set(),
 }
 EXCEPTIONS = {
-    ("run/bench_learners.py", "agents.configs"),  # the benchmark measures learners by name
-    ("run/bench_learners.py", "agents.maml_trpo"),
-    ("run/bench_learners.py", "agents.pearl"),
-    ("run/bench_learners.py", "agents.rl2"),
-    ("run/plain_pearl.py", "agents.configs"),
+    ("bench/learners.py", "agents.configs"),  # the benchmark measures learners by name
+    ("bench/learners.py", "agents.maml_trpo"),
+    ("bench/learners.py", "agents.pearl"),
+    ("bench/learners.py", "agents.rl2"),
+    ("bench/plain_pearl.py", "agents.configs"),
 }
 
 

@@ -276,9 +276,9 @@ def test_check_passes_our_families_and_finds_faults(tmp_path, capsys):
 
 
 def test_bench_reports_ratios(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("metarl.run.measure.ROUNDS", 1)
+    monkeypatch.setattr("metarl.bench.measure.ROUNDS", 1)
     for name, value in {"_SHOTS": 2, "_TASKS": 2, "_HORIZON": 10}.items():
-        monkeypatch.setattr(f"metarl.run.bench_learners.{name}", value)
+        monkeypatch.setattr(f"metarl.bench.learners.{name}", value)
     monkeypatch.setattr("metarl.envs.half_cheetah.HalfCheetahBody.episode_steps", 50)
     output = tmp_path / "bench.json"
     small = ("--worlds", "4", "--families", "point-goal", "--seconds", "0.05", "--threads", "1")

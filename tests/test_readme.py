@@ -5,8 +5,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
+from metarl.check.check import check_family
 from metarl.cli import main
-from metarl.run.check import check_family
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

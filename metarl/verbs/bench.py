@@ -44,7 +44,7 @@ class BenchOptions:
 def run(words: list[str]) -> int:
     """Measure, and print."""
     options = parse(BenchOptions, "bench", words)
-    from metarl.run.bench import print_benchmark, run_benchmark, to_json
+    from metarl.bench.bench import print_benchmark, run_benchmark, to_json
     from metarl.run.logs import console, provenance, write_json
 
     rows = run_benchmark(options.families, options.worlds, options.seconds, options.threads)

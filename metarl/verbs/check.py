@@ -24,8 +24,8 @@ class CheckOptions:
 def run(words: list[str]) -> int:
     """Print the findings; 2 where there is a problem."""
     options = parse(CheckOptions, "check", words)
+    from metarl.check.check import check_family, check_mjcf, verdict
     from metarl.registry import make_family
-    from metarl.run.check import check_family, check_mjcf, verdict
     from metarl.run.logs import write_json
 
     path = Path(options.family)

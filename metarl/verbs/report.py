@@ -38,9 +38,9 @@ class ReportOptions:
 def run(words: list[str]) -> int:
     """Evaluate and film what is missing, then write the report."""
     options = parse(ReportOptions, "report", words)
+    from metarl.report.report import default_path, film, missing_evaluations, read_runs, write_report
     from metarl.rl.parallel import single_threaded_math
     from metarl.run.logs import provenance
-    from metarl.run.report import default_path, film, missing_evaluations, read_runs, write_report
     from metarl.verbs import evaluate
 
     single_threaded_math()

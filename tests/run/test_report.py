@@ -8,12 +8,12 @@ import pytest
 
 from metarl.cli import main
 from metarl.errors import UserError
-from metarl.run.report_content import content_of
-from metarl.run.report_figures import Palette, parameter_figure
-from metarl.run.report_page import page
-from metarl.run.report_runs import read_run
-from metarl.run.report_tasks import axes_of, trend
-from metarl.run.report_text import interval, number
+from metarl.report.content import content_of
+from metarl.report.figures import Palette, parameter_figure
+from metarl.report.page import page
+from metarl.report.runs import read_run
+from metarl.report.tasks import axes_of, trend
+from metarl.report.text import interval, number
 from metarl.tasks import Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"

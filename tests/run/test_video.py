@@ -12,16 +12,16 @@ import torch
 
 from metarl.envs.half_cheetah import HalfCheetahBody, HalfCheetahVel
 from metarl.errors import UserError
-from metarl.run import video_file
 from metarl.run.evaluate import evaluate
-from metarl.run.video import VideoConfig, record
-from metarl.run.video_layout import Scene, Shot, scenes
-from metarl.run.video_plot import Plot, principal, running_mean
-from metarl.run.video_take import Pictures, Take, Wanted, filmed
-from metarl.run.video_text import describe
-from metarl.run.video_tiles import before, score
 from metarl.sim import rendering
 from metarl.tasks import LogUniform, Parameter, TaskSpace
+from metarl.video import file as video_file
+from metarl.video.layout import Scene, Shot, scenes
+from metarl.video.plot import Plot, principal, running_mean
+from metarl.video.record import VideoConfig, record
+from metarl.video.take import Pictures, Take, Wanted, filmed
+from metarl.video.text import describe
+from metarl.video.tiles import before, score
 
 STEPS = 6
 HOLD = 10  # half a second at 20 pictures per second

@@ -12,13 +12,13 @@ from metarl.agents.configs import MamlTrpoConfig, PearlConfig, RL2Config
 from metarl.agents.maml_trpo import MamlTrpo
 from metarl.agents.pearl import Pearl
 from metarl.agents.rl2 import RL2
+from metarl.bench import plain_maml
+from metarl.bench.measure import Done, Work
+from metarl.bench.plain_maml import PlainTask
+from metarl.bench.plain_pearl import PlainPearl
+from metarl.bench.worlds import mujoco_family, stepping
 from metarl.rl.learner import Learner
-from metarl.run import plain_maml
-from metarl.run.bench_worlds import mujoco_family, stepping
 from metarl.run.collect import collect
-from metarl.run.measure import Done, Work
-from metarl.run.plain_maml import PlainTask
-from metarl.run.plain_pearl import PlainPearl
 from metarl.sim.family import Family
 from metarl.sim.trials import TrialEnv
 from metarl.types import Metrics

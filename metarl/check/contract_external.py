@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 
+from metarl.check import contract, contract_tasks
+from metarl.check.probe import RANDOM_STEPS, WORLDS, ContractError, Played
 from metarl.errors import UserError
-from metarl.run import contract, contract_tasks
-from metarl.run.probe import RANDOM_STEPS, WORLDS, ContractError, Played
 from metarl.sim.external import ExternalTrials
 from metarl.sim.worlds import make_trials
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from metarl.check import contract, contract_external, contract_tasks
+from metarl.check.probe import RANDOM_STEPS, Played, Probe
 from metarl.errors import UserError
-from metarl.run import contract, contract_external, contract_tasks
-from metarl.run.probe import RANDOM_STEPS, Played, Probe
 from metarl.sim.family import Family, TaskFamily
 from metarl.sim.mjcf import read
 from metarl.sim.rendering import gl_backend

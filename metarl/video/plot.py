@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 
-from metarl.run.video_layout import Shot
-from metarl.run.video_take import Take
-from metarl.run.video_text import GREY, write
+from metarl.video.layout import Shot
+from metarl.video.take import Take
+from metarl.video.text import GREY, write
 
 _FINE = 2  # drawn this many times larger, then reduced: smooth lines
 _MAX_LINES = 8  # a signal of more components is shown by its principal ones

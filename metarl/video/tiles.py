@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from metarl.run.video_layout import Scene, Shot
-from metarl.run.video_plot import Plot
-from metarl.run.video_take import Take
-from metarl.run.video_text import GREY, write
+from metarl.video.layout import Scene, Shot
+from metarl.video.plot import Plot
+from metarl.video.take import Take
+from metarl.video.text import GREY, write
 
 _TITLE_HEIGHT = 32
 _BACKGROUND = 32

@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from metarl.run.report_figures import Palette, adaptation_figure, learning_figure, parameter_figure
-from metarl.run.report_text import (
+from metarl.report.figures import Palette, adaptation_figure, learning_figure, parameter_figure
+from metarl.report.text import (
     adaptation_caption,
     comparison_sentence,
     facts,
@@ -41,7 +41,7 @@ def page(content: Content, videos: Sequence[tuple[str, str, Path]]) -> str:
     shown = [section for section in sections if section[2]]
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in shown)
     body = "".join(f'<section id="{name}"><h2>{title}</h2>{text}</section>' for name, title, text in shown)
-    style = files("metarl.run").joinpath("report.css").read_text(encoding="utf-8")
+    style = files("metarl.report").joinpath("report.css").read_text(encoding="utf-8")
     title = escape(content["title"])
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

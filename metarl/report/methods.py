@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from metarl.run.report_runs import Evaluated, Run, short
+from metarl.report.runs import Evaluated, Run, short
 from metarl.run.statistics import (
     Interval,
     bootstrap_interval,

@@ -16,8 +16,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from metarl import seeding
+from metarl.check.probe import RANDOM_STEPS, WORLDS, ContractError, Play, Played, Probe, numbers, play
 from metarl.errors import UserError, unknown_name
-from metarl.run.probe import RANDOM_STEPS, WORLDS, ContractError, Play, Played, Probe, numbers, play
 from metarl.sim.declared import require_parameters
 from metarl.sim.rendering import gl_backend
 from metarl.sim.worlds import make_trials

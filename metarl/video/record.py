@@ -13,14 +13,14 @@ from torch import Tensor
 
 from metarl.errors import UserError
 from metarl.rl.learner import Policy
-from metarl.run.video_file import BLOCK, movie
-from metarl.run.video_layout import Layout, scenes
-from metarl.run.video_plot import Plot
-from metarl.run.video_take import Wanted, filmed
-from metarl.run.video_text import describe, kebab
-from metarl.run.video_tiles import Sheet
 from metarl.sim.family import TaskFamily
 from metarl.tasks import Tasks
+from metarl.video.file import BLOCK, movie
+from metarl.video.layout import Layout, scenes
+from metarl.video.plot import Plot
+from metarl.video.take import Wanted, filmed
+from metarl.video.text import describe, kebab
+from metarl.video.tiles import Sheet
 
 _HOLD = 0.5  # [s] the picture stands still where an episode begins and ends, and how long its number is announced
 _MAX_FPS = 30.0

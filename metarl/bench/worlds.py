@@ -14,9 +14,9 @@ from mujoco.batch import Batch
 from torch import Tensor
 
 from metarl import seeding
+from metarl.bench.measure import Done, Work
 from metarl.errors import UserError
 from metarl.registry import make_family
-from metarl.run.measure import Done, Work
 from metarl.sim.family import Family
 from metarl.sim.trials import TrialEnv
 from metarl.tasks import Tasks

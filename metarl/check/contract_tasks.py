@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from metarl import seeding
-from metarl.run.probe import RANDOM_STEPS, WORLDS, ContractError, Played, Probe, derived, goals, numbers
+from metarl.check.probe import RANDOM_STEPS, WORLDS, ContractError, Played, Probe, derived, goals, numbers
 from metarl.sim.cpu import CpuPhysics
 from metarl.sim.variations import Variation, Variator
 from metarl.tasks import Tasks

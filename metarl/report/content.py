@@ -10,9 +10,9 @@ from jaxtyping import Float64
 
 from metarl.errors import UserError
 from metarl.registry import make_family
-from metarl.run.report_methods import Method, Pooled, headline, improvement, methods_of, pooled
-from metarl.run.report_runs import Run, short
-from metarl.run.report_tasks import axes_of, trend
+from metarl.report.methods import Method, Pooled, headline, improvement, methods_of, pooled
+from metarl.report.runs import Run, short
+from metarl.report.tasks import axes_of, trend
 from metarl.sim.family import TaskFamily
 
 _GRID = 100

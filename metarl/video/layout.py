@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from metarl.run.video_take import Take
+from metarl.video.take import Take
 
 Layout = Literal["sequence", "side-by-side"]
 

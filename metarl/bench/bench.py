@@ -8,10 +8,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from metarl.bench.learners import gradient_steps, learning, meta_updates
+from metarl.bench.measure import Row, compare, rate
+from metarl.bench.worlds import gymnasium_vectors, mujoco_family, stepping
 from metarl.rl.parallel import single_threaded_math
-from metarl.run.bench_learners import gradient_steps, learning, meta_updates
-from metarl.run.bench_worlds import gymnasium_vectors, mujoco_family, stepping
-from metarl.run.measure import Row, compare, rate
 
 _LEARNING_FAMILY = "half-cheetah-body"
 """Collection and training are measured here."""

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from metarl.errors import UserError
+from metarl.report.content import content_of
+from metarl.report.page import page
+from metarl.report.runs import Run, read_run
 from metarl.run import checkpoint
 from metarl.run.folder import RunFolder, family_of
 from metarl.run.logs import write_json
-from metarl.run.report_content import content_of
-from metarl.run.report_page import page
-from metarl.run.report_runs import Run, read_run
 from metarl.run.subject import trained
-from metarl.run.video import VideoConfig, record
+from metarl.video.record import VideoConfig, record
 
 _VIDEO = VideoConfig(size=(320, 240), layout="side-by-side", seconds=10.0)
 _FILM = "adaptation-after-"
