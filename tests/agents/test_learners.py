@@ -10,7 +10,7 @@ from metarl.agents import LEARNERS
 from metarl.config import train_defaults
 from metarl.envs.half_cheetah import HalfCheetahDir
 from metarl.registry import learner_class, learner_config_class
-from metarl.rl.learner import Learner, Policy
+from metarl.rl.learner import Learner, Policy, Signalling
 from metarl.run.collect import collect
 from metarl.sim.trials import TrialEnv
 
@@ -55,6 +55,20 @@ def test_it_follows_the_protocols_and_reports_finite_numbers(name):
     assert isinstance(learner, Learner)
     assert isinstance(learner.policy, Policy)
     assert all(math.isfinite(value) for value in train(learner, env, [0]).values())
+
+
+def test_what_a_policy_signals_is_a_row_of_numbers_per_world_that_the_trial_changes(name):
+    env = env_of(name)
+    policy = make(name, env).policy
+    if not isinstance(policy, Signalling):
+        assert name not in ("rl2", "maml-trpo", "pearl")
+        return
+    before = policy.signal(policy.begin(4, seeding.generator(0, "evaluate")))
+    after = policy.signal(evaluate(make(name, env), env).final_belief)
+    assert before.keys() == after.keys() and before
+    for key, value in after.items():
+        assert value.shape == before[key].shape and len(value) == 4 and bool(torch.isfinite(value).all())
+        assert not torch.equal(value, before[key])
 
 
 def test_the_same_seed_gives_the_same_learner(name):
