@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
+
+from record import portable
 
 from metarl.cli import main as metarl
 from metarl.errors import UserError
@@ -37,7 +38,7 @@ def pretrain(run: RunFolder, name: str) -> None:
     shutil.rmtree(target.path, ignore_errors=True)
     target.checkpoints.mkdir(parents=True)
     shutil.copy(run.path / "config.toml", target.path / "config.toml")
-    write_json(target.path / "run.json", _portable(json.loads((run.path / "run.json").read_text())))
+    write_json(target.path / "run.json", portable(json.loads((run.path / "run.json").read_text())))
     path = checkpoint.save(
         target.checkpoints, policy_alone(state), manifest.iteration, manifest.total_steps, manifest.elapsed
     )
@@ -50,13 +51,6 @@ def pretrain(run: RunFolder, name: str) -> None:
         output = os.path.relpath(target.evaluations / file)
         if metarl(["eval", f"pretrained:{name}", "--num-tasks", str(num_tasks), "--json", output]):
             raise SystemExit(2)
-
-
-def _portable(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Without the folders of the machine it was trained on: their files stand for them."""
-    words = shlex.split(provenance["command"])
-    command = shlex.join(f"runs/{Path(word).name}" if word.startswith("/") else word for word in words)
-    return provenance | {"command": command}
 
 
 def listing() -> str:

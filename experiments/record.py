@@ -10,6 +10,7 @@ the time went: enough to repeat it and to check every number of the table.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 import tomllib
@@ -23,6 +24,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 from metarl.report.runs import total_times
+from metarl.run.logs import write_json
 
 RESULTS = Path(__file__).parent / "results"
 POINTS = 200
@@ -34,7 +36,7 @@ def record(run: Path, results: Path = RESULTS) -> None:
     target = results / run.name
     (target / "eval").mkdir(parents=True, exist_ok=True)
     for evaluation in (run / "eval").glob("*.json"):
-        shutil.copy(evaluation, target / "eval" / evaluation.name)
+        write_json(target / "eval" / evaluation.name, portable(json.loads(evaluation.read_text())))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     size = -(-len(lines) // POINTS)
     blocks = [lines[i : i + size] for i in range(0, len(lines), size)]
@@ -42,8 +44,16 @@ def record(run: Path, results: Path = RESULTS) -> None:
     csv = [",".join(CURVE), *(",".join(f"{row[key]:.6g}" for key in CURVE) for row in rows)]
     (target / "learning_curve.csv").write_text("\n".join(csv) + "\n")
     (target / "time.json").write_text(json.dumps(total_times(lines), indent=1) + "\n")
-    for name in ("config.toml", "run.json"):  # last: a run that has them is recorded whole
-        shutil.copy(run / name, target / name)
+    shutil.copy(run / "config.toml", target / "config.toml")
+    write_json(target / "run.json", portable(json.loads((run / "run.json").read_text())))  # last: recorded whole
+
+
+def portable(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Without the folders of the machine it was made on: `runs/NAME` stands for them."""
+    words = shlex.split(provenance["command"])
+    command = shlex.join(f"runs/{Path(word).name}" if word.startswith("/") else word for word in words)
+    resumed = {"resumed": [portable(entry) for entry in provenance["resumed"]]} if "resumed" in provenance else {}
+    return provenance | {"command": command} | resumed
 
 
 def curve(folder: Path) -> dict[str, list[float]]:
