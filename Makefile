@@ -7,7 +7,7 @@ RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check format bench lock
+.PHONY: help setup train test check format bench results lock
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ format: setup ## format the code and fix what the linter can
 
 bench: setup ## speed of environments and training, as ratios to bare physics
 	$(BIN)/metarl bench
+
+results: setup ## redraw the tables and figures of README and experiments/results from what is recorded there
+	$(BIN)/python experiments/record.py
 
 lock: setup ## write requirements.lock from what .venv holds
 	(head -1 requirements.lock; $(BIN)/python -m pip freeze --all --exclude-editable | grep -viE '^(pip|metarl)==' | sed 's/+cpu//') > requirements.lock.new

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from metarl.config import require
+from metarl.search import FloatRange, IntRange, Options, Range
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,18 @@ class PPOConfig:
 
     train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 32, "episodes_per_trial": 1}
     """What a run of this learner takes where the user does not say: it remembers nothing, so one episode per task."""
+    search: ClassVar[Mapping[str, Range]] = {
+        "learning_rate": FloatRange(2e-4, 3e-3, log=True),
+        "num_epochs": IntRange(2, 10),
+        "batch_size": Options((800, 1600, 3200)),
+        "discount": Options((0.95, 0.97, 0.99)),
+        "gae_lambda": FloatRange(0.8, 0.98),
+        "clip": FloatRange(0.1, 0.3),
+        "entropy_weight": Options((0.0, 1e-3, 1e-2)),
+        "initial_std": FloatRange(0.2, 1.0, log=True),
+        "num_worlds": Options((16, 32, 64)),
+    }
+    """Where `metarl tune` searches."""
 
     hidden_size: int = 64
     """Units of each of the two hidden layers, of the policy and of the value."""
@@ -84,6 +97,15 @@ class SACConfig:
 
     train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 10, "episodes_per_trial": 1, "total_steps": 300_000}
     """What a run of this learner takes where the user does not say."""
+    search: ClassVar[Mapping[str, Range]] = {
+        "hidden_size": Options((128, 256)),
+        "num_updates": IntRange(125, 1000, log=True),
+        "batch_size": Options((128, 256, 512)),
+        "learning_rate": FloatRange(2e-4, 3e-3, log=True),
+        "discount": Options((0.95, 0.97, 0.99)),
+        "target_rate": FloatRange(0.002, 0.02, log=True),
+    }
+    """Where `metarl tune` searches."""
 
     hidden_size: int = 256
     """Units of each of the two hidden layers, of the actor and of the critics."""

@@ -7,11 +7,25 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from metarl.config import require
+from metarl.search import FloatRange, IntRange, Options, Range
 
 
 @dataclass(frozen=True)
 class RL2Config:
     """RL²: a recurrent policy trained by PPO over whole trials."""
+
+    search: ClassVar[Mapping[str, Range]] = {
+        "learning_rate": FloatRange(2e-4, 3e-3, log=True),
+        "num_epochs": IntRange(2, 8),
+        "minibatch_chunks": Options((16, 32, 64)),
+        "discount": Options((0.95, 0.97, 0.99)),
+        "gae_lambda": FloatRange(0.8, 0.98),
+        "clip": FloatRange(0.1, 0.3),
+        "entropy_weight": Options((0.0, 1e-3, 1e-2)),
+        "initial_std": FloatRange(0.2, 1.0, log=True),
+        "num_worlds": Options((16, 32, 64)),
+    }
+    """Where `metarl tune` searches."""
 
     cell: Literal["gru", "lstm"] = "lstm"
     """Memory cell; on a CPU the LSTM is the faster one."""
@@ -62,6 +76,16 @@ class MamlTrpoConfig:
 
     train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 40, "episodes_per_trial": 10}
     """What a run of this learner takes where the user does not say: `shots` · (`inner_steps` + 1) episodes."""
+    search: ClassVar[Mapping[str, Range]] = {
+        "inner_step_size": FloatRange(0.1, 10.0, log=True),
+        "initial_std": FloatRange(1.0, 6.0, log=True),
+        "hidden_size": Options((32, 64, 128)),
+        "discount": Options((0.95, 0.97, 0.99)),
+        "gae_lambda": FloatRange(0.9, 1.0),
+        "max_kl": FloatRange(0.005, 0.05, log=True),
+        "num_worlds": Options((20, 40, 80)),
+    }
+    """Where `metarl tune` searches."""
 
     shots: int = 5
     """Episodes from which a gradient step is taken."""
@@ -131,7 +155,7 @@ class MamlTrpoConfig:
 
 @dataclass(frozen=True)
 class PearlConfig:
-    """PEARL: soft actor-critic conditioned on a sample z of the task's posterior."""
+    """PEARL: soft actor-critic conditioned on z, what is known of the task."""
 
     train_defaults: ClassVar[Mapping[str, int]] = {
         "num_worlds": 10,
@@ -140,7 +164,20 @@ class PearlConfig:
         "total_steps": 300_000,
     }
     """What a run of this learner takes where the user does not say: with 200-step episodes, 400 + 600 steps a trial."""
+    search: ClassVar[Mapping[str, Range]] = {
+        "latent_size": IntRange(2, 10),
+        "hidden_size": Options((64, 128, 256)),
+        "num_updates": IntRange(1000, 8000, log=True),
+        "batch_size": Options((16, 32, 64)),
+        "learning_rate": FloatRange(2e-4, 3e-3, log=True),
+        "discount": Options((0.95, 0.97, 0.99)),
+        "kl_weight": FloatRange(0.01, 3.0, log=True),
+        "reward_scale": FloatRange(0.3, 10.0, log=True),
+    }
+    """Where `metarl tune` searches."""
 
+    belief: Literal["posterior", "prototype"] = "posterior"
+    """What is known of a task: a Gaussian posterior over z, or the nearest of the training tasks' prototypes."""
     prior_episodes: int = 2
     """Episodes of a trial played with z from the prior: they make up the context. Later ones are of the posterior."""
     latent_size: int = 5
@@ -157,7 +194,7 @@ class PearlConfig:
     """Hidden layers of the encoder."""
     initial_steps: int = 20_000
     """Control steps that only fill the buffers, played by the untrained policy; at least one trial of all worlds."""
-    num_updates: int = 2000
+    num_updates: int = 4000
     """Gradient steps per iteration."""
     meta_batch: int = 16
     """Tasks per gradient step."""
@@ -173,6 +210,10 @@ class PearlConfig:
     """Share of the way the target critics move per gradient step."""
     kl_weight: float = 0.1
     """Weight of KL(q(z|c) ‖ N(0, 1)), mean over tasks; the published 0.1 is of the sum over 16 tasks: 1.6 here."""
+    contrastive_temperature: float = 0.1
+    """With prototypes: what the cosines of embeddings are divided by in the contrastive loss."""
+    prototype_rate: float = 0.05
+    """With prototypes: share of the way a task's prototype moves to its embedding per gradient step on the task."""
     temperature: float = 0.0
     """Entropy temperature α; 0 adjusts it to an entropy of −1 nat per action dimension. Published: 1."""
     reward_scale: float = 1.0
@@ -199,6 +240,8 @@ class PearlConfig:
         require(self, "learning_rate", 0 < self.learning_rate <= 1, "in (0, 1]")
         require(self, "discount", 0 <= self.discount < 1, "in [0, 1)")
         require(self, "target_rate", 0 < self.target_rate <= 1, "in (0, 1]")
+        require(self, "prototype_rate", 0 < self.prototype_rate <= 1, "in (0, 1]")
+        require(self, "contrastive_temperature", 0.01 <= self.contrastive_temperature <= 100, "in [0.01, 100]")
         require(self, "reward_scale", self.reward_scale > 0, "above 0")
         for field in ("kl_weight", "temperature", "policy_l2"):
             require(self, field, getattr(self, field) >= 0, "at least 0")

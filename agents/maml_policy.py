@@ -107,6 +107,12 @@ class MamlPolicy(nn.Module):
         due = worlds & self._adapting(belief) & (belief.num_episodes >= self.config.shots)
         return self._adapt(belief, due) if bool(due.any()) else belief
 
+    @torch.no_grad()
+    def signal(self, belief: MamlBelief) -> Mapping[str, Float32[Tensor, "N 1"]]:
+        """How far the parameters have moved from the meta-learned ones: with a fixed rate, α · |gradient|."""
+        moved = belief.parameters - self.inner.policy.read()
+        return {"change of parameters": moved.norm(dim=1, keepdim=True)}
+
     def stage(
         self,
         obs: Float32[Tensor, "T N O"],

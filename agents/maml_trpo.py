@@ -31,7 +31,7 @@ from metarl.agents.configs import MamlTrpoConfig
 from metarl.agents.maml_policy import MamlPolicy
 from metarl.errors import UserError
 from metarl.rl.inner_loop import Stage
-from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors, part_of, require_device
+from metarl.rl.learner import Collect, load_optimizer_tensors, load_policy, optimizer_tensors, part_of, require_device
 from metarl.rl.meta_objective import MetaObjective, Sampled
 from metarl.rl.stages import episode_index
 from metarl.rl.trust_region import line_search, longest_step
@@ -74,10 +74,7 @@ class MamlTrpo:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
-        try:
-            self.policy.load_state_dict(part_of(state, "policy/"))
-        except RuntimeError as error:
-            raise ValueError(str(error).splitlines()[-1].strip()) from None
+        load_policy(self.policy, state)
         load_optimizer_tensors(self._adam, ["meta"], part_of(state, "adam/"))
 
     # ------------------------------------------------------------------------------------------ the data of a trial

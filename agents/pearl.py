@@ -8,7 +8,8 @@ the encoder reads a context of its own: the prior episodes of the task's last tr
 Where the field's implementations differ or went wrong, this one:
 - keeps the last transition of every episode, with the observation it led to (`final_obs`) and not the next episode's;
 - bootstraps past a time limit: only falls are terminal; steps in which the physics diverged are not learnt from;
-- trains the encoder by the critics' loss and the KL alone: actor and targets see z detached;
+- trains the encoder by the critics' loss and the KL alone: actor and targets see z detached (with `--belief prototype`
+  by a contrastive loss alone, see `pearl_prototypes.py`);
 - weighs the KL by its *mean* over tasks, so that `meta_batch` does not change it. Published is 0.1 times the sum over
   16 tasks, 1.6 per task, beside errors of rewards times 5: that is `kl_weight` 1.6 / 25 with `reward_scale` 1;
 - needs no value network: targets are the smaller of two slowly moving critics (Haarnoja et al. 2018, arXiv:1812.05905);
@@ -28,11 +29,12 @@ from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
 from metarl.agents.configs import PearlConfig
-from metarl.agents.pearl_policy import PearlPolicy
+from metarl.agents.pearl_metrics import identification, phase_returns
+from metarl.agents.pearl_policy import PearlPolicy, PosteriorPolicy
+from metarl.agents.pearl_prototypes import PrototypePolicy
 from metarl.errors import UserError
 from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors, part_of, require_device
 from metarl.rl.networks import TwinCritic
-from metarl.rl.posterior import kl_to_prior
 from metarl.rl.replay import TaskReplay
 from metarl.rl.sac import (
     actor_loss,
@@ -47,7 +49,8 @@ from metarl.types import Metrics, Rollout
 
 _CONTEXT = 4000  # the newest transitions of a task's last trial that the encoder may see
 _FIRST_TEMPERATURE = 0.2
-_RECORDS = ("critic_loss", "kl", "actor_loss", "entropy", "value")
+_RECORDS = ("critic_loss", "actor_loss", "entropy", "value")
+_POLICIES: dict[str, type[PearlPolicy]] = {"posterior": PosteriorPolicy, "prototype": PrototypePolicy}
 
 
 class Pearl:
@@ -58,7 +61,7 @@ class Pearl:
         self.config, self._obs_size, self._action_size = config, obs_size, action_size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-            self.policy = PearlPolicy(config, obs_size, action_size)
+            self.policy = _POLICIES[config.belief](config, obs_size, action_size)
             critic = TwinCritic(obs_size + action_size + config.latent_size, config.hidden_size, config.hidden_layers)
         self._critic = critic.to(config.device)
         self._target = deepcopy(self._critic)
@@ -86,14 +89,14 @@ class Pearl:
         begun = time.perf_counter()
         rollout = collect(self.policy)
         collected = time.perf_counter()
+        metrics = phase_returns(rollout) | self._identification(rollout) | {"time/collect": collected - begun}
         self.store(rollout)
-        metrics = _phase_returns(rollout) | {"time/collect": collected - begun}
         if int(self._steps) < self.config.initial_steps:
             return metrics
         records = self._update(generator)
         if self._trained is not self.policy:
             self.policy.load_state_dict({name: value.cpu() for name, value in self._trained.state_dict().items()})
-        values = dict(zip(_RECORDS, records.tolist(), strict=True))
+        values = dict(zip((*_RECORDS, self.policy.loss_name), records.tolist(), strict=True))
         return (
             metrics
             | {f"train/{name}": value for name, value in values.items()}
@@ -116,6 +119,13 @@ class Pearl:
             buffer.add(owner[kept].to(device), rows[kept].to(device))
         self._steps += rollout.reward.numel()
 
+    def _identification(self, rollout: Rollout) -> Metrics:
+        """See `identification`: of a trial that is not stored yet, among the tasks of all slots."""
+        slot = rollout.task_number % self.config.num_slots
+        slot = torch.where(self._task_of_slot[slot] == rollout.task_number, slot, -1)
+        slots, places = self._trained.landmarks(self.context)
+        return identification(self.policy, rollout, slot, (slots.cpu(), places.cpu()))
+
     def _slots(self, task_number: Int64[Tensor, "N"]) -> Int64[Tensor, "N"]:
         """The buffers of these tasks; those of a task that had the slot before are emptied."""
         slot = task_number % self.config.num_slots
@@ -127,6 +137,7 @@ class Pearl:
         taken = torch.unique(slot[self._task_of_slot[slot] != task_number])
         for buffer in (self.replay, self.context):
             buffer.clear(taken.to(self.config.device))
+        self._trained.forget(taken.to(self.config.device))
         self._task_of_slot[slot] = task_number
         return slot
 
@@ -142,7 +153,7 @@ class Pearl:
             seed = int(torch.randint(2**62, (), generator=generator))
             generator = torch.Generator(self.config.device).manual_seed(seed)
         ready = ((self.replay.size > 0) & (self.context.size > 0)).nonzero()[:, 0]
-        total = torch.zeros(len(_RECORDS), device=self.config.device)
+        total = torch.zeros(len(_RECORDS) + 1, device=self.config.device)
         for _ in range(self.config.num_updates):
             total += self.gradient_step(self._choose(ready, generator), generator)
         return total / self.config.num_updates
@@ -159,23 +170,26 @@ class Pearl:
         config = self.config
         context = self.context.sample(slots, config.context_size, generator)
         batch = self.replay.sample(slots, config.batch_size, generator).flatten(0, 1)
-        loss, kl, z, value = self.critic_objective(context, batch, generator)
-        self._step("critic", loss + config.kl_weight * kl)
+        loss, extra, z, value = self.critic_objective(slots, context, batch, generator)
+        self._step("critic", loss + self._trained.loss_weight * extra)
         actor, log_prob = self.actor_objective(batch, z.detach(), generator)
         self._step("actor", actor)
         if not config.temperature:
             self._step("temperature", temperature_loss(self._log_temperature, log_prob, -float(self._action_size)))
         follow(list(self._target.parameters()), list(self._critic.parameters()), config.target_rate)
-        return torch.stack((loss.detach(), kl.detach(), actor.detach(), -log_prob.mean(), value.detach().mean()))
+        return torch.stack((loss.detach(), actor.detach(), -log_prob.mean(), value.detach().mean(), extra.detach()))
 
     def critic_objective(
-        self, context: Float32[Tensor, "M C W"], batch: Float32[Tensor, "B W"], generator: torch.Generator
+        self,
+        slots: Int64[Tensor, "M"],
+        context: Float32[Tensor, "M C W"],
+        batch: Float32[Tensor, "B W"],
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor, Float32[Tensor, "B Z"], Float32[Tensor, "2 B"]]:
-        """Critics' loss, mean KL to the prior, the z of each transition (one per task), and the critics' values."""
+        """Critics' loss, the encoder's other loss, the z of each transition (one per task), and the critics' values."""
         config, obs_size, action_size = self.config, self._obs_size, self._action_size
-        mean, variance = self._trained.infer(context[..., : self._context_width])
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        z = (mean + variance.sqrt() * noise).repeat_interleave(len(batch) // len(mean), dim=0)
+        z, extra = self._trained.learn(slots, context[..., : self._trained.context_width], self.replay, generator)
+        z = z.repeat_interleave(len(batch) // len(slots), dim=0)
         taken, reward, next_obs, terminated = torch.split(batch, [obs_size + action_size, 1, obs_size, 1], dim=1)
         with torch.no_grad():
             action, log_prob = self._sample(next_obs, z, generator)
@@ -183,7 +197,7 @@ class Pearl:
             discount = config.discount * (1.0 - terminated[:, 0])
             target = soft_target(config.reward_scale * reward[:, 0], discount, next_value, log_prob, self._temperature)
         value = self._critic(torch.cat((taken, z), dim=1))
-        return critic_loss(value, target), kl_to_prior(mean, variance).mean(), z, value
+        return critic_loss(value, target), extra, z, value
 
     def actor_objective(
         self, batch: Float32[Tensor, "B W"], z: Float32[Tensor, "B Z"], generator: torch.Generator
@@ -196,11 +210,6 @@ class Pearl:
         value = self._critic(torch.cat((obs, action, z), dim=1), frozen=True)
         size = self.config.policy_l2 * (mean.square().mean() + log_std.square().mean())
         return actor_loss(value, log_prob, self._temperature) + size, log_prob.detach()
-
-    @property
-    def _context_width(self) -> int:
-        """Leading columns of a row that the encoder sees."""
-        return self._obs_size + self._action_size + 1 + self.config.use_next_obs_in_context * self._obs_size
 
     def _sample(self, obs: Tensor, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         mean, log_std = split_head(self._trained.actor(torch.cat((obs, z), dim=1)))
@@ -278,13 +287,3 @@ def _rows(rollout: Rollout) -> Float32[Tensor, "T N W"]:
     """Observation, action, reward, next observation and terminated of every step, side by side."""
     reward, terminated = rollout.reward[..., None], rollout.terminated[..., None].float()
     return torch.cat((rollout.obs, rollout.action, reward, rollout.final_obs, terminated), dim=-1)
-
-
-def _phase_returns(rollout: Rollout) -> Metrics:
-    """Mean return of the whole episodes with z of the prior, and with z of the posterior."""
-    metrics = {}
-    for name, mask in (("prior", rollout.extras["prior"]), ("posterior", ~rollout.extras["prior"])):
-        episodes = int((rollout.ended & mask).sum())
-        if episodes:
-            metrics[f"train/return_{name}"] = float(rollout.reward[mask].sum()) / episodes
-    return metrics

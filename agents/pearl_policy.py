@@ -1,9 +1,15 @@
-"""The policy of PEARL: its belief is the posterior over z in natural parameters, and the z it acts by."""
+"""The policies of PEARL: the belief is a product of factors in natural parameters, and the z it acts by.
+
+What becomes of the factors is one of two heads: `PosteriorPolicy` draws z from their product, as published;
+`PrototypePolicy` (in `pearl_prototypes.py`) snaps to the nearest task met in training.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
@@ -11,9 +17,10 @@ from torch import Tensor, nn
 
 from metarl.agents.configs import PearlConfig
 from metarl.rl.networks import mlp
-from metarl.rl.posterior import factors, moments
+from metarl.rl.posterior import factors, kl_to_prior, moments
+from metarl.rl.replay import TaskReplay
 from metarl.rl.sac import split_head
-from metarl.types import Transition
+from metarl.types import Rollout, Transition
 
 
 @dataclass(frozen=True)
@@ -32,21 +39,74 @@ class PearlBelief:
     """Source of the trial's z and action noise."""
 
 
-class PearlPolicy(nn.Module):
-    """Encoder and actor. The first `prior_episodes` of a trial explore with z ~ N(0, 1); then z ~ q(z|c)."""
+class PearlPolicy(nn.Module, ABC):
+    """Encoder and actor. The first `prior_episodes` of a trial explore with z of the prior; later ones adapt."""
+
+    outputs_per_dimension: ClassVar[int]
+    """Numbers the encoder gives for each dimension of z."""
+    loss_name: ClassVar[str]
+    """What the second value of `learn` is called in the metrics."""
 
     def __init__(self, config: PearlConfig, obs_size: int, action_size: int) -> None:
         super().__init__()
         self.config = config
         latent = config.latent_size
-        inputs = obs_size + action_size + 1 + (obs_size if config.use_next_obs_in_context else 0)
-        self.encoder = mlp(inputs, config.encoder_size, config.encoder_layers, 2 * latent)
+        self.context_width = obs_size + action_size + 1 + config.use_next_obs_in_context * obs_size
+        outputs = self.outputs_per_dimension * latent
+        self.encoder = mlp(self.context_width, config.encoder_size, config.encoder_layers, outputs)
         self.actor = mlp(obs_size + latent, config.hidden_size, config.hidden_layers, 2 * action_size)
+
+    # --------------------------------------------------------------------------------------------- what a head defines
+
+    @abstractmethod
+    def factors(self, context: Float[Tensor, "*B I"]) -> tuple[Float[Tensor, "*B Z"], Float[Tensor, "*B Z"]]:
+        """Natural parameters (μ/σ², 1/σ²) of each transition's factor."""
+
+    @abstractmethod
+    def draw_prior(self, n: int, generator: torch.Generator) -> Float32[Tensor, "n Z"]:
+        """A z for each of `n` worlds that know nothing."""
+
+    @abstractmethod
+    def draw(
+        self, weighted: Float32[Tensor, "N Z"], precision: Float32[Tensor, "N Z"], prior: Float32[Tensor, "N Z"]
+    ) -> Float32[Tensor, "N Z"]:
+        """A z given the factors' sums; all randomness comes from a draw of the prior."""
+
+    @abstractmethod
+    def place(self, weighted: Float[Tensor, "*B Z"], precision: Float[Tensor, "*B Z"]) -> Float[Tensor, "*B Z"]:
+        """Where factors put their task in the space of z: by it tasks are identified."""
+
+    @abstractmethod
+    def landmarks(self, context: TaskReplay) -> tuple[Int64[Tensor, "P"], Float32[Tensor, "P Z"]]:
+        """The slots whose tasks are known, and the places of these tasks."""
+
+    @abstractmethod
+    def learn(
+        self,
+        slots: Int64[Tensor, "M"],
+        context: Float32[Tensor, "M C I"],
+        replay: TaskReplay,
+        generator: torch.Generator,
+    ) -> tuple[Float32[Tensor, "M Z"], Float32[Tensor, ""]]:
+        """A z of each task for actor and critics, and what else the encoder is to descend.
+
+        `context` is of the prior episodes of each task's last trial, `replay` holds all trials.
+        """
+
+    @property
+    @abstractmethod
+    def loss_weight(self) -> float:
+        """Weight of the loss that `learn` returns, beside the critics'."""
+
+    def forget(self, slots: Int64[Tensor, "n"]) -> None:
+        """Other tasks take these slots."""
+
+    # ------------------------------------------------------------------------------------------------- what they share
 
     def begin(self, n: int, generator: torch.Generator) -> PearlBelief:
         """No context yet, and a z of the prior."""
         zeros = torch.zeros(n, self.config.latent_size)
-        z = torch.randn(zeros.shape, generator=generator)
+        z = self.draw_prior(n, generator)
         return PearlBelief(zeros, zeros, z, torch.zeros(n, dtype=torch.long), generator)
 
     @torch.no_grad()
@@ -61,23 +121,93 @@ class PearlPolicy(nn.Module):
 
     @torch.no_grad()
     def observe(self, belief: PearlBelief, transition: Transition) -> PearlBelief:
-        """Multiply the transition's factor into the posterior; z stays until the episode ends."""
-        row = [transition.obs, transition.action, transition.reward[:, None]]
-        if self.config.use_next_obs_in_context:
-            row.append(transition.final_obs)
-        weighted, precision = factors(self.encoder(torch.cat(row, dim=-1)))
+        """Multiply the transition's factor into the belief; z stays until the episode ends."""
+        weighted, precision = self.factors(self._context(transition))
         return replace(belief, weighted=belief.weighted + weighted, precision=belief.precision + precision)
 
+    @torch.no_grad()
     def end_episode(self, belief: PearlBelief, worlds: Bool[Tensor, "N"]) -> PearlBelief:
-        """A new z where an episode ended: of the prior while exploring, then of the posterior."""
+        """A new z where an episode ended: of the prior while exploring, then of the context."""
         episode = belief.episode + worlds.long()
-        noise = torch.randn(belief.z.shape, generator=belief.generator)
-        mean, variance = moments(belief.weighted, belief.precision)
+        prior = self.draw_prior(len(worlds), belief.generator)
         exploring = (episode < self.config.prior_episodes)[:, None]
-        drawn = torch.where(exploring, noise, mean + variance.sqrt() * noise)
+        drawn = torch.where(exploring, prior, self.draw(belief.weighted, belief.precision, prior))
         return replace(belief, z=torch.where(worlds[:, None], drawn, belief.z), episode=episode)
+
+    def signal(self, belief: PearlBelief) -> Mapping[str, Float32[Tensor, "N Z"]]:
+        """Where the trial so far places the task."""
+        return {"belief": self.place(belief.weighted, belief.precision)}
+
+    @torch.no_grad()
+    def explored(self, rollout: Rollout) -> Float32[Tensor, "N Z"]:
+        """The place of each world's task by its prior episodes alone: what its first adapted z was drawn from."""
+        prior = rollout.extras["prior"][..., None]
+        weighted, precision = self.factors(self._context(rollout))
+        return self.place((weighted * prior).sum(dim=0), (precision * prior).sum(dim=0))
+
+    def _context(self, taken: Transition | Rollout) -> Float32[Tensor, "*B I"]:
+        """What the encoder sees of each transition."""
+        row = [taken.obs, taken.action, taken.reward[..., None]]
+        if self.config.use_next_obs_in_context:
+            row.append(taken.final_obs)
+        return torch.cat(row, dim=-1)
+
+
+class PosteriorPolicy(PearlPolicy):
+    """Draws z from a Gaussian posterior, whose prior is N(0, 1); the critics' loss and the KL train the encoder."""
+
+    outputs_per_dimension = 2
+    loss_name = "kl"
+
+    def signal(self, belief: PearlBelief) -> Mapping[str, Float32[Tensor, "N Z"]]:
+        """The posterior over z, of all the trial so far."""
+        mean, variance = moments(belief.weighted, belief.precision)
+        return {"posterior mean": mean, "posterior std": variance.sqrt()}
+
+    def factors(self, context: Float[Tensor, "*B I"]) -> tuple[Float[Tensor, "*B Z"], Float[Tensor, "*B Z"]]:
+        """The encoder's Gaussian of each transition."""
+        return factors(self.encoder(context))
+
+    def draw_prior(self, n: int, generator: torch.Generator) -> Float32[Tensor, "n Z"]:
+        """N(0, 1)."""
+        return torch.randn(n, self.config.latent_size, generator=generator)
+
+    def draw(
+        self, weighted: Float32[Tensor, "N Z"], precision: Float32[Tensor, "N Z"], prior: Float32[Tensor, "N Z"]
+    ) -> Float32[Tensor, "N Z"]:
+        """Of q(z|c): the prior's draw, scaled and shifted."""
+        mean, variance = moments(weighted, precision)
+        return mean + variance.sqrt() * prior
+
+    def place(self, weighted: Float[Tensor, "*B Z"], precision: Float[Tensor, "*B Z"]) -> Float[Tensor, "*B Z"]:
+        """The posterior's mean."""
+        return moments(weighted, precision)[0]
+
+    def landmarks(self, context: TaskReplay) -> tuple[Int64[Tensor, "P"], Float32[Tensor, "P Z"]]:
+        """Posterior means of all the context there is of each task: the prior episodes of its last trial."""
+        slots = context.size.nonzero()[:, 0]
+        held = (context.rows[slot, : context.size[slot], : self.context_width] for slot in slots)
+        means = [self.infer(rows[None])[0] for rows in held]
+        return slots, torch.cat(means) if means else torch.empty(0, self.config.latent_size)
+
+    def learn(
+        self,
+        slots: Int64[Tensor, "M"],
+        context: Float32[Tensor, "M C I"],
+        replay: TaskReplay,
+        generator: torch.Generator,
+    ) -> tuple[Float32[Tensor, "M Z"], Float32[Tensor, ""]]:
+        """A draw of q(z|c) with the gradient through it, and the mean KL to the prior."""
+        mean, variance = self.infer(context)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return mean + variance.sqrt() * noise, kl_to_prior(mean, variance).mean()
+
+    @property
+    def loss_weight(self) -> float:
+        """`kl_weight`."""
+        return self.config.kl_weight
 
     def infer(self, context: Float[Tensor, "M C I"]) -> tuple[Float[Tensor, "M Z"], Float[Tensor, "M Z"]]:
         """Mean and variance of the posterior of M tasks, from C transitions of each."""
-        weighted, precision = factors(self.encoder(context))
+        weighted, precision = self.factors(context)
         return moments(weighted.sum(dim=1), precision.sum(dim=1))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from metarl.agents.configs import RL2Config
 from metarl.errors import UserError
-from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors, part_of
+from metarl.rl.learner import Collect, load_optimizer_tensors, load_policy, optimizer_tensors, part_of
 from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN, RecurrentActorCritic
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.objectives import approximate_kl, clipped_surrogate, gaussian_entropy, gaussian_log_prob
@@ -91,6 +91,10 @@ class RL2Policy(nn.Module):
     def end_episode(self, belief: RL2Belief, worlds: Bool[Tensor, "N"]) -> RL2Belief:
         """The memory survives; only the flag tells that a new episode begins."""
         return replace(belief, episode_start=torch.where(worlds, 1.0, belief.episode_start))
+
+    def signal(self, belief: RL2Belief) -> Mapping[str, Float32[Tensor, "N D"]]:
+        """The memory's output."""
+        return {"memory": belief.memory[:, : self.network.hidden]}
 
     @torch.no_grad()
     def value(self, obs: Float32[Tensor, "N O"], belief: RL2Belief) -> Float32[Tensor, "N"]:
@@ -197,8 +201,8 @@ class RL2:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
+        load_policy(self.policy, state)
         try:
-            self.policy.load_state_dict(part_of(state, "policy/"))
             self.return_norm.load_state_dict(part_of(state, "return_norm/"))
         except RuntimeError as error:
             raise ValueError(str(error).splitlines()[-1].strip()) from None

@@ -3,8 +3,8 @@
     python experiments/record.py runs/dir-s1 runs/dir-s2
     python experiments/record.py            # only redraw
 
-Each run leaves its configuration, provenance, evaluations and a thinned learning curve (at most 200 points): enough
-to repeat it and to check every number of the table.
+Each run leaves its configuration, provenance, evaluations, a thinned learning curve (at most 200 points) and where
+the time went: enough to repeat it and to check every number of the table.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import summary
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+
+from metarl.report.runs import total_times
 
 RESULTS = Path(__file__).parent / "results"
 POINTS = 200
 CURVE = ("iteration", "total_steps", "time/elapsed", "rollout/return_first", "rollout/return_last")
 
 
-def record(run: Path) -> None:
+def record(run: Path, results: Path = RESULTS) -> None:
     """Copy what matters of a run folder."""
-    target = RESULTS / run.name
+    target = results / run.name
     (target / "eval").mkdir(parents=True, exist_ok=True)
-    for name in ("config.toml", "run.json"):
-        shutil.copy(run / name, target / name)
     for evaluation in (run / "eval").glob("*.json"):
         shutil.copy(evaluation, target / "eval" / evaluation.name)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -40,6 +41,9 @@ def record(run: Path) -> None:
     rows = [{key: sum(line[key] for line in block) / len(block) for key in CURVE} for block in blocks]
     csv = [",".join(CURVE), *(",".join(f"{row[key]:.6g}" for key in CURVE) for row in rows)]
     (target / "learning_curve.csv").write_text("\n".join(csv) + "\n")
+    (target / "time.json").write_text(json.dumps(total_times(lines), indent=1) + "\n")
+    for name in ("config.toml", "run.json"):  # last: a run that has them is recorded whole
+        shutil.copy(run / name, target / name)
 
 
 def curve(folder: Path) -> dict[str, list[float]]:
@@ -102,15 +106,21 @@ def machines() -> str:
     return "\n".join(f"- {machine}" for machine in sorted(found))
 
 
-def main() -> None:
-    """Record the runs named on the command line, then redraw."""
-    for name in sys.argv[1:]:
-        record(Path(name))
+def redraw() -> None:
+    """Write the tables and the figure from all that is recorded."""
+    summary.update()
     figure(RESULTS / "learning_curves.png")
     intro = (RESULTS / "NOTES.md").read_text() if (RESULTS / "NOTES.md").exists() else ""
     text = f"# Results\n\nWritten by `python experiments/record.py` from the recorded files beside it.\n\n{table()}\n"
     text += f"\n![learning curves](learning_curves.png)\n\nMachines:\n{machines()}\n\n{intro}"
     (RESULTS / "README.md").write_text(text)
+
+
+def main() -> None:
+    """Record the runs named on the command line, then redraw."""
+    for name in sys.argv[1:]:
+        record(Path(name))
+    redraw()
 
 
 if __name__ == "__main__":

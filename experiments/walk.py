@@ -32,10 +32,10 @@ from torch.nn import functional
 from metarl.envs.quadruped import FEET, to_trunk, upward
 from metarl.envs.quadruped_tasks import QuadrupedBody, QuadrupedCommand
 from metarl.run.logs import provenance, write_json
-from metarl.run.video import VideoConfig, record
 from metarl.sim.sb3 import EpisodeVecEnv
 from metarl.sim.trials import TrialEnv
 from metarl.tasks import Tasks
+from metarl.video.record import VideoConfig, record
 
 WORLDS, ROLLOUT_STEPS = 256, 25
 CLIP = 10.0  # of normalised observations

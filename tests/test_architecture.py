@@ -11,21 +11,22 @@ BASE = {"distributions", "errors", "seeding", "tasks", "types"}
 ALLOWED = {
     "sim": BASE | {"sim"},
     "rl": BASE | {"rl"},
-    "run": BASE | {"sim", "rl", "run", "config", "registry"},
+    "run": BASE | {"sim", "rl", "run", "config", "registry", "search"},
     "envs": BASE | {"envs", "sim.family", "sim.physics", "sim.variations", "sim.terrain"},
-    "agents": BASE | {"agents", "rl", "config"},
+    "agents": BASE | {"agents", "rl", "config", "search"},
     "tasks": BASE,
     "types": BASE,
     "seeding": BASE,
     "distributions": {"errors"},
+    "search": {"errors"},
     "errors": set(),
 }
 EXCEPTIONS = {
-    ("run/bench_learners.py", "agents.configs"),  # the benchmark measures learners by name
-    ("run/bench_learners.py", "agents.maml_trpo"),
-    ("run/bench_learners.py", "agents.pearl"),
-    ("run/bench_learners.py", "agents.rl2"),
-    ("run/plain_pearl.py", "agents.configs"),
+    ("bench/learners.py", "agents.configs"),  # the benchmark measures learners by name
+    ("bench/learners.py", "agents.maml_trpo"),
+    ("bench/learners.py", "agents.pearl"),
+    ("bench/learners.py", "agents.rl2"),
+    ("bench/plain_pearl.py", "agents.configs"),
 }
 
 

@@ -13,6 +13,7 @@ from metarl.run import checkpoint
 
 HERE = Path(__file__).parent
 SHORT = f"{HERE}/short_family.py:ShortDir"
+RAIL = f"{HERE}/families.py:Rail"
 TINY = ["--num-worlds", "8", "--chunk-steps", "5", "--hidden-size", "16", "--total-steps", "320", "--threads", "1"]
 
 
@@ -63,7 +64,8 @@ def test_help_is_instant_because_it_needs_no_torch(words):
         (["eval", "nowhere"], "nowhere is not a run folder"),
         (["resume", "nowhere"], "nowhere is not a run folder"),
         (["eval", "nowhere", "--num-tasks", "0"], "num_tasks = 0 is out of range: it must be in [1, 65536]"),
-        (["video", "nowhere", "--grid", "0"], "grid = 0 is out of range: it must be in [1, 64]"),
+        (["video", "nowhere", "--grid", "65"], "grid = 65 is out of range: it must be in [0, 64]"),
+        (["tune", "point-goal", "rl2", "--steps", "-1"], "steps = -1 is out of range: it must be at least 0"),
         (["bench", "--worlds", "0"], "worlds = (0,) is out of range"),
         (["list", "half-cheetah"], "unknown family 'half-cheetah'"),
         (["check", "half-cheetah-val"], "did you mean 'half-cheetah-vel'?"),
@@ -147,6 +149,55 @@ def test_eval_names_the_splits_there_are(trained, capsys):
     assert "no 'ood' split; available: train, test" in capsys.readouterr().err
 
 
+def test_eval_covers_test_and_ood_tasks_unless_told(tmp_path, capsys):
+    folder, json_file = tmp_path / "run", tmp_path / "out.json"
+    assert run("train", "rl2", RAIL, "--output", folder, *TINY, "--chunk-steps", "4", "--total-steps", "64") == 0
+    assert run("eval", folder, "--num-tasks", "5", "--json", json_file) == 0
+    kept = {path.name for path in (folder / "eval").iterdir()}
+    names = {split: f"{split}-5x2-deterministic-seed0-iteration1.json" for split in ("test", "ood")}
+    assert kept == set(names.values())
+    for split, copy in (("test", json_file), ("ood", tmp_path / "out-ood.json")):
+        content = json.loads((folder / "eval" / names[split]).read_text())
+        assert (content["split"], content["held_out"]) == (split, True)
+        assert content == json.loads(copy.read_text())
+        assert all(abs(task["goal"]) >= 2.0 for task in content["tasks"]) == (split == "ood")
+    assert run("eval", folder, "--num-tasks", "5", "--split", "test", "--episodes", "4", "--stochastic") == 0
+    added = {path.name for path in (folder / "eval").iterdir()} - kept
+    assert added == {"test-5x4-stochastic-seed0-iteration1.json"}, "beyond the two episodes of training"
+    assert run("eval", folder, "--split", "test", "--tasks", json_file) == 2
+    assert "takes the place of --split test: leave one of the two out" in capsys.readouterr().err
+
+
+def test_eval_compares_two_runs_on_the_same_tasks(trained, tmp_path, capsys):
+    other = tmp_path / "other"
+    options = (*TINY, "--seed", "1", "--episodes-per-trial", "3")
+    assert run("train", "rl2", SHORT, "--output", other, *options) == 0
+    assert run("eval", trained, "--against", other, "--num-tasks", "6", "--json", tmp_path / "out.json") == 0
+    assert "P [95 % interval]" in capsys.readouterr().out
+    ours = json.loads((tmp_path / "out.json").read_text())
+    (path,) = (other / "eval").iterdir()
+    theirs = json.loads(path.read_text())
+    assert ours["tasks"] == theirs["tasks"]
+    assert "against" not in theirs
+    assert ours["against"]["run"] == str(other)
+    chances = ours["against"]["probability_of_improvement"]
+    assert len(chances) == 3, "as many episodes as the longer of the two was trained for"
+    for episode, chance in enumerate(chances):
+        pairs = [(x[episode], y[episode]) for x, y in zip(ours["returns"], theirs["returns"], strict=True)]
+        assert chance["value"] == pytest.approx(sum((x > y) + 0.5 * (x == y) for x, y in pairs) / 6)
+
+
+def test_runs_of_other_families_or_horizons_are_not_compared(trained, tmp_path, capsys):
+    for name, family, options in (("a", RAIL, ("--chunk-steps", "4")), ("b", SHORT, ("--episode-steps", "5"))):
+        assert run("train", "rl2", family, "--output", tmp_path / name, *TINY, *options) == 0
+        assert run("eval", trained, "--against", tmp_path / name) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith(f"cannot be compared: its family is {RAIL}, not {SHORT}")
+    assert lines[1].endswith("cannot be compared: its episode_steps is 5, not 10")
+    assert run("eval", SHORT, "--agent", "zero", "--against", trained) == 2
+    assert "never trained and takes no --against" in capsys.readouterr().err
+
+
 def test_eval_of_a_damaged_checkpoint_changes_nothing(trained, capsys):
     path = checkpoint.find(trained / "checkpoints") / "tensors.safetensors"
     original = path.read_bytes()
@@ -225,9 +276,9 @@ def test_check_passes_our_families_and_finds_faults(tmp_path, capsys):
 
 
 def test_bench_reports_ratios(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("metarl.run.measure.ROUNDS", 1)
+    monkeypatch.setattr("metarl.bench.measure.ROUNDS", 1)
     for name, value in {"_SHOTS": 2, "_TASKS": 2, "_HORIZON": 10}.items():
-        monkeypatch.setattr(f"metarl.run.bench_learners.{name}", value)
+        monkeypatch.setattr(f"metarl.bench.learners.{name}", value)
     monkeypatch.setattr("metarl.envs.half_cheetah.HalfCheetahBody.episode_steps", 50)
     output = tmp_path / "bench.json"
     small = ("--worlds", "4", "--families", "point-goal", "--seconds", "0.05", "--threads", "1")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from metarl.run.pretrained import pretrained_names
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -43,6 +45,10 @@ def test_the_wheel_holds_each_package_once_and_no_tests(wheel):
     assert "metarl/envs/half_cheetah.py" in names
     assert "metarl/agents/rl2.py" in names
     assert "metarl/py.typed" in names
+    assert "metarl/report/report.css" in names
+    for name in pretrained_names():
+        for file in ("config.toml", "run.json", "eval/test.json", "eval/repeat.json"):
+            assert f"metarl/pretrained/{name}/{file}" in names
     assert not [name for name in names if name.startswith(("envs/", "agents/", "tests/"))]
 
 
@@ -65,3 +71,10 @@ for name in registry.family_names():
 """
     result = subprocess.run([python, "-c", program], check=True, capture_output=True, text=True, cwd=tmp_path)
     assert str(python.parent.parent) in result.stdout, "the checkout was imported instead of the wheel"
+
+
+def test_a_visitor_has_a_pretrained_policy(python, tmp_path):
+    name = pretrained_names()[0]
+    words = ["eval", f"pretrained:{name}", "--num-tasks", "2", "--episodes", "1", "--json", "result.json"]
+    subprocess.run([python, "-m", "metarl.cli", *words], check=True, capture_output=True, cwd=tmp_path)
+    assert len(json.loads((tmp_path / "result.json").read_text())["returns"]) == 2

@@ -12,9 +12,9 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
+from metarl.check.check import CHECKS
 from metarl.cli import main
 from metarl.registry import family_names, make_family
-from metarl.run.check import CHECKS
 
 ROOT = Path(__file__).parent.parent
 FINGER = f"{ROOT}/experiments/plug_in_finger.py:FingerTurn"
@@ -163,8 +163,8 @@ def test_a_look_at_a_family_is_evaluated_and_filmed(folder, monkeypatch, tmp_pat
 
 def test_the_recorder_shows_what_the_evaluator_measures_of_random_actions(monkeypatch, tmp_path):
     shown = []
-    record = importlib.import_module("metarl.run.video").record
-    monkeypatch.setattr("metarl.run.video.record", lambda *words: shown.append(record(*words)) or shown[-1])
+    record = importlib.import_module("metarl.video.record").record
+    monkeypatch.setattr("metarl.video.record.record", lambda *words: shown.append(record(*words)) or shown[-1])
     for file in ("a.mp4", "b.mp4"):
         words = ("--agent", "random", "--seed", "3", *SMALL, "--output", tmp_path / file)
         assert run("video", FAST, *words) == 0
@@ -297,7 +297,7 @@ MISTAKES = {
 def no_slow_checks(monkeypatch):
     """Without the picture and the speed, which take longer than all else and find none of these mistakes."""
     quick = {name: check for name, check in CHECKS.items() if check.__name__ not in ("renders", "speed")}
-    monkeypatch.setattr("metarl.run.check.CHECKS", quick)
+    monkeypatch.setattr("metarl.check.check.CHECKS", quick)
 
 
 def test_every_mistake_gets_a_sentence_of_its_own(tmp_path, capsys, no_slow_checks):

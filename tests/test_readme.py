@@ -2,14 +2,14 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
-import pytest
-
+from metarl.check.check import check_family
 from metarl.cli import main
-from metarl.run.check import check_family
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [line for line in README.splitlines() if line.startswith("metarl ")]
 
@@ -25,13 +25,39 @@ def test_the_family_of_add_your_own_fulfils_the_contract():
     assert [finding for finding in check_family(namespace["OtherPlanets"]()) if finding.problem] == []
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_s_options_exist(command, capsys):
-    """Its verb exists, and its help names each of its options."""
+BUDGETS = {
+    "train rl2": "--total-steps 1600 --num-worlds 4 --chunk-steps 100",
+    "train maml-trpo": "--total-steps 2000 --shots 1 --num-worlds 2",
+    "train pearl": "--total-steps 4000 --num-worlds 2 --train-tasks 4 --num-updates 2 --initial-steps 100",
+    "tune": "--trials 1 --steps 1600 --num-tasks 2",
+    "eval": "--num-tasks 2",
+    "video": "--grid 1 --seconds 0.1 --width 64 --height 48",
+    "report": "--no-videos",
+    "bench": "--families point-goal --worlds 2 --seconds 0.01",
+}
+"""What makes a command short, by its first words; the last of two values of an option counts."""
+
+
+def shortened(command):
     words = shlex.split(command, comments=True)[1:]
-    with pytest.raises(SystemExit) as caught:
-        main([words[0], "--help"])
-    assert caught.value.code == 0
-    printed = capsys.readouterr().out
-    for option in (word for word in words if word.startswith("--")):
-        assert option in printed
+    kind = " ".join(words[:2]) if words[0] == "train" else words[0]
+    return [*words, *BUDGETS.get("train rl2" if "--config" in words else kind, "").split()]
+
+
+def made_by_make():
+    """The commands of metarl behind `make train`."""
+    printed = subprocess.run(["make", "-n", "train", "RUN=runs/quick"], cwd=ROOT, capture_output=True, text=True)
+    lines = (line.removeprefix(".venv/bin/") for line in printed.stdout.splitlines())
+    return [line for line in lines if line.startswith("metarl ")]
+
+
+def test_every_command_runs_with_a_small_budget(tmp_path, monkeypatch, capsys):
+    """In their order, as a reader would type them, beside the class of *Add your own* in planets.py."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    (tmp_path / "planets.py").write_text(PYTHON[1])
+    for command in [*COMMANDS, *made_by_make()]:
+        assert main(shortened(command)) == 0, f"{command}\n{capsys.readouterr().err}"
+    assert len(made_by_make()) == 3
+    assert {path.name for path in (tmp_path / "runs").iterdir()} >= {"vel", "vel-preset", "maml", "pearl", "quick"}
+    assert (tmp_path / "vel.html").stat().st_size > 10_000

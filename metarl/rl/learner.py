@@ -12,6 +12,7 @@ from torch import Tensor
 from metarl.errors import UserError
 from metarl.types import Metrics, Rollout, Transition
 
+_POLICY = "policy/"
 _ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
 
 B = TypeVar("B")
@@ -66,7 +67,10 @@ class Learner(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything needed to continue exactly: parameters, normalisers, optimiser."""
+        """Everything needed to continue exactly: parameters, normalisers, optimiser.
+
+        What the policy needs to act goes by `policy/...`; `load_policy` makes do with that.
+        """
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -83,6 +87,15 @@ class Remarking(Protocol):
         ...
 
 
+@runtime_checkable
+class Signalling(Protocol):
+    """A policy whose belief can be watched: a few numbers of it, for a plot."""
+
+    def signal(self, belief: Any) -> Mapping[str, Float32[Tensor, "N D"]]:
+        """What is worth watching, by its name in a plot; of more than a handful of columns the recorder makes few."""
+        ...
+
+
 def require_device(device: str) -> None:
     """`UserError` for a device that this machine does not have."""
     if device == "cuda" and not torch.cuda.is_available():
@@ -92,6 +105,21 @@ def require_device(device: str) -> None:
 def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, by the rest of their names."""
     return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+
+
+def policy_alone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a learner's state what its policy needs to act."""
+    return {name: value for name, value in state.items() if name.startswith(_POLICY)}
+
+
+def load_policy(policy: Policy[Any], state: Mapping[str, Tensor]) -> None:
+    """Restore a policy from its learner's state, whole or `policy_alone`; `ValueError` where it does not fit."""
+    if not isinstance(policy, torch.nn.Module):
+        raise ValueError(f"{type(policy).__name__} is no torch module, and needs its learner's whole state")
+    try:
+        policy.load_state_dict(part_of(state, _POLICY))
+    except RuntimeError as error:
+        raise ValueError(str(error).splitlines()[-1].strip()) from None
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ class TaskReplay:
         self.rows = torch.zeros(num_slots, capacity, width, device=device)
         self._next = torch.zeros(num_slots, dtype=torch.long, device=device)
         self._written = torch.zeros(num_slots, dtype=torch.long, device=device)
+        self._newest = torch.zeros(num_slots, dtype=torch.long, device=device)  # rows of each slot's last `add`
 
     @property
     def size(self) -> Int64[Tensor, "S"]:
@@ -29,8 +30,8 @@ class TaskReplay:
 
     def clear(self, slots: Int64[Tensor, "n"]) -> None:
         """Forget what `slots` hold."""
-        self._next[slots] = 0
-        self._written[slots] = 0
+        for counter in (self._next, self._written, self._newest):
+            counter[slots] = 0
 
     def add(self, slot: Int64[Tensor, "n"], rows: Float32[Tensor, "n W"]) -> None:
         """Append rows, each to the slot beside it, in their order; the oldest rows of a full slot go."""
@@ -45,13 +46,21 @@ class TaskReplay:
         self.rows[slot[kept], place[kept]] = rows[kept]
         self._next.copy_((self._next + count) % capacity)
         self._written.add_(count)
+        self._newest.copy_(torch.where(count > 0, count, self._newest))
 
-    def sample(self, slots: Int64[Tensor, "M"], batch: int, generator: torch.Generator) -> Float32[Tensor, "M batch W"]:
-        """`batch` rows of each slot, drawn with replacement."""
+    def sample(
+        self, slots: Int64[Tensor, "M"], batch: int, generator: torch.Generator, *, earlier: bool = False
+    ) -> Float32[Tensor, "M batch W"]:
+        """`batch` rows of each slot, drawn with replacement; if `earlier`, of those before its last `add` (if any)."""
         drawn = torch.randint(2**31, (len(slots), batch), generator=generator, device=self.rows.device)
-        place = drawn % self.size[slots][:, None]
-        flat = slots[:, None] * self.rows.shape[1] + place
-        width = self.rows.shape[2]
+        capacity, width = self.rows.shape[1:]
+        size = among = self.size[slots]
+        if earlier:
+            before = size - self._newest[slots]
+            among = torch.where(before > 0, before, size)
+        oldest = self._next[slots] - size
+        place = (oldest[:, None] + drawn % among[:, None]) % capacity
+        flat = slots[:, None] * capacity + place
         return self.rows.view(-1, width)[flat.view(-1)].view(len(slots), batch, width)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -63,11 +72,13 @@ class TaskReplay:
             "rows": self.rows[:slots, :filled].cpu().clone(),
             "next": self._next.cpu().clone(),
             "written": self._written.cpu().clone(),
+            "newest": self._newest.cpu().clone(),
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`; `ValueError` where it does not fit."""
-        if set(state) != {"rows", "next", "written"} or state["next"].shape != self._next.shape:
+        state = {"newest": torch.zeros_like(self._newest), **state}  # older checkpoints do without it
+        if set(state) != {"rows", "next", "written", "newest"} or state["next"].shape != self._next.shape:
             raise ValueError("the replay buffer's tensors are missing or of another number of tasks")
         rows = state["rows"]
         if rows.dim() != 3 or rows.shape[2] != self.rows.shape[2] or rows.shape[1] > self.rows.shape[1]:
@@ -76,3 +87,4 @@ class TaskReplay:
         self.rows[: rows.shape[0], : rows.shape[1]] = rows.to(self.rows.device)
         self._next.copy_(state["next"])
         self._written.copy_(state["written"])
+        self._newest.copy_(state["newest"])

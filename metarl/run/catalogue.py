@@ -1,4 +1,4 @@
-"""What there is to train and to train on: the families with their task parameters, and the agents."""
+"""What there is: the families with their task parameters, the agents, and the policies that come with metarl."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.registry import family_names, learner_names, make_family
+from metarl.run.pretrained import describe_pretrained
 from metarl.tasks import TaskSpace
 
 
 def catalogue(family: str = "") -> dict[str, Any]:
-    """Families (all, or the one named) and agents as plain data."""
+    """Families (all, or the one named), agents and, with all, pretrained policies as plain data."""
     names = [family] if family else family_names()
-    return {"families": [_describe(name) for name in names], "agents": learner_names()}
+    found = {"families": [_describe(name) for name in names], "agents": learner_names()}
+    return found if family else found | {"pretrained": describe_pretrained()}
 
 
 def _describe(name: str) -> dict[str, Any]:
@@ -69,3 +71,7 @@ def print_catalogue(content: dict[str, Any], console: Console) -> None:
         for family in families:
             console.print(f"{family['name']}: {family['summary']}", markup=False, soft_wrap=True)
         console.print(f"agents: {', '.join(content['agents'])}")
+        for entry in content["pretrained"]:
+            first, last = (f"{entry['adaptation_curve'][k]['mean']:.0f}" for k in (0, -1))
+            words = f"{entry['agent']} on {entry['family']}, return {first} in the first episode, {last} in the last"
+            console.print(f"pretrained:{entry['name']}: {words}", markup=False, soft_wrap=True)

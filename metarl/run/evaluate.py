@@ -1,8 +1,11 @@
-"""The one evaluator: returns per task and episode on fixed tasks, and the adaptation curve with its interval."""
+"""The one evaluator: returns per task and episode on fixed tasks, what they come to, and how two policies compare."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +18,20 @@ from torch import Tensor
 from metarl import seeding
 from metarl.rl.learner import Policy
 from metarl.run.collect import trial_steps
+from metarl.run.statistics import (
+    AdaptationTime,
+    Interval,
+    Summary,
+    probability_of_improvement,
+    summarize,
+    time_to_adapt,
+)
 from metarl.sim.family import TaskFamily
 from metarl.sim.worlds import make_trials
 from metarl.tasks import Tasks
 
-_RESAMPLES = 10_000
+_POINTS = 400
+"""Of the reward over a trial's time that a file keeps; an episode has at least one."""
 
 
 @dataclass(frozen=True)
@@ -29,26 +41,52 @@ class Evaluation:
     tasks: Tasks
     returns: Float64[Tensor, "N K"]
     """Undiscounted return of each task's first K episodes."""
+    reward_by_step: Float64[Tensor, "T"]
+    """Mean over tasks of the reward at each control step of the trial."""
+    control_step: float
+    """Length of one [s]."""
     num_diverged: int
     """Control steps in which the physics of a world diverged."""
 
-    def curve(self, seed: int = 0) -> list[tuple[float, float, float]]:
-        """Adaptation curve: mean over tasks and its 95 % interval, per episode."""
-        return [mean_interval(column.numpy(), seed) for column in self.returns.T]
+    @property
+    def episode_steps(self) -> int:
+        """Time limit of an episode [control steps]."""
+        return len(self.reward_by_step) // self.returns.shape[1]
 
-    def adaptation_delta(self, seed: int = 0) -> tuple[float, float, float]:
-        """Last minus first episode: mean over tasks and its 95 % interval."""
-        return mean_interval((self.returns[:, -1] - self.returns[:, 0]).numpy(), seed)
+    @cached_property
+    def summary(self) -> Summary:
+        """Means, interquartile means and worst deciles per episode, and the gain of the last on the first."""
+        return summarize(self.returns.numpy())
+
+    @cached_property
+    def time_to_adapt(self) -> AdaptationTime | None:
+        """See `statistics.time_to_adapt`; None too where the interval of the gain does not lie above zero."""
+        if not self.summary.adaptation_delta.low > 0.0:
+            return None
+        return time_to_adapt(self.reward_by_step.numpy(), self.episode_steps, self.control_step)
 
     def to_json(self) -> dict[str, Any]:
         """Every return, with the summary."""
         return {
-            "adaptation_curve": [dict(zip(("mean", "low", "high"), point, strict=True)) for point in self.curve()],
-            "adaptation_delta": dict(zip(("mean", "low", "high"), self.adaptation_delta(), strict=True)),
+            **self.summary.to_json(),
+            "time_to_adapt": None if self.time_to_adapt is None else asdict(self.time_to_adapt),
             "num_diverged": self.num_diverged,
+            "episode_steps": self.episode_steps,
+            "control_step": self.control_step,
+            "reward_by_step": self._thinned(),
             "tasks": self.tasks.rows(),
             "returns": self.returns.tolist(),
         }
+
+    def _thinned(self) -> dict[str, list[float]]:
+        """Reward per step over the trial's time: means of stretches none of which spans two episodes."""
+        num_episodes, steps = self.returns.shape[1], self.episode_steps
+        per_episode = min(steps, max(1, _POINTS // num_episodes))
+        cuts = np.arange(per_episode) * steps // per_episode
+        starts = (np.arange(num_episodes)[:, None] * steps + cuts).ravel()
+        ends = np.append(starts[1:], num_episodes * steps)
+        reward = np.add.reduceat(self.reward_by_step.numpy(), starts) / (ends - starts)
+        return {"seconds": ((starts + ends) / 2 * self.control_step).tolist(), "reward": reward.tolist()}
 
 
 def evaluate(
@@ -65,33 +103,80 @@ def evaluate(
     returns = torch.zeros(len(tasks), num_episodes + 1, dtype=torch.float64)  # the last column: episodes beyond K
     episode, num_diverged = torch.zeros(len(tasks), 1, dtype=torch.long), 0
     with make_trials(family, len(tasks), episodes_per_trial=num_episodes, threads=threads) as env:
-        for now in trial_steps(env, policy, tasks, seeding.generator(seed, "evaluate"), deterministic):
-            returns.scatter_add_(1, episode, now.step.reward.double()[:, None])
+        by_step = torch.zeros(env.trial_steps, dtype=torch.float64)
+        for t, now in enumerate(trial_steps(env, policy, tasks, seeding.generator(seed, "evaluate"), deterministic)):
+            reward = now.step.reward.double()
+            by_step[t] = reward.mean()
+            returns.scatter_add_(1, episode, reward[:, None])
             episode = (episode + now.step.ended[:, None]).clamp(max=num_episodes)
             num_diverged += int(now.step.diverged.sum())
-    return Evaluation(tasks, returns[:, :num_episodes].clone(), num_diverged)
+    return Evaluation(tasks, returns[:, :num_episodes].clone(), by_step, family.control_step, num_diverged)
 
 
-def mean_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """Mean and its 95 % percentile bootstrap interval (10,000 resamples over tasks; Efron 1979)."""
-    rng = seeding.rng(seed, "bootstrap")
-    resampled = values[rng.integers(len(values), size=(_RESAMPLES, len(values)))].mean(axis=1)
-    low, high = np.percentile(resampled, (2.5, 97.5))
-    return float(values.mean()), float(low), float(high)
+def improvement(ours: Evaluation, theirs: Evaluation) -> list[Interval]:
+    """How likely ours does better on a task, per episode; both met the same tasks."""
+    columns = zip(ours.returns.T.numpy(), theirs.returns.T.numpy(), strict=True)
+    return [probability_of_improvement([x], [y]) for x, y in columns]
 
 
 def print_table(evaluation: Evaluation, title: str, console: Console) -> None:
-    """The adaptation curve as a table."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("episode", justify="right")
-    table.add_column("return", justify="right")
-    table.add_column("95 % interval", justify="right")
-    for number, (mean, low, high) in enumerate(evaluation.curve(), start=1):
-        table.add_row(str(number), f"{mean:.1f}", f"[{low:.1f}, {high:.1f}]".replace("[", "\\["))
+    """The adaptation curve as a table, and how long adaptation took."""
+    summary = evaluation.summary
+    digits = _digits(summary.adaptation_curve)
+    table = _table(title, ("episode", "mean [95 % interval]", "IQM [95 % interval]", "worst decile"))
+    episodes = zip(summary.adaptation_curve, summary.iqm, summary.worst_decile, strict=True)
+    for number, (mean, iqm, worst) in enumerate(episodes, start=1):
+        table.add_row(str(number), _cell(mean, digits), _cell(iqm, digits), f"{worst:z.{digits}f}")
     if evaluation.returns.shape[1] > 1:
-        mean, low, high = evaluation.adaptation_delta()
         table.add_section()
-        table.add_row("last − first", f"{mean:+.1f}", f"[{low:+.1f}, {high:+.1f}]".replace("[", "\\["))
+        table.add_row("last − first", _cell(summary.adaptation_delta, digits, "+"))
     console.print(table)
+    console.print("IQM: mean of the middle half of the tasks; worst decile: of their lowest tenth")
+    if evaluation.returns.shape[1] > 1:
+        console.print(_adaptation(evaluation.time_to_adapt))
     if evaluation.num_diverged:
         console.print(f"{evaluation.num_diverged} steps diverged; each ended its episode")
+
+
+def print_comparison(
+    runs: tuple[Path, Path], evaluations: tuple[Evaluation, Evaluation], chances: Sequence[Interval], console: Console
+) -> None:
+    """Mean returns of two runs side by side, and how likely the first does better on a task."""
+    ours, theirs = (evaluation.summary.adaptation_curve for evaluation in evaluations)
+    digits = _digits([*ours, *theirs])
+    table = _table(
+        f"both on the same {len(evaluations[0].tasks)} tasks",
+        ("episode", runs[0].name, runs[1].name, "P [95 % interval]"),
+    )
+    for number, (x, y, chance) in enumerate(zip(ours, theirs, chances, strict=True), start=1):
+        table.add_row(str(number), f"{x.value:z.{digits}f}", f"{y.value:z.{digits}f}", _cell(chance, 2))
+    console.print(table)
+    console.print(f"P: how likely {runs[0]} does better than {runs[1]} on a task")
+
+
+def _adaptation(time: AdaptationTime | None) -> str:
+    if time is None:
+        return "time to adapt: none, as the last episode is not surely better than the first"
+    return (
+        f"time to adapt: {time.seconds:.2f} s ({time.steps} steps, {time.episodes:.2f} episodes) "
+        "for 90 % of last − first"
+    )
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _digits(curve: Sequence[Interval]) -> int:
+    """Decimals that give the largest value three significant figures, at most three."""
+    largest = max(abs(point.value) for point in curve)
+    return int(np.clip(2 - np.floor(np.log10(largest)), 0, 3)) if largest else 0
+
+
+def _cell(interval: Interval, digits: int, sign: str = "") -> str:
+    """Estimate and interval; rich takes a bare bracket for markup."""
+    value, low, high = (f"{number:{sign}z.{digits}f}" for number in interval)
+    return f"{value} \\[{low}, {high}]"

@@ -5,16 +5,18 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from torch import Tensor
 
 from metarl import seeding
 from metarl.config import TrainConfig, load_config, task_visible, to_toml
 from metarl.errors import UserError
 from metarl.registry import learner_class, make_family
-from metarl.rl.learner import Learner
+from metarl.rl.learner import Learner, load_policy, policy_alone
 from metarl.run import checkpoint
 from metarl.run.logs import provenance, write_json
 from metarl.sim.episodes import Trials
@@ -124,20 +126,35 @@ class Trained:
 
 
 def load_learner(run: RunFolder, learner: Learner, which: str | None = None) -> checkpoint.Manifest:
-    """Bring a learner to the run's newest checkpoint, or to the one named `which`."""
-    path = checkpoint.find(run.checkpoints, which)
-    state, manifest = checkpoint.load(path)
-    try:
-        learner.load_state_dict(state)
-    except ValueError as error:
-        raise checkpoint.CheckpointError(f"{path} does not fit this run's configuration: {error}") from None
-    return manifest
+    """Bring a learner to the run's newest checkpoint, or to the one named `which`, to train on from there."""
+    return _load(run, learner.load_state_dict, which)
 
 
 def restore(run: RunFolder, which: str | None = None) -> Trained:
-    """The run's learner at its newest checkpoint, or at the one named `which`."""
+    """The run's learner at its newest checkpoint, or at the one named `which`.
+
+    Of a checkpoint that holds a policy alone, the learner's policy: enough to act, not to train on.
+    """
     config = run.read_config()
     family = family_of(config)
     with make_trials(family, 1, threads=1) as env:
         learner = make_learner(config, env)
-    return Trained(config, family, learner, load_learner(run, learner, which))
+
+    def load(state: Mapping[str, Tensor]) -> None:
+        if len(policy_alone(state)) == len(state):
+            load_policy(learner.policy, state)
+        else:
+            learner.load_state_dict(state)
+
+    return Trained(config, family, learner, _load(run, load, which))
+
+
+def _load(run: RunFolder, load: Callable[[dict[str, Tensor]], None], which: str | None) -> checkpoint.Manifest:
+    """Hand a checkpoint's state to `load`; `CheckpointError` where it does not fit."""
+    path = checkpoint.find(run.checkpoints, which)
+    state, manifest = checkpoint.load(path)
+    try:
+        load(state)
+    except ValueError as error:
+        raise checkpoint.CheckpointError(f"{path} does not fit this run's configuration: {error}") from None
+    return manifest

@@ -92,8 +92,9 @@ class ProgressView(Protocol):
 
 
 def progress_view(num_iterations: int, console: Console) -> ProgressView:
-    """A live bar on a terminal, plain lines when piped."""
-    return LiveBar(num_iterations, console) if console.is_terminal else PlainLines(num_iterations)
+    """A live bar on a terminal, plain lines when piped, nothing on a quiet console."""
+    lively = console.is_terminal or console.quiet
+    return LiveBar(num_iterations, console) if lively else PlainLines(num_iterations)
 
 
 class LiveBar:

@@ -15,6 +15,7 @@ from metarl.errors import UserError
 from metarl.registry import absolute, family_names, make_family
 from metarl.rl.learner import Policy
 from metarl.run.folder import RunFolder, restore
+from metarl.run.pretrained import is_pretrained, pretrained
 from metarl.seeding import WorldRandom
 from metarl.sim.family import TaskFamily
 from metarl.sim.worlds import make_trials
@@ -34,7 +35,7 @@ class Subject:
     episodes: int
     """Episodes per task where the user does not say."""
     run: RunFolder | None = None
-    """Where evaluations are kept; None for a policy that never trained."""
+    """Where evaluations are kept; None for a policy that never trained, or that comes with metarl."""
     iteration: int = 0
     """Training iterations behind the policy."""
 
@@ -45,13 +46,17 @@ class Subject:
 
     def title(self, tasks: str) -> str:
         """`rl2 on ant-dir: TASKS, after 320 steps`."""
-        training = "untrained" if self.run is None else f"after {self.summary['train_steps']:,} steps"
+        training = "untrained" if not self.iteration else f"after {self.summary['train_steps']:,} steps"
         return f"{self.summary['agent']} on {self.family_name}: {tasks}, {training}"
 
 
 def trained(path: Path, checkpoint: str | None = None) -> Subject:
-    """A run's policy at its newest checkpoint, or at the one named; `UserError` where `path` is no run folder."""
-    run = RunFolder(path)
+    """A run's policy at its newest checkpoint, or at the one named; `UserError` where `path` is no run folder.
+
+    `pretrained:NAME` is the policy of that name that comes with metarl.
+    """
+    shipped = is_pretrained(path)
+    run = pretrained(str(path)) if shipped else RunFolder(path)
     if not _is_run(path) and _names_family(str(path)):
         raise UserError(
             f"{path} is a family, not a run folder: add --agent zero or --agent random for a look at it before any "
@@ -59,7 +64,7 @@ def trained(path: Path, checkpoint: str | None = None) -> Subject:
         )
     found = restore(run, checkpoint)
     episodes, iteration = found.config.episodes_per_trial, found.manifest.iteration
-    return Subject(found.learner.policy, found.family, found.summary(), episodes, run, iteration)
+    return Subject(found.learner.policy, found.family, found.summary(), episodes, None if shipped else run, iteration)
 
 
 def untrained(agent: str, family: str) -> Subject:

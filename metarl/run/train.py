@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
@@ -32,6 +33,10 @@ from metarl.types import Metrics, Rollout
 
 _FIRST_SHARE = 0.1
 """Share of a parameter's range, its easiest, with which a curriculum begins."""
+
+
+AfterIteration = Callable[[Metrics], bool]
+"""Told an iteration's metrics once they are logged; False ends the training there, saved and unfinished."""
 
 
 class StopRequest:
@@ -126,7 +131,9 @@ class Training:
             checkpoint.save(self.run.checkpoints, state, self.iteration, steps, self.elapsed)
             self._saved = self.iteration
 
-    def execute(self, console: Console, max_minutes: float = 0.0) -> Outcome:
+    def execute(
+        self, console: Console, max_minutes: float = 0.0, after_iteration: AfterIteration | None = None
+    ) -> Outcome:
         """Train until done, stopped by a signal, or out of time; saves on the way and at the end."""
         log = MetricsFile(self.run.path, self.iteration, self.total_steps)
         checkpoint.set_aside_after(self.run.checkpoints, self.iteration)
@@ -141,6 +148,8 @@ class Training:
                     view.update(
                         self.iteration, rate, metrics["rollout/return_first"], metrics["rollout/return_last"], remaining
                     )
+                    if after_iteration is not None and not after_iteration(metrics):
+                        break
                     if clock.checkpoint_is_due():
                         self.save()
             except BrokenPipeError:  # whoever read our output has gone: as good as a signal
@@ -188,16 +197,21 @@ class Training:
         seed, number = self.config.seed, self.iteration
         tasks, task_number = self.sample_tasks(number), self.task_number(number)
         rollouts: list[Rollout] = []
+        collecting = 0.0
 
         def collect_trial(policy: Policy) -> Rollout:
+            nonlocal collecting
+            begun = time.perf_counter()
             generator = seeding.generator(seed, "collect", number, len(rollouts))
             rollouts.append(collect(self.env, policy, tasks, generator, task_number=task_number))
+            collecting += time.perf_counter() - begun
             return rollouts[-1]
 
-        update = seeding.generator(seed, "update", number)
+        update, begun = seeding.generator(seed, "update", number), time.perf_counter()
         metrics = self.learner.train_step(collect_trial, update, number / self.num_iterations)
+        times = {"time/collect": collecting, "time/update": time.perf_counter() - begun - collecting}
         self.iteration += 1
-        return rollout_metrics(rollouts, self.config.episodes_per_trial) | metrics
+        return rollout_metrics(rollouts, self.config.episodes_per_trial) | times | metrics
 
 
 class _Clock:

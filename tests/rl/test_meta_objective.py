@@ -7,14 +7,14 @@ import torch
 from torch import nn
 from torch.func import vmap
 
+from metarl.bench import plain_maml
+from metarl.bench.plain_maml import PlainTask
 from metarl.rl.functional import FlatModule
 from metarl.rl.inner_loop import FixedRate, InnerLoop, LearnedRate, RecurrentRule, Stage
 from metarl.rl.meta_objective import MetaObjective, Sampled
 from metarl.rl.networks import GaussianMlp
 from metarl.rl.objectives import gaussian_log_prob
 from metarl.rl.trust_region import line_search, longest_step
-from metarl.run import plain_maml
-from metarl.run.plain_maml import PlainTask
 
 TASKS, STEPS, RATE = 3, 30, 0.1
 

@@ -50,6 +50,21 @@ def test_it_wraps():
     assert buffer.size.tolist() == [0, 4]
 
 
+@pytest.mark.parametrize(
+    ("added", "expected"), [((2,), {0, 1}), ((2, 3), {0, 1}), ((3, 4), {2}), ((2, 5), {2, 3, 4, 5, 6})]
+)
+def test_earlier_rows_are_those_before_the_last_writing(added, expected):
+    """In a buffer of 5, wrapped or not, whatever is written to other tasks; all rows where there are none before."""
+    buffer, number = TaskReplay(2, 5, 1), 0
+    for count in added:
+        rows = torch.arange(number, number + count).float()[:, None]
+        buffer.add(torch.zeros(count, dtype=torch.long), rows)
+        number += count
+    buffer.add(torch.ones(4, dtype=torch.long), torch.full((4, 1), -1.0))
+    drawn = buffer.sample(torch.tensor([0]), 200, torch.Generator().manual_seed(0), earlier=True)
+    assert set(drawn.flatten().tolist()) == expected
+
+
 def test_every_row_is_drawn_equally_often():
     buffer = TaskReplay(1, 10, 1)
     buffer.add(torch.zeros(4, dtype=torch.long), torch.arange(4.0)[:, None])
@@ -65,10 +80,15 @@ def test_a_restored_buffer_goes_on_as_the_first_does():
     state = first.state_dict()
     assert state["rows"].shape == (3, 4, 2)  # only what is in use
     second.load_state_dict(state)
+    old = TaskReplay(5, 4, 2)
+    old.load_state_dict({name: value for name, value in state.items() if name != "newest"})  # as they once were
+    assert torch.equal(old.rows, first.rows)
     more = torch.randn(6, 2)
     for buffer in (first, second):
         buffer.add(slots, more)
     assert torch.equal(first.rows, second.rows)
+    assert first.state_dict().keys() == second.state_dict().keys()
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
     with pytest.raises(ValueError, match="another number of tasks"):
         TaskReplay(6, 4, 2).load_state_dict(state)
     with pytest.raises(ValueError, match="size mismatch"):

@@ -9,10 +9,10 @@ import pytest
 import torch
 from families import RAIL, Rail
 
+from metarl.check import contract_tasks
+from metarl.check.check import CHECKS, FOUNDATIONS, Finding, check_family, verdict
+from metarl.check.probe import Probe
 from metarl.envs.half_cheetah import HalfCheetahDir
-from metarl.run import contract_tasks
-from metarl.run.check import CHECKS, FOUNDATIONS, Finding, check_family, verdict
-from metarl.run.probe import Probe
 from metarl.sim.trials import TrialEnv
 from metarl.sim.variations import BodyMass, Friction, SitePosition
 from metarl.tasks import Angle, Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
@@ -34,7 +34,7 @@ def judge(check, family):
     """Finding of one check alone, by the name of its function."""
     alone = {name: function for name, function in CHECKS.items() if function.__name__ == check}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metarl.run.check.CHECKS", alone)
+        patch.setattr("metarl.check.check.CHECKS", alone)
         (finding,) = check_family(family)
     return finding
 

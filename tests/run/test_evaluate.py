@@ -1,29 +1,134 @@
+"""The evaluator: what it measures, what it keeps, and what it prints of it."""
+
+import io
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from families import Rail, columns
+from rich.console import Console
 
-from metarl.run.evaluate import Evaluation, mean_interval
-from metarl.tasks import Tasks
+from metarl import seeding
+from metarl.run.collect import collect
+from metarl.run.evaluate import Evaluation, evaluate, improvement, print_comparison, print_table
+from metarl.run.statistics import interquartile_mean, summarize, worst_decile
+from metarl.run.subject import RandomPolicy, ZeroPolicy
+from metarl.sim.trials import TrialEnv
 from metarl.types import Rollout
 
+RECORDED = Path(__file__).parents[2] / "experiments" / "results" / "vel-s1" / "eval"
 
-def test_the_interval_of_a_gaussian_sample_is_the_textbook_s():
-    values = np.random.default_rng(0).normal(5.0, 2.0, 400)
-    mean, low, high = mean_interval(values)
-    half = 1.96 * values.std() / 20.0
-    assert mean == pytest.approx(values.mean())
-    assert low == pytest.approx(mean - half, abs=0.03)
-    assert high == pytest.approx(mean + half, abs=0.03)
-    assert mean_interval(values) == (mean, low, high)
+
+def evaluation(returns, reward_by_step=None, control_step=0.5):
+    """One of which only returns and rewards matter."""
+    returns = torch.as_tensor(returns, dtype=torch.float64)
+    reward = returns.mean(dim=0) if reward_by_step is None else torch.as_tensor(reward_by_step, dtype=torch.float64)
+    return Evaluation(columns(goal=[0.0] * len(returns)), returns, reward, control_step, num_diverged=0)
+
+
+def printed(show, *words):
+    """What a table's function prints, 80 characters wide."""
+    console = Console(file=io.StringIO(), width=80)
+    show(*words, console)
+    return console.file.getvalue()
 
 
 def test_the_delta_s_interval_is_paired_by_task():
     """Tasks differ by hundreds, the gain is 10 on each: the interval of the difference must not see the spread."""
     first = torch.linspace(-500, 500, 50, dtype=torch.float64)
-    returns = torch.stack((first, first + 10.0), dim=1)
-    evaluation = Evaluation(Tasks({"goal": first}), returns, num_diverged=0)
-    assert evaluation.adaptation_delta() == pytest.approx((10.0, 10.0, 10.0))
-    assert evaluation.curve()[0][2] - evaluation.curve()[0][1] > 100.0
+    found = evaluation(torch.stack((first, first + 10.0), dim=1)).summary
+    assert found.adaptation_delta == pytest.approx((10.0, 10.0, 10.0))
+    assert found.adaptation_curve[0].high - found.adaptation_curve[0].low > 100.0
+
+
+def test_the_reward_by_step_is_the_mean_over_tasks_at_each_step():
+    tasks = Rail.space.fixed("test", 5)
+    found = evaluate(RandomPolicy(1), Rail(edge=9.0), tasks, 3, seed=4, threads=1)
+    env = TrialEnv(Rail(edge=9.0), 5, episodes_per_trial=3, threads=1)
+    rollout = collect(env, RandomPolicy(1), tasks, seeding.generator(4, "evaluate"), deterministic=True)
+    torch.testing.assert_close(found.reward_by_step, rollout.reward.double().mean(dim=1))
+    torch.testing.assert_close(found.returns, rollout.episode_returns(3))
+    assert (found.episode_steps, found.control_step) == (4, 0.02)
+    assert float(found.reward_by_step.sum()) == pytest.approx(float(found.returns.mean(dim=0).sum()))
+
+
+def test_the_file_holds_every_return_and_what_they_come_to():
+    returns = np.random.default_rng(0).normal([0.0, 9.0], size=(20, 2))
+    content = json.loads(json.dumps(evaluation(returns, [0.0, 0.0, 2.0, 7.0]).to_json()))
+    assert content["returns"] == returns.tolist()
+    for episode in range(2):
+        assert content["adaptation_curve"][episode]["mean"] == pytest.approx(returns[:, episode].mean())
+        assert content["iqm"][episode]["value"] == interquartile_mean(returns[:, episode])
+        assert content["iqm"][episode]["low"] < content["iqm"][episode]["value"] < content["iqm"][episode]["high"]
+        assert content["worst_decile"][episode] == worst_decile(returns[:, episode])
+    assert content["time_to_adapt"] == {"episodes": 1.0, "steps": 2, "seconds": 1.0}
+    assert content["reward_by_step"] == {"seconds": [0.25, 0.75, 1.25, 1.75], "reward": [0.0, 0.0, 2.0, 7.0]}
+
+
+def test_a_long_trial_s_reward_is_kept_thinned(monkeypatch):
+    """Three episodes of five steps at two points each: stretches of two and three steps, none across episodes."""
+    monkeypatch.setattr("metarl.run.evaluate._POINTS", 6)
+    reward = np.concatenate([np.arange(5.0), 10.0 + np.arange(5.0), 20.0 + np.arange(5.0)])
+    thinned = evaluation(np.zeros((4, 3)), reward, control_step=1.0).to_json()["reward_by_step"]
+    assert thinned["reward"] == [0.5, 3.0, 10.5, 13.0, 20.5, 23.0]
+    assert thinned["seconds"] == [1.0, 3.5, 6.0, 8.5, 11.0, 13.5]
+
+
+def test_a_gain_that_may_be_chance_is_no_adaptation():
+    """The mean gains 1; where tasks scatter by 20 that is nothing, where they scatter by 0.1 it is certain."""
+    noise = np.random.default_rng(0).normal(size=30)
+    noise -= noise.mean()
+    by_step = [0.0, 0.0, 0.5, 0.5]
+    assert evaluation(np.stack((np.zeros(30), 1.0 + 20.0 * noise), axis=1), by_step).time_to_adapt is None
+    assert evaluation(np.stack((np.zeros(30), 1.0 + 0.1 * noise), axis=1), by_step).time_to_adapt.steps == 2
+
+
+def test_a_recorded_evaluation_is_summarized_from_its_returns():
+    """Files of before there were interquartile means have all that these need."""
+    for path in RECORDED.glob("*.json"):
+        content = json.loads(path.read_text())
+        found = summarize(np.array(content["returns"])).to_json()
+        for key in ("adaptation_curve", "adaptation_delta"):
+            assert found[key] == content[key]
+        assert len(found["iqm"]) == len(content["adaptation_curve"])
+
+
+def test_two_policies_compare_task_by_task():
+    """At a goal within reach of its start pushing costs more than it gains: doing nothing wins on every task."""
+    tasks = columns(goal=[0.0] * 12)
+    zero, random = (evaluate(policy(1), Rail(edge=9.0), tasks, 2, threads=1) for policy in (ZeroPolicy, RandomPolicy))
+    assert [tuple(chance) for chance in improvement(zero, random)] == [(1.0, 1.0, 1.0)] * 2
+    assert [tuple(chance) for chance in improvement(zero, zero)] == [(0.5, 0.5, 0.5)] * 2
+
+
+def test_the_tables_say_what_was_measured():
+    """Twenty tasks, each with the same return: intervals are points. Three significant figures of the largest."""
+    ours, theirs = evaluation([[-12.34, 1.0]] * 20, [-12.34, 1.0]), evaluation([[-2.0, 0.5]] * 20)
+    lines = printed(print_table, ours, "a title").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "│            1 │ -12.3 [-12.3, -12.3] │ -12.3 [-12.3, -12.3] │        -12.3 │" in lines
+    assert any("last − first │ +13.3 [+13.3, +13.3]" in line for line in lines)
+    assert lines[-1] == "time to adapt: 0.50 s (1 steps, 1.00 episodes) for 90 % of last − first"
+    names = (Path("runs/ours"), Path("runs/theirs"))
+    compared = printed(print_comparison, names, (ours, theirs), improvement(ours, theirs))
+    assert "how likely runs/ours does better than runs/theirs on a task" in compared
+    assert "│       1 │ -12.3 │   -2.0 │ 0.00 [0.00, 0.00] │" in compared
+    assert "│       2 │   1.0 │    0.5 │ 1.00 [1.00, 1.00] │" in compared
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1652.3, "1652 [1652, 1652]"),
+        (-0.04, "-0.040 [-0.040, -0.040]"),
+        (0.0, "0 [0, 0]"),
+        (-1e-9, "0.000 [0.000, 0.000]"),
+    ],
+)
+def test_numbers_have_three_significant_figures(value, shown):
+    assert f" {shown} │" in printed(print_table, evaluation([[value]] * 4), "a title")
 
 
 def rollout(reward, episode_start):

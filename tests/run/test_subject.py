@@ -9,13 +9,14 @@ from families import Rail
 
 from metarl import seeding
 from metarl.errors import UserError
-from metarl.options import EvalOptions, VideoOptions
 from metarl.rl.learner import Policy
 from metarl.run import subject
 from metarl.run.collect import collect
 from metarl.run.evaluate import evaluate
 from metarl.run.subject import UNTRAINED, RandomPolicy, ZeroPolicy, trained, untrained
 from metarl.sim.trials import TrialEnv
+from metarl.verbs.evaluate import EvalOptions
+from metarl.verbs.video import VideoOptions
 
 
 def play(policy, num_worlds, seed=0, deterministic=True):

@@ -225,6 +225,20 @@ def test_a_run_in_use_is_refused(tmp_path):
         pass
 
 
+def test_what_is_told_after_each_iteration_may_end_the_training(tmp_path):
+    run = folder.create(tmp_path / "run", config(), ["train"])
+    training, told = Training(run, run.read_config()), []
+
+    def until_the_third(metrics):
+        told.append(metrics["rollout/return_last"])
+        return len(told) < 3
+
+    outcome = training.execute(console(), after_iteration=until_the_third)
+    assert (outcome.iteration, outcome.finished, outcome.signal) == (3, False, None)
+    assert told == [line["rollout/return_last"] for line in metrics_of(run)]
+    assert checkpoint.find(run.checkpoints).name == "iteration-000003"
+
+
 def test_a_damaged_resume_sets_nothing_aside(tmp_path):
     run = train(tmp_path / "run", checkpoint_minutes=0.0, total_steps=320)
     (run.path / "metrics.jsonl").write_bytes(b"\xff\xfe not text\n")

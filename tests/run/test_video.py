@@ -12,11 +12,16 @@ import torch
 
 from metarl.envs.half_cheetah import HalfCheetahBody, HalfCheetahVel
 from metarl.errors import UserError
-from metarl.run import video
 from metarl.run.evaluate import evaluate
-from metarl.run.video import VideoConfig, describe, record
 from metarl.sim import rendering
 from metarl.tasks import LogUniform, Parameter, TaskSpace
+from metarl.video import file as video_file
+from metarl.video.layout import Scene, Shot, scenes
+from metarl.video.plot import Plot, principal, running_mean
+from metarl.video.record import VideoConfig, record
+from metarl.video.take import Pictures, Take, Wanted, filmed
+from metarl.video.text import describe
+from metarl.video.tiles import before, score
 
 STEPS = 6
 HOLD = 10  # half a second at 20 pictures per second
@@ -81,7 +86,7 @@ def test_a_video_of_two_episodes_on_three_tasks(tmp_path):
     recording = record(Push(), family, tasks_of(family, 3), 2, path, config)
     described, pictures = read(path, (320, 32 + 192))  # a line of title, and two by two tiles
     assert all(word in described for word in ("h264", "yuv420p", "320x224", "20 fps"))
-    assert len(pictures) == recording.num_frames == 2 * STEPS + 2 * (HOLD - 1) + HOLD
+    assert len(pictures) == recording.num_frames == 2 * (HOLD + STEPS - 1 + HOLD), "each episode, held at both ends"
     assert recording.seconds == pytest.approx(len(pictures) / 20)
     picture = pictures[-1]
     assert picture[32 + 40 : 122, :150].std() > 20, "the first tile shows a robot on a chequered ground"
@@ -97,11 +102,11 @@ def test_it_shows_what_the_evaluator_measures(tmp_path):
     torch.testing.assert_close(recording.returns, evaluate(Push(), family, tasks, 2, seed=3).returns)
 
 
-def test_an_early_end_restarts_one_tile_only(tmp_path):
+def test_an_early_end_stops_one_tile_only(tmp_path):
     family = FallingVel()
     config = VideoConfig(size=(64, 64))
     recording = record(Push(), family, tasks_of(family, 2), 2, tmp_path / "x.mp4", config)
-    assert recording.num_frames == 2 * STEPS + (HOLD - 1) + HOLD, "the picture stands still for no single tile"
+    assert recording.num_frames == 2 * (HOLD + STEPS - 1 + HOLD), "as long as the longest of each episode"
     expected = evaluate(Push(), family, tasks_of(family, 2), 2).returns
     torch.testing.assert_close(recording.returns, expected)
 
@@ -138,7 +143,7 @@ def test_an_encoder_that_stops_is_one_sentence(tmp_path, monkeypatch):
         def close(self):
             raise OSError("Broken pipe")
 
-    monkeypatch.setattr(video.imageio, "get_writer", lambda *args, **settings: Full())
+    monkeypatch.setattr(video_file.imageio, "get_writer", lambda *args, **settings: Full())
     family = ShortVel()
     with pytest.raises(UserError, match="the encoder stopped"):
         record(Push(), family, tasks_of(family, 1), 1, tmp_path / "x.mp4", VideoConfig(size=(64, 64)))
@@ -174,12 +179,154 @@ def test_captions():
     assert describe(HalfCheetahVel.space, {"velocity": 1.716}) == "velocity 1.72 m/s"
     factors = TaskSpace({"mass": Parameter(LogUniform(0.1, 4.0, size=8), unit="1")})
     assert describe(factors, {"mass": [1.0, 0.5, 3.375, *[2.0] * 5]}) == "mass 0.50 to 3.38"
-    tile = video._Tile("", 2)
-    tile.advance(0.0, False)
-    assert tile.score() == "episode 1/2   return 0.0"
-    tile.advance(-3.25, True)
-    tile.advance(1.0, True)
-    assert tile.score() == "episode 3   return 0.0   before: -3.2, 1.0", "a third episode after falls"
+
+
+def take_of(reward, starts, signals=None):
+    """A take without pictures."""
+    columns = np.asarray(reward, dtype=np.float64)
+    return Take(HalfCheetahVel.space.fixed("test", columns.shape[1]), columns, starts, signals or {}, None)
+
+
+def test_scores_count_up_and_say_what_was_before():
+    take = take_of([[0.5], [-3.75], [1.0], [2.0], [4.0]], ((0, 2, 3, 5),))
+    assert [score(take, Shot(0, 2), age, 3, 9) for age in range(4)] == [
+        "episode 3/3   return 0.0",
+        "episode 3/3   return 2.0",
+        "episode 3/3   return 6.0",
+        "episode 3/3   return 6.0",
+    ]
+    assert score(take, Shot(0, 2), 1, 3, 1) == "episode 3/3   return 2.0 of 6.0", "cut short"
+    assert before(take, Shot(0, 2)) == "   before: -3.2, 1.0"
+    assert before(take, Shot(0, 0)) == ""
+
+
+def test_layouts():
+    one, two = scenes("sequence", 5, [0, 3])
+    assert one.shots == tuple(Shot(world, 0) for world in range(5)) and (one.rows, one.columns) == (2, 3)
+    assert two.shots[4] == Shot(4, 3)
+    (beside,) = scenes("side-by-side", 2, [0, 3])
+    assert beside.shots == (Shot(0, 0), Shot(0, 3), Shot(1, 0), Shot(1, 3)) and (beside.rows, beside.columns) == (2, 2)
+
+
+def test_shots_run_in_step_until_the_last_has_ended():
+    take = take_of(np.zeros((12, 2)), ((0, 5, 12), (0, 7, 12)))
+    scene = Scene((Shot(0, 0), Shot(1, 0)), 2)
+    assert list(scene.ages(take, stride=2, limit=99, hold=2)) == [0, 0, 2, 4, 6, 7, 7]
+    assert list(scene.ages(take, stride=2, limit=4, hold=1)) == [0, 2, 4]
+
+
+class Numbered:
+    """Cameras whose pictures say which step they are of."""
+
+    def __init__(self, env):
+        self.env, self.closed = env, False
+
+    def draw(self):
+        return [np.full((16, 16, 3), 10 * self.env._trial_step + world, np.uint8) for world in range(2)]
+
+    def close(self):
+        self.closed = True
+
+
+def numbers(take, world, episode, ages):
+    return [int(np.round(take.picture(world, episode, age).mean())) for age in ages]
+
+
+@pytest.mark.parametrize(
+    ("episodes", "stride", "world", "episode", "expected"),
+    [
+        ({0, 1}, 1, 1, 0, [11, 11, 21, 31, 41, 51, 51]),  # the first instant and the last, already the next episode's
+        ({0, 1}, 1, 1, 1, [61, 71, 81, 91, 101, 111, 121]),  # the trial's last step restarts no one
+        ({1}, 2, 1, 1, [61, 61, 81, 81, 101, 101, 121]),
+        ({0, 1}, 1, 0, 0, [10, 10]),  # an episode of one step
+        ({0, 1}, 1, 0, 1, [10, 10]),
+    ],
+)
+def test_pictures_are_of_the_episode_and_age_asked_for(monkeypatch, episodes, stride, world, episode, expected):
+    monkeypatch.setattr("metarl.sim.trials.TrialEnv.cameras", lambda self, worlds, size: Numbered(self))
+    wanted = Wanted((16, 16), frozenset(episodes), stride, STEPS, signals=False)
+    family = FallingVel()
+    with filmed(Push(), family, tasks_of(family, 2), 2, wanted, seed=0, threads=1) as take:
+        assert take.starts[1] == (0, STEPS, 2 * STEPS) and take.starts[0] == tuple(range(2 * STEPS + 1))
+        assert numbers(take, world, episode, range(len(expected))) == expected
+
+
+def test_side_by_side_shows_both_episodes_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("metarl.sim.trials.TrialEnv.cameras", lambda self, worlds, size: Numbered(self))
+    family, path = ShortVel(), tmp_path / "x.mp4"
+    config = VideoConfig(size=(96, 96), layout="side-by-side", seconds=0.2)
+    monkeypatch.setattr(Numbered, "draw", lambda self: [np.full((96, 96, 3), 15 * self.env._trial_step, np.uint8)])
+    recording = record(Push(), family, tasks_of(family, 1), 3, path, config)
+    pictures = read(path, (192, 96))[1]
+    assert len(pictures) == HOLD + 3 + HOLD, "four steps of each"
+    assert recording.returns.shape == (1, 3), "the whole trial is played"
+    shown = pictures[-1][60:90].astype(int)
+    assert abs(shown[:, 10:80].mean() - 15 * 4) < 4 and abs(shown[:, 110:180].mean() - 15 * 16) < 4
+    with pytest.raises(UserError, match="there is no episode 4 to show: the trial has episodes 1 to 3"):
+        record(Push(), family, tasks_of(family, 1), 3, path, VideoConfig(size=(64, 64), episodes=(1, 4)))
+
+
+class Counts(Push):
+    """Believes how many steps it has seen."""
+
+    def begin(self, n, generator):
+        return torch.zeros(n, 1)
+
+    def observe(self, belief, transition):
+        return belief + 1
+
+    def signal(self, belief):
+        return {"steps": belief}
+
+
+def test_signals_are_kept_after_every_step(monkeypatch):
+    monkeypatch.setattr("metarl.sim.trials.TrialEnv.cameras", lambda self, worlds, size: Numbered(self))
+    family = ShortVel()
+    for policy, expected in ((Counts(), list(range(1, 2 * STEPS + 1))), (Push(), None)):
+        wanted = Wanted((16, 16), frozenset({0}), 1, STEPS, signals=True)
+        with filmed(policy, family, tasks_of(family, 2), 2, wanted, seed=0, threads=1) as take:
+            found = take.signals["steps"][:, 1, 0].tolist() if take.signals else None
+        assert found == expected
+
+
+def test_the_plot_grows_to_the_right():
+    signal = np.linspace(0, 1, 8, dtype=np.float32).reshape(8, 1, 1)
+    take = take_of(np.ones((8, 1)), ((0, 4, 8),), {"belief": signal})
+    plot = Plot(take, [Shot(0, 1)], (320, 160), limit=4, window=1)
+
+    def right_edges(age):
+        """Of what is drawn in colour: the return's curve, and the belief's."""
+        picture = plot.draw(Shot(0, 1), age).astype(int)
+        coloured = (picture.max(axis=2) - picture.min(axis=2) > 80).any(axis=0)
+        return [np.flatnonzero(half).max(initial=-1) for half in np.split(coloured, 2)]
+
+    assert plot.draw(Shot(0, 1), 0).shape == (48, 320, 3)
+    start, middle, end = right_edges(0), right_edges(2), right_edges(4)
+    assert start[0] == -1 and middle[0] == pytest.approx(80, abs=4) and end[0] == pytest.approx(156, abs=4)
+    assert start[1] < middle[1] < end[1], "the belief's axis is the whole trial"
+    assert start[1] == pytest.approx(160 * 3 / 7, abs=4)
+
+
+def test_principal_components():
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(50, 2, 2)) * (3.0, 1.0)
+    mixing = np.linalg.qr(rng.normal(size=(10, 10)))[0][:2]
+    lines, share = principal((hidden @ mixing + 5.0).astype(np.float32), 2)
+    assert share == pytest.approx(1.0, abs=1e-6)
+    centred = hidden - hidden.mean(axis=(0, 1))
+    np.testing.assert_allclose((lines**2).sum(), (centred**2).sum(), rtol=1e-5)
+    assert lines[..., 0].var() > lines[..., 1].var()
+    assert abs((lines[..., 0] * lines[..., 1]).mean()) < 1e-6
+
+
+def test_the_running_mean_forgets():
+    signal = np.array([1.0, 3.0, 5.0, 0.0]).reshape(4, 1, 1)
+    assert running_mean(signal, 2).ravel().tolist() == [1.0, 2.0, 4.0, 2.5]
+
+
+def test_a_full_disk_for_pictures_is_one_sentence():
+    with open("/dev/full", "r+b", buffering=0) as full, pytest.raises(UserError, match="No space left on device"):
+        Pictures(full, 1).add(0, 0, np.zeros((16, 16, 3), np.uint8))
 
 
 def test_no_backend_is_one_sentence_with_the_packages(monkeypatch, tmp_path):

@@ -1,0 +1,85 @@
+"""PEARL's alternative head: the belief snaps to the nearest prototype of a task met in training.
+
+The encoder turns each transition into a vector; the direction of their sum is the context's embedding, and a task's
+prototype is a moving average of its embeddings. A contrastive loss alone trains the encoder, so that what z means does
+not move with the critics (as in FOCAL, Li et al. 2021, arXiv:2010.01112); actor and critics only ever see prototypes.
+Its pairs are a batch of the task's context, which is of its last trial, and one of its trials before that: contexts of
+one trial would also share how the robot happened to move, and the encoder could tell trials apart instead of tasks.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from metarl.agents.configs import PearlConfig
+from metarl.agents.pearl_policy import PearlPolicy
+from metarl.rl.prototypes import contrastive_loss, direction, moved, nearest
+from metarl.rl.replay import TaskReplay
+
+
+class PrototypePolicy(PearlPolicy):
+    """z is a prototype: any of them, evenly, to explore with, then the nearest to the context's embedding.
+
+    That is posterior sampling with the training tasks as prior, where the posterior is all at its likeliest task.
+    """
+
+    outputs_per_dimension = 1
+    loss_name = "contrastive"
+    loss_weight = 1.0
+    prototypes: Tensor
+    """(S, Z), of length √Z; one per slot of the learner's buffers."""
+    known: Tensor
+    """(S,) bool: slots that have a prototype."""
+
+    def __init__(self, config: PearlConfig, obs_size: int, action_size: int) -> None:
+        super().__init__(config, obs_size, action_size)
+        self.register_buffer("prototypes", torch.zeros(config.num_slots, config.latent_size))
+        self.register_buffer("known", torch.zeros(config.num_slots, dtype=torch.bool))
+
+    def factors(self, context: Float[Tensor, "*B I"]) -> tuple[Float[Tensor, "*B Z"], Float[Tensor, "*B Z"]]:
+        """Gaussians of unit variance about each transition's vector: their product is about the mean vector."""
+        vector = self.encoder(context)
+        return vector, torch.ones_like(vector)
+
+    def draw_prior(self, n: int, generator: torch.Generator) -> Float32[Tensor, "n Z"]:
+        """Any prototype; before there is one, any direction."""
+        if not bool(self.known.any()):
+            return direction(torch.randn(n, self.config.latent_size, generator=generator))
+        drawn = torch.multinomial(self.known.float(), n, replacement=True, generator=generator)
+        return self.prototypes[drawn]
+
+    def draw(
+        self, weighted: Float32[Tensor, "N Z"], precision: Float32[Tensor, "N Z"], prior: Float32[Tensor, "N Z"]
+    ) -> Float32[Tensor, "N Z"]:
+        """The prototype nearest to the embedding."""
+        places = self.prototypes[self.known]
+        return places[nearest(self.place(weighted, precision), places)] if len(places) else prior
+
+    def place(self, weighted: Float[Tensor, "*B Z"], precision: Float[Tensor, "*B Z"]) -> Float[Tensor, "*B Z"]:
+        """The embedding: where the sum of the vectors points."""
+        return direction(weighted)
+
+    def landmarks(self, context: TaskReplay) -> tuple[Int64[Tensor, "P"], Float32[Tensor, "P Z"]]:
+        """The prototypes."""
+        return self.known.nonzero()[:, 0], self.prototypes[self.known]
+
+    def learn(
+        self,
+        slots: Int64[Tensor, "M"],
+        context: Float32[Tensor, "M C I"],
+        replay: TaskReplay,
+        generator: torch.Generator,
+    ) -> tuple[Float32[Tensor, "M Z"], Float32[Tensor, ""]]:
+        """Move the tasks' prototypes; these are z, without gradient. The loss is the contrastive one."""
+        earlier = replay.sample(slots, context.shape[1], generator, earlier=True)[..., : self.context_width]
+        embedding, support = (self.place(*(part.sum(dim=1) for part in self.factors(x))) for x in (context, earlier))
+        rate, temperature = self.config.prototype_rate, self.config.contrastive_temperature
+        self.prototypes = moved(self.prototypes, self.known, slots, embedding.detach(), rate)
+        self.known = self.known.index_fill(0, slots, True)
+        return self.prototypes[slots], contrastive_loss(embedding, support, slots, temperature)
+
+    def forget(self, slots: Int64[Tensor, "n"]) -> None:
+        """These slots have no prototype any more."""
+        self.known = self.known.index_fill(0, slots, False)

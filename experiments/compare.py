@@ -1,0 +1,207 @@
+"""Run a comparison: every agent on every family with every seed, what is missing of it, two trainings at a time.
+
+    python experiments/compare.py                          # experiments/compare.toml, into runs/compare
+    python experiments/compare.py my.toml --runs runs/mine --results results/mine
+    python experiments/compare.py --list                   # what is done, begun and missing
+
+A run is trained, evaluated and recorded under experiments/results/compare, and is done once it is recorded. What was
+stopped, by Ctrl-C, by a kill or with the machine, is resumed exactly where its last checkpoint stands; what it took
+before counts towards its time limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from record import RESULTS, record, redraw
+
+from metarl.errors import UserError, unknown_name
+from metarl.registry import family_names, learner_names
+from metarl.run import checkpoint
+
+HERE = Path(__file__).parent
+METARL = (sys.executable, "-m", "metarl.cli")
+EVALUATIONS = ((), ("--stochastic",))
+"""Every run is evaluated with the policy's mean action and with sampled ones."""
+_DIE_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of the comparison."""
+
+    agent: str
+    family: str
+    seed: int
+    options: Mapping[str, Any]
+    max_minutes: float
+
+    @property
+    def name(self) -> str:
+        """`FAMILY-AGENT-sSEED`."""
+        return f"{self.family}-{self.agent}-s{self.seed}"
+
+    def command(self, folder: Path) -> list[str]:
+        """The words of `metarl` that train it from the beginning."""
+        limits = {"seed": self.seed, "threads": 1, "max_minutes": self.max_minutes}
+        words = [word for option in (limits | dict(self.options)).items() for word in _words(*option)]
+        return ["train", self.agent, self.family, *words, "--output", str(folder)]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Which runs there are, and where they are kept."""
+
+    runs: list[Run]
+    processes: int
+    folder: Path
+    """Of the run folders."""
+    results: Path
+    """Of what is recorded."""
+
+    def state(self, run: Run) -> str:
+        """`done`, `begun` or `missing`; `UserError` where what is recorded was run with other settings."""
+        recorded = self.results / run.name / "run.json"
+        if recorded.is_file():
+            command, wanted = json.loads(recorded.read_text())["command"], ["metarl", *run.command(Path())]
+            if shlex.split(command)[:-1] != wanted[:-1]:
+                raise UserError(f"{recorded} is of other settings ({command}): delete {recorded.parent} to run it anew")
+            return "done"
+        return "begun" if (self.folder / run.name / "config.toml").is_file() else "missing"
+
+    def execute(self, run: Run) -> None:
+        """Train (or go on), evaluate and record one run; `UserError` where a command fails."""
+        folder = self.folder / run.name
+        if self.state(run) == "missing":
+            self._call(run, run.command(folder))
+        else:
+            remaining = run.max_minutes - _trained_minutes(folder)
+            if remaining > 0:
+                self._call(run, ["resume", str(folder), "--max-minutes", f"{remaining:.3f}"])
+        for options in EVALUATIONS:
+            self._call(run, ["eval", str(folder), *options])
+        record(folder, self.results)
+
+    def _call(self, run: Run, words: list[str]) -> None:
+        """Run a command of metarl beside this process, which it does not outlive; its output goes into a log."""
+        log = self.folder / f"{run.name}.log"
+        with log.open("a") as file:
+            print(f"$ metarl {shlex.join(words)}", file=file, flush=True)
+            code = subprocess.run(
+                [*METARL, *words], stdout=file, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent
+            ).returncode
+        if code:
+            raise UserError(f"`metarl {shlex.join(words)}` ended with {code}; the end of {log} says why")
+
+
+def _words(name: str, value: Any) -> list[str]:
+    """An option as words of the command line: `--learning-rate 0.001`; a flag that is true by its name alone."""
+    flag = "--" + name.replace("_", "-")
+    if isinstance(value, bool):
+        return [flag] if value else []
+    return [flag, *map(str, value)] if isinstance(value, list) else [flag, str(value)]
+
+
+def _die_with_parent() -> None:
+    """SIGTERM to this process when its parent ends, however it does: a training saves, and is resumed later."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
+
+
+def _trained_minutes(folder: Path) -> float:
+    """How long a run has trained up to its newest checkpoint."""
+    found = checkpoint.existing(folder / "checkpoints")
+    return json.loads((found[-1] / "manifest.json").read_text())["elapsed"] / 60.0 if found else 0.0
+
+
+def load(path: Path, folder: Path, results: Path) -> Comparison:
+    """A comparison from its TOML; `UserError` for what it names and there is not."""
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: {error}") from None
+    allowed = ("seeds", "families", "agents", "max_minutes", "processes")
+    for key in content:
+        if key not in allowed:
+            raise UserError(f"{path}: {unknown_name('option', key, allowed)}")
+    for key in ("seeds", "families", "agents"):
+        if not content.get(key):
+            raise UserError(f"{path}: {key} must name at least one")
+    runs = list(_runs(path, content))
+    return Comparison(runs, content.get("processes", 1), folder, results)
+
+
+def _runs(path: Path, content: Mapping[str, Any]) -> Iterator[Run]:
+    """All seeds' first runs ahead of their second: a comparison cut short has every cell once."""
+    families, agents = content["families"], content["agents"]
+    for kind, named, known in (("family", families, family_names()), ("agent", agents, learner_names())):
+        for name in named:
+            if name not in known and ".py:" not in name:
+                raise UserError(f"{path}: {unknown_name(kind, name, known)}")
+    for seed in content["seeds"]:
+        for family in families:
+            for agent, options in agents.items():
+                common = {key: value for key, value in options.items() if not isinstance(value, dict)}
+                own = options.get(family, {})
+                yield Run(agent, family, seed, common | own, content.get("max_minutes", 0.0))
+
+
+def execute(comparison: Comparison) -> list[str]:
+    """Run what is missing; returns what failed, in words. One failure stops no other run."""
+    comparison.folder.mkdir(parents=True, exist_ok=True)
+    waiting = [run for run in comparison.runs if comparison.state(run) != "done"]
+    failures = []
+    with ThreadPoolExecutor(comparison.processes) as pool:
+        futures = {pool.submit(comparison.execute, run): run for run in waiting}
+        try:
+            for number, future in enumerate(as_completed(futures), start=1):
+                name, error = futures[future].name, future.exception()
+                if error is not None:
+                    failures.append(f"{name}: {error}")
+                print(f"{number}/{len(waiting)} {name}: {'failed' if error else 'done'}", flush=True)
+        except KeyboardInterrupt:  # the trainings got it too, and save
+            pool.shutdown(cancel_futures=True)
+            raise
+    return failures
+
+
+def main(words: list[str] | None = None) -> int:
+    """Entry point; 1 where a run failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", type=Path, default=HERE / "compare.toml")
+    parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="where run folders are")
+    parser.add_argument("--results", type=Path, default=RESULTS / "compare", help="where results are recorded")
+    parser.add_argument("--list", action="store_true", help="only say what is done, begun and missing")
+    options = parser.parse_args(words)
+    try:
+        comparison = load(options.config, options.runs, options.results)
+        if options.list:
+            print(*(f"{comparison.state(run):8}{run.name}" for run in comparison.runs), sep="\n")
+            return 0
+        failures = execute(comparison)
+    except UserError as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("compare: stopped; the same command goes on", file=sys.stderr)
+        return 130
+    if options.results == RESULTS / "compare":
+        redraw()
+    print(*failures, sep="\n", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

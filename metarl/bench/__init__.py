@@ -1,0 +1,1 @@
+"""Speed of environments, collection and training, as ratios measured in one run."""

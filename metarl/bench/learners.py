@@ -1,0 +1,160 @@
+"""What `metarl bench` trains: collecting and whole iterations of the learners, and MAML's meta-update by itself."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+import torch
+
+from metarl import seeding
+from metarl.agents.configs import MamlTrpoConfig, PearlConfig, RL2Config
+from metarl.agents.maml_trpo import MamlTrpo
+from metarl.agents.pearl import Pearl
+from metarl.agents.rl2 import RL2
+from metarl.bench import plain_maml
+from metarl.bench.measure import Done, Work
+from metarl.bench.plain_maml import PlainTask
+from metarl.bench.plain_pearl import PlainPearl
+from metarl.bench.worlds import mujoco_family, stepping
+from metarl.rl.learner import Learner
+from metarl.run.collect import collect
+from metarl.sim.family import Family
+from metarl.sim.trials import TrialEnv
+from metarl.types import Metrics
+
+_SHOTS, _TASKS, _HORIZON = 20, 40, 100  # the published size of a meta-update
+_HELD = 1000  # transitions per task in PEARL's buffers
+
+
+def learning(family: Family, num_worlds: int, threads: int) -> dict[str, Work]:
+    """Bare physics, our environment, and on top of it each learner collecting a trial, and training on one."""
+    env = TrialEnv(family, num_worlds, episodes_per_trial=2, threads=threads)
+    work = stepping(family, num_worlds, threads)
+    for name, agent in _agents(env).items():
+        work[f"{name}: collection"] = partial(_collect, env, agent)
+        work[f"{name}: training iteration"] = partial(_train, env, agent)
+    return work
+
+
+def _agents(env: TrialEnv) -> dict[str, Learner]:
+    cells: tuple[Literal["gru", "lstm"], ...] = ("gru", "lstm")
+    sizes = (env.observation_size, env.action_size)
+    agents: dict[str, Learner] = {}
+    for cell in cells:
+        config = RL2Config(cell=cell, hidden_size=128)
+        agents[f"RL² {cell.upper()} 128"] = RL2(config, *sizes, seeding.generator(0, "bench"))
+    agents["MAML-TRPO, 1 shot"] = MamlTrpo(MamlTrpoConfig(shots=1), *sizes, seeding.generator(0, "bench"))
+    return agents
+
+
+def _tasks(env: TrialEnv) -> Any:
+    return env.family.space.sample("train", env.num_worlds, seeding.rng(0, "bench"))
+
+
+def _collect(env: TrialEnv, agent: Learner) -> Done:
+    collect(env, agent.policy, _tasks(env), seeding.generator(0, "bench"))
+    return Done(env.trial_steps * env.num_worlds)
+
+
+def _train(env: TrialEnv, agent: Learner) -> Done:
+    metrics = agent.train_step(
+        lambda policy: collect(env, policy, _tasks(env), seeding.generator(0, "bench")),
+        seeding.generator(0, "bench"),
+        progress=0.0,
+    )
+    return Done(env.trial_steps * env.num_worlds, _times(metrics))
+
+
+def _times(metrics: Metrics) -> dict[str, float]:
+    return {name.removeprefix("time/"): value for name, value in metrics.items() if name.startswith("time/")}
+
+
+def meta_updates(family_name: str, threads: int, device: Literal["cpu", "cuda"] = "cpu") -> dict[str, Work]:
+    """A meta-update of MAML-TRPO on one trial of the published size, by a plain loop over tasks and by the learner.
+
+    The plain loop is given stages and advantages; the learner computes them too. Both run on one thread.
+    """
+    family = mujoco_family(family_name)
+    family.episode_steps = _HORIZON
+    env = TrialEnv(family, _TASKS, episodes_per_trial=2 * _SHOTS, threads=threads)
+    work: dict[str, Work] = {}
+    for stride in (1, MamlTrpoConfig.fisher_stride):
+        config = MamlTrpoConfig(shots=_SHOTS, fisher_stride=stride, device=device)
+        agent = MamlTrpo(config, env.observation_size, env.action_size, seeding.generator(0, "bench"))
+        rollout = collect(env, agent.policy, _tasks(env), seeding.generator(0, "bench"))
+        if not work:
+            work["plain loop over tasks"] = _plain(agent, *agent.stages(rollout)[:2])
+        same = "" if stride == 1 else f", Fisher matrix of every {stride}th step"
+        work[f"MAML-TRPO meta-update{same}"] = partial(_update, agent, agent.state_dict(), rollout)
+    return work
+
+
+def _update(agent: MamlTrpo, state: dict[str, torch.Tensor], rollout: Any) -> Done:
+    agent.load_state_dict(state)
+    metrics = agent.train_step(lambda policy: rollout, seeding.generator(0, "bench"), progress=0.0)
+    times = {name: seconds for name, seconds in _times(metrics).items() if name != "collect"}
+    return Done(rollout.reward.numel(), times)
+
+
+def _plain(agent: MamlTrpo, stages: Any, sampled: Any) -> Work:
+    config, device = agent.config, agent.config.device
+    named = agent.policy.inner.policy.named(agent.policy.inner.read().to(device))
+    weights = [value for name, value in named.items() if name != "raw_log_std"] + [named["raw_log_std"]]
+    weights = [weight.clone().requires_grad_() for weight in weights]
+    fields = [stage._asdict() for stage in stages]
+    after = sampled.stage._asdict() | {"mean": sampled.mean, "log_std": sampled.log_std}
+    tasks = [
+        PlainTask(
+            [{k: v[i].to(device) for k, v in stage.items()} for stage in fields],
+            {k: v[i].to(device) for k, v in after.items()},
+        )
+        for i in range(len(sampled.mean))
+    ]
+    steps = 2 * _TASKS * _SHOTS * _HORIZON
+
+    def work() -> Done:
+        rate = float(config.inner_step_size)
+        plain_maml.update(weights, tasks, rate, config.max_kl, config.cg_iterations, config.cg_damping)
+        return Done(steps)
+
+    return work
+
+
+def gradient_steps(device: Literal["cpu", "cuda"] = "cpu") -> dict[str, Work]:
+    """A gradient step of PEARL at the published size on half-cheetah's sizes, written plainly and by the learner.
+
+    Each on the threads that torch is set to. What is counted are gradient steps, not control steps.
+    """
+    config = PearlConfig(
+        hidden_size=300,
+        hidden_layers=3,
+        encoder_size=200,
+        encoder_layers=3,
+        meta_batch=16,
+        batch_size=256,
+        context_size=100,
+        replay_size=_HELD,
+        device=device,
+    )
+    random = seeding.generator(0, "bench")
+    agent = Pearl(config, 20, 6, random)
+    rows = torch.randn(config.num_slots, _HELD, agent.replay.rows.shape[2], generator=random)
+    rows[..., -1] = 0.0  # no falls
+    slots = torch.arange(config.num_slots, device=device)
+    for buffer in (agent.replay, agent.context):
+        buffer.add(slots.repeat_interleave(_HELD), rows.flatten(0, 1).to(device))
+    draws = torch.Generator(device).manual_seed(0)
+
+    def ours() -> Done:
+        loss = agent.gradient_step(slots[torch.randperm(len(slots), generator=draws, device=device)[:16]], draws)
+        loss.tolist()  # waits for the device
+        return Done(1)
+
+    plain = PlainPearl(config, 20, 6, list(rows.numpy()))
+
+    def theirs() -> Done:
+        plain.step()
+        return Done(1)
+
+    return {"PEARL gradient step, written plainly": theirs, "PEARL gradient step": ours}

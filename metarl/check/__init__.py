@@ -1,0 +1,1 @@
+"""The contract of task families, and what may be wrong with a MJCF file."""

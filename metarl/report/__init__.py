@@ -1,0 +1,1 @@
+"""Reports: what runs have shown, as one HTML file and as JSON."""

@@ -1,0 +1,88 @@
+"""The report: what runs have shown, as one HTML file that needs no network, with every number in JSON beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from metarl.errors import UserError
+from metarl.report.content import content_of
+from metarl.report.page import page
+from metarl.report.runs import Run, read_run
+from metarl.run import checkpoint
+from metarl.run.folder import RunFolder, family_of
+from metarl.run.logs import write_json
+from metarl.run.subject import trained
+from metarl.video.record import VideoConfig, record
+
+_VIDEO = VideoConfig(size=(320, 240), layout="side-by-side", seconds=10.0)
+_FILM = "adaptation-after-"
+"""Of the videos that a report films, followed by the checkpoint's name."""
+_LARGEST = 8 * 2**20
+"""Videos beyond this are not embedded [bytes]."""
+
+
+def default_path(runs: Sequence[Path]) -> Path:
+    """In a single run's folder; else report.html in the working directory."""
+    return runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
+
+
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """The runs, each once; `UserError` where one is no run folder."""
+    unique = {path.resolve(): path for path in paths}
+    return [read_run(path) for path in unique.values()]
+
+
+def missing_evaluations(path: Path) -> Iterator[str]:
+    """Splits on which a run's newest checkpoint was not evaluated; none where there is no checkpoint."""
+    run = RunFolder(path)
+    found = checkpoint.existing(run.checkpoints)
+    if found:
+        iteration = int(found[-1].name.rsplit("-", 1)[-1])
+        for split in family_of(run.read_config()).space.splits:
+            if split != "train" and not list(run.evaluations.glob(f"{split}-*-iteration{iteration}.json")):
+                yield split
+
+
+def film(path: Path) -> Path | None:
+    """Film a run's first and last episode on a held-out task side by side into its folder, unless that is done.
+
+    None where there is nothing to film: no checkpoint, or one filmed before. Raises `UserError` where this machine
+    cannot draw.
+    """
+    found = checkpoint.existing(RunFolder(path).checkpoints)
+    target = path / "videos" / f"{_FILM}{found[-1].name}.mp4" if found else None
+    if target is None or target.exists():
+        return None
+    subject = trained(path)
+    record(subject.policy, subject.family, subject.family.space.fixed("test", 1), subject.episodes, target, _VIDEO)
+    for old in set(target.parent.glob(f"{_FILM}*.mp4")) - {target}:
+        old.unlink()
+    return target
+
+
+def write_report(runs: Sequence[Run], output: Path, provenance: dict[str, Any]) -> Path:
+    """Write the page and the JSON beside it, whose path is returned; `UserError` where they cannot be written."""
+    content = content_of(runs, provenance)
+    videos = []
+    for run in runs:
+        for path in run.videos:
+            if path.stat().st_size > _LARGEST:
+                content["remarks"].append(f"{path} is larger than {_LARGEST // 2**20} MiB and is not embedded.")
+            else:
+                videos.append((run.name, _caption(path), path))
+    content["videos"] = [{"run": name, "caption": caption, "path": str(path)} for name, caption, path in videos]
+    text, numbers = page(content, videos), output.with_suffix(".json")
+    write_json(numbers, content)
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror}") from None
+    return numbers
+
+
+def _caption(video: Path) -> str:
+    if not video.stem.startswith(_FILM):
+        return video.stem.replace("-", " ").replace("_", " ")
+    return "First and last episode of a trial on the same test task, side by side; at most 10 s of each."

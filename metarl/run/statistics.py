@@ -1,0 +1,189 @@
+"""Statistics of returns over tasks and runs: intervals, robust means, improvement, and how long adaptation takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float64
+from scipy.stats import trim_mean
+
+from metarl import seeding
+
+RESAMPLES = 10_000
+"""Of every bootstrap."""
+_PERCENTILES = (2.5, 97.5)
+_DRAWS_AT_ONCE = 1_000_000
+"""Bounds the memory of a bootstrap, whatever the number of tasks."""
+
+Statistic = Callable[[Float64[np.ndarray, "*R n"]], Float64[np.ndarray, "*R"] | float]
+"""Reduces the last axis: tasks. Those in front are resamples."""
+
+
+class Interval(NamedTuple):
+    """An estimate and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_json(self, name: str = "value") -> dict[str, float]:
+        """As plain data, the estimate under `name`."""
+        return {name: self.value, "low": self.low, "high": self.high}
+
+
+def mean(values: Float[np.ndarray, "*R n"]) -> Float[np.ndarray, "*R"] | float:
+    """Mean over the last axis."""
+    return values.mean(axis=-1)  # type: ignore[no-any-return]
+
+
+def interquartile_mean(values: Float[np.ndarray, "*R n"]) -> Float[np.ndarray, "*R"] | float:
+    """Mean of the middle half of the last axis: the IQM of Agarwal et al. 2021 (arXiv:2108.13264, section 4.3).
+
+    A quarter of the values, rounded down, is left out at either end. Unlike the median it uses half of the data, and
+    unlike the mean no single task can move it far.
+    """
+    return trim_mean(values, 0.25, axis=-1)  # type: ignore[no-any-return]
+
+
+def worst_decile(values: Float[np.ndarray, "n"]) -> float:
+    """Mean of the lowest tenth of the tasks, rounded up to whole ones: what the robot is worth where it is worst."""
+    size = -(-len(values) // 10)
+    return float(np.partition(values, size - 1)[:size].mean())
+
+
+def bootstrap_interval(strata: Sequence[Float[np.ndarray, "_n"]], statistic: Statistic, seed: int = 0) -> Interval:
+    """`statistic` of all values, and its 95 % percentile interval by the stratified bootstrap (Efron 1979).
+
+    A stratum holds the returns of one run, a value per task, and is resampled by itself: each resample has as many
+    tasks of every run as there were (Agarwal et al. 2021, section 4.1, with tasks in place of their runs). With one
+    run this is the plain bootstrap over tasks. The interval is that of these runs on other tasks; it does not know
+    how other seeds would have fared unless a stratum holds a value per seed.
+    """
+    if not strata or any(len(values) == 0 for values in strata):
+        raise ValueError("a bootstrap needs at least one stratum, and a value in each")
+    columns = [np.asarray(values, np.float64) for values in strata]
+    rng, size = seeding.rng(seed, "bootstrap"), max(1, _DRAWS_AT_ONCE // sum(map(len, columns)))
+    found = []
+    for start in range(0, RESAMPLES, size):
+        shape = min(size, RESAMPLES - start)
+        drawn = [column[rng.integers(len(column), size=(shape, len(column)))] for column in columns]
+        found.append(np.asarray(statistic(np.concatenate(drawn, axis=-1))))
+    low, high = np.percentile(np.concatenate(found), _PERCENTILES)
+    return Interval(float(statistic(np.concatenate(columns))), float(low), float(high))
+
+
+def mean_interval(values: Float[np.ndarray, "n"], seed: int = 0) -> Interval:
+    """Mean over the tasks of one run, and its 95 % bootstrap interval."""
+    return bootstrap_interval([values], mean, seed)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an evaluation's returns come to, per episode."""
+
+    adaptation_curve: list[Interval]
+    """Mean over tasks."""
+    iqm: list[Interval]
+    """Interquartile mean over tasks."""
+    worst_decile: list[float]
+    """Mean over the tenth of the tasks on which the episode went worst."""
+    adaptation_delta: Interval
+    """Last minus first episode, task by task: mean over tasks."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As the files of `metarl eval` have it."""
+        return {
+            "adaptation_curve": [point.to_json("mean") for point in self.adaptation_curve],
+            "iqm": [point.to_json() for point in self.iqm],
+            "worst_decile": self.worst_decile,
+            "adaptation_delta": self.adaptation_delta.to_json("mean"),
+        }
+
+
+def summarize(returns: Float[np.ndarray, "N K"], seed: int = 0) -> Summary:
+    """Summary of one run's returns, a row per task and a column per episode."""
+    return Summary(
+        [mean_interval(column, seed) for column in returns.T],
+        [bootstrap_interval([column], interquartile_mean, seed) for column in returns.T],
+        [worst_decile(column) for column in returns.T],
+        mean_interval(returns[:, -1] - returns[:, 0], seed),
+    )
+
+
+def probability_of_improvement(
+    ours: Sequence[Float[np.ndarray, "..."]], theirs: Sequence[Float[np.ndarray, "..."]], seed: int = 0
+) -> Interval:
+    """How likely ours beats theirs on a task: P(X > Y) + P(X = Y) / 2 (Agarwal et al. 2021, section 4.3).
+
+    Each entry holds one family's returns: a row per run and a column per task, or a vector for a single run. Both
+    sides met the same tasks in the same order, and a task is compared only with itself: tasks differ in what can be
+    earned on them, often by more than two algorithms do. On one task all pairs of runs are compared (the U of Mann &
+    Whitney 1947 over its maximum), then tasks are averaged, then families, each family counting the same.
+
+    The interval is a bootstrap in which each family's tasks and, by themselves, the runs of either side are resampled;
+    runs of which there is only one contribute no spread. Raises `ValueError` where tasks or families do not match.
+    """
+    if not ours or len(ours) != len(theirs):
+        raise ValueError(f"both sides need the same families, got {len(ours)} and {len(theirs)}")
+    rng = seeding.rng(seed, "bootstrap")
+    values, resamples = [], []
+    for x, y in zip(map(np.atleast_2d, ours), map(np.atleast_2d, theirs), strict=True):
+        wins = _wins(x, y)
+        of_x, of_y, of_tasks = (_counts(n, rng) for n in wins.shape)
+        values.append(wins.mean())
+        by_task = np.einsum("ri,rj->rij", of_x, of_y).reshape(RESAMPLES, -1) @ wins.reshape(-1, wins.shape[2])
+        resamples.append((by_task * of_tasks).sum(axis=1) / wins.size)
+    low, high = np.percentile(np.mean(resamples, axis=0), _PERCENTILES)
+    return Interval(float(np.mean(values)), float(low), float(high))
+
+
+def _wins(x: Float[np.ndarray, "I M"], y: Float[np.ndarray, "J N"]) -> Float64[np.ndarray, "I J M"]:
+    """1 where a run of x beats a run of y on a task, 1/2 where they are equal."""
+    if x.shape[1] != y.shape[1] or 0 in (*x.shape, *y.shape):
+        raise ValueError(f"both sides need the same tasks, got {x.shape[1]} and {y.shape[1]}")
+    return np.asarray((1.0 + np.sign(x[:, None, :] - y[None, :, :])) / 2.0)
+
+
+def _counts(n: int, rng: np.random.Generator) -> Float64[np.ndarray, "R n"]:
+    """How often each of `n` units is in each resample."""
+    return rng.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class AdaptationTime:
+    """How long a policy plays on a task before it does as well as it ever will."""
+
+    episodes: float
+    """In episodes' lengths."""
+    steps: int
+    """In control steps."""
+    seconds: float
+    """In the robot's time [s]."""
+
+
+def time_to_adapt(
+    reward_by_step: Float[np.ndarray, "T"], episode_steps: int, control_step: float = 1.0, share: float = 0.9
+) -> AdaptationTime | None:
+    """First moment from which an episode's worth of time returns 90 % of what the last episode gained on the first.
+
+    With F(t) the reward of the H = `episode_steps` steps that follow step t of the trial, it is the least t with
+    F(t) ≥ F(0) + 0.9 (F(T − H) − F(0)); None where the last episode is no better than the first. `reward_by_step` is
+    a mean over tasks, `control_step` in [s].
+
+    F(0), F(H), ..., F(T − H) are the returns of the episodes (where none ends early), and F joins them. As each of its
+    windows holds every moment of an episode once, a robot's setting off from rest is no adaptation: a policy that
+    does the same in all episodes has no time to adapt, however it sets off. Returns may be negative. An exploring
+    policy that jumps after two episodes gets a little less than two; one that adapts within its first second, the
+    moment at which it has paid 90 % of what ignorance cost it in all.
+
+    From returns alone: the adaptation curve with `episode_steps` = 1, resolved to whole episodes.
+    """
+    total = np.concatenate(([0.0], np.cumsum(reward_by_step, dtype=np.float64)))
+    ahead = total[episode_steps:] - total[:-episode_steps]
+    if len(ahead) < 2 or not ahead[-1] > ahead[0]:
+        return None
+    steps = int(np.argmax(ahead >= ahead[0] + share * (ahead[-1] - ahead[0])))
+    return AdaptationTime(steps / episode_steps, steps, steps * control_step)

@@ -1,0 +1,56 @@
+"""What is shown where and when: episodes of tasks, one after the other or side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from metarl.video.take import Take
+
+Layout = Literal["sequence", "side-by-side"]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """An episode of a world."""
+
+    world: int
+    episode: int
+    """From 0."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Shots that run in step, from the start of each episode until the last of them has ended."""
+
+    shots: tuple[Shot, ...]
+    """Row by row."""
+    columns: int
+
+    @property
+    def beside(self) -> bool:
+        """Whether a world is shown more than once."""
+        return len({shot.world for shot in self.shots}) < len(self.shots)
+
+    @property
+    def rows(self) -> int:
+        """Rows of tiles; the last need not be full."""
+        return -(-len(self.shots) // self.columns)
+
+    def ages(self, take: Take, stride: int, limit: int, hold: int) -> Iterator[int]:
+        """How many steps into their episodes the shots are, frame by frame; they stand still at both ends."""
+        stop = min(limit, max(take.length(shot.world, shot.episode) for shot in self.shots))
+        yield from [0] * hold
+        yield from range(stride, stop, stride)
+        yield from [stop] * hold
+
+
+def scenes(layout: Layout, num_worlds: int, episodes: Sequence[int]) -> list[Scene]:
+    """In sequence, a scene per episode with all worlds in it; side by side, one scene with a world in each row."""
+    if layout == "side-by-side":
+        shots = [Shot(world, episode) for world in range(num_worlds) for episode in episodes]
+        return [Scene(tuple(shots), len(episodes))]
+    columns = math.ceil(math.sqrt(num_worlds))
+    return [Scene(tuple(Shot(world, episode) for world in range(num_worlds)), columns) for episode in episodes]

@@ -1,0 +1,128 @@
+"""The one recorder: films a policy adapting, its episodes in sequence or side by side, several tasks at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float64
+from torch import Tensor
+
+from metarl.errors import UserError
+from metarl.rl.learner import Policy
+from metarl.sim.family import TaskFamily
+from metarl.tasks import Tasks
+from metarl.video.file import BLOCK, movie
+from metarl.video.layout import Layout, scenes
+from metarl.video.plot import Plot
+from metarl.video.take import Wanted, filmed
+from metarl.video.text import describe, kebab
+from metarl.video.tiles import Sheet
+
+_HOLD = 0.5  # [s] the picture stands still where an episode begins and ends, and how long its number is announced
+_MAX_FPS = 30.0
+_MEMORY = 1.0  # [s] over which a plot averages a memory: longer than a stride
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """How to film."""
+
+    size: tuple[int, int] = (480, 320)
+    """Width and height of one robot's picture [pixels], multiples of 16."""
+    seed: int = 0
+    """Seed of the initial states. With that of an evaluation, the video shows the evaluation's first tasks."""
+    title: str = ""
+    """Line above the picture; none if empty."""
+    threads: int = 0
+    """Threads of the physics; 0 for one per CPU."""
+    layout: Layout = "sequence"
+    """Episodes one after the other, or side by side with a row per task."""
+    episodes: tuple[int, ...] = ()
+    """Which are shown, from 1; if empty all in sequence, and side by side the first and the last."""
+    seconds: float = math.inf
+    """The longest that is shown of an episode [s]."""
+    plot: bool = False
+    """Draw return and belief under each picture."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What was filmed."""
+
+    path: Path
+    seconds: float
+    """Length of the video [s]."""
+    num_frames: int
+    returns: Float64[Tensor, "N K"]
+    """Undiscounted return of each task's first K episodes."""
+
+
+_DEFAULT = VideoConfig()
+
+
+def record(
+    policy: Policy[Any],
+    family: TaskFamily,
+    tasks: Tasks,
+    num_episodes: int,
+    path: Path,
+    config: VideoConfig = _DEFAULT,
+) -> Recording:
+    """Film one trial of `num_episodes` episodes on each task, all at once, in real time, as an h264 `path`.
+
+    The policy acts deterministically. Raises `UserError` where a size is not a multiple of 16, an episode is not of
+    the trial, `path` is not an mp4 file that can be written, or this machine cannot draw.
+    """
+    _check(config, path)
+    episodes = _shown(config, num_episodes)
+    stride = math.ceil(1.0 / (_MAX_FPS * family.control_step) - 1e-9)
+    fps = 1.0 / (family.control_step * stride)
+    hold = max(1, round(_HOLD * fps))
+    limit = round(min(max(1.0, config.seconds / family.control_step), family.episode_steps))
+    window = max(1, round(_MEMORY / family.control_step))
+    wanted = Wanted(config.size, frozenset(episodes), stride, limit, config.plot)
+    name = kebab(type(family).__name__)
+    labels = [f"{name}: {describe(family.space, row)}" for row in tasks.rows()]
+    plan = scenes(config.layout, len(tasks), episodes)
+    with (
+        movie(path, fps) as file,
+        filmed(policy, family, tasks, num_episodes, wanted, config.seed, config.threads) as take,
+    ):
+        sheet = Sheet(take, labels, config.size, config.title, num_episodes, limit)
+        plot = (
+            Plot(take, [shot for scene in plan for shot in scene.shots], config.size, limit, window)
+            if config.plot
+            else None
+        )
+        for scene in plan:
+            for number, age in enumerate(scene.ages(take, stride, limit, hold)):
+                file.write(sheet.draw(scene, age, number < 2 * hold, plot))
+        returns = take.returns(num_episodes)
+    return Recording(path, file.num_frames / fps, file.num_frames, returns)
+
+
+def _shown(config: VideoConfig, num_episodes: int) -> Sequence[int]:
+    """The episodes to show, numbered from 0."""
+    for number in config.episodes:
+        if not 1 <= number <= num_episodes:
+            raise UserError(f"there is no episode {number} to show: the trial has episodes 1 to {num_episodes}")
+    if config.episodes:
+        return [number - 1 for number in dict.fromkeys(config.episodes)]
+    if config.layout == "side-by-side":
+        return sorted({0, num_episodes - 1})
+    return range(num_episodes)
+
+
+def _check(config: VideoConfig, path: Path) -> None:
+    for name, value in zip(("width", "height"), config.size, strict=True):
+        if value < BLOCK or value % BLOCK:
+            near = max(BLOCK, round(value / BLOCK) * BLOCK)
+            raise UserError(f"{name} {value} is not a positive multiple of {BLOCK} pixels; the nearest is {near}")
+    if path.suffix.lower() != ".mp4":
+        raise UserError(f"videos are mp4 files: '{path}' does not end in .mp4")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file in it")

@@ -1,0 +1,173 @@
+"""A take: one trial, played once, with the pictures of the episodes to be shown.
+
+The pictures lie in a temporary file without a name until a layout asks for them, so that episodes can be shown beside
+each other, and memory does not depend on the length of the video.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from PIL import Image
+from torch import Tensor
+
+from metarl import seeding
+from metarl.errors import UserError
+from metarl.rl.learner import Policy, Signalling
+from metarl.run.collect import trial_steps
+from metarl.sim.episodes import Cameras, Trials
+from metarl.sim.family import TaskFamily
+from metarl.sim.worlds import make_trials
+from metarl.tasks import Tasks
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a trial is to be drawn."""
+
+    size: tuple[int, int]
+    """Width and height of a picture [pixels]."""
+    episodes: frozenset[int]
+    """Episodes, numbered from 0."""
+    stride: int
+    """Every how many control steps there is a picture."""
+    steps: int
+    """Up to this step of an episode."""
+    signals: bool
+    """Whether the policy's signals are kept."""
+
+    def due(self, episode: Int64[Tensor, "N"], age: Int64[Tensor, "N"]) -> Bool[Tensor, "N"]:
+        """Worlds of which a picture is wanted, `age` steps into their episode."""
+        shown = torch.tensor(sorted(self.episodes))
+        return torch.isin(episode, shown) & (age <= self.steps) & (age % self.stride == 0)
+
+
+@dataclass(frozen=True)
+class Take:
+    """What was filmed: every reward, where the episodes are, and pictures of some."""
+
+    tasks: Tasks
+    reward: Float64[np.ndarray, "T N"]
+    starts: tuple[tuple[int, ...], ...]
+    """First step of each episode, and the trial's length; per world."""
+    signals: Mapping[str, Float32[np.ndarray, "T N D"]]
+    """The policy's, after each step."""
+    pictures: Pictures
+
+    def length(self, world: int, episode: int) -> int:
+        """Control steps of an episode."""
+        return self.starts[world][episode + 1] - self.starts[world][episode]
+
+    def collected(self, world: int, episode: int) -> Float64[np.ndarray, "L1"]:
+        """Return of an episode so far: before its first step, and after each."""
+        start, stop = self.starts[world][episode : episode + 2]
+        return np.concatenate(([0.0], self.reward[start:stop, world].cumsum()))
+
+    def returns(self, num_episodes: int) -> Float64[Tensor, "N K"]:
+        """Undiscounted return of each task's first K episodes."""
+        rows = [[self.collected(w, k)[-1] for k in range(num_episodes)] for w in range(len(self.tasks))]
+        return torch.tensor(rows, dtype=torch.float64)
+
+    def picture(self, world: int, episode: int, age: int) -> UInt8[np.ndarray, "H W 3"]:
+        """The world `age` steps into an episode, as far as there is a picture of it.
+
+        There is none of the trial's very first instant, nor of an episode's last but the trial's: the world has
+        restarted by then. The nearest of the same episode stands for them.
+        """
+        start, stop = self.starts[world][episode : episode + 2]
+        last = stop - 1 if stop == len(self.reward) else max(stop - 2, start - 1)
+        return self.pictures.at(world, max(start - 1, 0), min(start - 1 + age, last))
+
+
+class Pictures:
+    """Pictures by world and step, compressed (JPEG of a quality beyond the video's) into a file."""
+
+    def __init__(self, file: IO[bytes], num_worlds: int) -> None:
+        self._file = file
+        self._steps: list[list[int]] = [[] for _ in range(num_worlds)]
+        self._places: list[list[tuple[int, int]]] = [[] for _ in range(num_worlds)]
+
+    def add(self, world: int, step: int, picture: UInt8[np.ndarray, "H W 3"]) -> None:
+        """Keep the picture of a world after a step, later than all before."""
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
+        with _explained():
+            place = self._file.seek(0, io.SEEK_END)
+            self._file.write(buffer.getbuffer())
+        self._steps[world].append(step)
+        self._places[world].append((place, buffer.tell()))
+
+    def at(self, world: int, first: int, step: int) -> UInt8[np.ndarray, "H W 3"]:
+        """The newest picture of a world up to `step`; the earliest from `first` on where there is none."""
+        steps = self._steps[world]
+        index = bisect_right(steps, step) - 1
+        if index < 0 or steps[index] < first:
+            index = min(index + 1, len(steps) - 1)
+        place, size = self._places[world][index]
+        with _explained():
+            self._file.seek(place)
+            return np.asarray(Image.open(io.BytesIO(self._file.read(size))))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot keep pictures in a temporary file: {error.strerror or error}") from None
+
+
+@contextmanager
+def filmed(
+    policy: Policy[Any], family: TaskFamily, tasks: Tasks, num_episodes: int, wanted: Wanted, seed: int, threads: int
+) -> Iterator[Take]:
+    """Play a trial on each task, all at once, as an evaluation of the same seed does, and draw what is wanted.
+
+    The policy acts deterministically. Raises `UserError` where this machine cannot draw.
+    """
+    with _explained():
+        scratch = tempfile.TemporaryFile()  # noqa: SIM115 (closed below; an error of what is filmed is not the file's)
+    with scratch as file:
+        worlds = make_trials(family, len(tasks), episodes_per_trial=num_episodes, threads=threads, pictures=True)
+        with worlds as env:
+            take = _shoot(env, policy, tasks, wanted, seed, Pictures(file, len(tasks)))
+        yield take
+
+
+def _shoot(env: Trials, policy: Policy[Any], tasks: Tasks, wanted: Wanted, seed: int, pictures: Pictures) -> Take:
+    reward = np.zeros((env.trial_steps, len(tasks)))
+    starts = [[0] for _ in range(len(tasks))]
+    signals: dict[str, list[Tensor]] = {}
+    episode, age = torch.zeros(len(tasks), dtype=torch.long), torch.zeros(len(tasks), dtype=torch.long)
+    cameras: Cameras | None = None
+    try:
+        for t, now in enumerate(trial_steps(env, policy, tasks, seeding.generator(seed, "evaluate"), True)):
+            reward[t] = now.step.reward.numpy()
+            begins = now.step.ended & ~now.step.trial_start
+            for world in now.step.ended.nonzero()[:, 0].tolist():
+                starts[world].append(t + 1)
+            episode, age = episode + begins, torch.where(begins, 0, age + 1)
+            due = wanted.due(episode, age) | (t == 0 and 0 in wanted.episodes)
+            if bool(due.any()):
+                # Only a running trial has the models of its tasks.
+                cameras = cameras or env.cameras(range(env.num_worlds), wanted.size)
+                drawn = cameras.draw()
+                for world in due.nonzero()[:, 0].tolist():
+                    pictures.add(world, t, drawn[world])
+            if wanted.signals and isinstance(policy, Signalling):
+                for name, value in policy.signal(now.belief).items():
+                    signals.setdefault(name, []).append(value)
+    finally:
+        if cameras is not None:
+            cameras.close()
+    kept = {name: torch.stack(values).numpy() for name, values in signals.items()}
+    return Take(tasks, reward, tuple(map(tuple, starts)), kept, pictures)

@@ -1,0 +1,92 @@
+"""The picture: a tile per shot, with its captions, and under it a plot where one is wanted."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw
+
+from metarl.video.layout import Scene, Shot
+from metarl.video.plot import Plot
+from metarl.video.take import Take
+from metarl.video.text import GREY, write
+
+_TITLE_HEIGHT = 32
+_BACKGROUND = 32
+_NUM_BEFORE = 3  # returns of earlier episodes in a caption
+
+
+def score(take: Take, shot: Shot, age: int, num_episodes: int, limit: int) -> str:
+    """The episode's number and its return so far; of how much, where it is cut short."""
+    collected, number = take.collected(shot.world, shot.episode), shot.episode + 1
+    words = [f"episode {number}/{num_episodes}", f"return {collected[min(age, len(collected) - 1)]:.1f}"]
+    if limit < len(collected) - 1:
+        words[-1] += f" of {collected[-1]:.1f}"
+    return "   ".join(words)
+
+
+def before(take: Take, shot: Shot) -> str:
+    """Returns of the last few episodes before; empty for the first."""
+    earlier = range(max(0, shot.episode - _NUM_BEFORE), shot.episode)
+    returns = ", ".join(f"{take.collected(shot.world, episode)[-1]:.1f}" for episode in earlier)
+    return f"   before: {returns}" if returns else ""
+
+
+class Sheet:
+    """Draws the frames of a take."""
+
+    def __init__(
+        self, take: Take, labels: list[str], size: tuple[int, int], title: str, num_episodes: int, limit: int
+    ) -> None:
+        """`labels` say what each world's task is; `limit` is the longest that is shown of an episode [steps]."""
+        self._take, self._labels, self._size, self._title = take, labels, size, title
+        self._num_episodes, self._limit = num_episodes, limit
+        self._top = _TITLE_HEIGHT if title else 0
+        self._text = max(11, round(size[1] / 20))
+
+    def draw(self, scene: Scene, age: int, announced: bool, plot: Plot | None) -> UInt8[np.ndarray, "H W 3"]:
+        """A scene, `age` steps into its episodes; `announced` shows their numbers large."""
+        width, height = self._size
+        full = height + (plot.height if plot else 0)
+        canvas = np.full((self._top + scene.rows * full, scene.columns * width, 3), _BACKGROUND, np.uint8)
+        places = [(i % scene.columns * width, self._top + i // scene.columns * full) for i in range(len(scene.shots))]
+        for (left, top), shot in zip(places, scene.shots, strict=True):
+            tile = canvas[top : top + height, left : left + width]
+            tile[:] = self._take.picture(shot.world, shot.episode, age)
+            self._shade(tile, announced, ended=age > self._take.length(shot.world, shot.episode))
+            if plot:
+                canvas[top + height : top + full, left : left + width] = plot.draw(shot, age)
+        image = Image.fromarray(canvas)
+        pen = ImageDraw.Draw(image)
+        if self._title:
+            write(pen, (8, _TITLE_HEIGHT // 2), self._title, 17, canvas.shape[1] - 16, "lm")
+        for place, shot in zip(places, scene.shots, strict=True):
+            self._caption(pen, place, shot, age, "" if scene.beside else before(self._take, shot))
+            if announced:
+                self._announce(pen, place, shot)
+        return np.asarray(image)
+
+    def _shade(self, tile: UInt8[np.ndarray, "H W 3"], announced: bool, ended: bool) -> None:
+        """Darken what lies behind the tile's text, and an episode that is over; draw the frame."""
+        size, middle = self._text, tile.shape[1] // 2
+        if ended:
+            tile[:] = tile // 2
+        tile[: 3 * size] = tile[: 3 * size] // 4
+        if announced:
+            flag = tile[round(3.5 * size) : 6 * size, max(0, middle - 4 * size) : middle + 4 * size]
+            flag[:] = flag // 3
+        tile[-1], tile[:, -1] = _BACKGROUND, _BACKGROUND
+
+    def _caption(self, pen: ImageDraw.ImageDraw, place: tuple[int, int], shot: Shot, age: int, earlier: str) -> None:
+        """Task and score; the returns of `earlier` episodes where they fit in."""
+        (left, top), size, room = place, self._text, self._size[0] - 16
+        words = score(self._take, shot, age, self._num_episodes, self._limit)
+        if pen.textlength(words + earlier, font_size=size) <= room:
+            words += earlier
+        write(pen, (left + 8, top + round(0.85 * size)), self._labels[shot.world], size, room, "lm", GREY)
+        write(pen, (left + 8, top + round(2.1 * size)), words, size, room, "lm")
+
+    def _announce(self, pen: ImageDraw.ImageDraw, place: tuple[int, int], shot: Shot) -> None:
+        (left, top), size = place, self._text
+        where = (left + self._size[0] // 2, top + round(4.75 * size))
+        write(pen, where, f"episode {shot.episode + 1}", round(1.7 * size), 8 * size, "mm")

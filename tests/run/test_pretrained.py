@@ -1,0 +1,131 @@
+"""The policies that come with metarl: they load by name, do what they were recorded to do, and are left alone."""
+
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from metarl.cli import main
+from metarl.errors import UserError
+from metarl.rl.learner import policy_alone
+from metarl.run import checkpoint, pretrained as module
+from metarl.run.evaluate import evaluate, mean_interval
+from metarl.run.folder import RunFolder, restore
+from metarl.run.pretrained import MAX_BYTES, describe_pretrained, pretrained, pretrained_names, recorded_evaluation
+from metarl.run.subject import trained
+from metarl.tasks import Tasks
+
+ROOT = Path(__file__).parents[2]
+NAMES = pretrained_names()
+
+
+def digests(folder):
+    """Every file under a folder, with what is in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_reproduces_its_recorded_return(name):
+    """A recorded evaluation anew: where the machine is the same, every return is; elsewhere, their mean agrees.
+
+    An untrained policy, or one whose observations are normalised otherwise, is far outside the interval.
+    """
+    recorded = recorded_evaluation(pretrained(name), "repeat")
+    assert recorded["tasks"] == recorded_evaluation(pretrained(name))["tasks"][: len(recorded["tasks"])]
+    subject = trained(Path(f"pretrained:{name}"))
+    returns = torch.tensor(recorded["returns"], dtype=torch.float64)
+    again = evaluate(
+        subject.policy,
+        subject.family,
+        Tasks.from_rows(recorded["tasks"]),
+        returns.shape[1],
+        seed=recorded["seed"],
+        deterministic=recorded["deterministic"],
+        threads=1,
+    ).returns
+    mean, low, high = mean_interval(returns[:, -1].numpy())
+    assert recorded["adaptation_curve"][-1] == {"mean": mean, "low": low, "high": high}
+    assert low <= float(again[:, -1].mean()) <= high
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_small_and_holds_a_policy_alone(name):
+    run = pretrained(name)
+    (path,) = checkpoint.existing(run.checkpoints)
+    assert sum(file.stat().st_size for file in run.path.rglob("*.json")) < 100_000
+    assert sum(file.stat().st_size for file in path.iterdir()) <= MAX_BYTES
+    state, _ = checkpoint.load(path)
+    assert policy_alone(state) == state
+    recorded, config = recorded_evaluation(run), run.read_config()
+    assert (recorded["agent"], recorded["family"]) == (config.agent, config.family)
+    assert (recorded["split"], len(recorded["tasks"])) == ("test", 100)
+
+
+def test_there_is_one_and_the_list_names_it(capsys):
+    assert NAMES
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for entry in describe_pretrained():
+        assert f"pretrained:{entry['name']}: {entry['agent']} on {entry['family']}, return" in printed
+    readme = (ROOT / "experiments" / "pretrained" / "README.md").read_text()
+    assert all(f"| `{name}` |" in readme for name in NAMES), "python experiments/pretrain.py rewrites it"
+
+
+def test_an_evaluation_leaves_the_package_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    subject, before = f"pretrained:{NAMES[0]}", digests(pretrained(NAMES[0]).path)
+    small = ["--num-tasks", "2", "--episodes", "1", "--json", "result.json"]
+    assert main(["eval", subject, *small]) == 0
+    assert digests(pretrained(NAMES[0]).path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+    assert "wrote" in capsys.readouterr().out
+
+
+def test_an_unknown_name_is_told_the_nearest(capsys):
+    wrong = NAMES[0][:-1]
+    for verb in ("eval", "video"):
+        assert main([verb, f"pretrained:{wrong}"]) == 2
+        assert f"unknown pretrained policy '{wrong}' (did you mean '{NAMES[0]}'?)" in capsys.readouterr().err
+
+
+def test_no_training_goes_on_from_it(capsys):
+    assert main(["resume", f"pretrained:{NAMES[0]}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"metarl: pretrained:{NAMES[0]} is a policy alone") and error.count("\n") == 1
+
+
+TINY = ["point-goal", "--episode-steps", "5", "--total-steps", "1", "--num-worlds", "2", "--threads", "1"]
+
+
+@pytest.mark.parametrize(
+    ("agent", "options"),
+    [("rl2", []), ("maml-trpo", ["--episodes-per-trial", "6"]), ("pearl", ["--initial-steps", "10000"])],
+)
+def test_the_tool_makes_one_of_a_run(agent, options, tmp_path, monkeypatch, capsys):
+    """Of every algorithm: its policy alone acts as the whole learner's does."""
+    assert main(["train", agent, *TINY, *options, "--output", str(tmp_path / "run")]) == 0
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    import pretrain
+
+    monkeypatch.setattr(pretrain, "RECORDED", {"test.json": 2})
+    monkeypatch.setattr(pretrain, "ROOT", tmp_path / "made")
+    monkeypatch.setattr(module, "_root", lambda: tmp_path / "made")
+    pretrain.pretrain(RunFolder(tmp_path / "run"), "tiny")
+    assert str(tmp_path) not in (tmp_path / "made" / "tiny" / "run.json").read_text()
+    whole, alone = restore(RunFolder(tmp_path / "run")), trained(Path("pretrained:tiny"))
+    tasks = whole.family.space.fixed("test", 3)
+    results = [evaluate(p, whole.family, tasks, 2, threads=1).returns for p in (whole.learner.policy, alone.policy)]
+    assert torch.equal(*results)
+    assert alone.run is None and "after" in alone.title("")
+    shutil.copytree(tmp_path / "made" / "tiny", tmp_path / "copy")
+    if agent != "maml-trpo":  # whose learner is its policy
+        assert main(["resume", str(tmp_path / "copy")]) == 2
+        assert "does not fit this run's configuration" in capsys.readouterr().err
+    monkeypatch.setattr(pretrain, "MAX_BYTES", 10)
+    with pytest.raises(UserError, match="those that come with metarl may take 10"):
+        pretrain.pretrain(RunFolder(tmp_path / "run"), "tiny")
+    sys.modules.pop("pretrain")

@@ -1,0 +1,244 @@
+"""What a report says: numbers by hand from small recorded runs, who is pooled with whom, and what users get wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metarl.cli import main
+from metarl.errors import UserError
+from metarl.report.content import content_of
+from metarl.report.figures import Palette, parameter_figure
+from metarl.report.page import page
+from metarl.report.runs import read_run
+from metarl.report.tasks import axes_of, trend
+from metarl.report.text import interval, number
+from metarl.tasks import Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
+
+RESULTS = Path(__file__).parents[2] / "experiments" / "results"
+ORIGIN = {
+    "command": "metarl report",
+    "started": "2026-01-02T03:04:05+0000",
+    "versions": {"metarl-robotics": "0"},
+    "machine": {"cpu": "test", "num_cpus": 2},
+}
+TASKS = [{"velocity": value} for value in (0.1, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4, 2.8)]
+FIRST = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 100.0]
+LAST = [10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 16.0, 17.0]
+
+
+def recorded(
+    path, seed=1, returns=(FIRST, LAST), split="test", steps=300, family="half-cheetah-vel", tasks=TASKS, **options
+):
+    """A folder of recorded results: three blocks of a learning curve, and an evaluation."""
+    (path / "eval").mkdir(parents=True, exist_ok=True)
+    lines = {"agent": "rl2", "family": family, "seed": seed} | options
+    (path / "config.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items()))
+    rows = [f"{i},{100 * i},{6 * i},{seed * i},{10 * seed * i}" for i in (1, 2, 3)]
+    names = "iteration,total_steps,time/elapsed,rollout/return_first,rollout/return_last"
+    (path / "learning_curve.csv").write_text("\n".join([names, *rows]) + "\n")
+    evaluate(path, returns, split, steps, tasks)
+    return read_run(path)
+
+
+def evaluate(path, returns, split="test", steps=300, tasks=TASKS):
+    content = {
+        "split": split,
+        "held_out": True,
+        "deterministic": True,
+        "seed": 0,
+        "train_steps": steps,
+        "tasks": tasks,
+        "returns": np.transpose(returns).tolist(),
+    }
+    name = f"{split}-{len(tasks)}x{len(returns)}-deterministic-seed0-iteration{steps // 100}.json"
+    (path / "eval" / name).write_text(json.dumps(content))
+
+
+def family_of(*runs):
+    (family,) = content_of(runs, ORIGIN)["families"]
+    return family
+
+
+def test_the_table_s_numbers_by_hand(tmp_path):
+    (method,) = family_of(recorded(tmp_path / "one"))["methods"]
+    (evaluation,) = method["evaluations"]
+    assert [point["value"] for point in evaluation["iqm"]] == [3.5, 13.5]  # the middle four of eight
+    assert evaluation["mean"] == [np.mean(FIRST), 13.5]
+    assert evaluation["gain"]["value"] == 10.0  # of 10 seven times and -83: the middle four
+    assert evaluation["gain"]["low"] <= 10.0 <= evaluation["gain"]["high"]
+    assert evaluation["worst_decile"] == 10.0
+    assert (method["steps"], method["minutes"], method["steps_per_second"]) == ([300], [0.3], 300 / 18)
+
+
+def test_seeds_are_pooled_and_configurations_are_not(tmp_path):
+    runs = [recorded(tmp_path / f"a-s{seed}", seed, (FIRST, np.add(LAST, seed))) for seed in (1, 2)]
+    other = recorded(tmp_path / "fast", 1, (FIRST, np.add(LAST, 1.5)), total_steps=7)
+    family = family_of(*runs, other)
+    pooled, single = family["methods"]
+    assert (pooled["label"], pooled["seeds"], single["label"]) == ("rl2 (a)", [1, 2], "rl2 (fast)")
+    assert single["differs"] == {"total_steps": 7}
+    assert pooled["evaluations"][0]["iqm"][1]["value"] == pytest.approx(15.0)  # 13.5 with 1 or 2 more
+    (found,) = family["comparisons"]
+    assert (found["better"], found["than"], found["probability"]) == (
+        "rl2 (a)",
+        "rl2 (fast)",
+        0.5,
+    )  # wins with one seed
+
+
+def test_a_run_that_is_there_twice_counts_once(tmp_path):
+    content = content_of([recorded(tmp_path / "one"), recorded(tmp_path / "again")], ORIGIN)
+    assert content["families"][0]["methods"][0]["runs"] == ["one"]
+    assert content["remarks"] == ["again has the configuration and seed of one: it is left out of all figures."]
+
+
+def test_the_newest_evaluation_counts_and_the_one_that_seeds_share(tmp_path):
+    for seed in (1, 2):
+        recorded(tmp_path / f"s{seed}", seed, (np.subtract(LAST, 50), np.subtract(LAST, 50)), steps=200)
+        evaluate(tmp_path / f"s{seed}", (FIRST, LAST))
+    evaluate(tmp_path / "s1", (FIRST, LAST, np.add(LAST, 90)))  # more episodes, of one seed only
+    (method,) = family_of(*(read_run(tmp_path / f"s{seed}") for seed in (1, 2)))["methods"]
+    (evaluation,) = method["evaluations"]
+    assert (evaluation["seeds"], evaluation["episodes"]) == ([1, 2], 2)
+    assert evaluation["iqm"][1]["value"] == 13.5
+
+
+def test_learning_curves_are_means_where_all_seeds_have_data(tmp_path):
+    runs = [recorded(tmp_path / f"s{seed}", seed) for seed in (1, 3)]
+    (tmp_path / "s3" / "learning_curve.csv").write_text(
+        "total_steps,time/elapsed,rollout/return_first,rollout/return_last\n100,6,3,30\n200,12,6,60\n"
+    )
+    (method,) = family_of(runs[0], read_run(tmp_path / "s3"))["methods"]
+    curve = method["learning"]["steps"]
+    assert (curve["x"][0], curve["x"][-1]) == (100.0, 200.0)
+    assert (curve["low"][-1], curve["last"][-1], curve["high"][-1]) == (20.0, 40.0, 60.0)
+    assert curve["runs"]["s1"]["x"] == [100.0, 200.0, 300.0]
+    assert method["learning"]["minutes"]["x"][-1] == 0.2
+
+
+def test_a_long_log_is_thinned_to_its_means_and_keeps_its_end(tmp_path):
+    recorded(tmp_path / "run")
+    line = {"rollout/return_first": 0.0, "time/steps_per_second": 5.0, "time/collect": 2.0, "time/update": 3.0}
+    lines = [
+        line | {"total_steps": i, "time/elapsed": 10.0 * i, "rollout/return_last": float(i), "time/line_search": 1.0}
+        for i in range(1, 402)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"torn'
+    (tmp_path / "run" / "metrics.jsonl").write_text(text)
+    run = read_run(tmp_path / "run")
+    assert run.curve["last"].tolist()[:2] == [2.0, 5.0]  # blocks of three
+    assert (len(run.curve["last"]), run.curve["last"][-1], run.curve["steps"][-1]) == (134, 400.5, 401)
+    (method,) = family_of(run)["methods"]  # of 10 s: 2 collecting, 3 updating, of which 1 in the line search
+    assert method["time"] == pytest.approx({"collect": 0.2, "update": 0.2, "line_search": 0.1, "else": 0.5})
+
+
+def test_returns_stand_over_the_parameter_with_its_training_range(tmp_path):
+    recorded(tmp_path / "run")
+    beyond = [{"velocity": 3.0 + 0.1 * i} for i in range(8)]
+    evaluate(tmp_path / "run", (FIRST, LAST), "ood", tasks=beyond)
+    content = content_of([read_run(tmp_path / "run")], ORIGIN)
+    (parameter,) = content["families"][0]["parameters"]
+    assert (parameter["label"], parameter["span"]) == ("velocity [m/s]", (0.0, 3.0))
+    test, ood = parameter["returns"]
+    assert (test["last"], test["x"][-1], ood["split"], min(ood["x"])) == (LAST, 2.8, "ood", 3.0)
+    svg = parameter_figure(content["families"][0], parameter, Palette(content["labels"]))
+    assert "var(--band)" in svg and "velocity [m/s]" in svg and "#0a0b" not in svg
+
+
+def test_what_stands_for_a_vector_and_for_a_choice():
+    space = TaskSpace(
+        {
+            "goal": Parameter(Disc(3.0), unit="m"),
+            "mass": Parameter(LogUniform(0.5, 2.0, 4), unit="1"),
+            "joint": Parameter(Choice((-1.0, 1.0)), ood=Choice((0.0,)), unit="index", labels=("hip", "knee")),
+            "speed": Parameter(Uniform(0.0, 1.0), unit="m/s"),
+        }
+    )
+    task = {"goal": [3.0, 4.0], "mass": [0.5, 2.0, 2.0, 2.0], "joint": 1.0, "speed": 0.5}
+    goal, mass, joint, speed = axes_of(space, [task])
+    assert (goal.label, goal.value(task["goal"])) == ("goal: distance from 0 [m]", 5.0)
+    assert goal.span == pytest.approx((0.0, 3.0), abs=0.1)
+    assert (mass.label, mass.value(task["mass"])) == ("mass: geometric mean of 4 [ratio]", pytest.approx(2**0.5))
+    assert joint.categories == ((-1.0, "none", True), (0.0, "hip", False), (1.0, "knee", True))
+    assert (speed.span, speed.categories) == ((0.0, 1.0), ())
+    bins = trend(joint, np.array([1.0, -1.0, 1.0]), np.zeros(3), np.array([4.0, 9.0, 6.0]))
+    assert bins == [
+        {"x": -1.0, "first": 0.0, "last": 9.0, "tasks": 1},
+        {"x": 1.0, "first": 0.0, "last": 5.0, "tasks": 2},
+    ]
+    bins = trend(speed, np.arange(10.0)[::-1], np.zeros(10), np.arange(10.0))
+    assert [(bin["x"], bin["last"]) for bin in bins] == [(2.0, 7.0), (7.0, 2.0)]
+
+
+def test_a_family_that_is_gone_is_reported_without_its_ranges(tmp_path):
+    content = content_of([recorded(tmp_path / "run", family="/gone/robot.py:Robot")], ORIGIN)
+    assert "cannot be loaded here" in content["remarks"][0]
+    assert content["families"][0]["parameters"][0]["span"] is None
+    assert "robot.py:Robot" in page(content, [])
+
+
+def test_names_are_escaped(tmp_path):
+    bad = "<script>alert(1)</script>"
+    recorded(tmp_path / "run", family=f"/gone/{bad}.py:Robot")
+    text = page(content_of([read_run(tmp_path / "run")], ORIGIN), [("run", bad, tmp_path / "run" / "config.toml")])
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") > 3
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in RESULTS.glob("*/run.json")), ids=lambda path: path.name
+)
+def test_recorded_results_can_be_reported(folder):
+    run = read_run(folder)
+    assert run.curve and run.train_seconds > 0
+    for evaluation in run.evaluations:
+        content = json.loads((folder / "eval" / evaluation.file).read_text())
+        means = [point["mean"] for point in content["adaptation_curve"]]
+        assert evaluation.returns.mean(axis=0) == pytest.approx(means)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(1234.5, "1,234"), (-21.37, "−21.4"), (0.5, "0.50"), (-0.001, "0.00"), (0, "0.00")]
+)
+def test_numbers_as_people_read_them(value, words):
+    assert number(value) == words
+
+
+def test_an_interval_has_one_number_of_digits():
+    assert interval({"value": 1.234, "low": -12.34, "high": 99.0}, signed=True) == ("+1.2", "[−12.3, +99.0]")
+
+
+def test_mistakes_are_explained(tmp_path, capsys):
+    recorded(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    for words, expected in [
+        (["nowhere"], "nowhere is not a run folder: there is no such folder"),
+        ([str(tmp_path / "empty")], "it has no config.toml"),
+        ([str(tmp_path / "run"), "--output", "x.pdf"], "'x.pdf' does not end in .html"),
+        ([str(tmp_path / "run"), "--output", str(tmp_path / "run" / "eval" / "no" / "x.html")], ""),
+        ([], "report needs at least one run folder"),
+    ]:
+        assert main(["report", *words]) == (2 if expected else 0)
+        assert expected in capsys.readouterr().err
+    (tmp_path / "run" / "eval" / "bad.json").write_text('{"returns": []}')
+    assert main(["report", str(tmp_path / "run")]) == 2
+    assert "bad.json is no evaluation" in capsys.readouterr().err
+
+
+def test_there_must_be_something_to_report(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text('agent = "rl2"\nfamily = "half-cheetah-vel"\n')
+    with pytest.raises(UserError, match="no iteration and no evaluation yet"):
+        content_of([read_run(tmp_path / "run")], ORIGIN)
+
+
+def test_a_run_without_evaluation_shows_its_learning_curve(tmp_path, capsys):
+    recorded(tmp_path / "run")
+    (tmp_path / "run" / "eval" / "test-8x2-deterministic-seed0-iteration3.json").unlink()
+    assert main(["report", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.endswith(f"wrote {tmp_path}/run/report.html and {tmp_path}/run/report.json\n")
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert 'id="learning"' in text and 'id="adaptation"' not in text
+    assert "has no evaluation" in text

@@ -1,0 +1,107 @@
+"""experiments/compare.py: what it runs, what it leaves alone, and that a kill loses nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from metarl.cli import main
+from metarl.run import checkpoint
+
+COMPARE = Path(__file__).parent.parent / "experiments" / "compare.py"
+CONFIG = """
+seeds = [1]
+families = ["point-goal"]
+[agents.ppo]
+total_steps = 100
+[agents.rl2]
+total_steps = 1600
+num_worlds = 4
+checkpoint_minutes = 0.0
+"""
+TRAIN = ["--seed", "1", "--threads", "1", "--max-minutes", "0.0", "--total-steps"]
+RL2 = [*TRAIN, "1600", "--num-worlds", "4", "--checkpoint-minutes", "0.0"]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A comparison of two runs, one of which is recorded already."""
+    (tmp_path / "compare.toml").write_text(CONFIG)
+    done = tmp_path / "results" / "point-goal-ppo-s1"
+    done.mkdir(parents=True)
+    command = " ".join(["metarl train ppo point-goal", *TRAIN, "100", "--output", "runs/elsewhere"])
+    (done / "run.json").write_text(json.dumps({"command": command}))
+    return tmp_path
+
+
+def compare(place):
+    words = [sys.executable, COMPARE, "compare.toml", "--runs", "runs", "--results", "results"]
+    return subprocess.Popen(words, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def compare_here(place, monkeypatch):
+    """The script's own `main`, in this process."""
+    monkeypatch.syspath_prepend(str(COMPARE.parent))
+    monkeypatch.chdir(place)
+    from compare import main as compare_main
+
+    return lambda *options: compare_main(["compare.toml", "--runs", "runs", "--results", "results", *options])
+
+
+def test_a_killed_comparison_goes_on_and_ends_as_if_nothing_had_happened(place):
+    run, result = place / "runs" / "point-goal-rl2-s1", place / "results" / "point-goal-rl2-s1"
+    process = compare(place)
+    deadline = time.monotonic() + 60
+    while len(checkpoint.existing(run / "checkpoints")) == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    reached = checkpoint.load(checkpoint.find(run / "checkpoints"))[1].iteration
+    assert reached < 10, "it was over before it was killed"
+
+    process = compare(place)
+    out, err = process.communicate(timeout=150)
+    assert process.returncode == 0, err
+    assert "1/1 point-goal-rl2-s1: done" in out  # the other one was recorded already
+
+    assert main(["train", "rl2", "point-goal", *RL2, "--output", str(place / "whole")]) == 0
+    found, whole = (checkpoint.load(checkpoint.find(path / "checkpoints"))[1] for path in (run, place / "whole"))
+    assert (found.iteration, found.sha256) == (whole.iteration, whole.sha256)
+    assert len(list((result / "eval").glob("*.json"))) == 4  # test and ood, mean and sampled actions
+    assert json.loads((result / "run.json").read_text())["resumed"][0]["after_iteration"] >= reached
+
+
+def test_the_list_says_what_is_done_and_what_is_missing(compare_here, capsys):
+    assert compare_here("--list") == 0
+    assert capsys.readouterr().out.split() == ["done", "point-goal-ppo-s1", "missing", "point-goal-rl2-s1"]
+
+
+def test_what_was_recorded_with_other_settings_is_not_taken_for_done(place, compare_here, capsys):
+    (place / "compare.toml").write_text(CONFIG.replace("total_steps = 100\n", "total_steps = 200\n"))
+    assert compare_here() == 2
+    said = capsys.readouterr().err
+    assert "is of other settings" in said
+    assert "delete results/point-goal-ppo-s1 to run it anew" in said
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (CONFIG.replace("point-goal", "point-gaol"), "'point-gaol'"),
+        (CONFIG.replace("agents.rl2", "agents.rl3"), "'rl3'"),
+        (CONFIG.replace("seeds", "seed"), "'seed'"),
+        (CONFIG.replace("[1]", "[]"), "seeds must name at least one"),
+        (CONFIG.replace("[1]", "[1"), "compare.toml"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_runs(place, compare_here, capsys, changed, said):
+    (place / "compare.toml").write_text(changed)
+    assert compare_here() == 2
+    assert said in capsys.readouterr().err
+    assert not (place / "runs").exists()

@@ -1,0 +1,45 @@
+"""The README's table of results is what the recorded evaluations say."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def summary(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    import summary
+
+    return summary
+
+
+def test_the_readme_is_up_to_date(summary):
+    """`make results` would change nothing."""
+    text = (ROOT / "README.md").read_text()
+    section = text.split(summary.BEGIN)[1].split(summary.END)[0]
+    assert section.strip() == "\n\n".join(summary.tables()).strip()
+
+
+def test_a_row_has_the_means_over_all_tasks_of_all_seeds(summary, tmp_path):
+    returns = {1: [[100.0, 300.0], [200.0, 400.0]], 2: [[300.0, 500.0], [400.0, 600.0]]}
+    for seed, values in returns.items():
+        folder = tmp_path / f"run-s{seed}"
+        (folder / "eval").mkdir(parents=True)
+        (folder / "config.toml").write_text('agent = "rl2"\nfamily = "ant-dir"\nepisode_steps = 50\n')
+        content = {"split": "test", "deterministic": True, "returns": values, "train_steps": seed * 1e6}
+        (folder / "eval" / "new.json").write_text(json.dumps(content | {"train_seconds": 60.0}))
+        short = content | {"returns": np.zeros((2, 2)).tolist(), "train_steps": 10, "train_seconds": 1.0}
+        (folder / "eval" / "old.json").write_text(json.dumps(short))
+        (folder / "run.json").write_text("{}")
+    runs = summary.recorded(tmp_path)
+    assert {run.place for run in runs} == {"ant-dir, 50 steps"}
+    _, label, training, first, last, gain, ood, _ = (cell.strip() for cell in summary.row("rl2", runs).split("|"))
+    assert (label, training) == ("rl2", "1.5 M steps, 1 min, 2 seeds")
+    assert first.startswith("250 [")
+    assert last.startswith("450 [")
+    assert gain == "+200 [+200, +200]"
+    assert ood == ""
