@@ -48,6 +48,7 @@ from metarl.rl.sac import (
 from metarl.types import Metrics, Rollout
 
 _CONTEXT = 4000  # the newest transitions of a task's last trial that the encoder may see
+_BLOCK = 20  # gradient steps whose data is drawn at once
 _FIRST_TEMPERATURE = 0.2
 _RECORDS = ("critic_loss", "actor_loss", "entropy", "value")
 _POLICIES: dict[str, type[PearlPolicy]] = {"posterior": PosteriorPolicy, "prototype": PrototypePolicy}
@@ -70,11 +71,11 @@ class Pearl:
         initial = config.temperature or _FIRST_TEMPERATURE
         self._log_temperature = nn.Parameter(torch.tensor(initial, device=config.device).log())
         rate = config.learning_rate
-        encoder, actor = self._trained.encoder.parameters(), self._trained.actor.parameters()
+        encoder, actor = self._trained.encoder.parameters(), list(self._trained.actor.parameters())
+        learned = [] if config.temperature else [self._log_temperature]
         self._optimizers = {
             "critic": torch.optim.Adam([*self._critic.parameters(), *encoder], lr=rate, fused=True),
-            "actor": torch.optim.Adam(actor, lr=rate, fused=True),
-            "temperature": torch.optim.Adam([self._log_temperature], lr=rate),
+            "actor": torch.optim.Adam(actor + learned, lr=rate, fused=True),
         }
         width = 2 * obs_size + action_size + 2
         self.replay = TaskReplay(config.num_slots, config.replay_size, width, config.device)
@@ -154,28 +155,39 @@ class Pearl:
             generator = torch.Generator(self.config.device).manual_seed(seed)
         ready = ((self.replay.size > 0) & (self.context.size > 0)).nonzero()[:, 0]
         total = torch.zeros(len(_RECORDS) + 1, device=self.config.device)
-        for _ in range(self.config.num_updates):
-            total += self.gradient_step(self._choose(ready, generator), generator)
+        for done in range(0, self.config.num_updates, _BLOCK):
+            drawn = self.draw(ready, min(_BLOCK, self.config.num_updates - done), generator)
+            for slots, context, batch in zip(*drawn, strict=True):
+                total += self.gradient_step(slots, context, batch, generator)
         return total / self.config.num_updates
 
-    def _choose(self, ready: Int64[Tensor, "R"], generator: torch.Generator) -> Int64[Tensor, "M"]:
-        """The tasks of a gradient step: no one twice, unless there are fewer than a batch of them."""
-        number, device = self.config.meta_batch, ready.device
-        if len(ready) < number:
-            return ready[torch.randint(len(ready), (number,), generator=generator, device=device)]
-        return ready[torch.randperm(len(ready), generator=generator, device=device)[:number]]
+    def draw(
+        self, ready: Int64[Tensor, "R"], steps: int, generator: torch.Generator
+    ) -> tuple[Int64[Tensor, "K M"], Float32[Tensor, "K M C W"], Float32[Tensor, "K B W"]]:
+        """Tasks, context and batch of several gradient steps at once.
 
-    def gradient_step(self, slots: Int64[Tensor, "M"], generator: torch.Generator) -> Float32[Tensor, "R"]:
-        """One step of encoder and critics, of the actor, of the temperature, and of the targets."""
-        config = self.config
+        No task is twice in a step, unless there are fewer than a batch of them.
+        """
+        config, odds = self.config, torch.ones(steps, len(ready), device=ready.device)
+        chosen = torch.multinomial(odds, config.meta_batch, len(ready) < config.meta_batch, generator=generator)
+        slots = ready[chosen]
         context = self.context.sample(slots, config.context_size, generator)
-        batch = self.replay.sample(slots, config.batch_size, generator).flatten(0, 1)
+        return slots, context, self.replay.sample(slots, config.batch_size, generator).flatten(1, 2)
+
+    def gradient_step(
+        self,
+        slots: Int64[Tensor, "M"],
+        context: Float32[Tensor, "M C W"],
+        batch: Float32[Tensor, "B W"],
+        generator: torch.Generator,
+    ) -> Float32[Tensor, "R"]:
+        """One step of encoder and critics, of actor and temperature, and of the targets."""
+        config = self.config
         loss, extra, z, value = self.critic_objective(slots, context, batch, generator)
         self._step("critic", loss + self._trained.loss_weight * extra)
         actor, log_prob = self.actor_objective(batch, z.detach(), generator)
-        self._step("actor", actor)
-        if not config.temperature:
-            self._step("temperature", temperature_loss(self._log_temperature, log_prob, -float(self._action_size)))
+        temperature = temperature_loss(self._log_temperature, log_prob, -float(self._action_size))
+        self._step("actor", actor if config.temperature else actor + temperature)
         follow(list(self._target.parameters()), list(self._critic.parameters()), config.target_rate)
         return torch.stack((loss.detach(), actor.detach(), -log_prob.mean(), value.detach().mean(), extra.detach()))
 
@@ -249,7 +261,7 @@ class Pearl:
                 ("actor", self._trained.actor),
             )
         )
-        return {"critic": critic + encoder, "actor": actor, "temperature": ["log_temperature"]}
+        return {"critic": critic + encoder, "actor": actor if self.config.temperature else [*actor, "log_temperature"]}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Networks, temperature, optimisers; with `save_buffers` the buffers, and how far their filling got."""
@@ -276,6 +288,8 @@ class Pearl:
             raise ValueError(str(error).splitlines()[-1].strip()) from None
         with torch.no_grad():
             self._log_temperature.copy_(state["log_temperature"])
+        # older checkpoints have an optimiser for the temperature
+        state = {key.replace("adam/temperature/", "adam/actor/"): value for key, value in state.items()}
         for name, names in self._names().items():
             moved = {key: value.to(device) for key, value in part_of(state, f"adam/{name}/").items()}
             load_optimizer_tensors(self._optimizers[name], names, moved)

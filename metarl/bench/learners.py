@@ -147,7 +147,7 @@ def gradient_steps(device: Literal["cpu", "cuda"] = "cpu") -> dict[str, Work]:
     draws = torch.Generator(device).manual_seed(0)
 
     def ours() -> Done:
-        loss = agent.gradient_step(slots[torch.randperm(len(slots), generator=draws, device=device)[:16]], draws)
+        loss = agent.gradient_step(*(part[0] for part in agent.draw(slots, 1, draws)), draws)
         loss.tolist()  # waits for the device
         return Done(1)
 

@@ -49,19 +49,19 @@ class TaskReplay:
         self._newest.copy_(torch.where(count > 0, count, self._newest))
 
     def sample(
-        self, slots: Int64[Tensor, "M"], batch: int, generator: torch.Generator, *, earlier: bool = False
-    ) -> Float32[Tensor, "M batch W"]:
+        self, slots: Int64[Tensor, "*M"], batch: int, generator: torch.Generator, *, earlier: bool = False
+    ) -> Float32[Tensor, "*M batch W"]:
         """`batch` rows of each slot, drawn with replacement; if `earlier`, of those before its last `add` (if any)."""
-        drawn = torch.randint(2**31, (len(slots), batch), generator=generator, device=self.rows.device)
+        drawn = torch.randint(2**31, (*slots.shape, batch), generator=generator, device=self.rows.device)
         capacity, width = self.rows.shape[1:]
         size = among = self.size[slots]
         if earlier:
             before = size - self._newest[slots]
             among = torch.where(before > 0, before, size)
         oldest = self._next[slots] - size
-        place = (oldest[:, None] + drawn % among[:, None]) % capacity
-        flat = slots[:, None] * capacity + place
-        return self.rows.view(-1, width)[flat.view(-1)].view(len(slots), batch, width)
+        place = (oldest[..., None] + drawn % among[..., None]) % capacity
+        flat = slots[..., None] * capacity + place
+        return self.rows.view(-1, width)[flat.view(-1)].view(*slots.shape, batch, width)
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of the rows that are in use, with where each slot stands."""

@@ -216,6 +216,35 @@ def test_the_kl_does_not_grow_with_the_number_of_tasks(tasks):
     torch.testing.assert_close(kl, one)
 
 
+@pytest.mark.parametrize(("ready", "distinct"), [(6, 4), (2, 2)])
+def test_a_gradient_step_s_tasks_are_distinct_where_there_are_enough_and_its_data_is_theirs(ready, distinct):
+    """Rows are marked by their slot: the context's, and the batch's, eight to a task."""
+    _, learner = make()
+    for buffer in (learner.replay, learner.context):
+        buffer.add(torch.arange(8), torch.arange(8.0)[:, None].expand(-1, buffer.rows.shape[2]))
+    slots, context, batch = learner.draw(torch.arange(8)[-ready:], 50, torch.Generator().manual_seed(0))
+    assert max(len(set(step)) for step in slots.tolist()) == distinct
+    assert ready < 4 or min(len(set(step)) for step in slots.tolist()) == distinct
+    assert set(slots.flatten().tolist()) == set(range(8 - ready, 8))
+    assert torch.equal(context[..., 0], slots.float()[..., None].expand(-1, -1, 8))
+    assert torch.equal(batch[..., 0], slots.float().repeat_interleave(8, dim=1))
+
+
+def test_all_gradient_steps_are_taken_whatever_the_block(monkeypatch):
+    """Their mean is recorded: 23 of 1, 2, ..., 45."""
+    taken = []
+
+    def step(*drawn):
+        taken.append(drawn)
+        return torch.full((5,), float(len(taken)))
+
+    monkeypatch.setattr(Pearl, "gradient_step", step)
+    env, learner = make(num_updates=45)
+    learner.store(trial(env, learner))
+    assert learner._update(seeding.generator(0, "update")).tolist() == [23.0] * 5
+    assert len(taken) == 45
+
+
 def test_a_fixed_temperature_stays():
     env, learner = make(temperature=1.0, reward_scale=5.0)
     assert train(env, learner, [0, 1])["train/temperature"] == 1.0
@@ -243,6 +272,18 @@ def test_resuming_is_bit_exact(family, changes):
     _, other = make(family, **changes)
     train(env, other, [0, 1, 2, 3])
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in state.items())
+
+
+def test_older_checkpoints_have_an_optimiser_of_the_temperature():
+    env, learner = make()
+    train(env, learner, [0])
+    state = learner.state_dict()
+    key = "adam/{}/log_temperature/exp_avg"
+    older = {name.replace("adam/actor/log_t", "adam/temperature/log_t"): value for name, value in state.items()}
+    assert key.format("temperature") in older
+    _, restored = make()
+    restored.load_state_dict(older)
+    assert torch.equal(restored.state_dict()[key.format("actor")], state[key.format("actor")])
 
 
 def run_config(**changes):

@@ -125,7 +125,8 @@ def test_actor_and_critics_see_the_prototypes_of_their_tasks():
 def test_a_slot_s_new_task_does_not_inherit_its_prototype():
     env, learner = make(belief="prototype")
     learner.store(trial(env, learner, task_number=torch.arange(4)))
-    learner.gradient_step(torch.arange(4), torch.Generator().manual_seed(0))
+    random = torch.Generator().manual_seed(0)
+    learner.gradient_step(*(part[0] for part in learner.draw(torch.arange(4), 1, random)), random)
     learner.store(trial(env, learner, task_number=torch.tensor([8, 1, 2, 3])))
     assert learner.policy.known.tolist() == [False, True, True, True] + [False] * 4
 
