@@ -147,7 +147,8 @@ def gradient_steps(device: Literal["cpu", "cuda"] = "cpu") -> dict[str, Work]:
     draws = torch.Generator(device).manual_seed(0)
 
     def ours() -> Done:
-        loss = agent.gradient_step(*(part[0] for part in agent.draw(slots, 1, draws)), draws)
+        chosen, context, batch = (part[0] for part in agent.draw(slots, 1, draws))
+        loss = agent.gradient_step(chosen, context, batch, draws)
         loss.tolist()  # waits for the device
         return Done(1)
 
