@@ -237,14 +237,16 @@ class Pearl:
 
     # ------------------------------------------------------------------------------------------------------ the state
 
-    def remarks(self) -> list[str]:
-        """What the buffers take, and what checkpoints do."""
-        memory = (self.replay.num_bytes + self.context.num_bytes) / 2**20
-        per_million = 1e6 * self.replay.rows.shape[2] * self.replay.rows.element_size() / 2**20
-        kept = f"hold what of them is filled, about {per_million:,.0f} MiB per million steps"
+    def remarks(self, total_steps: int) -> list[str]:
+        """What the buffers take in memory, and what a checkpoint takes at the training's end."""
+        row = self.replay.rows.shape[2] * self.replay.rows.element_size()
+        buffers = (self.replay, self.context)
+        memory = sum(buffer.num_bytes for buffer in buffers)
+        filled = sum(min(buffer.num_bytes, total_steps * row) for buffer in buffers)
+        kept = f"hold what of them is filled, up to {filled / 2**20:,.0f} MiB by the end"
         left_out = f"leave them out: a resumed run first fills them anew for {self.config.initial_steps:,} steps"
         saved = kept if self.config.save_buffers else left_out
-        return [f"buffers of {self.config.num_slots} tasks take up to {memory:,.0f} MiB; checkpoints {saved}"]
+        return [f"buffers of {self.config.num_slots} tasks take {memory / 2**20:,.0f} MiB; checkpoints {saved}"]
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"policy": self._trained, "critic": self._critic, "target": self._target}

@@ -105,7 +105,7 @@ class SAC:
 
     # ------------------------------------------------------------------------------------------------------ the state
 
-    def remarks(self) -> list[str]:
+    def remarks(self, total_steps: int) -> list[str]:
         """What the buffer takes, and what checkpoints do."""
         buffer = self.model.replay_buffer
         memory = sum(getattr(buffer, name).nbytes for name in _COLUMNS) / 2**20

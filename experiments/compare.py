@@ -88,8 +88,8 @@ class Comparison:
         if self.state(run) == "missing":
             self._call(run, run.command(folder))
         else:
-            remaining = run.max_minutes - _trained_minutes(folder)
-            if remaining > 0:
+            remaining = max(0.0, run.max_minutes - _trained_minutes(folder))
+            if remaining or not run.max_minutes:  # 0 is no limit
                 self._call(run, ["resume", str(folder), "--max-minutes", f"{remaining:.3f}"])
         for options in EVALUATIONS:
             self._call(run, ["eval", str(folder), *options])

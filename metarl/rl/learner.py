@@ -82,8 +82,8 @@ class Learner(Protocol):
 class Remarking(Protocol):
     """A learner with something to say before a training begins, as what its buffers take."""
 
-    def remarks(self) -> list[str]:
-        """One line each."""
+    def remarks(self, total_steps: int) -> list[str]:
+        """One line each; `total_steps` is the training's length [control steps]."""
         ...
 
 

@@ -146,7 +146,8 @@ class TwinCritic(nn.Module):
         for weight, bias in layers[:-1]:
             x = torch.relu_(torch.baddbmm(bias, x, weight))
         weight, bias = layers[-1]
-        return (x * weight.mT).sum(dim=-1) + bias[..., 0]
+        value: Tensor = torch.linalg.vecdot(x, weight.mT) + bias[..., 0]
+        return value
 
 
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:

@@ -52,7 +52,7 @@ def execute(training: Training, max_minutes: float) -> int:
     from metarl.run.logs import console
 
     if isinstance(training.learner, Remarking):
-        print(*training.learner.remarks(), sep="\n", flush=True)
+        print(*training.learner.remarks(training.config.total_steps), sep="\n", flush=True)
     with locked(training.run):
         outcome: Outcome = training.execute(console(), max_minutes)
     path = shlex.quote(str(training.run.path))

@@ -1,6 +1,7 @@
 """PEARL: what its buffers hold, which loss moves what, and each trap of the field."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -332,8 +333,24 @@ def test_buffers_may_be_left_out_and_are_filled_anew(tmp_path):
     second.restore()
     assert int(second.learner.replay.size.sum()) == 0
     assert "train/kl" in second._iterate()
-    assert "leave them out" in second.learner.remarks()[0]
-    assert "hold what of them is filled" in Training(run, run_config()).learner.remarks()[0]
+    assert "leave them out" in second.learner.remarks(config.total_steps)[0]
+
+
+def test_what_buffers_and_checkpoints_take_is_said_up_front(tmp_path):
+    config = run_config(replay_size=100_000)
+    run = folder.create(tmp_path, config, [])
+    training = Training(run, config)
+    said = re.search(r"take (\d+) MiB; checkpoints hold .* up to (\d+) MiB", *training.learner.remarks(20_000_000))
+    memory, kept = map(int, said.groups())
+    learner = training.learner
+    assert memory == round((learner.replay.rows.nbytes + learner.context.rows.nbytes) / 2**20) == kept
+    (small,) = learner.remarks(config.total_steps)
+    rows = config.total_steps * learner.replay.rows.shape[2] * 4
+    assert f"up to {2 * rows / 2**20:.0f} MiB" in small
+    training._iterate()
+    state = learner.state_dict()
+    taken = sum(state[f"{part}/rows"].nbytes for part in ("replay", "context"))
+    assert taken <= 2 * rows
 
 
 def test_a_list_of_tasks_is_met_in_rounds(tmp_path):

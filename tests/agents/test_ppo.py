@@ -150,7 +150,7 @@ def test_a_gradient_that_is_not_finite_is_an_error_and_loses_nothing():
 
 
 def point_goal(path, agent, learner, **changes):
-    values = {"num_worlds": 64, "episodes_per_trial": 1, "threads": 1, "total_steps": 64 * 20 * 40}
+    values = {"num_worlds": 64, "episodes_per_trial": 1, "threads": 1, "total_steps": 64 * 20 * 30}
     run = folder.create(path, TrainConfig(agent, "point-goal", learner, **(values | changes)), ["train"])
     training = Training(run, run.read_config())
     training.execute(console())

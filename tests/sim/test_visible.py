@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from external_family import CartGoal
 from families import ALL_FAMILIES, Rail, columns
 
 from metarl import seeding
@@ -88,3 +89,17 @@ def test_the_task_is_visible_in_a_diverged_step():
     step = env.step(torch.zeros(2, 1))
     assert step.diverged.tolist() == [True, False]
     assert step.final_obs[0].tolist() == [0.0, 0.0, 0.5]
+
+
+def test_the_task_of_an_external_environment_is_visible():
+    family = CartGoal()
+    family.task_visible = True
+    with make_trials(family, 2, episodes_per_trial=2, threads=1) as env:
+        hidden = env.sensed_size
+        assert env.observation_size == hidden + 1
+        obs = env.begin(columns(goal=[-0.5, 0.25]), key=0)
+        for _ in range(7):  # past the end of the first episode
+            assert obs[:, hidden:].tolist() == [[-1.0], [0.5]]
+            step = env.step(torch.zeros(2, 1))
+            assert step.final_obs[:, hidden:].tolist() == [[-1.0], [0.5]]
+            obs = step.obs
