@@ -12,9 +12,10 @@ from metarl.cli import main
 from metarl.errors import UserError
 from metarl.rl.learner import policy_alone
 from metarl.run import checkpoint, pretrained as module
-from metarl.run.evaluate import evaluate, mean_interval
+from metarl.run.evaluate import evaluate
 from metarl.run.folder import RunFolder, restore
 from metarl.run.pretrained import MAX_BYTES, describe_pretrained, pretrained, pretrained_names, recorded_evaluation
+from metarl.run.statistics import mean_interval
 from metarl.run.subject import trained
 from metarl.tasks import Tasks
 
