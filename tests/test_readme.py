@@ -21,7 +21,7 @@ def test_the_python_example_runs(capsys):
 BUDGETS = {
     "train rl2": "--total-steps 160 --num-worlds 2 --episode-steps 20 --chunk-steps 20",
     "train maml-trpo": "--total-steps 80 --num-worlds 2 --episode-steps 20 --shots 1",
-    "train pearl": "--total-steps 400 --num-worlds 2 --episode-steps 20 --train-tasks 4 --num-updates 2 --initial-steps 9",
+    "train pearl": "--total-steps 400 --num-worlds 2 --episode-steps 20 --train-tasks 4 --num-updates 2",
     "tune": "--trials 1 --steps 1600 --num-tasks 2",
     "eval": "--num-tasks 2",
     "video": "--grid 1 --seconds 0.1 --width 64 --height 48",
