@@ -199,7 +199,8 @@ def main(words: list[str] | None = None) -> int:
         return 130
     if options.results == RESULTS / "compare":
         redraw()
-    print(*failures, sep="\n", file=sys.stderr)
+    for failure in failures:
+        print(failure, file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -23,11 +23,10 @@ import summary
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-from metarl.report.runs import total_times
+from metarl.report.runs import POINTS, total_times
 from metarl.run.logs import write_json
 
 RESULTS = Path(__file__).parent / "results"
-POINTS = 200
 CURVE = ("iteration", "total_steps", "time/elapsed", "rollout/return_first", "rollout/return_last")
 
 
