@@ -48,6 +48,8 @@ class Evaluated:
     tasks: list[dict[str, Any]]
     returns: Float64[np.ndarray, "N K"]
     """Of each task's episodes 1 to K."""
+    time_to_adapt: dict[str, float] | None
+    """In episodes, control steps and seconds; None where the last episode is not surely better than the first."""
     command: str
 
     @property
@@ -211,6 +213,7 @@ def _evaluated(path: Path) -> Evaluated:
             train_seconds=float(content.get("train_seconds", 0.0)),
             tasks=[dict(row) for row in content["tasks"]],
             returns=returns,
+            time_to_adapt=dict(content["time_to_adapt"]) if content.get("time_to_adapt") else None,
             command=str(content.get("command", "")),
         )
     except (KeyError, TypeError, ValueError):

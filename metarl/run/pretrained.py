@@ -39,11 +39,11 @@ def pretrained(name: str) -> RunFolder:
 
 
 def require_run(subject: Path, verb: str) -> None:
-    """`UserError` where a verb that writes into a run is given a policy that comes with metarl."""
+    """`UserError` where a verb that needs a training's own folder is given a policy that comes with metarl."""
     if is_pretrained(subject):
         raise UserError(
-            f"{subject} is a policy alone, without what a training goes on from: `metarl {verb}` needs a run folder "
-            "of your own; `metarl eval` and `metarl video` take it"
+            f"{subject} is a policy alone, without the log of its training or what one goes on from: `metarl {verb}` "
+            "needs a run folder of your own; `metarl eval` and `metarl video` take it"
         )
 
 

@@ -41,8 +41,11 @@ def run(words: list[str]) -> int:
     from metarl.report.report import default_path, film, missing_evaluations, read_runs, write_report
     from metarl.rl.parallel import single_threaded_math
     from metarl.run.logs import provenance
+    from metarl.run.pretrained import require_run
     from metarl.verbs import evaluate
 
+    for path in options.runs:
+        require_run(path, "report")
     single_threaded_math()
     found = read_runs(options.runs)
     for one in found:

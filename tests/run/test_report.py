@@ -72,6 +72,18 @@ def test_the_table_s_numbers_by_hand(tmp_path):
     assert (method["steps"], method["minutes"], method["steps_per_second"]) == ([300], [0.3], 300 / 18)
 
 
+def test_how_long_adaptation_took_is_shown_for_the_seeds_that_surely_gain(tmp_path):
+    times = ({"episodes": 0.5, "steps": 100, "seconds": 5.0}, None, {"episodes": 0.42, "steps": 84, "seconds": 4.2})
+    runs = [recorded(tmp_path / f"s{seed}", seed) for seed in (1, 2, 3)]
+    for run, time in zip(runs, times, strict=True):
+        (file,) = (run.path / "eval").iterdir()
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"time_to_adapt": time}))
+    content = content_of([read_run(run.path) for run in runs], ORIGIN)
+    (evaluation,) = content["families"][0]["methods"][0]["evaluations"]
+    assert evaluation["time_to_adapt"] == list(times)
+    assert "<td>4.2 s to 5 s<small>2 of 3</small></td>" in page(content, [])
+
+
 def test_seeds_are_pooled_and_configurations_are_not(tmp_path):
     runs = [recorded(tmp_path / f"a-s{seed}", seed, (FIRST, np.add(LAST, seed))) for seed in (1, 2)]
     other = recorded(tmp_path / "fast", 1, (FIRST, np.add(LAST, 1.5)), total_steps=7)
@@ -219,6 +231,7 @@ def test_mistakes_are_explained(tmp_path, capsys):
         ([str(tmp_path / "run"), "--output", "x.pdf"], "'x.pdf' does not end in .html"),
         ([str(tmp_path / "run"), "--output", str(tmp_path / "run" / "eval" / "no" / "x.html")], ""),
         ([], "report needs at least one run folder"),
+        (["pretrained:half-cheetah-dir-rl2"], "a policy alone, without the log of its training"),
     ]:
         assert main(["report", *words]) == (2 if expected else 0)
         assert expected in capsys.readouterr().err
