@@ -149,7 +149,7 @@ def _evaluation(pool: Pooled) -> dict[str, Any]:
         "mean": [float(np.mean(pool.column(episode))) for episode in range(pool.one.returns.shape[1])],
         "gain": pool.gain().to_json(),
         "worst_decile": pool.worst(),
-        "time_to_adapt": [evaluation.time_to_adapt for evaluation in pool.evaluations],
+        "time_to_adapt": [evaluation.time_to_adapt for evaluation in pool.evaluations if evaluation.timed],
     }
 
 

@@ -6,6 +6,7 @@ import html
 import io
 import re
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 COLOURS = 7
-"""Colours the page has for methods, `--c0` to `--c6`; beyond, they come again with other dashes."""
+"""Colours the page has for methods, `--c0` to `--c6`."""
 _INK, _MUTED, _BAND = "#010203", "#040506", "#070809"
 _METHOD = [f"#0a0b{number:02x}" for number in range(COLOURS)]
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _BAND: "--band"} | {c: f"--c{i}" for i, c in enumerate(_METHOD)}
@@ -47,18 +48,27 @@ _JITTER = 0.36
 
 
 class Palette:
-    """A method's colour and dashes, the same in every figure and in the page's legends."""
+    """A method's colour, the same in every figure and in the page's legends.
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        self._number = {label: number for number, label in enumerate(labels)}
+    Of more methods than colours, those that are shown on the same family still differ, as far as the colours reach.
+    """
+
+    def __init__(self, families: Sequence[Sequence[str]]) -> None:
+        """Labels of the methods of each family."""
+        self._number: dict[str, int] = {}
+        for label in sorted({label for family in families for label in family}):
+            beside = {other for family in families if label in family for other in family}
+            near = Counter(self._number[other] for other in beside if other in self._number)
+            used = Counter(self._number.values())
+            self._number[label] = min(range(COLOURS), key=lambda number: (near[number], used[number]))
 
     def colour(self, label: str) -> str:
         """For matplotlib."""
-        return _METHOD[self._number[label] % COLOURS]
+        return _METHOD[self._number[label]]
 
     def variable(self, label: str) -> str:
         """For the page."""
-        return f"var(--c{self._number[label] % COLOURS})"
+        return f"var(--c{self._number[label]})"
 
 
 def learning_figure(family: Mapping[str, Any], over: str, palette: Palette) -> str:

@@ -28,7 +28,7 @@ _STAGES = 6
 
 def page(content: Content, videos: Sequence[tuple[str, str, Path]]) -> str:
     """The whole file; `videos` are run, caption and file."""
-    palette = Palette(content["labels"])
+    palette = Palette([[method["label"] for method in family["methods"]] for family in content["families"]])
     sections: list[tuple[str, str, str]] = [
         ("results", "Results", _results(content, palette)),
         ("adaptation", "Adaptation", _adaptation(content, palette)),
@@ -102,9 +102,9 @@ def _results(content: Content, palette: Palette) -> str:
     note = (
         "Interquartile mean of the return over tasks and seeds, with its 95 % bootstrap interval (tasks resampled "
         "within each seed). Gained: last minus first episode of the same task. Adapts in: the robot's time from which "
-        "an episode's length returns 90 % of that gain, where a gain is sure; over seeds the least and the most. Mean "
-        "and worst tenth of the last episode: its mean return on all tasks, and on the tenth of them that went worst. "
-        "Steps and minutes: of one training."
+        "an episode's length returns 90 % of that gain; – where no gain is sure, nothing where it was not measured. "
+        "Mean and worst tenth of the last episode: its mean return on all tasks, and on the tenth of them that went "
+        "worst. Steps and minutes: of one training."
     )
     if any(not e["held_out"] for family in content["families"] for e in _evaluations(family)):
         note += " † The family has finitely many tasks: these are the ones it was trained on."
@@ -139,7 +139,7 @@ def _row(method: Content, evaluation: Content, palette: Palette) -> str:
         _adapts(evaluation["time_to_adapt"]),
         number(evaluation["mean"][-1]),
         number(evaluation["worst_decile"]),
-        _spread(method["steps"], lambda value: f"{value / 1e6:.3g} M"),
+        _spread(method["steps"], lambda value: f"{value / 1e6:.3g}\N{NO-BREAK SPACE}M"),
         _spread(method["minutes"], lambda value: f"{value:.3g}"),
     ]
     name = f'<td class="text">{_chip(method["label"], palette)}<small>{escape(tasks + actions)}</small></td>'
@@ -152,10 +152,12 @@ def _interval_cell(point: Content, before: str = "", signed: bool = False) -> st
 
 
 def _adapts(times: Sequence[Mapping[str, float] | None]) -> str:
-    """`4.2 s`, with how many of several seeds it is of where some do not surely gain."""
+    """`4.2 s`, with how many of several seeds it is of where some do not surely gain; nothing where none was timed."""
+    if not times:
+        return ""
     found = [time["seconds"] for time in times if time]
     some = f"<small>{len(found)} of {len(times)}</small>" if found and len(found) < len(times) else ""
-    return _spread(found, lambda value: f"{value:.3g} s") + some if found else "–"
+    return _spread(found, lambda value: f"{value:.3g}\N{NO-BREAK SPACE}s") + some if found else "–"
 
 
 def _spread(values: Sequence[int | float], form: Callable[[int | float], str]) -> str:

@@ -50,6 +50,8 @@ class Evaluated:
     """Of each task's episodes 1 to K."""
     time_to_adapt: dict[str, float] | None
     """In episodes, control steps and seconds; None where the last episode is not surely better than the first."""
+    timed: bool
+    """The evaluation measured that time: those recorded before metarl did are without."""
     command: str
 
     @property
@@ -213,6 +215,7 @@ def _evaluated(path: Path) -> Evaluated:
             train_seconds=float(content.get("train_seconds", 0.0)),
             tasks=[dict(row) for row in content["tasks"]],
             returns=returns,
+            timed="time_to_adapt" in content,
             time_to_adapt=dict(content["time_to_adapt"]) if content.get("time_to_adapt") else None,
             command=str(content.get("command", "")),
         )

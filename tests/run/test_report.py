@@ -9,7 +9,7 @@ import pytest
 from metarl.cli import main
 from metarl.errors import UserError
 from metarl.report.content import content_of
-from metarl.report.figures import Palette, parameter_figure
+from metarl.report.figures import COLOURS, Palette, parameter_figure
 from metarl.report.page import page
 from metarl.report.runs import read_run
 from metarl.report.tasks import axes_of, trend
@@ -81,7 +81,15 @@ def test_how_long_adaptation_took_is_shown_for_the_seeds_that_surely_gain(tmp_pa
     content = content_of([read_run(run.path) for run in runs], ORIGIN)
     (evaluation,) = content["families"][0]["methods"][0]["evaluations"]
     assert evaluation["time_to_adapt"] == list(times)
-    assert "<td>4.2 s to 5 s<small>2 of 3</small></td>" in page(content, [])
+    assert "<td>4.2\N{NO-BREAK SPACE}s to 5\N{NO-BREAK SPACE}s<small>2 of 3</small></td>" in page(content, [])
+
+
+def test_methods_of_a_family_differ_in_colour_though_there_are_more_methods_than_colours():
+    families = [["a", "b", "c", "d"], ["e", "f", "g", "h"], ["i", "a", "h"], [f"m{n}" for n in range(COLOURS)]]
+    palette = Palette(families)
+    for labels in families:
+        assert len({palette.colour(label) for label in labels}) == len(labels)
+        assert len({palette.variable(label) for label in labels}) == len(labels)
 
 
 def test_seeds_are_pooled_and_configurations_are_not(tmp_path):
@@ -155,7 +163,7 @@ def test_returns_stand_over_the_parameter_with_its_training_range(tmp_path):
     assert (parameter["label"], parameter["span"]) == ("velocity [m/s]", (0.0, 3.0))
     test, ood = parameter["returns"]
     assert (test["last"], test["x"][-1], ood["split"], min(ood["x"])) == (LAST, 2.8, "ood", 3.0)
-    svg = parameter_figure(content["families"][0], parameter, Palette(content["labels"]))
+    svg = parameter_figure(content["families"][0], parameter, Palette([content["labels"]]))
     assert "var(--band)" in svg and "velocity [m/s]" in svg and "#0a0b" not in svg
 
 
