@@ -31,9 +31,10 @@ from metarl.agents.configs import MamlTrpoConfig
 from metarl.agents.maml_policy import MamlPolicy
 from metarl.errors import UserError
 from metarl.rl.inner_loop import Stage
-from metarl.rl.learner import Collect, load_optimizer_tensors, load_policy, optimizer_tensors, part_of, require_device
+from metarl.rl.learner import Collect, require_device
 from metarl.rl.meta_objective import MetaObjective, Sampled
 from metarl.rl.stages import episode_index
+from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
 from metarl.rl.trust_region import line_search, longest_step
 from metarl.types import Metrics, Rollout
 
@@ -69,13 +70,12 @@ class MamlTrpo:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Policy with update rule and normaliser, and Adam's moments where PPO has used it."""
-        policy = {f"policy/{name}": value.clone() for name, value in self.policy.state_dict().items()}
-        return policy | {f"adam/{name}": value for name, value in optimizer_tensors(self._adam, ["meta"]).items()}
+        return module_tensors(self.policy, "policy") | optimizer_tensors(self._adam, ["meta"], "adam")
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
-        load_policy(self.policy, state)
-        load_optimizer_tensors(self._adam, ["meta"], part_of(state, "adam/"))
+        load_module(self.policy, state, "policy")
+        load_optimizer(self._adam, ["meta"], state, "adam")
 
     # ------------------------------------------------------------------------------------------ the data of a trial
 

@@ -33,7 +33,7 @@ from metarl.agents.pearl_metrics import identification, phase_returns
 from metarl.agents.pearl_policy import PearlPolicy, PosteriorPolicy
 from metarl.agents.pearl_prototypes import PrototypePolicy
 from metarl.errors import UserError
-from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors, part_of, require_device
+from metarl.rl.learner import Collect, require_device
 from metarl.rl.networks import TwinCritic
 from metarl.rl.replay import TaskReplay
 from metarl.rl.sac import (
@@ -45,6 +45,7 @@ from metarl.rl.sac import (
     squashed_sample,
     temperature_loss,
 )
+from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors, part_of
 from metarl.types import Metrics, Rollout
 
 _CONTEXT = 4000  # the newest transitions of a task's last trial that the encoder may see
@@ -267,10 +268,9 @@ class Pearl:
         """Networks, temperature, optimisers; with `save_buffers` the buffers, and how far their filling got."""
         state = {"log_temperature": self._log_temperature.detach().cpu().clone()}
         for part, module in self._modules().items():
-            state |= {f"{part}/{name}": value.cpu().clone() for name, value in module.state_dict().items()}
+            state |= module_tensors(module, part)
         for part, names in self._names().items():
-            tensors = optimizer_tensors(self._optimizers[part], names)
-            state |= {f"adam/{part}/{name}": value.cpu() for name, value in tensors.items()}
+            state |= optimizer_tensors(self._optimizers[part], names, f"adam/{part}")
         if self.config.save_buffers:
             state |= {"task_of_slot": self._task_of_slot.clone(), "steps": self._steps.clone()}
             for part, buffer in (("replay", self.replay), ("context", self.context)):
@@ -279,20 +279,15 @@ class Pearl:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
-        device = self.config.device
-        try:
-            for name, module in self._modules().items():
-                module.load_state_dict(part_of(state, f"{name}/"))
-            self.policy.load_state_dict(part_of(state, "policy/"))
-        except RuntimeError as error:
-            raise ValueError(str(error).splitlines()[-1].strip()) from None
+        for part, module in self._modules().items():
+            load_module(module, state, part)
+        load_module(self.policy, state, "policy")
         with torch.no_grad():
             self._log_temperature.copy_(state["log_temperature"])
         # older checkpoints have an optimiser for the temperature
         state = {key.replace("adam/temperature/", "adam/actor/"): value for key, value in state.items()}
-        for name, names in self._names().items():
-            moved = {key: value.to(device) for key, value in part_of(state, f"adam/{name}/").items()}
-            load_optimizer_tensors(self._optimizers[name], names, moved)
+        for part, names in self._names().items():
+            load_optimizer(self._optimizers[part], names, state, f"adam/{part}")
         if "steps" in state:
             self._steps, self._task_of_slot = state["steps"].clone(), state["task_of_slot"].clone()
             self.replay.load_state_dict(part_of(state, "replay/"))

@@ -23,9 +23,10 @@ from torch import Tensor
 
 from metarl.agents.baseline_configs import PPOConfig
 from metarl.agents.sb3 import MemorylessPolicy, build, update
-from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors, part_of
+from metarl.rl.learner import Collect
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.returns import discounted_return
+from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
 from metarl.types import Metrics, Rollout
 
 
@@ -130,19 +131,16 @@ class PPO:
     def state_dict(self) -> dict[str, Tensor]:
         """Policy with normaliser, return scale, Adam."""
         return (
-            {f"policy/{name}": value.clone() for name, value in self.policy.state_dict().items()}
-            | {f"return_norm/{name}": value.clone() for name, value in self.return_norm.state_dict().items()}
-            | {f"adam/{name}": value for name, value in optimizer_tensors(self._optimizer, self._names).items()}
+            module_tensors(self.policy, "policy")
+            | module_tensors(self.return_norm, "return_norm")
+            | optimizer_tensors(self._optimizer, self._names, "adam")
         )
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
-        try:
-            self.policy.load_state_dict(part_of(state, "policy/"))
-            self.return_norm.load_state_dict(part_of(state, "return_norm/"))
-        except RuntimeError as error:
-            raise ValueError(str(error).splitlines()[-1].strip()) from None
-        load_optimizer_tensors(self._optimizer, self._names, part_of(state, "adam/"))
+        load_module(self.policy, state, "policy")
+        load_module(self.return_norm, state, "return_norm")
+        load_optimizer(self._optimizer, self._names, state, "adam")
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:

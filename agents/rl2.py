@@ -24,12 +24,13 @@ from torch import Tensor, nn
 
 from metarl.agents.configs import RL2Config
 from metarl.errors import UserError
-from metarl.rl.learner import Collect, load_optimizer_tensors, load_policy, optimizer_tensors, part_of
+from metarl.rl.learner import Collect
 from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN, RecurrentActorCritic
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.objectives import approximate_kl, clipped_surrogate, gaussian_entropy, gaussian_log_prob
 from metarl.rl.parallel import ShardedGradient
 from metarl.rl.returns import discounted_return, gae
+from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
 from metarl.types import Metrics, Rollout, Transition
 
 _SHARDS = 2  # per minibatch; a constant, so that results do not depend on the machine
@@ -194,19 +195,16 @@ class RL2:
     def state_dict(self) -> dict[str, Tensor]:
         """Policy with normalisers, return scale, Adam."""
         return (
-            {f"policy/{name}": value.clone() for name, value in self.policy.state_dict().items()}
-            | {f"return_norm/{name}": value.clone() for name, value in self.return_norm.state_dict().items()}
-            | {f"adam/{name}": value for name, value in optimizer_tensors(self._optimizer, self._names).items()}
+            module_tensors(self.policy, "policy")
+            | module_tensors(self.return_norm, "return_norm")
+            | optimizer_tensors(self._optimizer, self._names, "adam")
         )
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
-        load_policy(self.policy, state)
-        try:
-            self.return_norm.load_state_dict(part_of(state, "return_norm/"))
-        except RuntimeError as error:
-            raise ValueError(str(error).splitlines()[-1].strip()) from None
-        load_optimizer_tensors(self._optimizer, self._names, part_of(state, "adam/"))
+        load_module(self.policy, state, "policy")
+        load_module(self.return_norm, state, "return_norm")
+        load_optimizer(self._optimizer, self._names, state, "adam")
 
     @torch.no_grad()
     def _prepare(self, rollout: Rollout) -> tuple[Chunks, Metrics]:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from metarl.agents.baseline_configs import SACConfig
 from metarl.agents.sb3 import MemorylessPolicy, build, update
-from metarl.rl.learner import Collect, load_optimizer_tensors, optimizer_tensors, part_of
+from metarl.rl.learner import Collect
+from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors, part_of
 from metarl.types import Metrics, Rollout
 
 _COLUMNS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
@@ -126,11 +127,11 @@ class SAC:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Networks, temperature, optimisers; with `save_buffer` the buffer, and how far its filling got."""
-        state = {f"networks/{name}": value.clone() for name, value in self.model.policy.state_dict().items()}
+        state = module_tensors(self.model.policy, "networks")
         if self.model.log_ent_coef is not None:
             state["log_temperature"] = self.model.log_ent_coef.detach().clone()
         for part, (optimizer, names) in self._optimizers().items():
-            state |= {f"adam/{part}/{name}": value for name, value in optimizer_tensors(optimizer, names).items()}
+            state |= optimizer_tensors(optimizer, names, f"adam/{part}")
         return state | (self._buffer_state() if self.config.save_buffer else {})
 
     def _buffer_state(self) -> dict[str, Tensor]:
@@ -145,10 +146,7 @@ class SAC:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
-        try:
-            self.model.policy.load_state_dict(part_of(state, "networks/"))
-        except RuntimeError as error:
-            raise ValueError(str(error).splitlines()[-1].strip()) from None
+        load_module(self.model.policy, state, "networks")
         expected = ["log_temperature"] if self.model.log_ent_coef is not None else []
         expected += ["steps", "replay/place", *(f"replay/{name}" for name in _COLUMNS)] * self.config.save_buffer
         missing = [name for name in expected if name not in state]
@@ -157,7 +155,7 @@ class SAC:
         if self.model.log_ent_coef is not None:
             self.model.log_ent_coef.data.copy_(state["log_temperature"])
         for part, (optimizer, names) in self._optimizers().items():
-            load_optimizer_tensors(optimizer, names, part_of(state, f"adam/{part}/"))
+            load_optimizer(optimizer, names, state, f"adam/{part}")
         if self.config.save_buffer:
             self._load_buffer(part_of(state, "replay/"))
             self._steps = state["steps"].clone()

@@ -20,7 +20,7 @@ from record import portable
 
 from metarl.cli import main as metarl
 from metarl.errors import UserError
-from metarl.rl.learner import policy_alone
+from metarl.rl.state import policy_alone
 from metarl.run import checkpoint
 from metarl.run.folder import RunFolder
 from metarl.run.logs import write_json

@@ -12,9 +12,6 @@ from torch import Tensor
 from metarl.errors import UserError
 from metarl.types import Metrics, Rollout, Transition
 
-_POLICY = "policy/"
-_ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
-
 B = TypeVar("B")
 """A belief: what a policy knows of the task. A value passed in and out, one row per world."""
 
@@ -69,7 +66,7 @@ class Learner(Protocol):
     def state_dict(self) -> dict[str, Tensor]:
         """Everything needed to continue exactly: parameters, normalisers, optimiser.
 
-        What the policy needs to act goes by `policy/...`; `load_policy` makes do with that.
+        What the policy needs to act goes by `policy/...`; `state.load_policy` makes do with that.
         """
         ...
 
@@ -100,47 +97,3 @@ def require_device(device: str) -> None:
     """`UserError` for a device that this machine does not have."""
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device = 'cuda': this machine, or its build of torch, has no CUDA; use cpu")
-
-
-def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, by the rest of their names."""
-    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-
-
-def policy_alone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of a learner's state what its policy needs to act."""
-    return {name: value for name, value in state.items() if name.startswith(_POLICY)}
-
-
-def load_policy(policy: Policy[Any], state: Mapping[str, Tensor]) -> None:
-    """Restore a policy from its learner's state, whole or `policy_alone`; `ValueError` where it does not fit."""
-    if not isinstance(policy, torch.nn.Module):
-        raise ValueError(f"{type(policy).__name__} is no torch module, and needs its learner's whole state")
-    try:
-        policy.load_state_dict(part_of(state, _POLICY))
-    except RuntimeError as error:
-        raise ValueError(str(error).splitlines()[-1].strip()) from None
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
-    """The optimiser's state by parameter name, as `name/key` (Adam's moments and step counts); none before a step."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return {
-        f"{name}/{key}": value.detach().clone()
-        for name, parameter in zip(names, parameters, strict=True)
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str], state: Mapping[str, Tensor]) -> None:
-    """Inverse of `optimizer_tensors`; `ValueError` where a moment is missing, misshapen or of an unknown parameter."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    expected = {f"{name}/{key}" for name in names for key in _ADAM_KEYS} if state else set()
-    if set(state) != expected:
-        raise ValueError(f"the optimiser's tensors do not match: {sorted(set(state) ^ expected)[:3]}")
-    for name, parameter in zip(names, parameters, strict=True):
-        own = {key: state[f"{name}/{key}"].clone() for key in _ADAM_KEYS} if state else {}
-        for key, value in own.items():
-            if key != "step" and value.shape != parameter.shape:
-                raise ValueError(f"size mismatch for the optimiser's {name}/{key}: {tuple(value.shape)}")
-        optimizer.state[parameter] = own

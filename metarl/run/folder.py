@@ -16,7 +16,8 @@ from metarl import seeding
 from metarl.config import TrainConfig, load_config, task_visible, to_toml
 from metarl.errors import UserError
 from metarl.registry import learner_class, make_family
-from metarl.rl.learner import Learner, load_policy, policy_alone
+from metarl.rl.learner import Learner
+from metarl.rl.state import load_policy, policy_alone
 from metarl.run import checkpoint
 from metarl.run.logs import provenance, write_json
 from metarl.sim.episodes import Trials

@@ -10,7 +10,7 @@ import torch
 
 from metarl.cli import main
 from metarl.errors import UserError
-from metarl.rl.learner import policy_alone
+from metarl.rl.state import policy_alone
 from metarl.run import checkpoint, pretrained as module
 from metarl.run.evaluate import evaluate
 from metarl.run.folder import RunFolder, restore

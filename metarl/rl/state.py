@@ -1,0 +1,76 @@
+"""A learner's state as named tensors, `part/name`: taken apart for a checkpoint, and put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarl.rl.learner import Policy
+
+_POLICY = "policy"
+_ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
+
+
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, by the rest of their names."""
+    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+
+
+def policy_alone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a learner's state what its policy needs to act."""
+    return {name: value for name, value in state.items() if name.startswith(f"{_POLICY}/")}
+
+
+def load_policy(policy: Policy[Any], state: Mapping[str, Tensor]) -> None:
+    """Restore a policy from its learner's state, whole or `policy_alone`; `ValueError` where it does not fit."""
+    if not isinstance(policy, torch.nn.Module):
+        raise ValueError(f"{type(policy).__name__} is no torch module, and needs its learner's whole state")
+    load_module(policy, state, _POLICY)
+
+
+def module_tensors(module: torch.nn.Module, part: str) -> dict[str, Tensor]:
+    """Copies of a module's parameters and buffers, on the CPU, as `part/name`."""
+    return {f"{part}/{name}": value.cpu().clone() for name, value in module.state_dict().items()}
+
+
+def load_module(module: torch.nn.Module, state: Mapping[str, Tensor], part: str) -> None:
+    """Inverse of `module_tensors`; `ValueError` where a tensor is missing or has the wrong shape."""
+    try:
+        module.load_state_dict(part_of(state, f"{part}/"))
+    except RuntimeError as error:
+        raise ValueError(str(error).splitlines()[-1].strip()) from None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str], part: str) -> dict[str, Tensor]:
+    """Copies of Adam's moments and step counts, on the CPU, as `part/name/key`; none before its first step.
+
+    `names` are those of its parameters, in its order.
+    """
+    return {
+        f"{part}/{name}/{key}": value.detach().cpu().clone()
+        for name, parameter in zip(names, _parameters(optimizer), strict=True)
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, names: Sequence[str], state: Mapping[str, Tensor], part: str
+) -> None:
+    """Inverse of `optimizer_tensors`; `ValueError` where a moment is missing, misshapen or of an unknown parameter."""
+    own = part_of(state, f"{part}/")
+    expected = {f"{name}/{key}" for name in names for key in _ADAM_KEYS} if own else set()
+    if set(own) != expected:
+        raise ValueError(f"the optimiser's tensors do not match: {sorted(set(own) ^ expected)[:3]}")
+    for name, parameter in zip(names, _parameters(optimizer), strict=True):
+        moments = {key: own[f"{name}/{key}"].to(parameter.device, copy=True) for key in _ADAM_KEYS} if own else {}
+        for key, value in moments.items():
+            if key != "step" and value.shape != parameter.shape:
+                raise ValueError(f"size mismatch for the optimiser's {name}/{key}: {tuple(value.shape)}")
+        optimizer.state[parameter] = moments
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
