@@ -1,4 +1,4 @@
-"""Record finished runs under experiments/results/ and redraw the table and the figure from all that is recorded.
+"""Record finished runs under experiments/results/ and redraw the tables and the figures from all that is recorded.
 
     python experiments/record.py runs/dir-s1 runs/dir-s2
     python experiments/record.py            # only redraw
@@ -13,15 +13,11 @@ import json
 import shlex
 import shutil
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import figures
 import summary
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
 
 from metarl.report.runs import POINTS, total_times
 from metarl.run.logs import write_json
@@ -55,13 +51,6 @@ def portable(provenance: dict[str, Any]) -> dict[str, Any]:
     return provenance | {"command": command} | resumed
 
 
-def curve(folder: Path) -> dict[str, list[float]]:
-    """A recorded learning curve, by column."""
-    head, *rows = (folder / "learning_curve.csv").read_text().splitlines()
-    columns = zip(*(map(float, row.split(",")) for row in rows), strict=True)
-    return {name: list(column) for name, column in zip(head.split(","), columns, strict=True)}
-
-
 def table() -> str:
     """Every recorded evaluation as a Markdown table."""
     lines = [
@@ -90,25 +79,6 @@ def _interval(point: dict[str, float], form: str) -> str:
     return f"{point['mean']:{form}} [{point['low']:{form}}, {point['high']:{form}}]"
 
 
-def figure(path: Path) -> None:
-    """Learning curves of the recorded runs, a panel per family."""
-    runs: dict[str, list[Path]] = {}
-    for folder in sorted(path.parent for path in RESULTS.glob("*/run.json")):
-        config = tomllib.loads((folder / "config.toml").read_text())
-        limit = config.get("episode_steps", 0)  # returns over other horizons are no neighbours
-        runs.setdefault(config["family"] + (f", {limit} steps" if limit else ""), []).append(folder)
-    plots, axes = plt.subplots(1, len(runs), figsize=(4.5 * len(runs), 3.2), squeeze=False, constrained_layout=True)
-    for axis, (family, folders) in zip(axes[0], runs.items(), strict=True):
-        for folder in folders:
-            columns = curve(folder)
-            steps = [value / 1e6 for value in columns["total_steps"]]
-            axis.plot(steps, columns["rollout/return_last"], label=folder.name, linewidth=1.2)
-        axis.set(title=family, xlabel="million control steps", ylabel="return of the last episode (training tasks)")
-        axis.grid(alpha=0.3)
-        axis.legend(frameon=False, fontsize=8)
-    plots.savefig(path, dpi=110)
-
-
 def machines() -> str:
     """The machines the recorded runs were made on."""
     found = {json.dumps(json.loads(path.read_text())["machine"]) for path in RESULTS.glob("*/run.json")}
@@ -116,9 +86,10 @@ def machines() -> str:
 
 
 def redraw() -> None:
-    """Write the tables and the figure from all that is recorded."""
+    """Write the tables and the figures from all that is recorded."""
     summary.update()
-    figure(RESULTS / "learning_curves.png")
+    figures.learning_curves(RESULTS, RESULTS / "learning_curves.png")
+    figures.comparison(RESULTS, RESULTS / "comparison.png")
     intro = (RESULTS / "NOTES.md").read_text() if (RESULTS / "NOTES.md").exists() else ""
     text = f"# Results\n\nWritten by `python experiments/record.py` from the recorded files beside it.\n\n{table()}\n"
     text += f"\n![learning curves](learning_curves.png)\n\nMachines:\n{machines()}\n\n{intro}"

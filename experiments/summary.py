@@ -24,6 +24,8 @@ RESULTS = ROOT / "experiments" / "results"
 BEGIN, END = "<!-- written by `make results` -->", "<!-- end of what `make results` writes -->"
 SAMPLES_FIRST = ("maml-trpo",)
 """Agents that sample before they adapt even where the mean action is asked for: their gain is of sampled actions."""
+AGENTS = ("ppo", "maml-trpo", "pearl", "rl2", "ppo-oracle")
+"""The order in a table: what does not adapt, what does, and what is told the task."""
 _HEAD = "| agent | training | episode 1 | last episode | gain | `ood`, last |\n|---|---|---|---|---|---|"
 
 
@@ -59,14 +61,30 @@ def recorded(folder: Path) -> list[Recorded]:
     return found
 
 
+def compared(results: Path = RESULTS) -> dict[str, dict[str, list[Recorded]]]:
+    """The comparison: its runs, one per seed, by family and agent."""
+    found: dict[str, dict[str, list[Recorded]]] = defaultdict(lambda: defaultdict(list))
+    for run in recorded(results / "compare"):
+        found[run.place][run.agent].append(run)
+    order = {agent: number for number, agent in enumerate(AGENTS)}
+    return {
+        place: dict(sorted(agents.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
+        for place, agents in found.items()
+    }
+
+
+def paired(run: Recorded) -> dict[str, Any]:
+    """The evaluation on test tasks whose first and last episode are comparable: sampled where the agent samples."""
+    return run.evaluations["test", run.agent not in SAMPLES_FIRST]
+
+
 def row(label: str, runs: Sequence[Recorded]) -> str:
     """A line of the table: the runs, of one agent on one family, are the strata of the intervals."""
     tests = [run.evaluations["test", True] for run in runs]
     steps, minutes = (np.mean([test[key] for test in tests]) for key in ("train_steps", "train_seconds"))
     seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
     training = f"{steps / 1e6:.2g} M steps, {minutes / 60:.0f} min{seeds}"
-    sampled = runs[0].agent in SAMPLES_FIRST
-    pairs = [run.evaluations["test", False] if sampled else test for run, test in zip(runs, tests, strict=True)]
+    pairs = [paired(run) for run in runs]
     single = len(tests[0]["returns"][0]) == 1
     outside = [run.evaluations["ood", True] for run in runs if ("ood", True) in run.evaluations]
     cells = (
@@ -93,10 +111,7 @@ def _show(interval: Interval, sign: str = "") -> str:
 
 def tables() -> Iterator[str]:
     """The comparison, a table per family; then the longer runs."""
-    compared: dict[str, dict[str, list[Recorded]]] = defaultdict(lambda: defaultdict(list))
-    for run in recorded(RESULTS / "compare"):
-        compared[run.place][run.agent].append(run)
-    for place, agents in compared.items():
+    for place, agents in compared().items():
         yield f"**{place}**"
         yield "\n".join((_HEAD, *(row(agent, runs) for agent, runs in agents.items())))
     yield "**Longer runs**, each named as under [experiments/results](experiments/results):"

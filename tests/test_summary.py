@@ -43,3 +43,18 @@ def test_a_row_has_the_means_over_all_tasks_of_all_seeds(summary, tmp_path):
     assert last.startswith("450 [")
     assert gain == "+200 [+200, +200]"
     assert ood == ""
+
+
+def test_the_comparison_has_what_is_told_the_task_last_and_samples_of_those_that_sample_first(summary, tmp_path):
+    for agent in ("rl2", "ppo-oracle", "maml-trpo", "mine", "ppo"):
+        folder = tmp_path / "compare" / f"ant-dir-{agent}-s1"
+        (folder / "eval").mkdir(parents=True)
+        (folder / "config.toml").write_text(f'agent = "{agent}"\nfamily = "ant-dir"\n')
+        for deterministic in (True, False):
+            content = {"split": "test", "deterministic": deterministic, "returns": [[1.0, 2.0]], "train_steps": 1}
+            (folder / "eval" / f"{deterministic}.json").write_text(json.dumps(content))
+        (folder / "run.json").write_text("{}")
+    agents = summary.compared(tmp_path)["ant-dir"]
+    assert list(agents) == ["ppo", "maml-trpo", "rl2", "ppo-oracle", "mine"]
+    assert summary.paired(agents["rl2"][0])["deterministic"]
+    assert not summary.paired(agents["maml-trpo"][0])["deterministic"]

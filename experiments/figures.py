@@ -1,0 +1,88 @@
+"""Figures of all that is recorded: learning curves, and the comparison at a glance, as README shows it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from summary import Recorded, compared, paired, recorded
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+_BEFORE, _AFTER = "#9aa3ad", "#0072b2"
+
+
+def curve(folder: Path) -> dict[str, list[float]]:
+    """A recorded learning curve, by column."""
+    head, *rows = (folder / "learning_curve.csv").read_text().splitlines()
+    columns = zip(*(map(float, row.split(",")) for row in rows), strict=True)
+    return {name: list(column) for name, column in zip(head.split(","), columns, strict=True)}
+
+
+def learning_curves(results: Path, path: Path) -> None:
+    """Return of the last episode while training, a panel per family."""
+    panels: dict[str, list[Recorded]] = defaultdict(list)
+    for run in recorded(results):
+        panels[run.place].append(run)
+    width = 4.5 * len(panels)
+    plots, axes = plt.subplots(1, len(panels), figsize=(width, 3.2), squeeze=False, constrained_layout=True)
+    for axis, (place, runs) in zip(axes[0], panels.items(), strict=True):
+        for run in runs:
+            columns = curve(results / run.name)
+            steps = [value / 1e6 for value in columns["total_steps"]]
+            axis.plot(steps, columns["rollout/return_last"], label=run.name, linewidth=1.2)
+        axis.set(title=place, xlabel="million control steps", ylabel="return of the last episode (training tasks)")
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False, fontsize=8)
+    plots.savefig(path, dpi=110)
+    plt.close(plots)
+
+
+def comparison(results: Path, path: Path) -> None:
+    """Mean return of the first and the last episode of every agent with its seeds, a panel per family.
+
+    Both with sampled actions where an agent samples before it adapts; a ring is then its last with the mean action.
+    """
+    families = compared(results)
+    plots, axes = plt.subplots(1, len(families), figsize=(4.2 * len(families), 2.6), squeeze=False)
+    for axis, (place, agents) in zip(axes[0], families.items(), strict=True):
+        _panel(axis, place, agents)
+    faces = (_BEFORE, _AFTER, "none")
+    edges = (_BEFORE, _AFTER, _AFTER)
+    marks = [
+        plt.Line2D([], [], marker="o", linestyle="", markerfacecolor=face, markeredgecolor=edge)
+        for face, edge in zip(faces, edges, strict=True)
+    ]
+    words = ("episode 1", "last episode", "last episode by the mean action, of an agent that samples to adapt")
+    plots.legend(marks, words, loc="lower center", ncols=3, frameon=False, fontsize=9)
+    plots.tight_layout(rect=(0.0, 0.08, 1.0, 1.0))
+    plots.savefig(path, dpi=130)
+    plt.close(plots)
+
+
+def _panel(axis: Axes, place: str, agents: Mapping[str, Sequence[Recorded]]) -> None:
+    for height, runs in enumerate(agents.values()):
+        first, last = (np.array([_mean(paired(run), episode) for run in runs]) for episode in (0, -1))
+        by_mean = np.array([_mean(run.evaluations["test", True], -1) for run in runs])
+        axis.plot([first.mean(), last.mean()], [height] * 2, color=_AFTER, linewidth=2, alpha=0.4, zorder=1)
+        axis.scatter(last, [height] * len(runs), color=_AFTER, s=14, alpha=0.45, linewidths=0, zorder=2)
+        axis.scatter([first.mean()], [height], color=_BEFORE, s=42, zorder=3)
+        axis.scatter([last.mean()], [height], color=_AFTER, s=42, zorder=4)
+        if (by_mean != last).any():
+            axis.scatter([by_mean.mean()], [height], facecolors="none", edgecolors=_AFTER, s=42, zorder=4)
+    axis.set_yticks(range(len(agents)), list(agents))
+    axis.set_ylim(len(agents) - 0.4, -0.6)
+    axis.set_title(place, fontsize=10)
+    axis.set_xlabel("return on test tasks", fontsize=9)
+    axis.grid(axis="x", alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _mean(evaluation: Mapping[str, Any], episode: int) -> float:
+    return float(np.mean([returns[episode] for returns in evaluation["returns"]]))
