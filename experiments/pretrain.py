@@ -49,7 +49,7 @@ def pretrain(run: RunFolder, name: str) -> None:
     target.evaluations.mkdir()
     for file, num_tasks in RECORDED.items():
         output = os.path.relpath(target.evaluations / file)
-        if metarl(["eval", f"pretrained:{name}", "--num-tasks", str(num_tasks), "--json", output]):
+        if metarl(["eval", f"pretrained:{name}", "--split", "test", "--num-tasks", str(num_tasks), "--json", output]):
             raise SystemExit(2)
 
 
