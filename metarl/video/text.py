@@ -10,6 +10,8 @@ from PIL import ImageDraw, ImageFont
 from metarl.tasks import TaskSpace, Value
 
 WHITE, GREY = (255, 255, 255), (200, 200, 200)
+_SMALLEST = 8
+"""Of fonts that can be read [pixels]."""
 
 
 def write(
@@ -21,12 +23,30 @@ def write(
     anchor: str,
     colour: tuple[int, int, int] = WHITE,
 ) -> None:
-    """Text at a point, in a smaller font where it is wider than `room`."""
-    font = ImageFont.load_default(size)
-    while size > 8 and pen.textlength(text, font) > room:
+    """Text at a point, where it is wider than `room` in a smaller font; then in two lines, and what is left is cut."""
+    lines = [text]
+    while size > _SMALLEST and _too_wide(pen, text, size, room):
         size -= 1
-        font = ImageFont.load_default(size)
-    pen.text(where, text, colour, font, anchor)
+    if _too_wide(pen, text, size, room):
+        lines = [_cut(pen, line, size, room) for line in _halves(text)]
+    pen.text(where, "\n".join(lines), colour, ImageFont.load_default(size), anchor, spacing=1)
+
+
+def _too_wide(pen: ImageDraw.ImageDraw, text: str, size: int, room: int) -> bool:
+    return pen.textlength(text, ImageFont.load_default(size)) > room
+
+
+def _halves(text: str) -> list[str]:
+    """In two after the comma that is nearest to the middle; one line where there is none."""
+    commas = [match.end() for match in re.finditer(", ", text)]
+    place = min(commas, key=lambda end: abs(2 * end - len(text)), default=len(text))
+    return [half for half in (text[:place].rstrip(), text[place:]) if half]
+
+
+def _cut(pen: ImageDraw.ImageDraw, text: str, size: int, room: int) -> str:
+    while len(text) > 1 and _too_wide(pen, text, size, room):
+        text = text.removesuffix("…")[:-1].rstrip(", ") + "…"
+    return text
 
 
 def describe(space: TaskSpace, row: Mapping[str, Value]) -> str:

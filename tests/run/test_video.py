@@ -9,6 +9,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw
 
 from metarl.envs.half_cheetah import HalfCheetahBody, HalfCheetahVel
 from metarl.errors import UserError
@@ -20,7 +21,7 @@ from metarl.video.layout import Scene, Shot, scenes
 from metarl.video.plot import Plot, principal, running_mean
 from metarl.video.record import VideoConfig, record
 from metarl.video.take import Pictures, Take, Wanted, filmed
-from metarl.video.text import describe
+from metarl.video.text import describe, write
 from metarl.video.tiles import before, score
 
 STEPS = 6
@@ -369,3 +370,14 @@ def test_importing_metarl_leaves_opengl_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "text", ["payload 2.89 kg, centre -0.039 m, friction 0.40, strength 0.82, damping 0.62, more 3", "x" * 300]
+)
+def test_no_caption_reaches_into_the_next_tile(text):
+    image = Image.new("RGB", (240, 40))
+    write(ImageDraw.Draw(image), (8, 20), text, 11, 224, "lm")
+    drawn = np.asarray(image)
+    assert drawn[:, 8:232].any()
+    assert not drawn[:, 233:].any()
