@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from metarl.report.methods import SAMPLES_FIRST
 from metarl.run.statistics import Interval, bootstrap_interval, mean
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "experiments" / "results"
 BEGIN, END = "<!-- written by `make results` -->", "<!-- end of what `make results` writes -->"
-SAMPLES_FIRST = ("maml-trpo",)
-"""Agents that sample before they adapt even where the mean action is asked for: their gain is of sampled actions."""
 AGENTS = ("ppo", "maml-trpo", "pearl", "rl2", "ppo-oracle")
 """The order in a table: what does not adapt, what does, and what is told the task."""
 _HEAD = "| agent | training | episode 1 | last episode | gain | `ood`, last |\n|---|---|---|---|---|---|"

@@ -21,6 +21,8 @@ from metarl.run.statistics import (
     worst_decile,
 )
 
+SAMPLES_FIRST = ("maml-trpo",)
+"""Agents that sample before they adapt even where the mean action is asked for: their gain is of sampled actions."""
 _NO_DIFFERENCE = ("seed", "threads", "checkpoint_minutes")
 """Options that make no other method."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.report.figures import Palette, adaptation_figure, learning_figure, parameter_figure
+from metarl.report.methods import SAMPLES_FIRST
 from metarl.report.text import (
     adaptation_caption,
     comparison_sentence,
@@ -108,6 +109,11 @@ def _results(content: Content, palette: Palette) -> str:
     )
     if any(not e["held_out"] for family in content["families"] for e in _evaluations(family)):
         note += " † The family has finitely many tasks: these are the ones it was trained on."
+    if any(method["agent"] in SAMPLES_FIRST for family in content["families"] for method in family["methods"]):
+        note += (
+            f" {' and '.join(SAMPLES_FIRST)} has to sample before it adapts, also where the mean action is asked for: "
+            "what it gains by adapting is in its rows of sampled actions."
+        )
     sentences = [
         comparison_sentence(family, found) for family in content["families"] for found in family["comparisons"]
     ]

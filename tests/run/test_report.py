@@ -84,6 +84,13 @@ def test_how_long_adaptation_took_is_shown_for_the_seeds_that_surely_gain(tmp_pa
     assert "<td>4.2\N{NO-BREAK SPACE}s to 5\N{NO-BREAK SPACE}s<small>2 of 3</small></td>" in page(content, [])
 
 
+def test_what_an_agent_gains_that_samples_first_is_explained(tmp_path):
+    words = "maml-trpo has to sample before it adapts"
+    runs = {agent: recorded(tmp_path / agent, agent=agent) for agent in ("rl2", "maml-trpo")}
+    assert words not in page(content_of([runs["rl2"]], ORIGIN), [])
+    assert words in page(content_of(list(runs.values()), ORIGIN), [])
+
+
 def test_methods_of_a_family_differ_in_colour_though_there_are_more_methods_than_colours():
     families = [["a", "b", "c", "d"], ["e", "f", "g", "h"], ["i", "a", "h"], [f"m{n}" for n in range(COLOURS)]]
     palette = Palette(families)
