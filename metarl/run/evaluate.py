@@ -18,6 +18,7 @@ from torch import Tensor
 from metarl import seeding
 from metarl.rl.learner import Policy
 from metarl.run.collect import trial_steps
+from metarl.run.pretrained import PREFIX
 from metarl.run.statistics import (
     AdaptationTime,
     Interval,
@@ -146,7 +147,7 @@ def print_comparison(
     digits = _digits([*ours, *theirs])
     table = _table(
         f"both on the same {len(evaluations[0].tasks)} tasks",
-        ("episode", runs[0].name, runs[1].name, "P [95 % interval]"),
+        ("episode", *(run.name.removeprefix(PREFIX) for run in runs), "P [95 % interval]"),
     )
     for number, (x, y, chance) in enumerate(zip(ours, theirs, chances, strict=True), start=1):
         table.add_row(str(number), f"{x.value:z.{digits}f}", f"{y.value:z.{digits}f}", _cell(chance, 2))
