@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from metarl.config import require
-from metarl.search import FloatRange, IntRange, Options, Range
+from metarl.core.config import require
+from metarl.core.parameters import FloatRange, IntRange, Options, Range
 
 
 @dataclass(frozen=True)

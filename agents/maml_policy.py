@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from metarl.agents.configs import MamlTrpoConfig
+from metarl.core.types import Transition
 from metarl.rl.functional import FlatModule
 from metarl.rl.inner_loop import FixedRate, InnerLoop, LearnedRate, RecurrentRule, Stage, UpdateRule
 from metarl.rl.networks import GaussianMlp
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.objectives import gaussian_log_prob
 from metarl.rl.stages import make_stage
-from metarl.types import Transition
 
 _FIRST_RATE = 1.0
 

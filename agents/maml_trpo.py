@@ -29,14 +29,14 @@ from torch.utils._pytree import tree_map
 
 from metarl.agents.configs import MamlTrpoConfig
 from metarl.agents.maml_policy import MamlPolicy
-from metarl.errors import UserError
+from metarl.core.errors import UserError
+from metarl.core.types import Metrics, Rollout
 from metarl.rl.inner_loop import Stage
 from metarl.rl.learner import Collect, require_device
 from metarl.rl.meta_objective import MetaObjective, Sampled
 from metarl.rl.stages import episode_index
 from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
 from metarl.rl.trust_region import line_search, longest_step
-from metarl.types import Metrics, Rollout
 
 
 class MamlTrpo:

@@ -32,7 +32,8 @@ from metarl.agents.configs import PearlConfig
 from metarl.agents.pearl_metrics import identification, phase_returns
 from metarl.agents.pearl_policy import PearlPolicy, PosteriorPolicy
 from metarl.agents.pearl_prototypes import PrototypePolicy
-from metarl.errors import UserError
+from metarl.core.errors import UserError
+from metarl.core.types import Metrics, Rollout
 from metarl.rl.learner import Collect, require_device
 from metarl.rl.networks import TwinCritic
 from metarl.rl.replay import TaskReplay
@@ -46,7 +47,6 @@ from metarl.rl.sac import (
     temperature_loss,
 )
 from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors, part_of
-from metarl.types import Metrics, Rollout
 
 _CONTEXT = 4000  # the newest transitions of a task's last trial that the encoder may see
 _BLOCK = 20  # gradient steps whose data is drawn at once

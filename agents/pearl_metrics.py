@@ -7,8 +7,8 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from metarl.agents.pearl_policy import PearlPolicy
+from metarl.core.types import Metrics, Rollout
 from metarl.rl.prototypes import nearest
-from metarl.types import Metrics, Rollout
 
 
 def phase_returns(rollout: Rollout) -> Metrics:

@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor, nn
 
 from metarl.agents.configs import PearlConfig
+from metarl.core.types import Rollout, Transition
 from metarl.rl.networks import mlp
 from metarl.rl.posterior import factors, kl_to_prior, moments
 from metarl.rl.replay import TaskReplay
 from metarl.rl.sac import split_head
-from metarl.types import Rollout, Transition
 
 
 @dataclass(frozen=True)

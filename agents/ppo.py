@@ -23,11 +23,11 @@ from torch import Tensor
 
 from metarl.agents.baseline_configs import PPOConfig
 from metarl.agents.sb3 import MemorylessPolicy, build, update
+from metarl.core.types import Metrics, Rollout
 from metarl.rl.learner import Collect
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.returns import discounted_return
 from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
-from metarl.types import Metrics, Rollout
 
 
 class PPOPolicy(MemorylessPolicy):

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from metarl.agents.ppo import PPO, ppo_arguments
 from metarl.agents.rl2 import policy_inputs
 from metarl.agents.sb3 import build
-from metarl.errors import UserError
+from metarl.core.errors import UserError
+from metarl.core.types import Rollout, Transition
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.objectives import gaussian_log_prob
-from metarl.types import Rollout, Transition
 
 try:
     import sb3_contrib

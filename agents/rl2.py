@@ -23,7 +23,8 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor, nn
 
 from metarl.agents.configs import RL2Config
-from metarl.errors import UserError
+from metarl.core.errors import UserError
+from metarl.core.types import Metrics, Rollout, Transition
 from metarl.rl.learner import Collect
 from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN, RecurrentActorCritic
 from metarl.rl.normalize import RunningNorm
@@ -31,7 +32,6 @@ from metarl.rl.objectives import approximate_kl, clipped_surrogate, gaussian_ent
 from metarl.rl.parallel import ShardedGradient
 from metarl.rl.returns import discounted_return, gae
 from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
-from metarl.types import Metrics, Rollout, Transition
 
 _SHARDS = 2  # per minibatch; a constant, so that results do not depend on the machine
 

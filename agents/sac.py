@@ -17,9 +17,9 @@ from torch import Tensor
 
 from metarl.agents.baseline_configs import SACConfig
 from metarl.agents.sb3 import MemorylessPolicy, build, update
+from metarl.core.types import Metrics, Rollout
 from metarl.rl.learner import Collect
 from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors, part_of
-from metarl.types import Metrics, Rollout
 
 _COLUMNS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 _FIRST_TEMPERATURE = 0.2

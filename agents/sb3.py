@@ -20,8 +20,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 
-from metarl.errors import UserError
-from metarl.types import Metrics, Transition
+from metarl.core.errors import UserError
+from metarl.core.types import Metrics, Transition
 
 M = TypeVar("M", bound=BaseAlgorithm)
 

@@ -37,19 +37,19 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from metarl.core.seeding import WorldRandom
+from metarl.core.tasks import Choice, Disc, LogUniform, Parameter, Tasks, TaskSpace, Uniform
 from metarl.envs.parts import BODY, MARK, add_camera, add_force_sensor, add_goal, add_lane, show_heading
-from metarl.seeding import WorldRandom
-from metarl.sim.family import Family
-from metarl.sim.physics import Physics
+from metarl.sim.family import MujocoFamily
+from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import BodyMass, Friction, JointDamping, JointFault, MotorStrength, SitePosition
-from metarl.tasks import Choice, Disc, LogUniform, Parameter, Tasks, TaskSpace, Uniform
 
 MODEL = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml"
 LEGS = tuple((f"hip_{leg}", f"ankle_{leg}") for leg in (1, 2, 3, 4))
 JOINTS = tuple(joint for leg in LEGS for joint in leg)
 
 
-class Ant(Family):
+class Ant(MujocoFamily):
     """What all ant families share: model, reset, and the cost of contacts.
 
     The contact forces are those of MuJoCo 1.5, which computed them in every step: as published they belong to the

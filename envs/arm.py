@@ -28,18 +28,18 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from metarl.seeding import WorldRandom
-from metarl.sim.family import Family
-from metarl.sim.physics import Physics
+from metarl.core.seeding import WorldRandom
+from metarl.core.tasks import Ball, LogUniform, Parameter, Tasks, TaskSpace, Uniform
+from metarl.sim.family import MujocoFamily
+from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import BodyMass, Friction, SitePosition
-from metarl.tasks import Ball, LogUniform, Parameter, Tasks, TaskSpace, Uniform
 
 MODEL = Path(__file__).parent / "assets" / "arm.xml"
 JOINTS = 6
 LOW_POSE = (0.0, 0.355, 0.696, -1.051, 0.0, 0.0)  # [rad]: the tip 0.405 m ahead of the foot, 0.04 m above the table
 
 
-class Arm(Family):
+class Arm(MujocoFamily):
     """What both families share: the arm, its measurements, and terms of the reward."""
 
     control_step = 0.05

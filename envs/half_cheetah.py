@@ -30,19 +30,19 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from metarl.core.seeding import WorldRandom
+from metarl.core.tasks import Choice, Parameter, Tasks, TaskSpace, Uniform
 from metarl.envs.parts import BODY
-from metarl.seeding import WorldRandom
-from metarl.sim.family import Family
-from metarl.sim.physics import Physics
+from metarl.sim.family import MujocoFamily
+from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import BodyMass, Friction, JointDamping, JointFault
-from metarl.tasks import Choice, Parameter, Tasks, TaskSpace, Uniform
 
 MODEL = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_cheetah.xml"
 JOINTS = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
 TORSO_HEIGHT = 0.7  # [m] of the torso's frame when rootz is zero
 
 
-class HalfCheetah(Family):
+class HalfCheetah(MujocoFamily):
     """What all half-cheetah families share: model, reset, observation, and r = task term − 0.05 |a|²."""
 
     control_step = 0.05

@@ -23,9 +23,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from metarl.core.tasks import Tasks
 from metarl.envs.walker import MODELS, PlanarRunner, all_numbers
-from metarl.sim.physics import Physics
-from metarl.tasks import Tasks
+from metarl.sim.mujoco.physics import Physics
 
 
 class HopperParams(PlanarRunner):

@@ -38,18 +38,18 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from metarl.core.seeding import WorldRandom
+from metarl.core.tasks import Angle, Parameter, Tasks, TaskSpace
 from metarl.envs.parts import add_camera, add_force_sensor, add_lane, show_heading
-from metarl.seeding import WorldRandom
-from metarl.sim.family import Family
-from metarl.sim.physics import Physics
-from metarl.tasks import Angle, Parameter, Tasks, TaskSpace
+from metarl.sim.family import MujocoFamily
+from metarl.sim.mujoco.physics import Physics
 
 MODEL = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "humanoid.xml"
 TIMESTEP = 0.003  # [s]
 DERIVED = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
 
 
-class HumanoidDir(Family):
+class HumanoidDir(MujocoFamily):
     """Run in an unknown direction: r = 0.25 Δx·(cos θ, sin θ) / 0.003 s − 0.1 |u|² − min(5e-7 |c|², 10) + 5, any θ.
 
     Δx is how far the centre of mass moved in the step of 0.015 s, so that 1 m/s is worth 1.25; u are the controls, up

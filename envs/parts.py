@@ -10,8 +10,8 @@ import mujoco
 import torch
 from torch import Tensor
 
+from metarl.core.tasks import LogUniform, Parameter, Tasks, Uniform
 from metarl.sim.variations import ids
-from metarl.tasks import LogUniform, Parameter, Tasks, Uniform
 
 BODY = {
     "mass": Parameter(LogUniform(0.5, 2.0), ood=Uniform(2.0, 3.0), unit="1", nominal=1.0, help="mass, ratio"),

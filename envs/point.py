@@ -21,12 +21,12 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from metarl.core.seeding import WorldRandom
+from metarl.core.tasks import Angle, Disc, Parameter, Tasks, TaskSpace, Uniform
 from metarl.envs.parts import MARK, SiteHeading, add_goal
-from metarl.seeding import WorldRandom
-from metarl.sim.family import Family
-from metarl.sim.physics import Physics
+from metarl.sim.family import MujocoFamily
+from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import SitePosition
-from metarl.tasks import Angle, Disc, Parameter, Tasks, TaskSpace, Uniform
 
 # Gain = mass / timestep: a step turns whatever velocity there was into the wanted one, exactly, and so moves by 0.1 a.
 MODEL = """<mujoco model="point">
@@ -56,7 +56,7 @@ MODEL = """<mujoco model="point">
 </mujoco>"""
 
 
-class Point(Family):
+class Point(MujocoFamily):
     """What the point families share: a disc that moves by 0.1 a in each step, and never meets anything."""
 
     control_step = 0.1

@@ -27,10 +27,10 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from metarl.seeding import WorldRandom
-from metarl.sim.family import Family
-from metarl.sim.physics import Physics
-from metarl.tasks import Tasks
+from metarl.core.seeding import WorldRandom
+from metarl.core.tasks import Tasks
+from metarl.sim.family import MujocoFamily
+from metarl.sim.mujoco.physics import Physics
 
 MODEL = Path(__file__).parent / "assets" / "quadruped.xml"
 LEGS = ("FL", "FR", "RL", "RR")
@@ -62,7 +62,7 @@ COSTS = torch.cat(  # of squares, by term
 ).double()
 
 
-class Quadruped(Family):
+class Quadruped(MujocoFamily):
     """What all quadruped families share: follow the command, upright, smoothly, and in a gait.
 
     | term | reward, per step |

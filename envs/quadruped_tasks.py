@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from metarl.core.tasks import Choice, LogUniform, Parameter, Tasks, TaskSpace, Uniform
 from metarl.envs.quadruped import FEET, MOTORS, SPEED, TURN, Quadruped
-from metarl.sim.physics import Physics
+from metarl.sim.mujoco.physics import Physics
 from metarl.sim.terrain import TerrainChoice, Tile
 from metarl.sim.variations import CentreOfMass, Friction, JointDamping, MotorStrength, Payload, WeakMotor
-from metarl.tasks import Choice, LogUniform, Parameter, Tasks, TaskSpace, Uniform
 
 
 class QuadrupedBody(Quadruped):

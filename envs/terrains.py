@@ -12,11 +12,11 @@ import mujoco
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
+from metarl.core.tasks import Tasks
 from metarl.envs.ant import AntRunner
 from metarl.envs.half_cheetah import HalfCheetah, control_cost
-from metarl.sim.physics import Physics
+from metarl.sim.mujoco.physics import Physics
 from metarl.sim.terrain import TerrainChoice, Tile
-from metarl.tasks import Tasks
 
 KINDS = ("slope-up", "slope-down", "rough", "stairs-up", "stairs-down", "blocks", "waves")
 DIFFICULTIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)

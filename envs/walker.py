@@ -29,11 +29,11 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from metarl.seeding import WorldRandom
-from metarl.sim.family import Family
-from metarl.sim.physics import Physics
+from metarl.core.seeding import WorldRandom
+from metarl.core.tasks import LogUniform, Parameter, Tasks, TaskSpace, Uniform
+from metarl.sim.family import MujocoFamily
+from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import ModelField
-from metarl.tasks import LogUniform, Parameter, Tasks, TaskSpace, Uniform
 
 MODELS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 
@@ -55,7 +55,7 @@ def all_numbers(num_bodies: int, num_geoms: int, num_dofs: int) -> TaskSpace:
     )
 
 
-class PlanarRunner(Family):
+class PlanarRunner(MujocoFamily):
     """What walker-params and hopper-params share: r = v + 1 − 0.001 |a|², and a body in which every number differs.
 
     PEARL's definition (Rakelly et al. 2019, from `rand_param_envs`), 200 steps, there on 40 fixed tasks (`--train-tasks

@@ -27,12 +27,12 @@ from typing import Any
 
 from record import RESULTS, record, redraw
 
-from metarl.errors import UserError, unknown_name
-from metarl.registry import family_names, learner_names
+from metarl.core.errors import UserError, unknown_name
+from metarl.core.registry import family_names, learner_names
 from metarl.run import checkpoint
 
 HERE = Path(__file__).parent
-METARL = (sys.executable, "-m", "metarl.cli")
+METARL = (sys.executable, "-m", "metarl.cli.main")
 EVALUATIONS = ((), ("--stochastic",))
 """Every run is evaluated with the policy's mean action and with sampled ones."""
 _DIE_WITH_PARENT = 1

@@ -11,11 +11,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from metarl import seeding
+from metarl.core import seeding
 from metarl.rl.parallel import single_threaded_math
 from metarl.run.collect import collect
-from metarl.run.folder import RunFolder, restore
-from metarl.sim.trials import TrialEnv
+from metarl.run.run import RunFolder, restore
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 WINDOWS = ((0, 5), (5, 10), (10, 20), (20, 30), (30, 40), (40, 200))
 PITCH, FORWARD_VELOCITY = 1, 8  # elements of the observation
@@ -25,7 +25,7 @@ def describe(run: Path) -> None:
     """Print one run's table."""
     trained = restore(RunFolder(run))
     episodes, length = trained.config.episodes_per_trial, trained.family.episode_steps
-    env = TrialEnv(trained.family, 100, episodes_per_trial=episodes)
+    env = MujocoEnv(trained.family, 100, episodes_per_trial=episodes)
     tasks = trained.family.space.fixed("test", 100)
     rollout = collect(env, trained.learner.policy, tasks, seeding.generator(0, "evaluate"), deterministic=True)
     print(f"{run}, {trained.config.family}: mean reward per step over steps {WINDOWS}")

@@ -15,15 +15,15 @@ from pathlib import Path
 import mujoco
 import torch
 
-from metarl.errors import UserError
-from metarl.sim.family import Family
+from metarl.core.errors import UserError
+from metarl.core.tasks import Choice, LogUniform, Parameter, TaskSpace, Uniform
+from metarl.sim.family import MujocoFamily
 from metarl.sim.variations import JointDamping
-from metarl.tasks import Choice, LogUniform, Parameter, TaskSpace, Uniform
 
 FAST = 5.0  # [rad/s]: turning faster than this earns no more
 
 
-class FingerTurn(Family):
+class FingerTurn(MujocoFamily):
     """Turn a body in the unknown direction that is rewarded: r = d·clip(ω/5, −1, 1) − 0.02 |a|²."""
 
     space = TaskSpace(

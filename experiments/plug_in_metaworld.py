@@ -15,8 +15,8 @@ test goals are drawn from, so that there is no end of them; and where the object
 for every episode, not once per task. `metaworld_env.py` is the side that runs in the other Python.
 """
 
-from metarl.sim.external import ExternalFamily
-from metarl.tasks import Parameter, TaskSpace, Uniform
+from metarl.core.tasks import Parameter, TaskSpace, Uniform
+from metarl.sim.external.external_env import ExternalFamily
 
 
 class Reach(ExternalFamily):

@@ -18,13 +18,13 @@ from typing import Any
 
 from record import portable
 
-from metarl.cli import main as metarl
-from metarl.errors import UserError
+from metarl.cli.main import main as metarl
+from metarl.core.errors import UserError
 from metarl.rl.state import policy_alone
 from metarl.run import checkpoint
-from metarl.run.folder import RunFolder
 from metarl.run.logs import write_json
 from metarl.run.pretrained import MAX_BYTES, describe_pretrained, pretrained, recorded_evaluation
+from metarl.run.run import RunFolder
 
 ROOT = Path(__file__).parent / "pretrained"
 RECORDED = {"test.json": 100, "repeat.json": 16}

@@ -29,12 +29,12 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 from torch.nn import functional
 
+from metarl.core.tasks import Tasks
 from metarl.envs.quadruped import FEET, to_trunk, upward
 from metarl.envs.quadruped_tasks import QuadrupedBody, QuadrupedCommand
 from metarl.run.logs import provenance, write_json
-from metarl.sim.sb3 import EpisodeVecEnv
-from metarl.sim.trials import TrialEnv
-from metarl.tasks import Tasks
+from metarl.sim.adapters.stable_baselines3 import EpisodeVecEnv
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 from metarl.video.record import VideoConfig, record
 
 WORLDS, ROLLOUT_STEPS = 256, 25
@@ -58,7 +58,7 @@ def train(
     torch.set_num_threads(threads)
     family = QuadrupedBody()
     space = family.space
-    env = TrialEnv(family, WORLDS, episodes_per_trial=1, threads=threads)
+    env = MujocoEnv(family, WORLDS, episodes_per_trial=1, threads=threads)
     sample = (lambda rng: space.sample("train", WORLDS, rng)) if bodies else (lambda rng: space.nominal(WORLDS))
     envs = VecNormalize(EpisodeVecEnv(env, sample, seed), clip_obs=CLIP, gamma=0.97)
     output.mkdir(parents=True, exist_ok=True)
@@ -209,7 +209,7 @@ def measure(run: Annotated[Path, tyro.conf.Positional]) -> None:
 def walk(policy: Walker, command: Tensor) -> tuple[dict[str, Tensor], Tensor, float]:
     """An episode of each command (N, 2): series (T, N, ...) of its second half, who fell, and the weight [N]."""
     family = QuadrupedCommand()
-    env = TrialEnv(family, len(command), episodes_per_trial=1)
+    env = MujocoEnv(family, len(command), episodes_per_trial=1)
     obs = env.begin(Tasks({"velocity": command[:, 0], "turn": command[:, 1]}), key=0)
     physics = env.physics
     qpos, qvel, force = physics.bind("qpos"), physics.bind("qvel"), physics.bind("actuator_force", fresh=False)

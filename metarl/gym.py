@@ -25,8 +25,8 @@ def register(families: Mapping[str, str]) -> None:
     for name, reference in families.items():
         gymnasium.register(
             environment_id(name),
-            entry_point="metarl.sim.gym:TaskEnv",
-            vector_entry_point="metarl.sim.gym:TaskVectorEnv",
+            entry_point="metarl.sim.adapters.gymnasium:TaskEnv",
+            vector_entry_point="metarl.sim.adapters.gymnasium:TaskVectorEnv",
             kwargs={"family": reference},
         )
 

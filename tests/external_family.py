@@ -1,7 +1,7 @@
 """A user's own file: families whose environments have a simulator of their own, in `carts.py`."""
 
-from metarl.sim.external import ExternalFamily
-from metarl.tasks import Parameter, TaskSpace, Uniform
+from metarl.core.tasks import Parameter, TaskSpace, Uniform
+from metarl.sim.external.external_env import ExternalFamily
 
 
 class CartGoal(ExternalFamily):

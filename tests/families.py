@@ -3,9 +3,9 @@
 import mujoco
 import torch
 
-from metarl.registry import family_names
-from metarl.sim.family import Family
-from metarl.tasks import Parameter, Tasks, TaskSpace, Uniform
+from metarl.core.registry import family_names
+from metarl.core.tasks import Parameter, Tasks, TaskSpace, Uniform
+from metarl.sim.family import MujocoFamily
 
 ALL_FAMILIES = family_names()
 
@@ -34,7 +34,7 @@ BENCH = """<mujoco><option timestep="0.005"/>
 """A sliding box, and a double pendulum; the cable's tendon has the index of the shoulder joint."""
 
 
-class Rail(Family):
+class Rail(MujocoFamily):
     """A cart on a rail, pushed at up to 100 m/s²; r = −|x − goal| − |a|. It falls off past `edge`.
 
     Pushed fully from its start, within 0.01 m of zero, it is at 0.03, 0.10, 0.21, 0.36 m after 1, 2, 3, 4 steps.

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import torch
 
-from metarl.errors import UserError
-from metarl.search import FloatRange, IntRange, Options
+from metarl.core.errors import UserError
+from metarl.core.parameters import FloatRange, IntRange, Options
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from metarl.cli import VERBS, main
+from metarl.cli.main import VERBS, main
 from metarl.run import checkpoint
 
 HERE = Path(__file__).parent
@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
 @pytest.mark.parametrize("words", [["--help"], *([verb, "--help"] for verb in VERBS)], ids=lambda words: words[0])
 def test_help_is_instant_because_it_needs_no_torch(words):
     program = (
-        "import sys; from metarl.cli import main\n"
+        "import sys; from metarl.cli.main import main\n"
         f"try: main({words!r})\nexcept SystemExit as error: assert error.code == 0\n"
         "assert 'torch' not in sys.modules and 'mujoco' not in sys.modules"
     )
@@ -92,7 +92,7 @@ def test_help_takes_little_time():
     command = [
         sys.executable,
         "-c",
-        "import resource, sys; from metarl.cli import main; main(['--help']);"
+        "import resource, sys; from metarl.cli.main import main; main(['--help']);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_utime, file=sys.stderr)",
     ]
     assert float(subprocess.run(command, capture_output=True, text=True, check=True).stderr) < 0.5
@@ -297,5 +297,5 @@ def test_bench_reports_ratios(tmp_path, capsys, monkeypatch):
 
 
 def test_the_package_runs_as_a_module():
-    command = [sys.executable, "-m", "metarl.cli", "--version"]
+    command = [sys.executable, "-m", "metarl.cli.main", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=os.sep).stdout.strip()

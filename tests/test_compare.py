@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from metarl.cli import main
+from metarl.cli.main import main
 from metarl.run import checkpoint
 
 COMPARE = Path(__file__).parent.parent / "experiments" / "compare.py"

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from metarl.agents.configs import RL2Config
-from metarl.config import ConfigError, TrainConfig, build, load_config, to_toml
-from metarl.errors import UserError
+from metarl.core.config import ConfigError, TrainConfig, build, load_config, to_toml
+from metarl.core.errors import UserError
 
 
 def test_toml_round_trip(tmp_path):

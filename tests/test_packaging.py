@@ -53,7 +53,7 @@ def test_the_wheel_holds_each_package_once_and_no_tests(wheel):
 
 
 def test_metarl_list_works_from_another_folder(python, tmp_path):
-    command = [python, "-m", "metarl.cli", "list", "--json", "list.json"]
+    command = [python, "-m", "metarl.cli.main", "list", "--json", "list.json"]
     subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
     (script,) = python.parent.parent.glob("lib/python*/site-packages/bin/metarl")
     subprocess.run([python, script, "list"], check=True, capture_output=True, cwd=tmp_path)
@@ -63,8 +63,8 @@ def test_metarl_list_works_from_another_folder(python, tmp_path):
 
 def test_every_family_of_the_wheel_compiles(python, tmp_path):
     program = """
-import metarl, metarl.registry as registry
-from metarl.sim.trials import compile_spec
+import metarl, metarl.core.registry as registry
+from metarl.sim.mujoco.mujoco_env import compile_spec
 print(metarl.__file__)
 for name in registry.family_names():
     compile_spec(registry.make_family(name).spec())
@@ -76,5 +76,5 @@ for name in registry.family_names():
 def test_a_visitor_has_a_pretrained_policy(python, tmp_path):
     name = pretrained_names()[0]
     words = ["eval", f"pretrained:{name}", "--num-tasks", "2", "--episodes", "1", "--json", "result.json"]
-    subprocess.run([python, "-m", "metarl.cli", *words], check=True, capture_output=True, cwd=tmp_path)
+    subprocess.run([python, "-m", "metarl.cli.main", *words], check=True, capture_output=True, cwd=tmp_path)
     assert len(json.loads((tmp_path / "result.json").read_text())["returns"]) == 2

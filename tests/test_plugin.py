@@ -13,8 +13,8 @@ import imageio_ffmpeg
 import pytest
 
 from metarl.check.check import CHECKS
-from metarl.cli import main
-from metarl.registry import family_names, make_family
+from metarl.cli.main import main
+from metarl.core.registry import family_names, make_family
 
 ROOT = Path(__file__).parent.parent
 FINGER = f"{ROOT}/experiments/plug_in_finger.py:FingerTurn"
@@ -26,9 +26,9 @@ PENDULUM = '''"""A pendulum of unknown mass, to be held at an unknown angle."""
 import mujoco
 import torch
 
-from metarl.sim.family import Family
+from metarl.sim.family import MujocoFamily
 from metarl.sim.variations import BodyMass
-from metarl.tasks import LogUniform, Parameter, TaskSpace, Uniform
+from metarl.core.tasks import LogUniform, Parameter, TaskSpace, Uniform
 
 MODEL = """
 <mujoco model="pendulum">
@@ -47,7 +47,7 @@ MODEL = """
 """
 
 
-class Pendulum(Family):
+class Pendulum(MujocoFamily):
     """Hold the rod at an unknown angle: r = -|angle - goal| - 0.1 a^2."""
 
     space = TaskSpace(
@@ -257,7 +257,7 @@ def test_an_installed_package_s_family_is_listed_and_checked_by_name(tmp_path):
     subprocess.run([*pip, source], check=True, capture_output=True)
 
     def metarl(*words):
-        command = [place / "bin" / "python", "-m", "metarl.cli", *words]
+        command = [place / "bin" / "python", "-m", "metarl.cli.main", *words]
         return subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
 
     metarl("list", "--json", "list.json")

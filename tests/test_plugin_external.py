@@ -14,7 +14,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
-from metarl.cli import main
+from metarl.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--num-worlds", "8", "--chunk-steps", "5", "--hidden-size", "16", "--total-steps", "960", "--threads", "1"]
@@ -69,7 +69,7 @@ def test_a_run_ends_with_its_last_checkpoint_intact_where_a_worker_dies(tmp_path
 
 def test_ctrl_c_is_for_the_training_and_not_for_its_workers(tmp_path):
     words = ["train", "rl2", CART, *TINY, "--total-steps", "960000", "--output", str(tmp_path / "run")]
-    command = [sys.executable, "-m", "metarl.cli", *words]
+    command = [sys.executable, "-m", "metarl.cli.main", *words]
     training = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
     while not (tmp_path / "run" / "metrics.jsonl").exists() or not (tmp_path / "run" / "metrics.jsonl").read_text():
         assert training.poll() is None

@@ -5,7 +5,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from metarl.cli import main
+from metarl.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 from families import Rail
 
-from metarl.cli import main
-from metarl.errors import UserError
-from metarl.registry import family_names, make_family
-from metarl.sim.declared import make
+from metarl.cli.main import main
+from metarl.core.errors import UserError
+from metarl.core.registry import family_names, make_family
+from metarl.core.tasks import Parameter, TaskSpace, Uniform
+from metarl.sim.declarations import make
 from metarl.sim.variations import BodyMass
-from metarl.tasks import Parameter, TaskSpace, Uniform
 
 RANGE = Uniform(0.5, 2.0)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from metarl.seeding import WorldRandom, generator, rng
+from metarl.core.seeding import WorldRandom, generator, rng
 
 KEYS = [(0, "a"), (1, "a"), (0, "b"), (0, "a", 0), (0, "a", 1), (0, "a", 0, 1), (0, "a", 1, 0)]
 

@@ -7,9 +7,9 @@ import torch
 from families import ALL_FAMILIES, columns
 from hypothesis import given, strategies as st
 
-from metarl.errors import UserError
-from metarl.registry import make_family
-from metarl.tasks import (
+from metarl.core.errors import UserError
+from metarl.core.registry import make_family
+from metarl.core.tasks import (
     Angle,
     Ball,
     Choice,

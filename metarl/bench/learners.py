@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 
-from metarl import seeding
 from metarl.agents.configs import MamlTrpoConfig, PearlConfig, RL2Config
 from metarl.agents.maml_trpo import MamlTrpo
 from metarl.agents.pearl import Pearl
@@ -17,19 +16,20 @@ from metarl.bench.measure import Done, Work
 from metarl.bench.plain_maml import PlainTask
 from metarl.bench.plain_pearl import PlainPearl
 from metarl.bench.worlds import mujoco_family, stepping
+from metarl.core import seeding
+from metarl.core.types import Metrics
 from metarl.rl.learner import Learner
 from metarl.run.collect import collect
-from metarl.sim.family import Family
-from metarl.sim.trials import TrialEnv
-from metarl.types import Metrics
+from metarl.sim.family import MujocoFamily
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 _SHOTS, _TASKS, _HORIZON = 20, 40, 100  # the published size of a meta-update
 _HELD = 1000  # transitions per task in PEARL's buffers
 
 
-def learning(family: Family, num_worlds: int, threads: int) -> dict[str, Work]:
+def learning(family: MujocoFamily, num_worlds: int, threads: int) -> dict[str, Work]:
     """Bare physics, our environment, and on top of it each learner collecting a trial, and training on one."""
-    env = TrialEnv(family, num_worlds, episodes_per_trial=2, threads=threads)
+    env = MujocoEnv(family, num_worlds, episodes_per_trial=2, threads=threads)
     work = stepping(family, num_worlds, threads)
     for name, agent in _agents(env).items():
         work[f"{name}: collection"] = partial(_collect, env, agent)
@@ -37,7 +37,7 @@ def learning(family: Family, num_worlds: int, threads: int) -> dict[str, Work]:
     return work
 
 
-def _agents(env: TrialEnv) -> dict[str, Learner]:
+def _agents(env: MujocoEnv) -> dict[str, Learner]:
     cells: tuple[Literal["gru", "lstm"], ...] = ("gru", "lstm")
     sizes = (env.observation_size, env.action_size)
     agents: dict[str, Learner] = {}
@@ -48,16 +48,16 @@ def _agents(env: TrialEnv) -> dict[str, Learner]:
     return agents
 
 
-def _tasks(env: TrialEnv) -> Any:
+def _tasks(env: MujocoEnv) -> Any:
     return env.family.space.sample("train", env.num_worlds, seeding.rng(0, "bench"))
 
 
-def _collect(env: TrialEnv, agent: Learner) -> Done:
+def _collect(env: MujocoEnv, agent: Learner) -> Done:
     collect(env, agent.policy, _tasks(env), seeding.generator(0, "bench"))
     return Done(env.trial_steps * env.num_worlds)
 
 
-def _train(env: TrialEnv, agent: Learner) -> Done:
+def _train(env: MujocoEnv, agent: Learner) -> Done:
     metrics = agent.train_step(
         lambda policy: collect(env, policy, _tasks(env), seeding.generator(0, "bench")),
         seeding.generator(0, "bench"),
@@ -77,7 +77,7 @@ def meta_updates(family_name: str, threads: int, device: Literal["cpu", "cuda"] 
     """
     family = mujoco_family(family_name)
     family.episode_steps = _HORIZON
-    env = TrialEnv(family, _TASKS, episodes_per_trial=2 * _SHOTS, threads=threads)
+    env = MujocoEnv(family, _TASKS, episodes_per_trial=2 * _SHOTS, threads=threads)
     work: dict[str, Work] = {}
     for stride in (1, MamlTrpoConfig.fisher_stride):
         config = MamlTrpoConfig(shots=_SHOTS, fisher_stride=stride, device=device)

@@ -13,26 +13,26 @@ import torch
 from mujoco.batch import Batch
 from torch import Tensor
 
-from metarl import seeding
 from metarl.bench.measure import Done, Work
-from metarl.errors import UserError
-from metarl.registry import make_family
-from metarl.sim.family import Family
-from metarl.sim.trials import TrialEnv
-from metarl.tasks import Tasks
+from metarl.core import seeding
+from metarl.core.errors import UserError
+from metarl.core.registry import make_family
+from metarl.core.tasks import Tasks
+from metarl.sim.family import MujocoFamily
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 
-def mujoco_family(name: str) -> Family:
+def mujoco_family(name: str) -> MujocoFamily:
     """The family called `name`; `UserError` for one with a simulator of its own."""
     family = make_family(name)
-    if not isinstance(family, Family):
+    if not isinstance(family, MujocoFamily):
         raise UserError(f"'{name}' has a simulator of its own: only MuJoCo families are measured against bare MuJoCo")
     return family
 
 
-def stepping(family: Family, num_worlds: int, threads: int) -> dict[str, Work]:
+def stepping(family: MujocoFamily, num_worlds: int, threads: int) -> dict[str, Work]:
     """Bare physics, and our environment, on the same tasks with the same actions."""
-    env = TrialEnv(family, num_worlds, episodes_per_trial=1, threads=threads)
+    env = MujocoEnv(family, num_worlds, episodes_per_trial=1, threads=threads)
     tasks = family.space.sample("train", num_worlds, seeding.rng(0, "bench"))
     generator = seeding.generator(0, "bench")
     actions = torch.rand(env.trial_steps, num_worlds, env.action_size, generator=generator) * 2 - 1
@@ -46,7 +46,7 @@ def stepping(family: Family, num_worlds: int, threads: int) -> dict[str, Work]:
     return {"bare mujoco.batch": _bare(env, tasks, actions, threads), "TrialEnv, random actions": work}
 
 
-def _bare(env: TrialEnv, tasks: Tasks, actions: Tensor, threads: int) -> Work:
+def _bare(env: MujocoEnv, tasks: Tasks, actions: Tensor, threads: int) -> Work:
     """MuJoCo's batch alone: same models, same motion, with the states of restarted episodes written as ours restarts.
 
     The same motion matters: a robot that lies on the ground costs more than one that is put back on its feet.
@@ -100,9 +100,9 @@ class _PlainEnv(gymnasium.Env[Any, Any]):
         return np.concatenate((self._data.qpos, self._data.qvel))
 
 
-def gymnasium_vectors(family: Family, num_worlds: int) -> Iterator[tuple[str, Work]]:
+def gymnasium_vectors(family: MujocoFamily, num_worlds: int) -> Iterator[tuple[str, Work]]:
     """Gymnasium's vector environments, a Python loop and a process per world, one open at a time."""
-    env = TrialEnv(family, 1, threads=1)
+    env = MujocoEnv(family, 1, threads=1)
     env.begin(family.space.nominal(1), key=0)
     make = partial(_PlainEnv, env.physics.model_of(0), family.num_substeps(env.physics.model), family.episode_steps)
     for vector in (gymnasium.vector.SyncVectorEnv, gymnasium.vector.AsyncVectorEnv):

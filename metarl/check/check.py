@@ -15,11 +15,11 @@ from typing import TypeVar
 
 from metarl.check import contract, contract_external, contract_tasks
 from metarl.check.probe import RANDOM_STEPS, Played, Probe
-from metarl.errors import UserError
-from metarl.sim.family import Family, TaskFamily
-from metarl.sim.mjcf import read
-from metarl.sim.rendering import gl_backend
-from metarl.sim.sandbox import MEMORY_LIMIT, SIMULATED, TIME_LIMIT, Report, Sandbox, printable
+from metarl.core.errors import UserError
+from metarl.sim.family import Family, MujocoFamily
+from metarl.sim.mujoco.mjcf.sandbox import MEMORY_LIMIT, SIMULATED, TIME_LIMIT, Report, Sandbox, printable
+from metarl.sim.mujoco.mjcf.scan import read
+from metarl.sim.mujoco.rendering import gl_backend
 
 NOT_CHECKED = "not checked"
 """How a note begins where a check had no verdict."""
@@ -105,9 +105,9 @@ EXTERNAL_CHECKS: dict[str, Check[Played]] = EXTERNAL_FOUNDATIONS | {
 """What can be seen from outside; the other checks look into MuJoCo's models."""
 
 
-def check_family(family: TaskFamily) -> list[Finding]:
+def check_family(family: Family) -> list[Finding]:
     """Run every check that the family's kind allows, in order."""
-    if isinstance(family, Family):
+    if isinstance(family, MujocoFamily):
         return _findings(Probe(family), CHECKS, FOUNDATIONS)
     inside = Finding("the model, its variations and its physics", None, f"{NOT_CHECKED}: the simulator is its own")
     return [*_findings(Played(family), EXTERNAL_CHECKS, EXTERNAL_FOUNDATIONS), inside]
@@ -134,7 +134,7 @@ def _finding(name: str, check: Check[P], probe: P) -> Finding:
         return Finding(name, f"{type(error).__name__}: {' '.join(str(error).split())} ({where})")
 
 
-def _place(error: Exception, family: TaskFamily) -> traceback.FrameSummary:
+def _place(error: Exception, family: Family) -> traceback.FrameSummary:
     """The last frame in the file of the family itself, else in no library, else in ours, else any."""
     frames = list(traceback.extract_tb(error.__traceback__))
     own = getattr(sys.modules.get(type(family).__module__), "__file__", None)
@@ -163,8 +163,8 @@ MJCF_CHECKS = (
 _PICTURE_SECONDS = 60.0
 _PICTURE = """
 import sys
-from metarl.sim.rendering import Camera
-from metarl.sim.mjcf import load
+from metarl.sim.mujoco.rendering import Camera
+from metarl.sim.mujoco.mjcf.scan import load
 path, folder, backend = sys.argv[1:]
 camera = Camera(load(path, folder).compile(), None, (96, 64), backend)
 picture = camera.draw().reshape(-1, 3)

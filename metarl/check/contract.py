@@ -15,12 +15,12 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from metarl import seeding
 from metarl.check.probe import RANDOM_STEPS, WORLDS, ContractError, Play, Played, Probe, numbers, play
-from metarl.errors import UserError, unknown_name
-from metarl.sim.declared import require_parameters
-from metarl.sim.rendering import gl_backend
-from metarl.sim.worlds import make_trials
+from metarl.core import seeding
+from metarl.core.errors import UserError, unknown_name
+from metarl.sim.declarations import require_parameters
+from metarl.sim.make import make_env
+from metarl.sim.mujoco.rendering import gl_backend
 
 _REPLAYED = 100
 _SPEED_WORLDS = 64
@@ -243,7 +243,7 @@ def pure(probe: Probe) -> None:
 def deterministic(probe: Played) -> None:
     """Bit for bit: again in the same environment, and in another one with more threads."""
     actions = probe.actions(RANDOM_STEPS)[:_REPLAYED]
-    with make_trials(probe.family, WORLDS, threads=2) as other:
+    with make_env(probe.family, WORLDS, threads=2) as other:
         again_here, again_there = play(probe.env, probe, actions), play(other, probe, actions)
     for again, where in (
         (again_here, "the same environment"),
@@ -294,7 +294,7 @@ def require_contrast(picture: UInt8[np.ndarray, "H W 3"]) -> None:
 
 def speed(probe: Played, num_worlds: int = _SPEED_WORLDS) -> str:
     """A report, with all CPUs; nothing fails."""
-    with make_trials(probe.family, num_worlds) as env:
+    with make_env(probe.family, num_worlds) as env:
         env.begin(probe.family.space.sample("train", num_worlds, seeding.rng(0, "check")), key=0)
         actions = probe.actions(num_worlds // WORLDS).flatten(0, 1)
         taken, begun = 0, time.perf_counter()

@@ -9,9 +9,9 @@ import torch
 
 from metarl.check import contract, contract_tasks
 from metarl.check.probe import RANDOM_STEPS, WORLDS, ContractError, Played
-from metarl.errors import UserError
-from metarl.sim.external import ExternalTrials
-from metarl.sim.worlds import make_trials
+from metarl.core.errors import UserError
+from metarl.sim.external.external_env import ExternalEnv
+from metarl.sim.make import make_env
 
 _SPEED_WORLDS = 16
 
@@ -19,7 +19,7 @@ _SPEED_WORLDS = 16
 def made(probe: Played) -> str:
     """Says where it runs; an environment that cannot be used has a sentence of its own."""
     env = probe.env
-    assert isinstance(env, ExternalTrials)
+    assert isinstance(env, ExternalEnv)
     python, gymnasium = env.description["python"], env.description["gymnasium"]
     return f"{env.observation_size} observations, {env.action_size} actions; Python {python}, Gymnasium {gymnasium}"
 
@@ -87,7 +87,7 @@ def told(probe: Played) -> str:
 def renders(probe: Played) -> str:
     """One small picture, of an environment made to draw."""
     try:
-        with make_trials(probe.family, 1, threads=1, pictures=True) as env:
+        with make_env(probe.family, 1, threads=1, pictures=True) as env:
             env.begin(probe.family.space.nominal(1), key=0)
             contract.require_contrast(env.cameras([0], contract.PICTURE).draw()[0])
     except ContractError:

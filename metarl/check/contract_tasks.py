@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from metarl import seeding
 from metarl.check.probe import RANDOM_STEPS, WORLDS, ContractError, Played, Probe, derived, goals, numbers
-from metarl.sim.cpu import CpuPhysics
+from metarl.core import seeding
+from metarl.core.tasks import Tasks
+from metarl.core.types import Step
+from metarl.sim.mujoco.cpu import CpuPhysics
 from metarl.sim.variations import Variation, Variator
-from metarl.tasks import Tasks
-from metarl.types import Step
 
 _DRAWS = 1000
 _LISTED = 100

@@ -12,18 +12,18 @@ import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor
 
-from metarl import seeding
-from metarl.errors import UserError
-from metarl.seeding import WorldRandom
-from metarl.sim.cpu import CpuPhysics
-from metarl.sim.episodes import Trials
-from metarl.sim.family import Family, TaskFamily
-from metarl.sim.physics import Physics
-from metarl.sim.trials import TrialEnv, compile_spec
+from metarl.core import seeding
+from metarl.core.errors import UserError
+from metarl.core.seeding import WorldRandom
+from metarl.core.tasks import Split, Tasks
+from metarl.core.types import Step
+from metarl.sim.env import TrialEnv
+from metarl.sim.family import Family, MujocoFamily
+from metarl.sim.make import make_env
+from metarl.sim.mujoco.cpu import CpuPhysics
+from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
+from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import Variator
-from metarl.sim.worlds import make_trials
-from metarl.tasks import Split, Tasks
-from metarl.types import Step
 
 WORLDS = 4
 RANDOM_STEPS = 1000
@@ -68,13 +68,13 @@ class Played:
     What several checks need is made when first asked for, and kept.
     """
 
-    def __init__(self, family: TaskFamily) -> None:
+    def __init__(self, family: Family) -> None:
         self.family = family
 
     @cached_property
-    def env(self) -> Trials:
+    def env(self) -> TrialEnv:
         """`WORLDS` worlds on one thread."""
-        return make_trials(self.family, WORLDS, threads=1)
+        return make_env(self.family, WORLDS, threads=1)
 
     def close(self) -> None:
         """End what runs the worlds, if there were any."""
@@ -115,9 +115,9 @@ class Played:
 class Probe(Played):
     """One MuJoCo family under test: its model, its physics, and how it is played."""
 
-    family: Family
+    family: MujocoFamily
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: MujocoFamily) -> None:
         super().__init__(family)
         self.not_finite: list[str] = []
         """Observations that were not finite although the state was, one sentence each; filled by play."""
@@ -128,11 +128,11 @@ class Probe(Played):
         return compile_spec(self.family.spec())
 
     @cached_property
-    def env(self) -> TrialEnv:
+    def env(self) -> MujocoEnv:
         """As everyone's, which also notes observations that are not finite."""
         watched = copy.copy(self.family)
         object.__setattr__(watched, "observe", self._observe)
-        return TrialEnv(watched, WORLDS, threads=1)
+        return MujocoEnv(watched, WORLDS, threads=1)
 
     def _observe(self, physics: Physics, tasks: Tasks) -> Tensor:
         obs = self.family.observe(physics, tasks)
@@ -180,7 +180,7 @@ class Probe(Played):
         return physics
 
 
-def play(env: Trials, probe: Played, actions: Float32[Tensor, "T N A"]) -> Play:
+def play(env: TrialEnv, probe: Played, actions: Float32[Tensor, "T N A"]) -> Play:
     """Play `actions`, in trials on ever new tasks that are the same in every call."""
     steps: list[Step] = []
     obs = [env.begin(probe.tasks(0), key=0)]
@@ -191,13 +191,13 @@ def play(env: Trials, probe: Played, actions: Float32[Tensor, "T N A"]) -> Play:
     return Play(torch.stack(obs), steps)
 
 
-def _take(env: Trials, action: Float32[Tensor, "N A"], obs: list[Tensor], steps: list[Step]) -> None:
+def _take(env: TrialEnv, action: Float32[Tensor, "N A"], obs: list[Tensor], steps: list[Step]) -> None:
     """One step, kept; what a diverged world observes is no observation."""
     steps.append(env.step(action))
     obs.append(torch.where(steps[-1].diverged[:, None], obs[-1], steps[-1].final_obs))
 
 
-def goals(family: Family) -> list[str]:
+def goals(family: MujocoFamily) -> list[str]:
     """Parameters that no variation of the dynamics reads: they are known by their rewards alone."""
     physical = set()
     for variation in family.variations:

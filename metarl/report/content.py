@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from metarl.errors import UserError
-from metarl.registry import make_family
+from metarl.core.errors import UserError
+from metarl.core.registry import make_family
 from metarl.report.methods import Method, Pooled, headline, improvement, methods_of, pooled
 from metarl.report.runs import Run, short
 from metarl.report.tasks import axes_of, trend
-from metarl.sim.family import TaskFamily
+from metarl.sim.family import Family
 
 _GRID = 100
 """Points of a method's mean learning curve."""
@@ -89,7 +89,7 @@ def _family(name: str, runs: Sequence[Run], remarks: list[str]) -> dict[str, Any
     remarks += left_out
     methods.sort(key=lambda method: method.label)
     try:
-        family: TaskFamily | None = make_family(runs[0].family)
+        family: Family | None = make_family(runs[0].family)
     except UserError as error:
         family = None
         remarks.append(f"{name} cannot be loaded here, so that its training ranges are not known: {error}")
@@ -110,7 +110,7 @@ def _family(name: str, runs: Sequence[Run], remarks: list[str]) -> dict[str, Any
     }
 
 
-def _summary(family: TaskFamily | None) -> str:
+def _summary(family: Family | None) -> str:
     return (type(family).__doc__ or "").strip().split("\n")[0] if family is not None else ""
 
 
@@ -201,7 +201,7 @@ def _over(
 
 
 def _parameters(
-    family: TaskFamily | None, methods: Sequence[Method], pools: dict[str, list[Pooled]]
+    family: Family | None, methods: Sequence[Method], pools: dict[str, list[Pooled]]
 ) -> list[dict[str, Any]]:
     """Per task parameter, the returns of each method by task, `test` and `ood`."""
     shown = [

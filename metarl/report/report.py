@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from metarl.errors import UserError
+from metarl.core.errors import UserError
 from metarl.report.content import content_of
 from metarl.report.page import page
 from metarl.report.runs import Run, read_run
 from metarl.run import checkpoint
-from metarl.run.folder import RunFolder, family_of
 from metarl.run.logs import write_json
+from metarl.run.run import RunFolder, family_of
 from metarl.run.subject import trained
 from metarl.video.record import VideoConfig, record
 

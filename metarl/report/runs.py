@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from metarl.config import TrainConfig, load_config, read_toml
-from metarl.errors import UserError
+from metarl.core.config import TrainConfig, load_config, read_toml
+from metarl.core.errors import UserError
 
 POINTS = 200
 """A learning curve is kept as the means of at most this many blocks of iterations."""

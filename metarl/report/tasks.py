@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from metarl import seeding
-from metarl.tasks import Choice, Distribution, LogUniform, Parameter, TaskSpace, Value
+from metarl.core import seeding
+from metarl.core.tasks import Choice, Distribution, LogUniform, Parameter, TaskSpace, Value
 
 _POINT = 3
 """Vectors up to this length are places, longer ones many numbers of a kind."""

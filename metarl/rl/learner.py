@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor
 
-from metarl.errors import UserError
-from metarl.types import Metrics, Rollout, Transition
+from metarl.core.errors import UserError
+from metarl.core.types import Metrics, Rollout, Transition
 
 B = TypeVar("B")
 """A belief: what a policy knows of the task. A value passed in and out, one row per world."""

@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from metarl.registry import family_names, learner_names, make_family
+from metarl.core.registry import family_names, learner_names, make_family
+from metarl.core.tasks import TaskSpace
 from metarl.run.pretrained import describe_pretrained
-from metarl.tasks import TaskSpace
 
 
 def catalogue(family: str = "") -> dict[str, Any]:

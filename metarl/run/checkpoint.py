@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors, save as dump_tensors
 from torch import Tensor
 
-from metarl.errors import UserError, unknown_name
+from metarl.core.errors import UserError, unknown_name
 
 FORMAT = 1
 KEEP = 2

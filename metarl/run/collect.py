@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
+from metarl.core.tasks import Tasks
+from metarl.core.types import Rollout, Step, Transition
 from metarl.rl.learner import Policy
-from metarl.sim.episodes import Trials
-from metarl.tasks import Tasks
-from metarl.types import Rollout, Step, Transition
+from metarl.sim.env import TrialEnv
 
 _STEP_FIELDS = ("final_obs", "reward", "terminated", "truncated", "diverged")
 
@@ -36,7 +36,7 @@ class TrialStep:
 
 
 def trial_steps(
-    env: Trials, policy: Policy[Any], tasks: Tasks, generator: torch.Generator, deterministic: bool = False
+    env: TrialEnv, policy: Policy[Any], tasks: Tasks, generator: torch.Generator, deterministic: bool = False
 ) -> Iterator[TrialStep]:
     """The steps of one trial of `tasks` (one per world). Every draw, of resets and of actions, comes from `generator`.
 
@@ -57,7 +57,7 @@ def trial_steps(
 
 
 def collect(
-    env: Trials,
+    env: TrialEnv,
     policy: Policy[Any],
     tasks: Tasks,
     generator: torch.Generator,

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from metarl import seeding
+from metarl.core import seeding
+from metarl.core.tasks import Tasks
 from metarl.rl.learner import Policy
 from metarl.run.collect import trial_steps
 from metarl.run.pretrained import PREFIX
@@ -27,9 +28,8 @@ from metarl.run.statistics import (
     summarize,
     time_to_adapt,
 )
-from metarl.sim.family import TaskFamily
-from metarl.sim.worlds import make_trials
-from metarl.tasks import Tasks
+from metarl.sim.family import Family
+from metarl.sim.make import make_env
 
 _POINTS = 400
 """Of the reward over a trial's time that a file keeps; an episode has at least one."""
@@ -92,7 +92,7 @@ class Evaluation:
 
 def evaluate(
     policy: Policy[Any],
-    family: TaskFamily,
+    family: Family,
     tasks: Tasks,
     num_episodes: int,
     *,
@@ -103,7 +103,7 @@ def evaluate(
     """Run one trial of `num_episodes` episodes on each task, all at once."""
     returns = torch.zeros(len(tasks), num_episodes + 1, dtype=torch.float64)  # the last column: episodes beyond K
     episode, num_diverged = torch.zeros(len(tasks), 1, dtype=torch.long), 0
-    with make_trials(family, len(tasks), episodes_per_trial=num_episodes, threads=threads) as env:
+    with make_env(family, len(tasks), episodes_per_trial=num_episodes, threads=threads) as env:
         by_step = torch.zeros(env.trial_steps, dtype=torch.float64)
         for t, now in enumerate(trial_steps(env, policy, tasks, seeding.generator(seed, "evaluate"), deterministic)):
             reward = now.step.reward.double()

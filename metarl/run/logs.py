@@ -19,8 +19,8 @@ from typing import Any, Protocol, runtime_checkable
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from metarl.errors import UserError
-from metarl.types import Metrics
+from metarl.core.errors import UserError
+from metarl.core.types import Metrics
 
 _PACKAGES = ("metarl-robotics", "torch", "mujoco", "gymnasium", "stable-baselines3", "numpy")
 

@@ -11,8 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from metarl.errors import UserError, unknown_name
-from metarl.run.folder import RunFolder
+from metarl.core.errors import UserError, unknown_name
+from metarl.run.run import RunFolder
 
 PREFIX = "pretrained:"
 MAX_BYTES = 2**20

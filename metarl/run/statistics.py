@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 from scipy.stats import trim_mean
 
-from metarl import seeding
+from metarl.core import seeding
 
 RESAMPLES = 10_000
 """Of every bootstrap."""

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from metarl import seeding
-from metarl.config import TrainConfig
-from metarl.errors import UserError, unknown_name
-from metarl.search import FloatRange, IntRange, Range, Value
+from metarl.core import seeding
+from metarl.core.config import TrainConfig
+from metarl.core.errors import UserError, unknown_name
+from metarl.core.parameters import FloatRange, IntRange, Range, Value
 
 try:
     import optuna
@@ -94,7 +94,7 @@ def declared_ranges(config: TrainConfig[Any], only: tuple[str, ...] = ()) -> dic
     if not declared or not isinstance(declared, Mapping):
         raise UserError(
             f"agent '{config.agent}' declares no ranges to search: give {learner_class.__name__} a class variable "
-            '`search`, as {"learning_rate": FloatRange(1e-4, 3e-3, log=True)} with the ranges of metarl.search'
+            '`search`, as {"learning_rate": FloatRange(1e-4, 3e-3, log=True)} with the ranges of metarl.core.parameters'
         )
     known = [*(field.name for field in fields(config.learner)), *RUN_FIELDS]
     for name, support in declared.items():

@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor
 
-from metarl.errors import UserError
-from metarl.registry import absolute, family_names, make_family
+from metarl.core.errors import UserError
+from metarl.core.registry import absolute, family_names, make_family
+from metarl.core.seeding import WorldRandom
+from metarl.core.types import Transition
 from metarl.rl.learner import Policy
-from metarl.run.folder import RunFolder, restore
 from metarl.run.pretrained import is_pretrained, pretrained
-from metarl.seeding import WorldRandom
-from metarl.sim.family import TaskFamily
-from metarl.sim.worlds import make_trials
-from metarl.types import Transition
+from metarl.run.run import RunFolder, restore
+from metarl.sim.family import Family
+from metarl.sim.make import make_env
 
 _LOOK_EPISODES = 2
 
@@ -29,7 +29,7 @@ class Subject:
     """A policy on a family, and what titles and files say of them."""
 
     policy: Policy[Any]
-    family: TaskFamily
+    family: Family
     summary: Mapping[str, Any]
     """Agent and family by name, and how long it trained, as plain data."""
     episodes: int
@@ -75,7 +75,7 @@ def untrained(agent: str, family: str) -> Subject:
             "instead of the folder"
         )
     made = make_family(family)
-    with make_trials(made, 1, threads=1) as env:
+    with make_env(made, 1, threads=1) as env:
         policy = UNTRAINED[agent](env.action_size)
     summary = {
         "agent": agent,

@@ -16,20 +16,20 @@ from jaxtyping import Int64
 from rich.console import Console
 from torch import Tensor
 
-from metarl import seeding
-from metarl.config import TrainConfig
-from metarl.errors import UserError
+from metarl.core import seeding
+from metarl.core.config import TrainConfig
+from metarl.core.errors import UserError
+from metarl.core.tasks import Tasks
+from metarl.core.types import Metrics, Rollout
 from metarl.rl.learner import Learner, Policy
 from metarl.rl.parallel import single_threaded_math
 from metarl.run import checkpoint
 from metarl.run.checkpoint import CheckpointError
 from metarl.run.collect import collect
-from metarl.run.folder import RunFolder, family_of, load_learner, make_learner
 from metarl.run.logs import MetricsFile, progress_view
-from metarl.sim.family import TaskFamily
-from metarl.sim.worlds import make_trials
-from metarl.tasks import Tasks
-from metarl.types import Metrics, Rollout
+from metarl.run.run import RunFolder, family_of, load_learner, make_learner
+from metarl.sim.family import Family
+from metarl.sim.make import make_env
 
 _FIRST_SHARE = 0.1
 """Share of a parameter's range, its easiest, with which a curriculum begins."""
@@ -84,8 +84,8 @@ class Training:
         single_threaded_math()
         self.run = run
         self.config = config
-        self.family: TaskFamily = family_of(config)
-        self.env = make_trials(
+        self.family: Family = family_of(config)
+        self.env = make_env(
             self.family,
             config.num_worlds,
             episodes_per_trial=config.episodes_per_trial,

@@ -16,14 +16,14 @@ from typing import Any
 from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 
-from metarl.config import TrainConfig, to_toml
-from metarl.errors import UserError
-from metarl.run import checkpoint, folder
+from metarl.core.config import TrainConfig, to_toml
+from metarl.core.errors import UserError
+from metarl.core.types import Metrics
+from metarl.run import checkpoint, run as folder
 from metarl.run.evaluate import evaluate
-from metarl.run.folder import RunFolder
+from metarl.run.run import RunFolder
 from metarl.run.study import Plan, Study, value_of
 from metarl.run.train import Training
-from metarl.types import Metrics
 
 RUNGS = (0.4, 0.6, 0.8)
 """Shares of its control steps after which a training is compared with earlier ones. Before, haste would decide."""

@@ -10,14 +10,14 @@ import mujoco
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from metarl.errors import UserError
-from metarl.seeding import WorldRandom
-from metarl.sim.physics import Physics
+from metarl.core.errors import UserError
+from metarl.core.seeding import WorldRandom
+from metarl.core.tasks import Tasks, TaskSpace
+from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import Variation
-from metarl.tasks import Tasks, TaskSpace
 
 
-class TaskFamily:
+class Family:
     """A distribution of tasks, whatever simulates them: what may be trained on, evaluated and filmed."""
 
     space: ClassVar[TaskSpace]
@@ -32,7 +32,7 @@ class TaskFamily:
     """Elements of the observation that never change: only a published observation should have any."""
 
 
-class Family(TaskFamily, ABC):
+class MujocoFamily(Family, ABC):
     """A robot and the distribution of tasks it may face; its `control_step` is a multiple of the model's timestep.
 
     The functions below are batched torch over all worlds, float64 in and out; `physics.bind(field)` gives live

@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from metarl import seeding
-from metarl.errors import UserError, unknown_name
+from metarl.core import seeding
+from metarl.core.errors import UserError, unknown_name
+from metarl.core.tasks import Choice, Parameter, Tasks, TaskSpace, Uniform
 from metarl.sim.variations import ids
-from metarl.tasks import Choice, Parameter, Tasks, TaskSpace, Uniform
 
 Heights: TypeAlias = Float64[np.ndarray, "Y X"]
 """Heights [m] on the grid: rows along y, columns along x."""

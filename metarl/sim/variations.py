@@ -17,9 +17,9 @@ from jaxtyping import Float64, Int64
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from metarl.errors import UserError
-from metarl.sim.physics import Physics
-from metarl.tasks import Tasks
+from metarl.core.errors import UserError
+from metarl.core.tasks import Tasks
+from metarl.sim.mujoco.physics import Physics
 
 _KINDS: dict[str, mujoco.mjtObj] = {
     "body": mujoco.mjtObj.mjOBJ_BODY,

@@ -12,7 +12,7 @@ import imageio.v2 as imageio
 import numpy as np
 from jaxtyping import UInt8
 
-from metarl.errors import UserError
+from metarl.core.errors import UserError
 
 BLOCK = 16  # h264 codes blocks of 16 x 16 pixels; other sizes would be resampled
 _CRF = "26"  # x264's constant rate factor: sharp enough for the moving ground, half the size of 21

@@ -11,10 +11,10 @@ from typing import Any
 from jaxtyping import Float64
 from torch import Tensor
 
-from metarl.errors import UserError
+from metarl.core.errors import UserError
+from metarl.core.tasks import Tasks
 from metarl.rl.learner import Policy
-from metarl.sim.family import TaskFamily
-from metarl.tasks import Tasks
+from metarl.sim.family import Family
 from metarl.video.file import BLOCK, movie
 from metarl.video.layout import Layout, scenes
 from metarl.video.plot import Plot
@@ -66,7 +66,7 @@ _DEFAULT = VideoConfig()
 
 def record(
     policy: Policy[Any],
-    family: TaskFamily,
+    family: Family,
     tasks: Tasks,
     num_episodes: int,
     path: Path,

@@ -20,14 +20,14 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from metarl import seeding
-from metarl.errors import UserError
+from metarl.core import seeding
+from metarl.core.errors import UserError
+from metarl.core.tasks import Tasks
 from metarl.rl.learner import Policy, Signalling
 from metarl.run.collect import trial_steps
-from metarl.sim.episodes import Cameras, Trials
-from metarl.sim.family import TaskFamily
-from metarl.sim.worlds import make_trials
-from metarl.tasks import Tasks
+from metarl.sim.env import Cameras, TrialEnv
+from metarl.sim.family import Family
+from metarl.sim.make import make_env
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _explained() -> Iterator[None]:
 
 @contextmanager
 def filmed(
-    policy: Policy[Any], family: TaskFamily, tasks: Tasks, num_episodes: int, wanted: Wanted, seed: int, threads: int
+    policy: Policy[Any], family: Family, tasks: Tasks, num_episodes: int, wanted: Wanted, seed: int, threads: int
 ) -> Iterator[Take]:
     """Play a trial on each task, all at once, as an evaluation of the same seed does, and draw what is wanted.
 
@@ -137,13 +137,13 @@ def filmed(
     with _explained():
         scratch = tempfile.TemporaryFile()  # noqa: SIM115 (closed below; an error of what is filmed is not the file's)
     with scratch as file:
-        worlds = make_trials(family, len(tasks), episodes_per_trial=num_episodes, threads=threads, pictures=True)
+        worlds = make_env(family, len(tasks), episodes_per_trial=num_episodes, threads=threads, pictures=True)
         with worlds as env:
             take = _shoot(env, policy, tasks, wanted, seed, Pictures(file, len(tasks)))
         yield take
 
 
-def _shoot(env: Trials, policy: Policy[Any], tasks: Tasks, wanted: Wanted, seed: int, pictures: Pictures) -> Take:
+def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, seed: int, pictures: Pictures) -> Take:
     reward = np.zeros((env.trial_steps, len(tasks)))
     starts = [[0] for _ in range(len(tasks))]
     signals: dict[str, list[Tensor]] = {}

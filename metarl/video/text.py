@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from PIL import ImageDraw, ImageFont
 
-from metarl.tasks import TaskSpace, Value
+from metarl.core.tasks import TaskSpace, Value
 
 WHITE, GREY = (255, 255, 255), (200, 200, 200)
 _SMALLEST = 8

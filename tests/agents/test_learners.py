@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from metarl import seeding
 from metarl.agents import LEARNERS
-from metarl.config import train_defaults
+from metarl.core import seeding
+from metarl.core.config import train_defaults
+from metarl.core.registry import learner_class, learner_config_class
 from metarl.envs.half_cheetah import HalfCheetahDir
-from metarl.registry import learner_class, learner_config_class
 from metarl.rl.learner import Learner, Policy, Signalling
 from metarl.run.collect import collect
-from metarl.sim.trials import TrialEnv
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 pytestmark = pytest.mark.parametrize("name", LEARNERS)
 
@@ -24,7 +24,7 @@ class Short(HalfCheetahDir):
 def env_of(name, episodes=0):
     """A trial has as many episodes as the learner asks for."""
     asked = train_defaults(learner_config_class(name)).get("episodes_per_trial", 2)
-    return TrialEnv(Short(), 4, episodes_per_trial=episodes or asked, threads=1)
+    return MujocoEnv(Short(), 4, episodes_per_trial=episodes or asked, threads=1)
 
 
 def make(name, env):

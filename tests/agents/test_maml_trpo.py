@@ -8,25 +8,25 @@ from test_rl2 import FragileSign, Sign
 from torch.distributions import Independent, Normal, kl_divergence
 from torch.func import vmap
 
-from metarl import seeding
 from metarl.agents.configs import MamlTrpoConfig
 from metarl.agents.maml_trpo import MamlTrpo
-from metarl.config import ConfigError
-from metarl.errors import UserError
-from metarl.registry import make_family
+from metarl.core import seeding
+from metarl.core.config import ConfigError
+from metarl.core.errors import UserError
+from metarl.core.registry import make_family
+from metarl.core.types import Transition
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.objectives import gaussian_kl
 from metarl.run.collect import collect, trial_steps
 from metarl.run.evaluate import evaluate
-from metarl.sim.trials import TrialEnv
-from metarl.types import Transition
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 CONFIG = MamlTrpoConfig(shots=3, hidden_size=16, initial_std=1.0, inner_step_size=0.1, max_kl=0.01)
 FAMILIES = pytest.mark.parametrize("family", [Sign(), FragileSign()], ids=["sign", "fragile"])
 
 
 def make(family, num_worlds=6, episodes=6, **changes):
-    env = TrialEnv(family, num_worlds, episodes_per_trial=episodes, threads=1)
+    env = MujocoEnv(family, num_worlds, episodes_per_trial=episodes, threads=1)
     config = dataclasses.replace(CONFIG, **changes)
     return env, MamlTrpo(config, env.observation_size, env.action_size, seeding.generator(0, "init"))
 
@@ -284,7 +284,7 @@ def test_an_update_on_cuda_is_that_on_the_cpu():
 def test_it_learns_to_adapt_on_held_out_goals():
     """Point-goal: after seconds of training, one gradient step brings the robot closer to goals it never saw."""
     family = make_family("point-goal")
-    env = TrialEnv(family, 40, episodes_per_trial=10, threads=1)
+    env = MujocoEnv(family, 40, episodes_per_trial=10, threads=1)
     learner = MamlTrpo(MamlTrpoConfig(), 2, 2, seeding.generator(0, "init"))
     train(env, learner, 25)
     tasks = family.space.fixed("test", 50)

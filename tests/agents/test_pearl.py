@@ -8,16 +8,16 @@ import torch
 from hypothesis import given, settings, strategies as st
 from test_rl2 import FragileSign, Sign
 
-from metarl import seeding
 from metarl.agents.configs import PearlConfig
 from metarl.agents.pearl import Pearl
-from metarl.config import ConfigError, TrainConfig
-from metarl.errors import UserError
-from metarl.run import checkpoint, folder
+from metarl.core import seeding
+from metarl.core.config import ConfigError, TrainConfig
+from metarl.core.errors import UserError
+from metarl.run import checkpoint, run as folder
 from metarl.run.collect import collect, trial_steps
 from metarl.run.logs import console
 from metarl.run.train import Training
-from metarl.sim.trials import TrialEnv
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 CONFIG = PearlConfig(
     latent_size=3,
@@ -35,7 +35,7 @@ FAMILIES = pytest.mark.parametrize("family", [Sign(), FragileSign()], ids=["sign
 
 
 def make(family=None, num_worlds=4, episodes=5, **changes):
-    env = TrialEnv(family or Sign(), num_worlds, episodes_per_trial=episodes, threads=1)
+    env = MujocoEnv(family or Sign(), num_worlds, episodes_per_trial=episodes, threads=1)
     config = dataclasses.replace(CONFIG, **changes)
     return env, Pearl(config, env.observation_size, env.action_size, seeding.generator(0, "init"))
 

@@ -7,15 +7,15 @@ import torch
 from test_pearl import CONFIG, make, moved, objectives, trial
 from test_rl2 import FragileSign, Sign
 
-from metarl import seeding
 from metarl.agents.pearl import Pearl
 from metarl.agents.pearl_metrics import identification
-from metarl.registry import make_family
+from metarl.core import seeding
+from metarl.core.registry import make_family
+from metarl.core.types import Rollout, Transition
 from metarl.rl.prototypes import direction
 from metarl.run.collect import collect, trial_steps
 from metarl.run.evaluate import evaluate
-from metarl.sim.trials import TrialEnv
-from metarl.types import Rollout, Transition
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 HEADS = pytest.mark.parametrize("belief", ["posterior", "prototype"])
 
@@ -194,7 +194,7 @@ def test_goals_are_recognised_and_the_belief_helps_on_held_out_ones(belief):
     Of 80 trials with 20 goals to choose from, chance names 0.05 with a standard deviation of 0.024.
     """
     family = make_family("point-goal")
-    env = TrialEnv(family, 20, episodes_per_trial=4, threads=1)
+    env = MujocoEnv(family, 20, episodes_per_trial=4, threads=1)
     changes = {"hidden_size": 64, "encoder_size": 32, "num_updates": 120, "meta_batch": 10, "batch_size": 24}
     changes |= {"num_slots": 20, "learning_rate": 3e-3, "discount": 0.9, "kl_weight": 0.01, "initial_steps": 1600}
     learner = Pearl(dataclasses.replace(CONFIG, belief=belief, **changes), 2, 2, seeding.generator(0, "init"))

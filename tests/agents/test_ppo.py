@@ -10,25 +10,25 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from metarl import seeding
 from metarl.agents.baseline_configs import PPOConfig, PPOOracleConfig
 from metarl.agents.ppo import PPO
 from metarl.agents.sb3 import global_streams
-from metarl.config import TrainConfig
-from metarl.errors import UserError
-from metarl.run import folder
+from metarl.core import seeding
+from metarl.core.config import TrainConfig
+from metarl.core.errors import UserError
+from metarl.run import run as folder
 from metarl.run.collect import collect
 from metarl.run.evaluate import evaluate
 from metarl.run.logs import console
 from metarl.run.train import Training
-from metarl.sim.trials import TrialEnv
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 SMALL = PPOConfig(hidden_size=16, batch_size=16, num_epochs=2)
 
 
 def make(config=SMALL, worlds=3):
     """Carts that fall off at 0.05 m; episodes of 4 steps, two in a trial."""
-    env = TrialEnv(Rail(), worlds, episodes_per_trial=2, threads=1)
+    env = MujocoEnv(Rail(), worlds, episodes_per_trial=2, threads=1)
     learner = PPO(config, env.observation_size, env.action_size, seeding.generator(0, "init"))
 
     def trial(number):

@@ -10,13 +10,13 @@ from families import Rail
 from sb3_contrib.common.recurrent.buffers import RecurrentRolloutBuffer
 from stable_baselines3.common.callbacks import CallbackList
 
-from metarl import seeding
 from metarl.agents.baseline_configs import RecurrentPPOConfig
 from metarl.agents.recurrent_ppo import RecurrentPPO, join, split
-from metarl.cli import main
+from metarl.cli.main import main
+from metarl.core import seeding
 from metarl.run.collect import collect
-from metarl.sim.sb3 import TrialVecEnv
-from metarl.sim.trials import TrialEnv
+from metarl.sim.adapters.stable_baselines3 import TrialVecEnv
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 SMALL = RecurrentPPOConfig(hidden_size=8, batch_size=12, num_epochs=2)
 WORLDS, STEPS = 3, 8
@@ -24,7 +24,7 @@ WORLDS, STEPS = 3, 8
 
 def make(**changes):
     """Carts that fall off at 0.05 m; two episodes of 4 steps are a trial."""
-    env = TrialEnv(Rail(), WORLDS, episodes_per_trial=2, threads=1)
+    env = MujocoEnv(Rail(), WORLDS, episodes_per_trial=2, threads=1)
     learner = RecurrentPPO(
         dataclasses.replace(SMALL, **changes), env.observation_size, env.action_size, seeding.generator(0, "init")
     )
@@ -58,13 +58,13 @@ class Normalised(TrialVecEnv):
 def test_the_buffer_is_what_sb3_contrib_would_have_collected_on_the_trial_environment():
     learner, trial = make(initial_std=2.0)
     train(learner, trial, range(3))
-    model, env = learner.model, TrialEnv(Rail(), WORLDS, episodes_per_trial=2, threads=1)
+    model, env = learner.model, MujocoEnv(Rail(), WORLDS, episodes_per_trial=2, threads=1)
     envs = Normalised(env, lambda rng: env.family.space.sample("train", WORLDS, rng), learner)
     first = envs.reset()
     tasks, key = env.tasks, env._key
     # our collector, on the same tasks and from the same states
     generator = seeding.generator(0, "collect")
-    other = TrialEnv(Rail(), WORLDS, episodes_per_trial=2, threads=1)
+    other = MujocoEnv(Rail(), WORLDS, episodes_per_trial=2, threads=1)
     begin = other.begin
     other.begin = lambda tasks, _: begin(tasks, key)
     rollout = collect(other, learner.policy, tasks, generator)

@@ -7,23 +7,23 @@ import pytest
 import torch
 from families import ALL_FAMILIES
 
-from metarl import seeding
 from metarl.agents.configs import RL2Config
 from metarl.agents.rl2 import RL2, chunk_length
-from metarl.registry import make_family
+from metarl.core import seeding
+from metarl.core.registry import make_family
+from metarl.core.tasks import Choice, Parameter, TaskSpace
+from metarl.core.types import Transition
 from metarl.rl.objectives import gaussian_log_prob
 from metarl.run.collect import collect
-from metarl.sim.family import Family
-from metarl.sim.trials import TrialEnv
-from metarl.tasks import Choice, Parameter, TaskSpace
-from metarl.types import Transition
+from metarl.sim.family import MujocoFamily
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 SLIDER = """<mujoco><option timestep="0.05" gravity="0 0 0"/>
 <worldbody><body><joint name="x" type="slide" axis="1 0 0"/>
 <geom size="0.1" mass="1"/></body></worldbody><actuator><motor joint="x" ctrlrange="-1 1"/></actuator></mujoco>"""
 
 
-class Sign(Family):
+class Sign(MujocoFamily):
     """The reward is d · a for an unknown sign d; a world whose slider passes 0.02 m falls, where `fragile`."""
 
     space = TaskSpace({"sign": Parameter(Choice((-1.0, 1.0)), unit="1")})
@@ -56,7 +56,7 @@ FAMILIES = pytest.mark.parametrize("family", [Sign(), FragileSign()], ids=["sign
 
 
 def make(family, num_worlds=6, **changes):
-    env = TrialEnv(family, num_worlds, episodes_per_trial=2, threads=1)
+    env = MujocoEnv(family, num_worlds, episodes_per_trial=2, threads=1)
     config = dataclasses.replace(CONFIG, **changes)
     return env, RL2(config, env.observation_size, env.action_size, seeding.generator(0, "init"))
 
@@ -176,7 +176,7 @@ def test_the_reward_input_is_normalised():
 def test_it_evaluates_beyond_the_trained_number_of_episodes():
     """Trap (g)."""
     _, learner = make(Sign())
-    longer = TrialEnv(Sign(), 6, episodes_per_trial=5, threads=1)
+    longer = MujocoEnv(Sign(), 6, episodes_per_trial=5, threads=1)
     assert trial(longer, learner).episode_returns(5).shape == (6, 5)
 
 
@@ -196,7 +196,7 @@ def test_the_same_seed_gives_the_same_parameters_whatever_the_number_of_threads(
     states = []
     for threads in (1, 2, 4):
         env, learner = make(FragileSign())
-        env = TrialEnv(FragileSign(), 6, threads=threads)
+        env = MujocoEnv(FragileSign(), 6, threads=threads)
         warm(env, learner, 3)
         states.append(learner.state_dict())
     for name, value in states[0].items():

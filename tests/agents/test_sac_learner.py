@@ -7,22 +7,22 @@ import pytest
 import torch
 from families import Rail
 
-from metarl import seeding
 from metarl.agents.baseline_configs import SACConfig
 from metarl.agents.sac import SAC
+from metarl.core import seeding
+from metarl.core.errors import UserError
+from metarl.core.tasks import Tasks
 from metarl.envs.point import PointGoal
-from metarl.errors import UserError
 from metarl.run.collect import collect
 from metarl.run.evaluate import evaluate
-from metarl.sim.trials import TrialEnv
-from metarl.tasks import Tasks
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 SMALL = SACConfig(hidden_size=16, initial_steps=24, num_updates=3, batch_size=8, replay_size=100)
 
 
 def make(config=SMALL, worlds=3, family=None, episodes=2, tasks=None):
     """Carts that fall off at 0.05 m; two episodes of 4 steps are a trial."""
-    env = TrialEnv(family or Rail(), worlds, episodes_per_trial=episodes, threads=1)
+    env = MujocoEnv(family or Rail(), worlds, episodes_per_trial=episodes, threads=1)
     learner = SAC(config, env.observation_size, env.action_size, seeding.generator(0, "init"))
 
     def trial(number):

@@ -9,9 +9,9 @@ import pytest
 import torch
 from families import columns
 
-from metarl.registry import make_family
-from metarl.sim.trials import TrialEnv, compile_spec
-from metarl.tasks import Tasks
+from metarl.core.registry import make_family
+from metarl.core.tasks import Tasks
+from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
 
 XML = Path(__file__).parents[2] / "envs" / "assets" / "arm.xml"
 STEPS, SUBSTEPS, GRAVITY = 100, 10, 9.81
@@ -19,7 +19,7 @@ GOALS = [[0.1, -0.1, 0.05], [-0.2, 0.1, -0.25]]
 
 
 def trial_env(name, worlds, episodes=1):
-    return TrialEnv(make_family(name), worlds, episodes_per_trial=episodes, threads=1)
+    return MujocoEnv(make_family(name), worlds, episodes_per_trial=episodes, threads=1)
 
 
 def begin(name, tasks, key=5):

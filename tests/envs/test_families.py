@@ -4,7 +4,7 @@ import pytest
 from families import ALL_FAMILIES
 
 from metarl.check.check import CHECKS, check_family
-from metarl.registry import make_family
+from metarl.core.registry import make_family
 
 UNDECIDED = {("point-goal-sparse", "every task parameter matters")}
 """Random play cannot tell: it never reaches the goal."""

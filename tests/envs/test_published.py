@@ -15,9 +15,9 @@ import pytest
 import torch
 from families import columns
 
-from metarl.registry import make_family
-from metarl.sim.trials import TrialEnv, compile_spec
-from metarl.tasks import Tasks
+from metarl.core.registry import make_family
+from metarl.core.tasks import Tasks
+from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 STEPS = 200
@@ -262,7 +262,7 @@ def plain_run(published, model, start, actions, task):
 def test_rewards_observations_and_ends_equal_those_of_plain_mujoco(name):
     """Over 200 steps; where an episode ends early, its successor is followed from its start."""
     published, num_worlds = PUBLISHED[name], len(PUBLISHED[name].tasks)
-    env = TrialEnv(make_family(name), num_worlds, episodes_per_trial=1, threads=1)
+    env = MujocoEnv(make_family(name), num_worlds, episodes_per_trial=1, threads=1)
     env.begin(published.tasks, key=5)
     gains = torch.tensor([published.gains[world % len(published.gains)] for world in range(num_worlds)])
     actions = gains[:, None] * randoms(STEPS, num_worlds, env.action_size)
@@ -291,7 +291,7 @@ def test_the_point_moves_by_a_tenth_of_the_action(name):
     """In closed form. Half the worlds head for their goals, for those of the sparse family are not found by chance."""
     num_worlds, steps = 32, 20
     tasks = draw(name, num_worlds)
-    env = TrialEnv(make_family(name), num_worlds, episodes_per_trial=1, threads=1)
+    env = MujocoEnv(make_family(name), num_worlds, episodes_per_trial=1, threads=1)
     env.begin(tasks, key=5)
     x = env.physics.bind("qpos").clone()
     (task,) = tasks.values.values()
@@ -316,7 +316,7 @@ def test_the_point_moves_by_a_tenth_of_the_action(name):
 
 
 def first_state(name, num_worlds=256):
-    env = TrialEnv(make_family(name), num_worlds, threads=1)
+    env = MujocoEnv(make_family(name), num_worlds, threads=1)
     obs = env.begin(draw(name, num_worlds), key=0)
     return obs.double(), env.physics.bind("qpos"), env.physics.bind("qvel"), torch.from_numpy(env.physics.model.qpos0)
 
@@ -360,7 +360,7 @@ def test_the_two_directions_of_the_ant_are_opposite():
     angles = make_family("ant-dir").space.fixed("train", 2)["direction"]
     headings = torch.stack((angles.cos(), angles.sin()))
     torch.testing.assert_close(headings[:, 0], -headings[:, 1], rtol=0, atol=1e-12)
-    env = TrialEnv(make_family("ant-dir"), 2, threads=1)
+    env = MujocoEnv(make_family("ant-dir"), 2, threads=1)
     env.begin(columns(direction=angles.tolist()), key=0)
     env.physics.set_state(env.physics.get_state()[:1].repeat(2, 1))
     for action in randoms(20, 1, 8):
@@ -393,7 +393,7 @@ def test_the_factors_are_powers_with_uniform_exponents(name, base):
 @pytest.mark.parametrize(("name", "first"), [("ant-goal", 29), ("humanoid-dir", 292)])
 def test_contacts_are_felt(name, first):
     """In most of the field's code, run with MuJoCo 2 or later, all of these observations are zero."""
-    env = TrialEnv(make_family(name), 1, threads=1)
+    env = MujocoEnv(make_family(name), 1, threads=1)
     env.begin(draw(name, 1), key=0)
     obs = torch.cat([env.step(torch.zeros(1, env.action_size)).obs for _ in range(20)])
     forces = obs[:, first : first + 84].reshape(20, 14, 6)
@@ -417,7 +417,7 @@ def test_training_never_breaks_what_is_held_out(name, held_out):
 )
 def test_a_mark_lies_in_the_direction_of_the_task(name, distance):
     tasks = draw(name, 3)
-    env = TrialEnv(make_family(name), 3, threads=1)
+    env = MujocoEnv(make_family(name), 3, threads=1)
     env.begin(tasks, key=0)
     (angles,) = tasks.values.values()
     for world, angle in enumerate(angles.tolist()):
@@ -430,7 +430,7 @@ def test_a_mark_lies_in_the_direction_of_the_task(name, distance):
 @pytest.mark.parametrize("name", ["ant-goal", "point-goal"])
 def test_a_mark_lies_at_the_goal(name):
     tasks = draw(name, 2)
-    env = TrialEnv(make_family(name), 2, threads=1)
+    env = MujocoEnv(make_family(name), 2, threads=1)
     env.begin(tasks, key=0)
     for world in range(2):
         assert env.physics.data_of(world).site("goal").xpos[:2].tolist() == tasks["goal"][world].tolist()

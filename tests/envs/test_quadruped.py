@@ -9,14 +9,14 @@ from scipy.spatial.transform import Rotation
 
 from metarl.envs.quadruped import LEGS, MOTORS, REACH, STAND
 from metarl.envs.quadruped_tasks import QuadrupedBody, QuadrupedCommand, QuadrupedCrippled, QuadrupedTerrain
-from metarl.sim.trials import TrialEnv, compile_spec
+from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
 
 NOMINAL = {"payload": 0.0, "centre": 0.0, "friction": 1.0, "strength": 1.0, "damping": 1.0}
 
 
 def body_env(num_worlds=6, **values):
     """Worlds with the nominal body but for some parameters, given per world."""
-    env = TrialEnv(QuadrupedBody(), num_worlds, episodes_per_trial=2, threads=1)
+    env = MujocoEnv(QuadrupedBody(), num_worlds, episodes_per_trial=2, threads=1)
     env.begin(columns(**{k: values.get(k, [v] * num_worlds) for k, v in NOMINAL.items()}), key=3)
     return env
 
@@ -108,7 +108,7 @@ def test_a_command_is_drawn_for_each_episode_and_kept_in_it():
 
 
 def test_the_goal_of_quadruped_command_is_rewarded_and_not_shown():
-    env = TrialEnv(QuadrupedCommand(), 2, episodes_per_trial=1, threads=1)
+    env = MujocoEnv(QuadrupedCommand(), 2, episodes_per_trial=1, threads=1)
     tasks = columns(velocity=[0.0, 1.0], turn=[0.0, 0.0])
     obs = env.begin(tasks, key=0)
     assert obs.shape == (2, 42)
@@ -152,7 +152,7 @@ def test_a_payload_weighs_on_the_legs_and_ice_lets_them_slip():
 
 
 def test_a_dead_knee_gives_way():
-    env = TrialEnv(QuadrupedCrippled(), 2, episodes_per_trial=1, threads=1)
+    env = MujocoEnv(QuadrupedCrippled(), 2, episodes_per_trial=1, threads=1)
     env.begin(columns(motor=[-1.0, float(MOTORS.index("FL_knee"))], strength=[0.0, 0.0]), key=0)
     for _ in range(50):
         env.step(torch.zeros(2, 12))
@@ -162,7 +162,7 @@ def test_a_dead_knee_gives_way():
 
 def test_the_ground_of_quadruped_terrain_is_under_its_feet():
     """Put down 3 m ahead of the start, it comes to rest as high as the stairs there: 9 of 8 cm up, or down."""
-    env = TrialEnv(QuadrupedTerrain(), 3, episodes_per_trial=1, threads=1)
+    env = MujocoEnv(QuadrupedTerrain(), 3, episodes_per_trial=1, threads=1)
     kinds = QuadrupedTerrain.ground.kinds
     terrain = [float(kinds.index(name)) for name in ("blocks", "stairs-up", "stairs-down")]
     env.begin(columns(terrain=terrain, difficulty=[0.0, 0.5, 0.5], shift=[0.0] * 3), key=0)

@@ -12,11 +12,11 @@ from families import RAIL, Rail
 from metarl.check import contract_tasks
 from metarl.check.check import CHECKS, FOUNDATIONS, Finding, check_family, verdict
 from metarl.check.probe import Probe
+from metarl.core.tasks import Angle, Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
+from metarl.core.types import Step
 from metarl.envs.half_cheetah import HalfCheetahDir
-from metarl.sim.trials import TrialEnv
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 from metarl.sim.variations import BodyMass, Friction, SitePosition
-from metarl.tasks import Angle, Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
-from metarl.types import Step
 
 GOAL = Rail.space.parameters["goal"]
 
@@ -403,14 +403,14 @@ def test_an_episode_that_never_ends_is_found(monkeypatch):
     def forever(self, final_obs, reward, terms, moved):
         return Step(final_obs, final_obs, reward, terms, *[self._no] * 5)
 
-    monkeypatch.setattr(TrialEnv, "_advance", forever)
-    monkeypatch.setattr(TrialEnv, "trial_steps", 10_000)
+    monkeypatch.setattr(MujocoEnv, "_advance", forever)
+    monkeypatch.setattr(MujocoEnv, "trial_steps", 10_000)
     assert "no episode ended in 1,000 steps, although one lasts 4" in judge("ends", Rail()).problem
 
 
 def test_a_reward_that_is_not_the_sum_of_its_terms_is_found(monkeypatch):
-    finite = TrialEnv._finite
-    monkeypatch.setattr(TrialEnv, "_finite", lambda self, terms, total, bad: finite(self, terms, total + 1.0, bad))
+    finite = MujocoEnv._finite
+    monkeypatch.setattr(MujocoEnv, "_finite", lambda self, terms, total, bad: finite(self, terms, total + 1.0, bad))
     assert "the sum of its terms" in judge("reward_sum", Rail()).problem
 
 

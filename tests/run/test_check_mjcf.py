@@ -8,8 +8,8 @@ import pytest
 
 from metarl.check import check
 from metarl.check.check import MJCF_CHECKS, check_mjcf
-from metarl.cli import main
-from metarl.errors import UserError
+from metarl.cli.main import main
+from metarl.core.errors import UserError
 
 ARM = Path(__file__).parents[2] / "envs" / "assets" / "arm.xml"
 ROBOT = """<mujoco><option timestep="0.02"/><worldbody><light pos="0 0 3"/><body><joint name="j"/><geom size="0.1"/>

@@ -10,13 +10,13 @@ import torch
 from families import Rail, columns
 from rich.console import Console
 
-from metarl import seeding
+from metarl.core import seeding
+from metarl.core.types import Rollout
 from metarl.run.collect import collect
 from metarl.run.evaluate import Evaluation, evaluate, improvement, print_comparison, print_table
 from metarl.run.statistics import interquartile_mean, summarize, worst_decile
 from metarl.run.subject import RandomPolicy, ZeroPolicy
-from metarl.sim.trials import TrialEnv
-from metarl.types import Rollout
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 RECORDED = Path(__file__).parents[2] / "experiments" / "results" / "vel-s1" / "eval"
 
@@ -46,7 +46,7 @@ def test_the_delta_s_interval_is_paired_by_task():
 def test_the_reward_by_step_is_the_mean_over_tasks_at_each_step():
     tasks = Rail.space.fixed("test", 5)
     found = evaluate(RandomPolicy(1), Rail(edge=9.0), tasks, 3, seed=4, threads=1)
-    env = TrialEnv(Rail(edge=9.0), 5, episodes_per_trial=3, threads=1)
+    env = MujocoEnv(Rail(edge=9.0), 5, episodes_per_trial=3, threads=1)
     rollout = collect(env, RandomPolicy(1), tasks, seeding.generator(4, "evaluate"), deterministic=True)
     torch.testing.assert_close(found.reward_by_step, rollout.reward.double().mean(dim=1))
     torch.testing.assert_close(found.returns, rollout.episode_returns(3))

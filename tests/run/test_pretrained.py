@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from metarl.cli import main
-from metarl.errors import UserError
+from metarl.cli.main import main
+from metarl.core.errors import UserError
+from metarl.core.tasks import Tasks
 from metarl.rl.state import policy_alone
 from metarl.run import checkpoint, pretrained as module
 from metarl.run.evaluate import evaluate
-from metarl.run.folder import RunFolder, restore
 from metarl.run.pretrained import MAX_BYTES, describe_pretrained, pretrained, pretrained_names, recorded_evaluation
+from metarl.run.run import RunFolder, restore
 from metarl.run.statistics import mean_interval
 from metarl.run.subject import trained
-from metarl.tasks import Tasks
 
 ROOT = Path(__file__).parents[2]
 NAMES = pretrained_names()

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metarl.cli import main
-from metarl.errors import UserError
+from metarl.cli.main import main
+from metarl.core.errors import UserError
+from metarl.core.tasks import Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
 from metarl.report.content import content_of
 from metarl.report.figures import COLOURS, Palette, parameter_figure
 from metarl.report.page import page
 from metarl.report.runs import read_run
 from metarl.report.tasks import axes_of, trend
 from metarl.report.text import interval, number
-from metarl.tasks import Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 ORIGIN = {

@@ -5,7 +5,7 @@ import json
 import pytest
 from browser import CHROMIUM, Browser
 
-from metarl.cli import main
+from metarl.cli.main import main
 
 TINY = ["point-goal", "--episode-steps", "20", "--threads", "1", "--seed", "1"]
 RUNS = {

@@ -7,21 +7,21 @@ import pytest
 import torch
 from families import Rail
 
-from metarl import seeding
-from metarl.errors import UserError
+from metarl.cli.eval import EvalOptions
+from metarl.cli.video import VideoOptions
+from metarl.core import seeding
+from metarl.core.errors import UserError
 from metarl.rl.learner import Policy
 from metarl.run import subject
 from metarl.run.collect import collect
 from metarl.run.evaluate import evaluate
 from metarl.run.subject import UNTRAINED, RandomPolicy, ZeroPolicy, trained, untrained
-from metarl.sim.trials import TrialEnv
-from metarl.verbs.evaluate import EvalOptions
-from metarl.verbs.video import VideoOptions
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 
 def play(policy, num_worlds, seed=0, deterministic=True):
     """A trial of two episodes of the toy's tasks."""
-    env = TrialEnv(Rail(), num_worlds, episodes_per_trial=2, threads=1)
+    env = MujocoEnv(Rail(), num_worlds, episodes_per_trial=2, threads=1)
     tasks = Rail.space.fixed("test", num_worlds)
     return collect(env, policy, tasks, seeding.generator(seed, "test"), deterministic=deterministic)
 

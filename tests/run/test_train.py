@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from metarl.agents.configs import RL2Config
-from metarl.config import TrainConfig
-from metarl.errors import UserError
-from metarl.run import checkpoint, folder
+from metarl.core.config import TrainConfig
+from metarl.core.errors import UserError
+from metarl.run import checkpoint, run as folder
 from metarl.run.logs import MetricsFile, console
 from metarl.run.train import Training
 
@@ -123,7 +123,7 @@ def test_max_minutes_stops_saves_and_reports(tmp_path):
 def test_a_signal_saves_and_prints_the_resume_command(tmp_path, number, code):
     words = ["train", "rl2", FAMILY, "--output", str(tmp_path / "run"), "--total-steps", "100000000"]
     options = ["--num-worlds", "8", "--chunk-steps", "5", "--threads", "1"]
-    command = [sys.executable, "-m", "metarl.cli", *words, *options]
+    command = [sys.executable, "-m", "metarl.cli.main", *words, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 60
     metrics = tmp_path / "run" / "metrics.jsonl"
@@ -181,7 +181,7 @@ def test_damaged_metrics_are_not_overwritten(tmp_path):
 def test_a_reader_that_goes_away_stops_the_run_with_everything_saved(tmp_path):
     """`metarl train ... | head -1`."""
     words = ["train", "rl2", FAMILY, "--output", str(tmp_path / "run"), "--total-steps", "100000000"]
-    command = [sys.executable, "-u", "-m", "metarl.cli", *words, "--num-worlds", "8", "--chunk-steps", "5"]
+    command = [sys.executable, "-u", "-m", "metarl.cli.main", *words, "--num-worlds", "8", "--chunk-steps", "5"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -17,15 +17,15 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from metarl.agents import LEARNERS
-from metarl.cli import main
-from metarl.config import TrainConfig, load_config, train_defaults
-from metarl.errors import UserError
-from metarl.registry import learner_config_class
+from metarl.cli.main import main
+from metarl.core.config import TrainConfig, load_config, train_defaults
+from metarl.core.errors import UserError
+from metarl.core.parameters import FloatRange, IntRange, Options
+from metarl.core.registry import learner_config_class
 from metarl.run import checkpoint
-from metarl.run.folder import RunFolder
+from metarl.run.run import RunFolder
 from metarl.run.study import Plan, Study, declared_ranges, mended
 from metarl.run.tune import Search
-from metarl.search import FloatRange, IntRange, Options
 
 LEARNER = f"{Path(__file__).parents[1]}/steady_learner.py"
 STEADY = f"{LEARNER}:Steady"
@@ -56,7 +56,7 @@ def tune(*words):
 
 def started(*words):
     """The same in a process of its own."""
-    command = [sys.executable, "-m", "metarl.cli", "tune", *map(str, words)]
+    command = [sys.executable, "-m", "metarl.cli.main", "tune", *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

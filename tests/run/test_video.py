@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from metarl.core.errors import UserError
+from metarl.core.tasks import LogUniform, Parameter, TaskSpace
 from metarl.envs.half_cheetah import HalfCheetahBody, HalfCheetahVel
-from metarl.errors import UserError
 from metarl.run.evaluate import evaluate
-from metarl.sim import rendering
-from metarl.tasks import LogUniform, Parameter, TaskSpace
+from metarl.sim.mujoco import rendering
 from metarl.video import file as video_file
 from metarl.video.layout import Scene, Shot, scenes
 from metarl.video.plot import Plot, principal, running_mean
@@ -244,7 +244,7 @@ def numbers(take, world, episode, ages):
     ],
 )
 def test_pictures_are_of_the_episode_and_age_asked_for(monkeypatch, episodes, stride, world, episode, expected):
-    monkeypatch.setattr("metarl.sim.trials.TrialEnv.cameras", lambda self, worlds, size: Numbered(self))
+    monkeypatch.setattr("metarl.sim.mujoco.mujoco_env.MujocoEnv.cameras", lambda self, worlds, size: Numbered(self))
     wanted = Wanted((16, 16), frozenset(episodes), stride, STEPS, signals=False)
     family = FallingVel()
     with filmed(Push(), family, tasks_of(family, 2), 2, wanted, seed=0, threads=1) as take:
@@ -253,7 +253,7 @@ def test_pictures_are_of_the_episode_and_age_asked_for(monkeypatch, episodes, st
 
 
 def test_side_by_side_shows_both_episodes_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("metarl.sim.trials.TrialEnv.cameras", lambda self, worlds, size: Numbered(self))
+    monkeypatch.setattr("metarl.sim.mujoco.mujoco_env.MujocoEnv.cameras", lambda self, worlds, size: Numbered(self))
     family, path = ShortVel(), tmp_path / "x.mp4"
     config = VideoConfig(size=(96, 96), layout="side-by-side", seconds=0.2)
     monkeypatch.setattr(Numbered, "draw", lambda self: [np.full((96, 96, 3), 15 * self.env._trial_step, np.uint8)])
@@ -281,7 +281,7 @@ class Counts(Push):
 
 
 def test_signals_are_kept_after_every_step(monkeypatch):
-    monkeypatch.setattr("metarl.sim.trials.TrialEnv.cameras", lambda self, worlds, size: Numbered(self))
+    monkeypatch.setattr("metarl.sim.mujoco.mujoco_env.MujocoEnv.cameras", lambda self, worlds, size: Numbered(self))
     family = ShortVel()
     for policy, expected in ((Counts(), list(range(1, 2 * STEPS + 1))), (Push(), None)):
         wanted = Wanted((16, 16), frozenset({0}), 1, STEPS, signals=True)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from families import BENCH
 
-from metarl.errors import UserError
-from metarl.sim.cpu import CpuPhysics
+from metarl.core.errors import UserError
+from metarl.sim.mujoco.cpu import CpuPhysics
 
 MODEL = mujoco.MjModel.from_xml_string(BENCH)
 EVERY = torch.arange(4)

@@ -17,15 +17,15 @@ from external_family import CartGoal, PendulumMass, family
 from families import columns
 from gymnasium.vector import AutoresetMode
 
-from metarl import seeding
-from metarl.errors import UserError
-from metarl.sim import worker
-from metarl.sim.episodes import RewardError
-from metarl.sim.external import ExternalFamily, ExternalTrials
-from metarl.sim.gym import TaskEnv, TaskVectorEnv
-from metarl.sim.sb3 import EpisodeVecEnv
-from metarl.sim.worlds import make_trials
-from metarl.tasks import Parameter, TaskSpace, Uniform
+from metarl.core import seeding
+from metarl.core.errors import UserError
+from metarl.core.tasks import Parameter, TaskSpace, Uniform
+from metarl.sim.adapters.gymnasium import TaskEnv, TaskVectorEnv
+from metarl.sim.adapters.stable_baselines3 import EpisodeVecEnv
+from metarl.sim.env import RewardError
+from metarl.sim.external import worker
+from metarl.sim.external.external_env import ExternalEnv, ExternalFamily
+from metarl.sim.make import make_env
 
 ROOT = Path(__file__).parents[2]
 GOALS = columns(goal=[-0.25, 0.25, -0.5])  # the second one is where failing carts fail
@@ -34,7 +34,7 @@ RIGHT = torch.tensor([[1.0], [-0.25], [-0.25]])  # 5 m/s²: past 0.9 m at its si
 
 
 def begin(family, processes=2, key=0, tasks=GOALS, episodes=2, **words):
-    env = ExternalTrials(family, len(tasks), episodes_per_trial=episodes, processes=processes, **words)
+    env = ExternalEnv(family, len(tasks), episodes_per_trial=episodes, processes=processes, **words)
     return env, env.begin(tasks, key)
 
 
@@ -206,7 +206,7 @@ def test_they_are_gymnasium_environments_with_tasks_and_splits_too():
 
 
 def test_they_are_sb3_vec_envs_too():
-    trials = make_trials(CartGoal(), 2, episodes_per_trial=1, threads=1)
+    trials = make_env(CartGoal(), 2, episodes_per_trial=1, threads=1)
     envs = EpisodeVecEnv(trials, lambda rng: CartGoal.space.sample("train", 2, rng))
     envs.reset()
     for _ in range(6):
@@ -390,8 +390,8 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import torch
 from external_family import family
-from metarl.sim.worlds import make_trials
-env = make_trials(family("carts.py:Forking"), 2, threads=2)
+from metarl.sim.make import make_env
+env = make_env(family("carts.py:Forking"), 2, threads=2)
 print(*env.begin(env.family.space.fixed("train", 2), 0).flatten().int().tolist(), flush=True)
 sys.stdin.read()
 """

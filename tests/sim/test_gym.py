@@ -1,4 +1,4 @@
-"""Families as Gymnasium environments: the checkers of Gymnasium and SB3, seeds, tasks, and equality with `TrialEnv`."""
+"""Families as Gymnasium environments: the checkers of Gymnasium and SB3, seeds, tasks, equality with `MujocoEnv`."""
 
 import subprocess
 import sys
@@ -16,13 +16,13 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from short_family import ShortDir
 from stable_baselines3.common.env_util import make_vec_env
 
+from metarl.core.errors import UserError
+from metarl.core.registry import make_family
+from metarl.core.seeding import _GOLDEN
 from metarl.envs import FAMILIES
-from metarl.errors import UserError
 from metarl.gym import environment_id
-from metarl.registry import make_family
-from metarl.seeding import _GOLDEN
-from metarl.sim.gym import TaskEnv, TaskVectorEnv
-from metarl.sim.trials import EXPLODED, TrialEnv
+from metarl.sim.adapters.gymnasium import TaskEnv, TaskVectorEnv
+from metarl.sim.mujoco.mujoco_env import EXPLODED, MujocoEnv
 
 PUSH, STAY = np.ones(1, np.float32), np.zeros(1, np.float32)
 FAR = 10.0  # [m]: a rail no cart falls off
@@ -55,7 +55,7 @@ def test_an_episode_is_a_trial_envs(name):
     """On the key that its stream amounts to, bit for bit, up to its end or 20 steps."""
     env = TaskEnv(make_family(name))
     obs, info = env.reset(seed=11)
-    trials = TrialEnv(make_family(name), 1, episodes_per_trial=1, threads=1)
+    trials = MujocoEnv(make_family(name), 1, episodes_per_trial=1, threads=1)
     key = (env._worlds._streams * _GOLDEN).item()
     assert np.array_equal(obs, trials.begin(env._worlds.tasks, key)[0].numpy())
     env.action_space.seed(0)
@@ -348,6 +348,6 @@ assert gymnasium.make_vec("metarl/MyCheetah-v0", num_envs=64).num_envs == 64
 def test_rails_goal_reaches_the_reward():
     env = TaskEnv(Rail(FAR))
     env.reset(seed=0, options={"task": {"goal": 0.5}})
-    trials = TrialEnv(Rail(FAR), 1, episodes_per_trial=1, threads=1)
+    trials = MujocoEnv(Rail(FAR), 1, episodes_per_trial=1, threads=1)
     trials.begin(columns(goal=[0.5]), key=(env._worlds._streams * _GOLDEN).item())
     assert env.step(PUSH)[1] == trials.step(torch.ones(1, 1)).reward[0]

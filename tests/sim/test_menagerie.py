@@ -5,9 +5,9 @@ import sys
 import pytest
 from families import RAIL
 
-from metarl.errors import UserError
-from metarl.sim.menagerie import menagerie
-from metarl.sim.trials import compile_spec
+from metarl.core.errors import UserError
+from metarl.sim.mujoco.menagerie import menagerie
+from metarl.sim.mujoco.mujoco_env import compile_spec
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import mujoco
 import numpy as np
 import pytest
 
-from metarl.errors import UserError
-from metarl.sim import mjcf
-from metarl.sim.sandbox import TIME_LIMIT, Sandbox
+from metarl.core.errors import UserError
+from metarl.sim.mujoco.mjcf import scan as mjcf
+from metarl.sim.mujoco.mjcf.sandbox import TIME_LIMIT, Sandbox
 
 OURS = sorted((Path(__file__).parents[2] / "envs" / "assets").glob("*.xml"))
 GYMNASIUM = sorted((Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets").glob("*.xml"))

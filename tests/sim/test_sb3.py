@@ -9,8 +9,8 @@ from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
-from metarl.sim.sb3 import EpisodeVecEnv, TrialVecEnv
-from metarl.sim.trials import TrialEnv
+from metarl.sim.adapters.stable_baselines3 import EpisodeVecEnv, TrialVecEnv
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 PUSH, STAY = np.ones((2, 1), np.float32), np.zeros((2, 1), np.float32)
 
@@ -25,7 +25,7 @@ def make(num_worlds=2, drawn=None, edge=0.05):
             drawn.append(tasks["goal"].tolist())
         return tasks
 
-    return EpisodeVecEnv(TrialEnv(family, num_worlds, episodes_per_trial=2, threads=1), sample, seed=5)
+    return EpisodeVecEnv(MujocoEnv(family, num_worlds, episodes_per_trial=2, threads=1), sample, seed=5)
 
 
 def test_spaces_and_types_are_sb3s():
@@ -89,7 +89,7 @@ def test_seeding_begins_the_draws_anew():
 
 
 def test_the_rewards_are_the_environments():
-    envs, env = make(edge=10.0), TrialEnv(Rail(edge=10.0), 2, episodes_per_trial=2, threads=1)
+    envs, env = make(edge=10.0), MujocoEnv(Rail(edge=10.0), 2, episodes_per_trial=2, threads=1)
     obs = envs.reset()
     qpos = envs._env.physics.get_state().clone()
     env.begin(envs._env.tasks, key=0)
@@ -138,7 +138,7 @@ def test_the_visible_task_follows_the_observation():
         drawn.append(family.space.sample("train", 2, rng))
         return drawn[-1]
 
-    envs = EpisodeVecEnv(TrialEnv(family, 2, episodes_per_trial=2, threads=1), sample, task_visible=True)
+    envs = EpisodeVecEnv(MujocoEnv(family, 2, episodes_per_trial=2, threads=1), sample, task_visible=True)
     obs = envs.reset()
     assert envs.observation_space.shape == (3,)
     for _ in range(10):
@@ -149,7 +149,7 @@ def test_the_visible_task_follows_the_observation():
 
 def trials(num_worlds=2, edge=0.05):
     family = Rail(edge)
-    env = TrialEnv(family, num_worlds, episodes_per_trial=2, threads=1)
+    env = MujocoEnv(family, num_worlds, episodes_per_trial=2, threads=1)
     return TrialVecEnv(env, lambda rng: family.space.sample("train", num_worlds, rng), seed=5)
 
 
@@ -184,7 +184,7 @@ def test_a_batch_equals_sb3s_own_vector_of_single_environments():
     class Single(gymnasium.Env):
         def __init__(self, world):
             self.world = world
-            self.env = TrialEnv(Rail(edge=10.0), 1, episodes_per_trial=1, threads=1)
+            self.env = MujocoEnv(Rail(edge=10.0), 1, episodes_per_trial=1, threads=1)
             self.observation_space, self.action_space = batch.observation_space, batch.action_space
 
         def reset(self, *, seed=None, options=None):

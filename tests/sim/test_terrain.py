@@ -6,12 +6,12 @@ import pytest
 import torch
 from families import columns
 
+from metarl.core.errors import UserError
 from metarl.envs.quadruped_tasks import QuadrupedTerrain
 from metarl.envs.terrains import AntTerrain, HalfCheetahTerrain
-from metarl.errors import UserError
-from metarl.sim.cpu import CpuPhysics
+from metarl.sim.mujoco.cpu import CpuPhysics
+from metarl.sim.mujoco.mujoco_env import compile_spec
 from metarl.sim.terrain import BLOCK_HEIGHT, KINDS, ROUGH_HEIGHT, SLOPE_GRADE, STAIR_RISE, TerrainChoice, Tile, heights
-from metarl.sim.trials import compile_spec
 from metarl.sim.variations import Variator
 
 TILE = Tile(length=6.0, width=3.0, cell=0.1)

@@ -3,9 +3,9 @@ import pytest
 import torch
 from families import RAIL, Rail, columns
 
-from metarl.errors import UserError
-from metarl.sim.trials import RewardError, TrialEnv
-from metarl.types import Step
+from metarl.core.errors import UserError
+from metarl.core.types import Step
+from metarl.sim.mujoco.mujoco_env import MujocoEnv, RewardError
 
 GOALS = columns(goal=[0.0, 0.1, 0.2])
 FALLS_IN_2 = torch.tensor([[1.0], [0.0], [0.0]])  # world 0 passes the edge at its second step, the others never move
@@ -13,7 +13,7 @@ STILL = torch.zeros(3, 1)
 
 
 def make(family=None, *, tasks=GOALS, key=0, episodes=2):
-    env = TrialEnv(family or Rail(), len(tasks), episodes_per_trial=episodes, threads=1)
+    env = MujocoEnv(family or Rail(), len(tasks), episodes_per_trial=episodes, threads=1)
     return env, env.begin(tasks, key)
 
 
@@ -130,7 +130,7 @@ def test_a_trial_lasts_exactly_k_episodes(episodes):
 
 def test_a_step_without_a_trial_is_refused():
     with pytest.raises(RuntimeError, match="no trial is running"):
-        TrialEnv(Rail(), 1, threads=1).step(torch.zeros(1, 1))
+        MujocoEnv(Rail(), 1, threads=1).step(torch.zeros(1, 1))
 
 
 def test_begin_wants_one_task_of_the_family_per_world():

@@ -4,10 +4,10 @@ import pytest
 import torch
 from families import ALL_FAMILIES, BENCH, columns
 
-from metarl.errors import UserError
-from metarl.registry import make_family
-from metarl.sim.cpu import CpuPhysics
-from metarl.sim.trials import TrialEnv, compile_spec
+from metarl.core.errors import UserError
+from metarl.core.registry import make_family
+from metarl.sim.mujoco.cpu import CpuPhysics
+from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
 from metarl.sim.variations import (
     BodyMass,
     CentreOfMass,
@@ -236,7 +236,7 @@ def test_gravity_scales_the_free_fall():
 @pytest.mark.parametrize("name", VARIED_FAMILIES)
 def test_a_trial_runs_on_the_models_of_its_tasks(name):
     family = make_family(name)
-    env = TrialEnv(family, 2, threads=1)
+    env = MujocoEnv(family, 2, threads=1)
     tasks = family.space.sample("train", 2, np.random.default_rng(0))
     env.begin(tasks, key=0)
     physics = CpuPhysics(compile_spec(family.spec()), 2, threads=1)

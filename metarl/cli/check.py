@@ -1,0 +1,40 @@
+"""`metarl check`: test a family against the contract, or a MJCF file."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from metarl.cli.parsing import parse
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Test a family against the contract every family fulfils, or whether a MJCF file is safe and stands physics."""
+
+    family: str
+    """A name from `metarl list`, path/to/file.py:ClassName, or a MJCF file (.xml or .mjcf)."""
+    folder: Path | None = None
+    """Of a MJCF file: where the files it refers to may lie, if not in its own folder."""
+    json: Path | None = None
+    """Also write the findings to this file."""
+
+
+def run(words: list[str]) -> int:
+    """Print the findings; 2 where there is a problem."""
+    options = parse(CheckOptions, "check", words)
+    from metarl.check.check import check_family, check_mjcf, verdict
+    from metarl.core.registry import make_family
+    from metarl.run.logs import write_json
+
+    path = Path(options.family)
+    if path.suffix.lower() in (".xml", ".mjcf"):
+        findings = check_mjcf(path, options.folder)
+    else:
+        findings = check_family(make_family(options.family))
+    for line in verdict(options.family, findings):
+        print(line)
+    if options.json is not None:
+        write_json(options.json, [dataclasses.asdict(finding) for finding in findings])
+    return 2 if any(finding.problem is not None for finding in findings) else 0

@@ -1,0 +1,86 @@
+"""The command line: `metarl VERB ...`. Finds the verb's module; each imports torch only to work."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import cast
+
+from metarl.core.errors import UserError, unknown_name
+
+HELP = """\
+usage: metarl VERB ...
+
+Train robot policies that adapt to a task they have never met within a few episodes.
+
+  train AGENT FAMILY   meta-train a learner on a family of tasks
+  resume RUN           continue a training exactly where it stopped
+  eval RUN             returns per episode on held-out tasks, with intervals
+  video RUN            film the robot adapting to held-out tasks
+  tune FAMILY AGENT    search a learner's hyperparameters, on training tasks only
+  report RUN...        what runs have shown, as one HTML file
+  list [FAMILY]        families with their task parameters, and agents
+  check FAMILY         test a family against the contract every family fulfils, or a MJCF file
+  bench                speed of environments and training, against bare physics
+
+`metarl VERB --help` shows a verb's options with units and defaults. For example:
+
+  metarl train rl2 half-cheetah-vel --seed 1 --total-steps 20_000_000 --output runs/vel
+  metarl eval runs/vel
+  metarl video runs/vel --output videos/vel.mp4
+  metarl video pretrained:half-cheetah-dir-maml --layout side-by-side --grid 2 --plot
+  metarl video half-cheetah-body --agent random --output videos/look.mp4
+"""
+
+VERBS = {
+    "train": "train",
+    "resume": "resume",
+    "eval": "eval",
+    "video": "video",
+    "tune": "tune",
+    "report": "report",
+    "list": "list",
+    "check": "check",
+    "bench": "bench",
+}
+"""A verb's module in `metarl.cli`."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code: 2 for a user's mistake, 130 or 143 when stopped by a signal."""
+    if "MUJOCO_GL" in os.environ:  # a wrong value would fail MuJoCo's import; only videos need it, and say so
+        os.environ["METARL_GL"] = os.environ.pop("MUJOCO_GL")
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if words[0] == "--version":
+        from metarl import __version__
+
+        print(__version__)
+        return 0
+    verb = VERBS.get(words[0])
+    try:
+        if verb is None:
+            raise unknown_name("verb", words[0], VERBS)
+        return _run_of(verb)(words[1:])
+    except UserError as error:
+        print(f"metarl: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at exit
+        return 141
+    except KeyboardInterrupt:
+        print("metarl: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run_of(module: str) -> Callable[[list[str]], int]:
+    """What runs a verb."""
+    return cast(Callable[[list[str]], int], importlib.import_module(f"metarl.cli.{module}").run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

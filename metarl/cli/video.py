@@ -1,0 +1,81 @@
+"""`metarl video`: film the robot adapting to held-out tasks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from metarl.cli.parsing import parse
+from metarl.cli.subject import require_untrained, subject_of
+from metarl.core.config import require
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """Film the robot adapting: the episodes of a trial in sequence or side by side, or a wall of tasks."""
+
+    run: Path
+    """Run folder, or pretrained:NAME; with --agent a family: a name of `metarl list`, or path/to/file.py:ClassName."""
+    agent: str | None = None
+    """Look at a family before any training: `zero` (actions all zero) or `random` (each drawn anew)."""
+    output: Path | None = None
+    """The video to write (mp4, h264); videos/adaptation.mp4 by default, videos/look.mp4 with --agent."""
+    layout: Literal["sequence", "side-by-side", "wall"] = "sequence"
+    """One episode after the other, episodes of a task beside each other in step, or the last episode of many tasks."""
+    grid: int = 0
+    """Tasks at once; 0 for 4, or 1 side by side, or 9 on the wall."""
+    episodes: int = 0
+    """Episodes of the trial; 0 for as many as in training, or 2 with --agent."""
+    show: tuple[int, ...] = ()
+    """Episodes to show, as 1 2 10; by default all, or first and last side by side, or the last on the wall."""
+    seconds: float = math.inf
+    """Show no more than the first seconds of each episode [s]."""
+    plot: bool = False
+    """Draw under each picture the return and, where the policy offers it, what it believes of the task."""
+    width: int = 0
+    """Width of one robot's picture [pixels], a multiple of 16; 0 for 480, or 240 on the wall."""
+    height: int = 0
+    """Height of one robot's picture [pixels], a multiple of 16; 0 for 320, or 160 on the wall."""
+    split: Literal["train", "test", "ood"] = "test"
+    """Tasks: test (a fixed list, drawn as in training), ood (outside the training range) or train."""
+    seed: int = 0
+    """Seed of the initial states and of random actions."""
+    checkpoint: str | None = None
+    """Checkpoint, as iteration-000120; the newest by default."""
+
+    def __post_init__(self) -> None:
+        require_untrained(self.agent, {"--checkpoint": self.checkpoint})
+        require(self, "grid", 0 <= self.grid <= 64, "in [0, 64]")
+        require(self, "episodes", 0 <= self.episodes <= 1000, "in [0, 1000]")
+        require(self, "seconds", self.seconds > 0, "above 0")
+        require(self, "seed", 0 <= self.seed < 2**32, "in [0, 2^32)")
+
+
+_TASKS = {"sequence": 4, "side-by-side": 1, "wall": 9}
+
+
+def run(words: list[str]) -> int:
+    """Film the subject's trials."""
+    options = parse(VideoOptions, "video", words)
+    from metarl.rl.parallel import single_threaded_math
+    from metarl.video.record import VideoConfig, record
+
+    single_threaded_math()
+    subject = subject_of(options)
+    tasks = subject.family.space.fixed(options.split, options.grid or _TASKS[options.layout])
+    num_episodes, wall = options.episodes or subject.episodes, options.layout == "wall"
+    config = VideoConfig(
+        size=(options.width or (240 if wall else 480), options.height or (160 if wall else 320)),
+        seed=options.seed,
+        title=subject.title(f"{options.split} tasks"),
+        layout="side-by-side" if options.layout == "side-by-side" else "sequence",
+        episodes=options.show or ((num_episodes,) if wall else ()),
+        seconds=options.seconds,
+        plot=options.plot,
+    )
+    path = options.output or Path("videos/look.mp4" if options.agent else "videos/adaptation.mp4")
+    recording = record(subject.policy, subject.family, tasks, num_episodes, path, config)
+    print(f"wrote {recording.path}: {recording.seconds:.0f} s, {len(tasks)} tasks")
+    return 0

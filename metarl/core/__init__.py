@@ -1,0 +1,1 @@
+"""What everything else stands on: tasks, values that flow, random streams, configurations, names."""

@@ -1,0 +1,119 @@
+"""Names to classes: the tables of `metarl.envs` and `metarl.agents`, plug-ins, and `path/to/file.py:Class`."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+from metarl.agents import LEARNERS
+from metarl.core.errors import UserError, unknown_name
+from metarl.envs import FAMILIES
+
+if TYPE_CHECKING:
+    from metarl.rl.learner import Learner
+    from metarl.sim.family import Family
+
+_FAMILY_GROUP, _LEARNER_GROUP = "metarl.families", "metarl.learners"
+
+
+def family_names() -> list[str]:
+    """Names of the families known here, the package's own first."""
+    return [*FAMILIES, *sorted(_plugins(_FAMILY_GROUP))]
+
+
+def learner_names() -> list[str]:
+    """Names of the learners known here, the package's own first."""
+    return [*LEARNERS, *sorted(_plugins(_LEARNER_GROUP))]
+
+
+def make_family(name: str) -> Family:
+    """The family called `name`; `UserError` names the nearest known one, or what its author got wrong."""
+    found = _find(name, "family", dict(FAMILIES), _FAMILY_GROUP)
+    from metarl.sim.declarations import make
+
+    return make(name, found)
+
+
+def learner_class(name: str) -> type[Learner]:
+    """The learner called `name`; `UserError` names the nearest known one."""
+    table = {key: entry.learner for key, entry in LEARNERS.items()}
+    return cast("type[Learner]", _find(name, "agent", table, _LEARNER_GROUP))
+
+
+def learner_config_class(name: str) -> type[Any]:
+    """The configuration class of the learner: from the table, else the learner's attribute `Config`."""
+    if name in LEARNERS:
+        return cast("type[Any]", _load(LEARNERS[name].config))
+    found = learner_class(name)
+    if not hasattr(found, "Config"):
+        raise UserError(f"agent '{name}' has no attribute Config, the dataclass of its hyperparameters")
+    return cast("type[Any]", found.Config)
+
+
+def absolute(name: str) -> str:
+    """The same name, with a file's path made absolute, so that a run can be used from any folder."""
+    location, separator, attribute = name.rpartition(".py:")
+    return f"{Path(location).resolve()}.py:{attribute}" if separator else name
+
+
+def _find(name: str, kind: str, table: dict[str, str], group: str) -> Any:
+    if name in table:
+        return _load(table[name])
+    if ".py:" in name:
+        return _from_file(name)
+    plugins = _plugins(group)
+    if name in plugins:
+        try:
+            return plugins[name].load()
+        except Exception as error:
+            raise UserError(f"the plug-in '{name}' does not import: {type(error).__name__}: {error}") from None
+    raise unknown_name(kind, name, [*table, *plugins])
+
+
+def _plugins(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def _load(reference: str) -> Any:
+    module, attribute = reference.split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _from_file(reference: str) -> Any:
+    """The class in `path/to/file.py:Class`."""
+    location, attribute = reference.rsplit(":", 1)
+    path = Path(location).resolve()
+    if not path.is_file():
+        raise UserError(f"there is no file {location}")
+    module = _import_file(path)
+    if not hasattr(module, attribute):
+        classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
+        raise UserError(f"{location}: {unknown_name('class', attribute, classes)}")
+    return getattr(module, attribute)
+
+
+@functools.cache
+def _import_file(path: Path) -> ModuleType:
+    """The file as a module, run once: a class asked for twice is the same class."""
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"metarl_user_{path.stem}_{digest}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f", line {lines[-1]}" if lines else ""
+        raise UserError(f"{path} does not import: {type(error).__name__}: {error}{where}") from None
+    return module

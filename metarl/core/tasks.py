@@ -1,0 +1,205 @@
+"""Tasks as plain data: distributions, a family's task space with its splits, and batches of tasks.
+
+Nothing here knows a simulator. A task is a row of named numbers; a family says what they mean.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from metarl.core import seeding
+from metarl.core.distributions import (
+    Angle as Angle,
+    Ball as Ball,
+    Choice as Choice,
+    Disc as Disc,
+    Distribution as Distribution,
+    Graded as Graded,
+    LogUniform as LogUniform,
+    Uniform as Uniform,
+    Value as Value,
+)
+from metarl.core.errors import UserError, unknown_name
+
+Split = Literal["train", "test", "ood"]
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """N tasks as a struct of arrays: each parameter has shape (N,) or (N, d), float64."""
+
+    values: Mapping[str, Float64[Tensor, "N *d"]]
+
+    def __post_init__(self) -> None:
+        sizes = {name: len(value) for name, value in self.values.items()}
+        if not sizes or len(set(sizes.values())) != 1:
+            raise ValueError(f"every task parameter needs one row per task, got {sizes}")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values())))
+
+    def __getitem__(self, name: str) -> Float64[Tensor, "N *d"]:
+        return self.values[name]
+
+    def select(self, index: Int64[Tensor, "n"]) -> Tasks:
+        """The tasks at `index`, in that order (repeats allowed)."""
+        return Tasks({name: value[index] for name, value in self.values.items()})
+
+    def rows(self) -> list[dict[str, Value]]:
+        """One plain dictionary per task."""
+        columns = {name: value.tolist() for name, value in self.values.items()}
+        return [{name: column[i] for name, column in columns.items()} for i in range(len(self))]
+
+    def __iter__(self) -> Iterator[dict[str, Value]]:
+        return iter(self.rows())
+
+    @staticmethod
+    def from_rows(rows: Sequence[Mapping[str, Value]]) -> Tasks:
+        """Inverse of `rows`."""
+        if not rows or any(row.keys() != rows[0].keys() for row in rows):
+            raise ValueError("a batch of tasks needs at least one task, and the same parameters in each")
+        return Tasks({k: torch.tensor([row[k] for row in rows], dtype=torch.float64) for k in rows[0]})
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One number (or point) that differs between the tasks of a family."""
+
+    train: Distribution
+    """Distribution of the `train` and `test` splits."""
+    unit: str
+    """Unit, as `m/s`; `1` for ratios."""
+    ood: Distribution | None = None
+    """Distribution of the `ood` split, outside the training range; None keeps the training one."""
+    nominal: Value | None = None
+    """The value of the unmodified robot, if there is one."""
+    help: str = ""
+    """What it is, in one phrase."""
+    labels: tuple[str, ...] = ()
+    """What the values 0, 1, ... of an index stand for; a negative one is none of them."""
+    graded: bool = False
+    """The lowest (or first) values are the easiest: a curriculum may widen the range from there."""
+
+    def label(self, value: Value) -> str | None:
+        """What an index stands for; None where the parameter is no index."""
+        if not self.labels or isinstance(value, list):
+            return None
+        return self.labels[round(value)] if 0 <= round(value) < len(self.labels) else "none"
+
+
+@dataclass(frozen=True)
+class TaskSpace:
+    """The tasks a family may pose: named parameters with their distribution in each split."""
+
+    parameters: Mapping[str, Parameter]
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits this space has: `ood` only where some parameter leaves its training range."""
+        has_ood = any(parameter.ood is not None for parameter in self.parameters.values())
+        return ("train", "test", "ood") if has_ood else ("train", "test")
+
+    @property
+    def is_finite(self) -> bool:
+        """All parameters are `Choice`: then `test` holds the very tasks of `train`, and is not held out."""
+        return all(isinstance(parameter.train, Choice) for parameter in self.parameters.values())
+
+    def distribution(self, name: str, split: Split) -> Distribution:
+        """What parameter `name` is drawn from in `split`."""
+        parameter = self.parameters[name]
+        return parameter.ood if split == "ood" and parameter.ood is not None else parameter.train
+
+    def sample(
+        self, split: Split, n: int, rng: np.random.Generator, easiest: Mapping[str, float] | None = None
+    ) -> Tasks:
+        """`n` independent tasks of `split`; `easiest` keeps only that share of a parameter's range (a curriculum)."""
+        self._require(split)
+        supports = {name: self.distribution(name, split) for name in self.parameters}
+        for name, share in (easiest or {}).items():
+            supports[name] = self._graded(name, split).easiest(share)
+        drawn = {name: support.sample(n, rng) for name, support in supports.items()}
+        return Tasks({name: torch.from_numpy(np.asarray(value, np.float64)) for name, value in drawn.items()})
+
+    def _graded(self, name: str, split: Split) -> Graded:
+        if name not in self.parameters:
+            raise unknown_name("task parameter", name, self.parameters)
+        support = self.distribution(name, split)
+        if not (self.parameters[name].graded and isinstance(support, Graded)):
+            graded = [name for name, parameter in self.parameters.items() if parameter.graded]
+            raise UserError(
+                f"task parameter '{name}' is not graded from easy to hard; graded here: {', '.join(graded) or 'none'}"
+            )
+        return support
+
+    def fixed(self, split: Split, n: int) -> Tasks:
+        """The first `n` tasks of the split's fixed list, the same for every run: the held-out set.
+
+        A finite space (all parameters `Choice`) is enumerated in turn, so that each task is equally represented.
+        """
+        self._require(split)
+        if self.is_finite:
+            grid = list(product(*(self.distribution(name, split).values for name in self.parameters)))  # type: ignore[attr-defined]
+            return Tasks.from_rows([dict(zip(self.parameters, grid[i % len(grid)], strict=True)) for i in range(n)])
+        return Tasks.from_rows([self.sample(split, 1, seeding.rng(0, f"tasks/{split}", i)).rows()[0] for i in range(n)])
+
+    def nominal(self, n: int = 1) -> Tasks:
+        """The unmodified robot, `n` times; a parameter without a nominal value takes a first training draw."""
+        draw = self.sample("train", 1, seeding.rng(0, "tasks/nominal")).rows()[0]
+        row = {k: draw[k] if p.nominal is None else p.nominal for k, p in self.parameters.items()}
+        return Tasks.from_rows([row] * n)
+
+    def check(self, tasks: Tasks) -> None:
+        """Raise `UserError` unless `tasks` has exactly this space's parameters, all finite and of the right length."""
+        if set(tasks.values) != set(self.parameters):
+            raise UserError(
+                f"these tasks have parameters {sorted(tasks.values)}, the family has {sorted(self.parameters)}"
+            )
+        for name, like in self.nominal().values.items():
+            if tasks[name].shape[1:] != like.shape[1:] or not bool(torch.isfinite(tasks[name]).all()):
+                kind = "a finite number" if like.dim() == 1 else f"{like.shape[1]} finite numbers"
+                raise UserError(f"task parameter '{name}' must be {kind} in every task")
+            self._check_choice(name, tasks[name])
+
+    def _check_choice(self, name: str, values: Tensor) -> None:
+        """A `Choice` has no values between or beyond; other parameters may be asked for anything finite."""
+        supports = [self.distribution(name, split) for split in self.splits]
+        if all(isinstance(support, Choice) for support in supports):
+            for value in set(values.tolist()):
+                if value != self.parameters[name].nominal and not any(s.contains(value) for s in supports):
+                    allowed = " or ".join(dict.fromkeys(support.describe() for support in supports))
+                    raise UserError(f"task parameter '{name}' = {value:g} is out of range: it must be {allowed}")
+
+    def _require(self, split: Split) -> None:
+        if split not in self.splits:
+            raise UserError(f"this family has no '{split}' split; available: {', '.join(self.splits)}")
+
+
+def save_tasks(path: Path, family: str, tasks: Tasks) -> None:
+    """Write a task list as JSON."""
+    path.write_text(json.dumps({"family": family, "tasks": tasks.rows()}, indent=1) + "\n")
+
+
+def load_tasks(path: Path, family: str, space: TaskSpace) -> Tasks:
+    """Read a task list back; `UserError` where it is no task list or belongs to another family."""
+    try:
+        content = json.loads(path.read_text())
+        owner, rows = content["family"], content["tasks"]
+        tasks = Tasks.from_rows(rows)
+    except OSError as error:
+        raise UserError(f"cannot read the task list {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+        raise UserError(f'{path} is not a task list: it needs {{"family": ..., "tasks": [{{...}}, ...]}}') from None
+    if owner != family and not family.endswith(f"/{owner}"):  # a user's own file: runs know it by its full path
+        raise UserError(f"{path} holds tasks of '{owner}', not of '{family}'")
+    space.check(tasks)
+    return tasks

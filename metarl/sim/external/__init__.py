@@ -1,0 +1,1 @@
+"""Worlds of other simulators: Gymnasium environments in processes of their own."""

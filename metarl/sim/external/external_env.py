@@ -1,0 +1,132 @@
+"""Any Gymnasium environment as a family: with a simulator of its own, in worker processes, in a Python of its own."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, Int64, UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from metarl.core.seeding import WorldRandom
+from metarl.core.tasks import Tasks, Value
+from metarl.sim.env import Moved, TrialEnv
+from metarl.sim.external.pool import Setting, Workers
+from metarl.sim.family import Family
+
+_SEEDS = 2.0**31  # what every library takes for a seed
+_BARS = (32, 32, 32)
+
+
+class ExternalFamily(Family):
+    """A Gymnasium environment and the distribution of tasks it may face.
+
+    An episode begins with `env.reset(seed=s, options={"task": {...}})`, the words that our own ids understand: a
+    number or a float64 array per parameter. Whatever differs from this is a matter of a small wrapper in the
+    environment's file. Spaces are boxes; actions in [-1, 1] map linearly onto the action space's bounds. The reward
+    is one term, `reward`, or those in `info["reward_terms"]`, which must add up to it. An observation that is not
+    finite ends the episode as diverged.
+    """
+
+    environment: ClassVar[str]
+    """A Gymnasium id (`Pendulum-v1`, `module:Id-v0`), or `module:function` or `path/to/file.py:function`.
+
+    Functions are called with `render_mode=None` (`"rgb_array"` where pictures are wanted) and return an environment. A
+    relative path starts from the folder of the family's file, where workers also look for modules first.
+    """
+    python: ClassVar[str | None] = None
+    """Interpreter of the workers, with NumPy and Gymnasium ≥ 1.0 installed; None for the one that runs metarl.
+
+    Relative to the folder of the family's file: `suite/bin/python` is that of a virtual environment beside it.
+    """
+    time_limit: ClassVar[float] = 120.0
+    """A process that takes longer than this [s] to make one environment, or to step each of its own, counts as hung."""
+
+    def setting(self, pictures: bool) -> Setting:
+        """What its workers need to know."""
+        folder = Path(inspect.getfile(type(self))).resolve().parent
+        place, separator, name = self.environment.rpartition(":")
+        environment = f"{folder / place}:{name}" if separator and place.endswith(".py") else self.environment
+        python = sys.executable
+        if self.python is not None:  # not resolved: the link in a virtual environment is what makes it one
+            python = os.path.join(folder, os.path.expanduser(self.python))
+        return Setting(environment, python, str(folder), self.episode_steps, self.time_limit, pictures)
+
+
+class ExternalEnv(TrialEnv):
+    """Trials in the environments of an `ExternalFamily`. An episode's seed depends on key, stream and episode only."""
+
+    family: ExternalFamily
+    observation_bound = float("inf")
+
+    def __init__(
+        self,
+        family: ExternalFamily,
+        num_worlds: int,
+        *,
+        episodes_per_trial: int = 2,
+        processes: int = 0,
+        pictures: bool = False,
+    ) -> None:
+        """`processes` = 0 takes one per CPU; results do not depend on it. `pictures` are drawn only if asked for here.
+
+        Raises `WorkerError` where the environment cannot be made or used.
+        """
+        super().__init__(family, num_worlds, episodes_per_trial)
+        self._workers = Workers(family.setting(pictures), num_worlds, processes or os.cpu_count() or 1)
+        self.description = self._workers.description
+        """Versions of the workers' `python` and `gymnasium`."""
+        self.sensed_size = int(self.description["observation_size"])
+        self.action_size = int(self.description["action_size"])
+        self._obs = torch.zeros(num_worlds, self.sensed_size)
+        self._rows: list[dict[str, Value]] = []
+
+    def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> ExternalCameras:
+        """The environments' own `render`."""
+        return ExternalCameras(self._workers, worlds, size)
+
+    def close(self) -> None:
+        """End the processes."""
+        self._workers.close()
+
+    def _pose(self, tasks: Tasks) -> None:
+        self._rows = tasks.rows()
+
+    def _restart(self, worlds: Int64[Tensor, "n"], episodes: Int64[Tensor, "n"]) -> None:
+        drawn = WorldRandom(self._key, self._streams[worlds], episodes).uniform(0.0, _SEEDS, 1)
+        numbers = worlds.tolist()
+        first = self._workers.reset(numbers, drawn[:, 0].long().tolist(), [self._rows[world] for world in numbers])
+        self._obs[worlds] = torch.from_numpy(first)
+
+    def _observe(self) -> Float32[Tensor, "N S"]:
+        return self._obs.clone()
+
+    def _move(self, action: Float64[Tensor, "N A"], tasks: Tasks) -> Moved:
+        obs, terminated, truncated, terms = self._workers.step(action.numpy())
+        seen = torch.from_numpy(obs)
+        self._obs.copy_(seen)
+        rewards = {name: torch.from_numpy(term) for name, term in terms.items()}
+        diverged = ~torch.isfinite(seen).all(dim=1)
+        return Moved(seen, rewards, torch.from_numpy(terminated), torch.from_numpy(truncated), diverged)
+
+
+class ExternalCameras:
+    """Films worlds by their environments' own pictures, brought to size with bars where their shape differs."""
+
+    def __init__(self, workers: Workers, worlds: Sequence[int], size: tuple[int, int]) -> None:
+        self._workers, self._worlds, self._size = workers, worlds, size
+
+    def draw(self) -> list[UInt8[np.ndarray, "H W 3"]]:
+        """A picture of each world as it is now."""
+        pictures = map(Image.fromarray, self._workers.render(self._worlds))
+        return [np.asarray(ImageOps.pad(picture, self._size, color=_BARS)) for picture in pictures]
+
+    def close(self) -> None:
+        """Nothing to free: an environment goes with its process."""

@@ -1,0 +1,1 @@
+"""Worlds simulated by MuJoCo."""

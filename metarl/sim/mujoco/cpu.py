@@ -1,0 +1,157 @@
+"""Physics on the CPU: MuJoCo's own thread pool (`mujoco.batch`) behind torch views of its arrays."""
+
+from __future__ import annotations
+
+import warnings
+
+import mujoco
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64
+from mujoco.batch import Batch, SimulationError
+from torch import Tensor
+
+from metarl.core.errors import UserError
+
+_STATE_FIELDS = frozenset(
+    {"time", "qpos", "qvel", "act", "history", "qacc_warmstart", "ctrl", "qfrc_applied", "xfrc_applied", "eq_active"}
+    | {"mocap_pos", "mocap_quat", "userdata", "plugin_state", "plastic"}
+)
+_BAD = [
+    int(mujoco.mjtWarning.mjWARN_BADQPOS),
+    int(mujoco.mjtWarning.mjWARN_BADQVEL),
+    int(mujoco.mjtWarning.mjWARN_BADQACC),
+    int(mujoco.mjtWarning.mjWARN_BADCTRL),
+]
+_BODY_FORCES = frozenset({"cfrc_ext", "cfrc_int", "cacc"})
+"""Computed in a step only for a model with one of the sensors below (`mj_rnePostConstraint`)."""
+_FORCE_SENSORS = [
+    int(mujoco.mjtSensor.mjSENS_FORCE),
+    int(mujoco.mjtSensor.mjSENS_TORQUE),
+    int(mujoco.mjtSensor.mjSENS_ACCELEROMETER),
+    int(mujoco.mjtSensor.mjSENS_FRAMELINACC),
+    int(mujoco.mjtSensor.mjSENS_FRAMEANGACC),
+]
+_NOT_COMPUTED = frozenset({"subtree_linvel", "subtree_angmom", "energy"})
+_START_FIELDS = frozenset({"qpos0", "body_pos", "body_quat", "eq_active0"})
+"""Model fields that decide the state after a reset (of a mocap body, its place): worlds may begin differently."""
+_NUMBER = 1  # second column of a warning counter: how often it was raised
+
+
+class CpuPhysics:
+    """`mujoco.batch.Batch` as a `Physics`: results are bit-identical for any number of threads."""
+
+    def __init__(self, model: mujoco.MjModel, num_worlds: int, threads: int = 0) -> None:
+        """`threads` = 0 takes one per CPU."""
+        _silence_log()
+        self.model = model
+        self.num_worlds = num_worlds
+        self._batch = Batch(model, num_worlds, threads)
+        self._state = torch.from_numpy(self._batch.state)
+        self._warnings = torch.from_numpy(self._batch.warning)
+        self._bad = self._warnings[:, min(_BAD) : max(_BAD) + 1, _NUMBER]
+        self._failed = torch.zeros(num_worlds, dtype=torch.bool)
+        self._all = torch.arange(num_worlds)
+        self._bound: dict[str, Tensor] = {}
+        self._stage = int(mujoco.mjtStage.mjSTAGE_NONE)
+        self._derives = False
+        self._start: Tensor | None = None
+        self._start_may_vary = False
+
+    def bind(self, field: str, *, fresh: bool = True) -> Tensor:
+        """See `Physics.bind`; `UserError` for the fields that stepping does not compute."""
+        if fresh and field not in _STATE_FIELDS | _BODY_FORCES:
+            self._stage = int(mujoco.mjtStage.mjSTAGE_VEL)
+        if field not in self._bound:
+            self._require_computed(field)
+            self._bound[field] = _view(self._batch.bind(field))
+            if field not in _STATE_FIELDS:  # zero until first computed
+                self._derives = True
+                self.forward(self._all)
+        return self._bound[field]
+
+    def _require_computed(self, field: str) -> None:
+        if field in _NOT_COMPUTED:
+            raise UserError(f"MuJoCo does not compute '{field}' when it steps: use a sensor of the model instead")
+        if field in _BODY_FORCES and not np.isin(self.model.sensor_type, _FORCE_SENSORS).any():
+            raise UserError(
+                f"MuJoCo computes '{field}' only for a model with a force, torque or accelerometer sensor: add one"
+            )
+
+    def expand(self, field: str) -> Tensor:
+        """See `Physics.expand`."""
+        self._start_may_vary |= field in _START_FIELDS
+        return _view(self._batch.expand(field))
+
+    def set_const(self, worlds: Int64[Tensor, "n"]) -> None:
+        """See `Physics.set_const`; `UserError` where MuJoCo refuses the changed model."""
+        try:
+            self._batch.set_const(worlds.numpy())
+        except SimulationError as error:  # a body compiled as simple, say: its centre of mass cannot move
+            raise UserError(f"MuJoCo refuses the varied model: {error}") from None
+
+    def reset(self, worlds: Int64[Tensor, "n"]) -> None:
+        """See `Physics.reset`."""
+        if self._start is not None and not self._start_may_vary:
+            self._state[worlds] = self._start  # a tenth of the time of MuJoCo's own, which restarts after falls need
+        else:
+            self._batch.reset(worlds.numpy(), stage=int(mujoco.mjtStage.mjSTAGE_NONE))
+            self._start = self._state[worlds[0]].clone() if len(worlds) else None
+        self._warnings[worlds] = 0
+        self._failed[worlds] = False
+
+    def step(self, num_substeps: int) -> None:
+        """See `Physics.step`. A world in which MuJoCo raises keeps its state and counts as diverged."""
+        try:
+            self._batch.step(nstep=num_substeps, stage=self._stage)
+        except SimulationError as error:
+            self._failed[torch.from_numpy(np.asarray(error.ids, np.int64))] = True
+
+    def forward(self, worlds: Int64[Tensor, "n"]) -> None:
+        """See `Physics.forward`."""
+        if not self._derives:
+            return
+        # All stages: a field that a stage leaves out would hold another world's value (see mujoco.batch).
+        self._batch.forward(worlds.numpy())
+
+    def diverged(self) -> Bool[Tensor, "N"]:
+        """See `Physics.diverged`."""
+        # The counters only ever matter once: a world that has diverged is reset before it steps again.
+        return self._failed | self._bad.any(dim=1)
+
+    def get_state(self) -> Float64[Tensor, "N S"]:
+        """See `Physics.get_state`."""
+        return self._state.clone()
+
+    def set_state(self, state: Float64[Tensor, "N S"]) -> None:
+        """See `Physics.set_state`."""
+        self._state.copy_(state)
+        self._warnings.zero_()
+        self._failed.zero_()
+        self.forward(self._all)
+
+    def model_of(self, world: int) -> mujoco.MjModel:
+        """See `Physics.model_of`."""
+        return self._batch.get_model(world)
+
+    def data_of(self, world: int, data: mujoco.MjData | None = None) -> mujoco.MjData:
+        """See `Physics.data_of`."""
+        if data is None:
+            data = mujoco.MjData(self.model_of(world))
+        self._batch.get_data(world, data)
+        mujoco.mj_forward(data.model, data)
+        return data
+
+
+def _silence_log() -> None:
+    """Keep MuJoCo from printing, and writing MUJOCO_LOG.TXT, at each divergence: `diverged` reports them."""
+    config = mujoco.MjLogConfig.get()
+    config.logto_console = config.logto_file = False
+    mujoco.MjLogConfig.set(config)
+
+
+def _view(array: np.ndarray) -> Tensor:
+    """The array's memory as a tensor, without a copy."""
+    with warnings.catch_warnings():  # torch warns that it cannot enforce NumPy's read-only flag
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)

@@ -1,0 +1,1 @@
+"""Untrusted MJCF files: scanned, then compiled in a limited child process."""

@@ -1,0 +1,47 @@
+"""Tasks as an oracle sees them: each task as a row of numbers of about unit size, to stand behind an observation."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from metarl.core.tasks import Angle, Ball, Choice, Disc, LogUniform, Parameter, Tasks, TaskSpace, Uniform
+
+_TINY = 1e-6  # the logarithm of a ratio that is zero or less is taken of this
+
+
+def task_code(space: TaskSpace, tasks: Tasks) -> Float32[Tensor, "N C"]:
+    """The tasks in numbers; C depends on the space only.
+
+    The training range of a number is mapped onto [-1, 1], that of a ratio by its logarithm, and `ood` lies beyond. An
+    angle is its cosine and sine, a point is divided by the radius it is drawn within, an index (a parameter with
+    labels) is one-hot with zeros for none. Whatever else stands as it is.
+    """
+    codes = [_code(parameter, tasks[name]) for name, parameter in space.parameters.items()]
+    return torch.cat([code if code.dim() > 1 else code[:, None] for code in codes], dim=1).float()
+
+
+def _code(parameter: Parameter, value: Tensor) -> Tensor:
+    """One parameter of N tasks, shape (N,) or (N, d)."""
+    if parameter.labels and value.dim() == 1:
+        index, number = value.round().long(), len(parameter.labels)
+        return one_hot(torch.where((index >= 0) & (index < number), index, number), number + 1)[:, :number]
+    match parameter.train:
+        case Angle():
+            return torch.stack((value.cos(), value.sin()), dim=1)
+        case Disc(radius=radius) | Ball(radius=radius):
+            return value / radius
+        case LogUniform(low=low, high=high):
+            bounds = torch.tensor((low, high), dtype=value.dtype).log()
+            return _to_unit(value.clamp(min=_TINY).log(), float(bounds[0]), float(bounds[1]))
+        case Uniform(low=low, high=high):
+            return _to_unit(value, low, high)
+        case Choice(values=values) if len(set(values)) > 1:
+            return _to_unit(value, min(values), max(values))
+    return value
+
+
+def _to_unit(value: Tensor, low: float, high: float) -> Tensor:
+    return 2.0 * (value - low) / (high - low) - 1.0
