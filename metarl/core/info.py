@@ -1,0 +1,102 @@
+"""What a policy has to know of the robot it drives, as plain data: no simulator is needed to read or to use it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from metarl.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Part:
+    """A named part of an observation."""
+
+    name: str
+    """As `gyro` or `joint_position`."""
+    size: int
+    """Numbers in it."""
+    unit: str
+    """Their unit, as `rad/s`; `1` for ratios, directions and the like."""
+    elements: tuple[str, ...] = ()
+    """Name of each number, as those of the joints; empty where their index says enough."""
+    help: str = ""
+    """What it is, in one phrase."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UserError(f"observation part '{self.name}': size {self.size} is out of range: it must be at least 1")
+        if self.elements and len(self.elements) != self.size:
+            raise UserError(
+                f"observation part '{self.name}' has {self.size} numbers, but {len(self.elements)} names of elements"
+            )
+
+
+@dataclass(frozen=True)
+class ParameterRange:
+    """A task parameter as a policy met it in training."""
+
+    name: str
+    unit: str
+    train: str
+    """The distribution of the training tasks, in words."""
+    nominal: float | tuple[float, ...] | None
+    """The value of the unmodified robot, if there is one."""
+
+
+@dataclass(frozen=True)
+class PolicyInfo:
+    """What a policy observes, what it commands, how often, and what it was trained for."""
+
+    observation: tuple[Part, ...]
+    """Parts of the observation, in the order in which they stand in the vector that the policy sees."""
+    actions: tuple[str, ...]
+    """Names of the actuators; an action is in [-1, 1] for each."""
+    control_step: float
+    """Time between two actions [s]."""
+    episode_steps: int
+    """Time limit of an episode [control steps]."""
+    episodes_per_trial: int
+    """Episodes K on one task, after which the adaptation state is to be cleared."""
+    parameters: tuple[ParameterRange, ...] = ()
+    """Task parameters that it was trained over."""
+    samples_first: bool = False
+    """It has to sample its actions before it adapts, also where the mean action is asked for."""
+
+    @property
+    def observation_size(self) -> int:
+        """Length O of an observation."""
+        return sum(part.size for part in self.observation)
+
+    @property
+    def action_size(self) -> int:
+        """Length A of an action."""
+        return len(self.actions)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(content: Any) -> PolicyInfo:
+        """Inverse of `to_json`; `UserError` where the content is something else."""
+        try:
+            return PolicyInfo(
+                observation=tuple(
+                    Part(**part | {"elements": tuple(part["elements"])}) for part in content["observation"]
+                ),
+                actions=tuple(str(name) for name in content["actions"]),
+                control_step=float(content["control_step"]),
+                episode_steps=int(content["episode_steps"]),
+                episodes_per_trial=int(content["episodes_per_trial"]),
+                parameters=tuple(
+                    ParameterRange(**row | {"nominal": _hashable(row["nominal"])}) for row in content["parameters"]
+                ),
+                samples_first=bool(content["samples_first"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"this is no description of a policy: {type(error).__name__}: {error}") from None
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
