@@ -62,6 +62,13 @@ class Rail(MujocoFamily):
         return physics.bind("qpos")[:, 0] > self.edge
 
 
+def only(num_worlds, *worlds):
+    """A mask of the given worlds; of all without any."""
+    mask = torch.zeros(num_worlds, dtype=torch.bool)
+    mask[list(worlds) or slice(None)] = True
+    return mask
+
+
 def columns(**values):
     """Tasks from one list per parameter."""
     return Tasks({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})

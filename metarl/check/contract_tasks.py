@@ -15,7 +15,7 @@ from metarl.check.probe import RANDOM_STEPS, WORLDS, ContractError, Played, Prob
 from metarl.core import seeding
 from metarl.core.tasks import Tasks
 from metarl.core.types import Step
-from metarl.sim.mujoco.cpu import CpuPhysics
+from metarl.sim.mujoco.physics import make_physics
 from metarl.sim.variations import Variation, Variator
 
 _DRAWS = 1000
@@ -79,6 +79,7 @@ def playable(probe: Played) -> str:
         env.begin(probe.tasks(split=split), key=0)
         for t, action in enumerate(probe.actions(min(_SHORT, env.trial_steps))):
             diverged = env.step(action).diverged
+            env.check()
             if bool(diverged.any()):
                 task = probe.tasks(split=split).rows()[int(diverged.nonzero()[0])]
                 raise ContractError(f"the physics diverged at step {t} of random actions on the {split} task {task}")
@@ -252,7 +253,7 @@ def _written(changed: set[str]) -> set[str]:
 def _changed(probe: Probe, variation: Variation, tasks: Tasks, kind: str) -> set[str]:
     """Model fields in which any two of the worlds differ under one variation alone."""
     shared = copy.copy(probe.model)
-    physics, pristine = CpuPhysics(shared, len(tasks), 1), numbers(shared)
+    physics, pristine = make_physics("mujoco", shared, len(tasks), 1), numbers(shared)
     variator = Variator(physics, (variation,))
     try:
         variator.apply(tasks)

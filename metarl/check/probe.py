@@ -20,9 +20,8 @@ from metarl.core.types import Step
 from metarl.sim.env import TrialEnv
 from metarl.sim.family import Family, MujocoFamily
 from metarl.sim.make import make_env
-from metarl.sim.mujoco.cpu import CpuPhysics
 from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
-from metarl.sim.mujoco.physics import Physics
+from metarl.sim.mujoco.physics import Physics, make_physics
 from metarl.sim.variations import Variator
 
 WORLDS = 4
@@ -170,13 +169,15 @@ class Probe(Played):
             self.throw(number)
         self.env.physics.set_state(self.env.physics.get_state()[mirror])
 
-    def bare(self) -> CpuPhysics:
+    def bare(self) -> Physics:
         """Physics whose worlds stand at the start of an episode of `tasks()`, without an environment around them."""
-        physics, worlds = CpuPhysics(self.model, WORLDS, 1), torch.arange(WORLDS)
+        physics, every = make_physics("mujoco", self.model, WORLDS, 1), torch.ones(WORLDS, dtype=torch.bool)
         Variator(physics, self.family.variations).apply(self.tasks())
-        physics.reset(worlds)
-        self.family.reset(physics, worlds, self.tasks(), WorldRandom(0, worlds, torch.zeros_like(worlds)))
-        physics.forward(worlds)
+
+        def write(worlds: Tensor) -> None:
+            self.family.reset(physics, worlds, self.tasks(), WorldRandom(0, worlds, torch.zeros_like(worlds)))
+
+        physics.restart(every, write)
         return physics
 
 
@@ -194,6 +195,7 @@ def play(env: TrialEnv, probe: Played, actions: Float32[Tensor, "T N A"]) -> Pla
 def _take(env: TrialEnv, action: Float32[Tensor, "N A"], obs: list[Tensor], steps: list[Step]) -> None:
     """One step, kept; what a diverged world observes is no observation."""
     steps.append(env.step(action))
+    env.check()
     obs.append(torch.where(steps[-1].diverged[:, None], obs[-1], steps[-1].final_obs))
 
 

@@ -7,7 +7,7 @@ from itertools import count
 import mujoco
 import pytest
 import torch
-from families import RAIL, Rail
+from families import RAIL, Rail, only
 
 from metarl.check import contract_tasks
 from metarl.check.check import CHECKS, FOUNDATIONS, Finding, check_family, verdict
@@ -100,7 +100,7 @@ def overwrite(self, physics, tasks):
 
 def heavier(physics, worlds):
     physics.expand("body_mass")[worlds] *= 1.1
-    physics.set_const(worlds)
+    physics.set_const(only(physics.num_worlds, *worlds.tolist()))
 
 
 def wear(self, physics, worlds, tasks, random):
@@ -409,8 +409,10 @@ def test_an_episode_that_never_ends_is_found(monkeypatch):
 
 
 def test_a_reward_that_is_not_the_sum_of_its_terms_is_found(monkeypatch):
-    finite = MujocoEnv._finite
-    monkeypatch.setattr(MujocoEnv, "_finite", lambda self, terms, total, bad: finite(self, terms, total + 1.0, bad))
+    advance = MujocoEnv._advance
+    monkeypatch.setattr(
+        MujocoEnv, "_advance", lambda self, obs, reward, *others: advance(self, obs, reward + 1.0, *others)
+    )
     assert "the sum of its terms" in judge("reward_sum", Rail()).problem
 
 
