@@ -76,11 +76,20 @@ class TrialEnv(ABC):
     observation_bound: float
     """No element of an observation is larger; beyond it a step counts as diverged."""
 
-    def __init__(self, family: Family, num_worlds: int, episodes_per_trial: int) -> None:
+    def __init__(
+        self,
+        family: Family,
+        num_worlds: int,
+        episodes_per_trial: int,
+        episode_steps: int | None = None,
+        task_visible: bool = False,
+    ) -> None:
         self.family = family
         self.num_worlds = num_worlds
         self.episodes_per_trial = episodes_per_trial
-        self.task_visible = family.task_visible
+        self.episode_steps = family.episode_steps if episode_steps is None else episode_steps
+        """Time limit of an episode [control steps]."""
+        self.task_visible = task_visible or bool(getattr(family, "task_visible", False))
         """Observations end with the task's `task_code`; not to be changed within a trial."""
         self._code = torch.zeros(num_worlds, 0)
         self._all = self._streams = torch.arange(num_worlds)
@@ -104,7 +113,7 @@ class TrialEnv(ABC):
     @property
     def trial_steps(self) -> int:
         """Control steps of a trial."""
-        return self.episodes_per_trial * self.family.episode_steps
+        return self.episodes_per_trial * self.episode_steps
 
     @property
     def tasks(self) -> Tasks:
@@ -154,6 +163,9 @@ class TrialEnv(ABC):
         Raises `UserError` where no picture can be drawn.
         """
 
+    def check(self) -> None:  # noqa: B027 (what goes wrong is raised by the step itself)
+        """Raise what went wrong since the last check."""
+
     def close(self) -> None:  # noqa: B027 (not abstract: most hold nothing)
         """Free what the worlds hold outside this process."""
 
@@ -186,12 +198,12 @@ class TrialEnv(ABC):
         diverged, terminated = moved.diverged, moved.terminated | moved.diverged
         trial_over = self._trial_step >= self.trial_steps
         any_early = bool((terminated | moved.truncated).any())
-        on_time = self._trial_step % self.family.episode_steps == 0
+        on_time = self._trial_step % self.episode_steps == 0
         self._in_step &= on_time or not any_early
         if not (any_early or trial_over or (on_time if self._in_step else True)):
             return Step(final_obs, final_obs, reward, terms, self._no, self._no, self._no, self._no, self._no)
 
-        timeout = moved.truncated | (self._episode_step >= self.family.episode_steps)
+        timeout = moved.truncated | (self._episode_step >= self.episode_steps)
         truncated = (timeout | trial_over) & ~terminated
         ended = terminated | truncated
         worlds = ended.nonzero()[:, 0]

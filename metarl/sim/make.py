@@ -10,7 +10,14 @@ from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 
 def make_env(
-    family: Family, num_worlds: int, *, episodes_per_trial: int = 2, threads: int = 0, pictures: bool = False
+    family: Family,
+    num_worlds: int,
+    *,
+    episodes_per_trial: int = 2,
+    episode_steps: int | None = None,
+    task_visible: bool = False,
+    threads: int = 0,
+    pictures: bool = False,
 ) -> TrialEnv:
     """Worlds of a family: in MuJoCo's threads, or in processes that run an environment of the user's.
 
@@ -18,9 +25,22 @@ def make_env(
     if made for `pictures`. Close what is returned, or use it in a `with`.
     """
     if isinstance(family, MujocoFamily):
-        return MujocoEnv(family, num_worlds, episodes_per_trial=episodes_per_trial, threads=threads)
+        return MujocoEnv(
+            family,
+            num_worlds,
+            episodes_per_trial=episodes_per_trial,
+            episode_steps=episode_steps,
+            task_visible=task_visible,
+            threads=threads,
+        )
     if isinstance(family, ExternalFamily):
         return ExternalEnv(
-            family, num_worlds, episodes_per_trial=episodes_per_trial, processes=threads, pictures=pictures
+            family,
+            num_worlds,
+            episodes_per_trial=episodes_per_trial,
+            episode_steps=episode_steps,
+            task_visible=task_visible,
+            processes=threads,
+            pictures=pictures,
         )
     raise UserError(f"{type(family).__name__} is neither a MujocoFamily nor an ExternalFamily")

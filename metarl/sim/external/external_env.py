@@ -49,7 +49,7 @@ class ExternalFamily(Family):
     time_limit: ClassVar[float] = 120.0
     """A process that takes longer than this [s] to make one environment, or to step each of its own, counts as hung."""
 
-    def setting(self, pictures: bool) -> Setting:
+    def setting(self, pictures: bool, episode_steps: int) -> Setting:
         """What its workers need to know."""
         folder = Path(inspect.getfile(type(self))).resolve().parent
         place, separator, name = self.environment.rpartition(":")
@@ -57,7 +57,7 @@ class ExternalFamily(Family):
         python = sys.executable
         if self.python is not None:  # not resolved: the link in a virtual environment is what makes it one
             python = os.path.join(folder, os.path.expanduser(self.python))
-        return Setting(environment, python, str(folder), self.episode_steps, self.time_limit, pictures)
+        return Setting(environment, python, str(folder), episode_steps, self.time_limit, pictures)
 
 
 class ExternalEnv(TrialEnv):
@@ -72,6 +72,8 @@ class ExternalEnv(TrialEnv):
         num_worlds: int,
         *,
         episodes_per_trial: int = 2,
+        episode_steps: int | None = None,
+        task_visible: bool = False,
         processes: int = 0,
         pictures: bool = False,
     ) -> None:
@@ -79,8 +81,10 @@ class ExternalEnv(TrialEnv):
 
         Raises `WorkerError` where the environment cannot be made or used.
         """
-        super().__init__(family, num_worlds, episodes_per_trial)
-        self._workers = Workers(family.setting(pictures), num_worlds, processes or os.cpu_count() or 1)
+        super().__init__(family, num_worlds, episodes_per_trial, episode_steps, task_visible)
+        self._workers = Workers(
+            family.setting(pictures, self.episode_steps), num_worlds, processes or os.cpu_count() or 1
+        )
         self.description = self._workers.description
         """Versions of the workers' `python` and `gymnasium`."""
         self.sensed_size = int(self.description["observation_size"])

@@ -19,6 +19,7 @@ from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.cpu import CpuPhysics
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.mujoco.rendering import Camera, gl_backend
+from metarl.sim.observations import require_declared, to_vector
 from metarl.sim.variations import Variator
 
 EXPLODED = 1e6
@@ -48,9 +49,18 @@ class MujocoEnv(TrialEnv):
     family: MujocoFamily
     observation_bound = EXPLODED
 
-    def __init__(self, family: MujocoFamily, num_worlds: int, *, episodes_per_trial: int = 2, threads: int = 0) -> None:
+    def __init__(
+        self,
+        family: MujocoFamily,
+        num_worlds: int,
+        *,
+        episodes_per_trial: int = 2,
+        episode_steps: int | None = None,
+        task_visible: bool = False,
+        threads: int = 0,
+    ) -> None:
         """`threads` = 0 takes one per CPU; results do not depend on it."""
-        super().__init__(family, num_worlds, episodes_per_trial)
+        super().__init__(family, num_worlds, episodes_per_trial, episode_steps, task_visible)
         model = compile_spec(family.spec())
         self.physics: Physics = CpuPhysics(model, num_worlds, threads)
         self.action_size = int(model.nu)
@@ -75,7 +85,7 @@ class MujocoEnv(TrialEnv):
         self.physics.forward(worlds)
 
     def _observe(self) -> Float32[Tensor, "N S"]:
-        return self.family.observe(self.physics, self.tasks).float()
+        return to_vector(self.family, self.family.observe(self.physics, self.tasks)).float()
 
     def _move(self, action: Float64[Tensor, "N A"], tasks: Tasks) -> Moved:
         before = self.family.snapshot(self.physics)
@@ -98,6 +108,7 @@ class MujocoEnv(TrialEnv):
     def _measure_observation(self) -> int:
         """Length of what is observed, after one step in which every field the family reads is bound."""
         self.begin(self.family.space.nominal(self.num_worlds), key=0)
+        require_declared(self.family, self.family.observe(self.physics, self.tasks), self.num_worlds)
         size = self._observe().shape[1]
         self.step(torch.zeros(self.num_worlds, self.action_size))
         self._tasks = None
