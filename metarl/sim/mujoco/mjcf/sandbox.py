@@ -131,7 +131,7 @@ class Sandbox:
             timer.cancel()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        paths = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
+        paths = os.pathsep.join(filter(None, (str(Path(__file__).parents[4]), os.environ.get("PYTHONPATH"))))
         single = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}  # address space
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
