@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.check import playing, posing
-from metarl.check.tested import RANDOM_STEPS, Tested, TestedRobot
+from metarl.check.tested import Tested, TestedRobot
 from metarl.core.errors import UserError
 from metarl.sim.family import Family, MujocoFamily
 
@@ -37,64 +37,32 @@ class Finding:
 
 
 Check = Callable[[Any], str | None]
-"""Takes a `Tested` or a `TestedRobot`; raises where the check does not hold, and may return a note."""
+"""Takes a `Tested` or a `TestedRobot`; raises where what its docstring says does not hold, and may return a note."""
 
-_FINITE = f"observation and reward stay finite in {RANDOM_STEPS:,} random steps"
 
-FOUNDATIONS: dict[str, Check] = {
-    "the model compiles and its actuators have ranges": playing.model,
-    "the camera and the parameters of the variations exist": playing.names,
-    "the control step is a whole multiple of the timestep": playing.control_step,
-    "an episode has a length": playing.episode_length,
-    "observation, reward terms and termination are as declared, with one row per world": playing.spaces,
-    _FINITE: playing.finite,
-}
+def _named(*checks: Check) -> dict[str, Check]:
+    """Each by what has to hold: the first line of its docstring."""
+    heads = [(check.__doc__ or "").split("\n")[0].rstrip(".") for check in checks]
+    return {head[0].lower() + head[1:]: check for head, check in zip(heads, checks, strict=True)}
+
+
+FOUNDATIONS = _named(
+    *(playing.model, playing.names, playing.control_step, playing.episode_length, playing.spaces, playing.finite)
+)
 """What the other checks need: after one that fails, nothing more is checked."""
+CHECKS = FOUNDATIONS | _named(
+    *(playing.diverges, playing.ends, playing.constants, playing.reward_sum, playing.memory, playing.pure),
+    *(playing.deterministic, playing.starts, posing.disjoint, posing.outside, posing.playable, posing.matters),
+    *(posing.hidden, posing.first_observation, posing.variations, posing.restores, posing.slots),
+    *(playing.renders, playing.speed),
+)
 
-CHECKS: dict[str, Check] = FOUNDATIONS | {
-    f"the physics never diverges in {RANDOM_STEPS:,} random steps": playing.diverges,
-    "episodes end, and can end by the family's own rules": playing.ends,
-    "no element of the observation is constant": playing.constants,
-    "the reward is the sum of its terms": playing.reward_sum,
-    "consecutive observations share no memory": playing.memory,
-    "observing and rewarding only read": playing.pure,
-    "the same seed gives the same trajectory": playing.deterministic,
-    "worlds and trials start in different states": playing.starts,
-    "the train and test tasks are disjoint": posing.disjoint,
-    "the ood split lies outside the training range": posing.outside,
-    "every split can be played": posing.playable,
-    "every task parameter matters": posing.matters,
-    "the task is not in the observation": posing.hidden,
-    "the first observation does not depend on a goal": posing.first_observation,
-    "each variation changes the model, where it says": posing.variations,
-    "the same task gives the same model after 100 others": posing.restores,
-    "the same task gives the same dynamics in every world": posing.slots,
-    "a picture can be drawn": playing.renders,
-    "speed": playing.speed,
-}
-
-EXTERNAL_FOUNDATIONS: dict[str, Check] = {
-    "the environment can be made, and its spaces fit": playing.made,
-    "a task can be posed, and a step taken": playing.posed,
-    _FINITE: playing.finite,
-}
+EXTERNAL_FOUNDATIONS = _named(playing.made, playing.posed, playing.finite)
 """What the other checks of an external environment need."""
-
-EXTERNAL_CHECKS: dict[str, Check] = EXTERNAL_FOUNDATIONS | {
-    "episodes end": playing.ends,
-    "no element of the observation is constant": playing.constants,
-    "the reward is the sum of its terms": playing.reward_sum,
-    "consecutive observations share no memory": playing.memory,
-    "the same seed gives the same trajectory": playing.deterministic,
-    "how episodes start": playing.starts,
-    "the train and test tasks are disjoint": posing.disjoint,
-    "the ood split lies outside the training range": posing.outside,
-    "every split can be played": posing.playable,
-    "every task parameter matters": posing.matters,
-    "what an element of the first observation tells of the task": posing.told,
-    "a picture can be drawn": playing.renders,
-    "speed": playing.speed,
-}
+EXTERNAL_CHECKS = EXTERNAL_FOUNDATIONS | _named(
+    *(playing.ends, playing.constants, playing.reward_sum, playing.memory, playing.deterministic, playing.starts),
+    *(posing.disjoint, posing.outside, posing.playable, posing.matters, posing.told, playing.renders, playing.speed),
+)
 """What can be seen from outside; the other checks look into MuJoCo's models."""
 
 

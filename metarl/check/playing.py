@@ -9,15 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 
-import mujoco
 import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.check.tested import RANDOM_STEPS, WORLDS, CheckError, Play, Tested, TestedRobot, numbers
+from metarl.check.tested import RANDOM_STEPS, WORLDS, CheckError, Tested, TestedRobot, numbers
 from metarl.core import seeding
 from metarl.core.errors import UserError, unknown_name
-from metarl.core.info import element_names
 from metarl.sim.declarations import require_parameters
 from metarl.sim.external.external_env import ExternalEnv
 from metarl.sim.make import make_env
@@ -30,18 +28,17 @@ _PICTURE = (96, 64)  # width and height
 
 
 def model(tested: TestedRobot) -> None:
-    """Every actuator needs a range for actions in [-1, 1] to be mapped onto."""
+    """The model compiles and its actuators have ranges."""
     model = tested.model
     if model.nu == 0:
         raise CheckError("the model has no actuators: a policy needs at least one to act on")
-    unlimited = np.flatnonzero(~model.actuator_ctrllimited.astype(bool))
-    if len(unlimited):
-        name = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_ACTUATOR, int(unlimited[0])) or unlimited[0]
+    for i in np.flatnonzero(model.actuator_ctrllimited == 0).tolist():
+        name = model.actuator(i).name or i
         raise CheckError(f"actuator '{name}' has no ctrlrange, so actions in [-1, 1] have no range to map onto")
 
 
 def names(tested: TestedRobot) -> None:
-    """The camera is the model's, and variations read parameters of the space."""
+    """The camera and the parameters of the variations exist."""
     model, camera = tested.model, tested.family.camera
     cameras = [model.cam(i).name for i in range(model.ncam)]
     if camera is not None and camera not in cameras:
@@ -50,7 +47,7 @@ def names(tested: TestedRobot) -> None:
 
 
 def control_step(tested: TestedRobot) -> None:
-    """Also where a family computes its substeps itself."""
+    """The control step is a whole multiple of the timestep."""
     family, timestep = tested.family, float(tested.model.opt.timestep)
     substeps = family.num_substeps(tested.model)
     if abs(substeps * timestep - family.control_step) > 1e-9:
@@ -61,13 +58,16 @@ def control_step(tested: TestedRobot) -> None:
 
 
 def episode_length(tested: Tested) -> None:
-    """At least one step."""
+    """An episode has a length."""
     if tested.family.episode_steps < 1:
         raise CheckError(f"episode_steps = {tested.family.episode_steps} must be at least 1")
 
 
 def spaces(tested: TestedRobot) -> str:
-    """Asked ahead of everything that plays, of bare physics, so that a wrong shape is found where it arises."""
+    """Observation, reward terms and termination are as declared, with one row per world.
+
+    Asked ahead of everything that plays, of bare physics, so that a wrong shape is found where it arises.
+    """
     family, physics, tasks = tested.family, tested.bare(), tested.tasks()
     require_declared(family, family.observe(physics, tasks), WORLDS, torch.float64)
     before = family.snapshot(physics)
@@ -100,30 +100,27 @@ def _require(what: str, value: object, dtype: torch.dtype, dims: int, otherwise:
 
 
 def made(tested: Tested) -> str:
-    """Says where it runs; an environment that cannot be used has a sentence of its own."""
+    """The environment can be made, and its spaces fit."""
     env = tested.env
     assert isinstance(env, ExternalEnv)
-    if tested.family.observation and len(element_names(tested.family.observation)) != env.observation_size:
-        size = len(element_names(tested.family.observation))
-        raise CheckError(f"`observation` declares {size} numbers, the environment observes {env.observation_size}")
     python, gymnasium = env.description["python"], env.description["gymnasium"]
     return f"{env.observation_size} observations, {env.action_size} actions; Python {python}, Gymnasium {gymnasium}"
 
 
 def posed(tested: Tested) -> None:
-    """Begins and takes one step, on the nominal task of every world."""
+    """A task can be posed, and a step taken."""
     tested.env.begin(tested.family.space.nominal(WORLDS), key=0)
     tested.env.step(torch.zeros(WORLDS, tested.env.action_size))
 
 
 def finite(tested: Tested) -> None:
-    """A reward that is not finite stops the play with its own sentence."""
+    """Observation and reward stay finite in random play."""
     if tested.not_finite:
         raise CheckError(tested.not_finite)
 
 
 def diverges(tested: Tested) -> None:
-    """On tasks of the train split."""
+    """The physics never diverges in random play."""
     if bool(tested.random.each("diverged").any()):
         raise CheckError(
             f"the physics diverged {tested.divergence()}: a smaller timestep or weaker extremes of the tasks may help"
@@ -131,23 +128,22 @@ def diverges(tested: Tested) -> None:
 
 
 def ends(tested: Tested) -> str:
-    """Time limits are the environment's; `terminated` must be true somewhere if a family of ours defines it."""
+    """Episodes end, and can end by the family's own rules.
+
+    `terminated` must be true somewhere if a family of ours defines it; of an external one, it is only told.
+    """
     fallen = None
     if isinstance(tested, TestedRobot):
         fallen = tested.family.terminated(tested.bare(), tested.tasks())
-    if fallen is not None and bool(fallen.any()):
-        raise CheckError(
-            f"terminated is already true where an episode begins, in {int(fallen.sum())} of {WORLDS} worlds"
-        )
-    terminated, ended = _terminated(tested, "random"), tested.random.each("ended")
-    if tested.family.episode_steps <= RANDOM_STEPS and not bool(ended.any(dim=0).all()):
-        raise CheckError(
-            f"no episode ended in {RANDOM_STEPS:,} steps, although one lasts {tested.family.episode_steps}"
-        )
+    if fallen is not None and (early := int(fallen.sum())):
+        raise CheckError(f"terminated is already true where an episode begins, in {early} of {WORLDS} worlds")
+    terminated, ended, steps = tested.random.terminated, tested.random.each("ended"), tested.family.episode_steps
+    if steps <= RANDOM_STEPS and not bool(ended.any(dim=0).all()):
+        raise CheckError(f"no episode ended in {RANDOM_STEPS:,} steps, although one lasts {steps}")
     note = f"{int(ended.sum())} episodes ended in random play, {int(terminated.sum())} by their own rules"
     if fallen is None or bool(terminated.any()):
         return note
-    held = _terminated(tested, "held")
+    held = tested.held.terminated
     if not bool(held.any()):
         raise CheckError(
             f"terminated was never true in {RANDOM_STEPS:,} steps of random actions and {RANDOM_STEPS:,} of held "
@@ -156,14 +152,11 @@ def ends(tested: Tested) -> str:
     return f"{note}; {int(held.sum())} under held extreme actions"
 
 
-def _terminated(tested: Tested, kind: str) -> Tensor:
-    """Episodes that ended by the family's rules, not by divergence."""
-    play: Play = getattr(tested, kind)
-    return play.each("terminated") & ~play.each("diverged")
-
-
 def constants(tested: Tested) -> str | None:
-    """Over worlds and time; a further kind of play is played only where those before leave some elements constant."""
+    """No element of the observation is constant.
+
+    A further kind of play is played only where those before leave some elements constant.
+    """
     declared, size = set(tested.family.constant_observations), tested.random.obs[0].shape[1]
     if outside := sorted(index for index in declared if not 0 <= index < size):
         raise CheckError(f"constant_observations names element {outside[0]}, there are elements 0 to {size - 1}")
@@ -188,7 +181,10 @@ def constants(tested: Tested) -> str | None:
 
 
 def reward_sum(tested: Tested) -> str:
-    """In double precision, rounded once; the terms are the same at every step."""
+    """The reward is the sum of its terms.
+
+    In double precision, rounded once; the terms are the same at every step.
+    """
     names = list(tested.random.steps[0].reward_terms)
     for t, step in enumerate(tested.random.steps):
         if list(step.reward_terms) != names:
@@ -204,7 +200,7 @@ def reward_sum(tested: Tested) -> str:
 
 
 def memory(tested: Tested) -> None:
-    """A learner keeps observations: the next one must not overwrite them."""
+    """Consecutive observations share no memory."""
     env = tested.env
     kept, copies = [env.begin(tested.tasks(), key=0)], []
     for action in tested.actions(min(5, env.trial_steps)):
@@ -216,7 +212,10 @@ def memory(tested: Tested) -> None:
 
 
 def pure(tested: TestedRobot) -> None:
-    """Observing and rewarding change neither state and model nor what they are given, and say the same twice."""
+    """Observing and rewarding only read.
+
+    They change neither state and model nor what they are given, and say the same twice.
+    """
     family, physics, tasks = tested.family, tested.bare(), tested.tasks()
     before, action = family.snapshot(physics), tested.actions(1)[0].double()
     calls: dict[str, Callable[[], list[Tensor]]] = {
@@ -251,7 +250,10 @@ def pure(tested: TestedRobot) -> None:
 
 
 def deterministic(tested: Tested) -> None:
-    """Bit for bit: again in the same environment, and in another one with more threads."""
+    """The same seed gives the same trajectory.
+
+    Bit for bit: again in the same environment, and in another one with more threads.
+    """
     actions, first = tested.actions(RANDOM_STEPS)[:_REPLAYED], tested.random
     with make_env(tested.family, WORLDS, threads=2) as other:
         replays = {"the same environment": tested.env, "another environment with 2 threads": other}
@@ -268,7 +270,10 @@ def deterministic(tested: Tested) -> None:
 
 
 def starts(tested: Tested) -> str:
-    """On one task, so that only `reset` can tell the worlds apart; a suite of others may begin all episodes alike."""
+    """Episodes of one task start in different states.
+
+    It is only told of an external environment, which may begin all episodes alike.
+    """
     states = []
     for key in (1, 2):
         obs = tested.env.begin(tested.family.space.nominal(WORLDS), key=key)
@@ -284,7 +289,7 @@ def starts(tested: Tested) -> str:
 
 
 def renders(tested: Tested) -> str:
-    """One small picture, which has to show more than one colour."""
+    """A picture can be drawn."""
     family = tested.family
     try:
         if isinstance(tested, TestedRobot):
@@ -303,7 +308,7 @@ def renders(tested: Tested) -> str:
 
 
 def speed(tested: Tested) -> str:
-    """A report, with all CPUs; nothing fails."""
+    """Speed."""
     num_worlds = tested.speed_worlds
     with make_env(tested.family, num_worlds) as env:
         env.begin(tested.family.space.sample("train", num_worlds, seeding.rng(0, "check")), key=0)

@@ -38,7 +38,7 @@ _EXACT = 1e-6  # 1 − |correlation|: the rest is below a thousandth of the spre
 
 
 def disjoint(tested: Tested) -> str | None:
-    """A finite space is exempt: there are no other tasks to test on."""
+    """The train and test tasks are disjoint."""
     space = tested.family.space
     if space.is_finite:
         return "a finite space: test holds the very tasks of train"
@@ -52,7 +52,10 @@ def disjoint(tested: Tested) -> str | None:
 
 
 def outside(tested: Tested) -> str | None:
-    """Each parameter with an `ood` distribution, in every task of the split; draws must lie in their distribution."""
+    """The ood split lies outside the training range.
+
+    That of each parameter with an `ood` distribution, in every task; draws must lie in their distribution.
+    """
     space = tested.family.space
     rows = {split: space.sample(split, _DRAWS, seeding.rng(0, "check")).rows() for split in space.splits}
     for name, parameter in space.parameters.items():
@@ -70,7 +73,7 @@ def outside(tested: Tested) -> str | None:
 
 
 def playable(tested: Tested) -> str:
-    """A few random steps on tasks of each split; a reward that is not finite has its own sentence."""
+    """Every split can be played."""
     env = tested.env
     for split in tested.family.space.splits:
         env.begin(tested.tasks(split=split), key=0)
@@ -84,9 +87,10 @@ def playable(tested: Tested) -> str:
 
 
 def matters(tested: Tested) -> str | None:
-    """What a variation of the dynamics reads must tell in motion or reward, in play of several kinds: see `_tells`.
+    """Every task parameter matters.
 
-    The others must tell in observations or rewards of random play, unless a reward that is constant there hides them.
+    What a variation of the dynamics reads must tell in motion or reward, in play of several kinds: see `_tells`. The
+    others must tell in observations or rewards of random play, unless a reward that is constant there hides them.
     """
     goals, unseen = tested.goals, []
     for name in tested.family.space.parameters:
@@ -162,7 +166,10 @@ def _idle(tested: TestedRobot, name: str) -> str:
 
 
 def hidden(tested: TestedRobot) -> None:
-    """Two ways to leak: `observe` reads the task, or the physics it reads holds a parameter's value: see `leaks`."""
+    """The task is not in the observation.
+
+    Neither does `observe` read it, nor does the physics it reads hold a parameter's value: see `leaks`.
+    """
     family, tasks, physics = tested.family, tested.tasks(), tested.bare()
     other = tested.with_other(tasks, *tasks.values)
     for _ in range(_STATES):
@@ -197,13 +204,16 @@ def leaks(tested: Tested) -> dict[str, int]:
 
 
 def told(tested: Tested) -> str:
-    """A suite may show a part of its tasks, as where an object lies; what is to be found out should not be here."""
+    """What an element of the first observation tells of the task."""
     found = leaks(tested)
     return ", ".join(f"'{name}' ({tested.element(index)})" for name, index in found.items()) or "nothing"
 
 
 def first_observation(tested: TestedRobot) -> str:
-    """From the same draws of `reset`, bit for bit, for parameters that change no dynamics; the others may be sensed."""
+    """The first observation does not depend on a goal.
+
+    From the same draws of `reset`, bit for bit, for parameters that change no dynamics; the others may be sensed.
+    """
     tasks = tested.tasks()
     first = tested.env.begin(tasks, key=0)
     for name in tested.goals:
@@ -217,7 +227,10 @@ def first_observation(tested: TestedRobot) -> str:
 
 
 def variations(tested: TestedRobot) -> str | None:
-    """Each alone: the tasks' models differ in fields it declares, and in what MuJoCo derives from them."""
+    """Each variation changes the model, where it says.
+
+    Each alone: the tasks' models differ in fields it declares, and in what MuJoCo derives from them.
+    """
     tasks = tested.family.space.sample("train", 2 * WORLDS, seeding.rng(0, "check"))
     for variation in tested.family.variations:
         kind = f"the variation {type(variation).__name__} of '{', '.join(variation.parameters)}'"
@@ -252,7 +265,10 @@ def _changed(tested: TestedRobot, variation: Variation, tasks: Tasks, kind: str)
 
 
 def restores(tested: TestedRobot) -> None:
-    """A trial on the unmodified robot (or, without a nominal value, a first draw), a hundred others, and it again."""
+    """The same task gives the same model after 100 others.
+
+    The unmodified robot or, without a nominal value, a first draw.
+    """
     env, nominal, ends = tested.env, tested.family.space.nominal(WORLDS), (0, WORLDS - 1)
     env.begin(nominal, key=0)
     first = [numbers(env.physics.model_of(world)) for world in ends]
@@ -271,7 +287,10 @@ def restores(tested: TestedRobot) -> None:
 
 
 def slots(tested: TestedRobot) -> None:
-    """One task, start and actions in every world in turn, among other tasks: the trajectories agree bit for bit."""
+    """The same task gives the same dynamics in every world.
+
+    One task, start and actions in every world in turn, among other tasks: the trajectories agree bit for bit.
+    """
     env, tasks = tested.env, tested.tasks()
     start: Tensor | None = None
     tracks: dict[int, list[tuple[Tensor, Tensor]]] = {world: [] for world in range(WORLDS)}

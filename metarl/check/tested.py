@@ -56,6 +56,11 @@ class Play:
         self.obs.append(torch.where(step.diverged[:, None], self.obs[-1], step.final_obs))
         self.steps.append(step)
 
+    @property
+    def terminated(self) -> Bool[Tensor, "T N"]:
+        """Episodes that ended by the family's rules, not by divergence."""
+        return self.each("terminated") & ~self.each("diverged")
+
     def each(self, name: str) -> Bool[Tensor, "T N"]:
         """`terminated`, `diverged` or `ended` of every step."""
         return torch.stack([getattr(step, name) for step in self.steps])
