@@ -97,7 +97,7 @@ class TrialEnv(ABC):
         self.episodes_per_trial = episodes_per_trial
         self.episode_steps = episode_steps or family.episode_steps
         """Time limit of an episode [control steps]."""
-        self.task_visible = task_visible or getattr(family, "task_visible", False)
+        self.task_visible = task_visible
         """Observations end with the task's `task_code`."""
         self.device, self.dtype = device, dtype
         self._all = self._streams = torch.arange(num_worlds, device=device)
@@ -252,7 +252,7 @@ class TrialEnv(ABC):
 
     def _describe(self, sensed_size: int, actions: Sequence[str]) -> None:
         """Set `info`; `UserError` where the family declares other parts of an observation than it has."""
-        space, declared = self.family.space, tuple(getattr(self.family, "observation", ()))
+        space, declared = self.family.space, tuple(self.family.observation)
         parts = declared or (Part("observation", sensed_size, "1"),)
         size = sum(part.size for part in parts)
         if size != sensed_size:
