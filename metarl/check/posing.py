@@ -14,7 +14,7 @@ from torch import Tensor
 from metarl.check.tested import RANDOM_STEPS, WORLDS, CheckError, Tested, TestedRobot, numbers
 from metarl.core import seeding
 from metarl.core.tasks import Tasks
-from metarl.sim.mujoco.cpu import CpuPhysics
+from metarl.sim.mujoco.physics import make_physics
 from metarl.sim.observations import to_vector
 from metarl.sim.variations import Variation, Variator
 
@@ -252,7 +252,7 @@ def _written(changed: set[str]) -> set[str]:
 def _changed(tested: TestedRobot, variation: Variation, tasks: Tasks, kind: str) -> set[str]:
     """Model fields in which any two of the worlds differ under one variation alone."""
     shared = copy.copy(tested.model)
-    physics, pristine = CpuPhysics(shared, len(tasks), 1), numbers(shared)
+    physics, pristine = make_physics("mujoco", shared, len(tasks), 1), numbers(shared)
     variator = Variator(physics, (variation,))
     try:
         variator.apply(tasks)

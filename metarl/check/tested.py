@@ -22,9 +22,8 @@ from metarl.core.types import Step
 from metarl.sim.env import TrialEnv
 from metarl.sim.family import Family, MujocoFamily
 from metarl.sim.make import make_env
-from metarl.sim.mujoco.cpu import CpuPhysics
 from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
-from metarl.sim.mujoco.physics import Physics
+from metarl.sim.mujoco.physics import Physics, make_physics
 from metarl.sim.observations import to_vector
 from metarl.sim.variations import Variator
 
@@ -233,13 +232,16 @@ class TestedRobot(Tested):
         """The complete state of every world."""
         return self.env.physics.get_state()
 
-    def bare(self) -> CpuPhysics:
+    def bare(self) -> Physics:
         """Physics whose worlds stand at the start of an episode of `tasks()`, without an environment around them."""
-        physics, worlds = CpuPhysics(self.model, WORLDS, 1), torch.arange(WORLDS)
+        physics = make_physics("mujoco", self.model, WORLDS, 1)
         Variator(physics, self.family.variations).apply(self.tasks())
-        physics.reset(worlds)
-        self.family.reset(physics, worlds, self.tasks(), WorldRandom(0, worlds, torch.zeros_like(worlds)))
-        physics.forward(worlds)
+
+        def write(worlds: Tensor) -> None:
+            random = WorldRandom(0, worlds, torch.zeros_like(worlds))
+            self.family.reset(physics, worlds, self.tasks().select(worlds), random)
+
+        physics.restart(torch.ones(WORLDS, dtype=torch.bool), write)
         return physics
 
 
