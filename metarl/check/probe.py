@@ -136,7 +136,8 @@ class Probe(Played):
     def _observe(self, physics: Physics, tasks: Tasks) -> Tensor:
         obs = self.family.observe(physics, tasks)
         if not bool(torch.isfinite(obs).all()):
-            sound = torch.isfinite(physics.get_state()).all(dim=1) & ~physics.diverged()
+            sound, diverged = torch.isfinite(physics.get_state()).all(dim=1), physics.diverged()
+            sound = sound if diverged is None else sound & ~diverged
             for world, element in (~torch.isfinite(obs) & sound[:, None]).nonzero().tolist()[:1]:
                 value, task = obs[world, element].item(), tasks.rows()[world]
                 self.not_finite.append(f"element {element} of the observation is {value} for the task {task}")
