@@ -37,7 +37,6 @@ from metarl.core.types import Step
 from metarl.sim.family import Family
 from metarl.sim.task_code import task_code
 
-
 _UNREAD_STEPS = 64
 """Rewards that are kept unread on the CPU: one look at many costs less than many looks."""
 
