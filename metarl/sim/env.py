@@ -261,12 +261,9 @@ class TrialEnv(ABC):
         """One control step under `action`, in [-1, 1]."""
 
     def _describe(self, sensed_size: int, actions: Sequence[str]) -> None:
-        """Set `info`; `UserError` where the family declares other parts of an observation than it has."""
-        space, declared = self.family.space, tuple(getattr(self.family, "observation", ()))
-        parts = declared or (Part("observation", sensed_size, "1"),)
-        size = sum(part.size for part in parts)
-        if size != sensed_size:
-            raise UserError(f"{type(self.family).__name__} declares {size} numbers of an observation of {sensed_size}")
+        """Set `info`."""
+        space = self.family.space
+        parts = tuple(self.family.observation) or (Part("observation", sensed_size, "1"),)
         if self.task_visible:
             parts += (Part("task", task_code(space, space.nominal()).shape[1], "1", help="the task, as `task_code`"),)
         ranges = tuple(
@@ -282,7 +279,7 @@ class TrialEnv(ABC):
             raise ValueError(f"{self.num_worlds} worlds need as many tasks, got {len(tasks)}")
         self.family.space.check(tasks)
         code = task_code(self.family.space, tasks).to(self.device) if self.task_visible else None
-        return Tasks({name: value.to(self.device, self.dtype) for name, value in tasks.values.items()}), code
+        return tasks.to(self.device, self.dtype), code
 
     def _advance(
         self, final_obs: Float32[Tensor, "N O"], reward: Float32[Tensor, "N"], terms: Mapping[str, Tensor], moved: Moved

@@ -79,6 +79,11 @@ def ids(
     return _tensor(_numbers(model, kind, names if names is None else tuple(names)), str(device))
 
 
+def object_id(model: mujoco.MjModel, kind: str, name: str) -> int:
+    """Index of a named object; `UserError` for an unknown one."""
+    return _numbers(model, kind, (name,))[0]
+
+
 @functools.lru_cache(maxsize=256)
 def _tensor(numbers: tuple[int, ...], device: str) -> Int64[Tensor, "n"]:
     return torch.tensor(numbers, dtype=torch.long, device=device)
@@ -245,7 +250,7 @@ class Payload(_OfOneParameter):
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: mass of the load [kg]; nothing changes where it is zero."""
-        body = _numbers(model, "body", (self.body,))[0]
+        body = object_id(model, "body", self.body)
         mass, centre, quaternion, inertia = own = [live[field][:, body] for field in self.fields]
         share = (value / (mass + value))[:, None]
         arm = centre.new_tensor(self.at) - centre
@@ -271,7 +276,7 @@ class CentreOfMass(_OfOneParameter):
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: displacement [m]."""
-        live["body_ipos"][:, _numbers(model, "body", (self.body,))[0], self.axis] += value
+        live["body_ipos"][:, object_id(model, "body", self.body), self.axis] += value
 
 
 @dataclass(frozen=True)
@@ -283,7 +288,7 @@ class SitePosition(_OfOneParameter):
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N d"]) -> None:
         """`value`: its first d coordinates, d ≤ 3 [m]; the others stay."""
-        live["site_pos"][:, _numbers(model, "site", (self.site,))[0], : value.shape[1]] = value
+        live["site_pos"][:, object_id(model, "site", self.site), : value.shape[1]] = value
 
 
 @dataclass(frozen=True)
@@ -332,7 +337,8 @@ def _quaternion(axes: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
 
 def _norm(quaternion: Float[Tensor, "n 4"]) -> Float[Tensor, "n 1"]:
     """Summed as SciPy does, w last: the same to the last bit."""
-    return torch.linalg.vector_norm(quaternion.roll(-1, dims=1), dim=1, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(quaternion.roll(-1, dims=1), dim=1, keepdim=True)
+    return norm
 
 
 _LOCK = 1e4  # [N·m]: far above any motor here; a friction-loss constraint, so the solver stays well conditioned

@@ -13,6 +13,7 @@ from metarl.sim.mujoco.mujoco_env import MujocoEnv, RewardError
 
 FIRST, SECOND = columns(goal=[0.0, 0.1, 0.2]), columns(goal=[-0.5, 0.5, 0.75])
 CLOCK = torch.tensor([0, 3, 5])  # trials of 8 steps end after 8, 5 and 3
+LOST = torch.tensor([False])
 FIELDS = ("obs", "final_obs", "reward", "terminated", "truncated", "episode_start", "trial_start")
 PUSH = torch.tensor([[1.0], [0.0], [-0.1]])
 
@@ -52,7 +53,7 @@ def test_a_second_trial_has_draws_of_its_own_whatever_the_batch():
     env.queue(SECOND)
     steps = [env.step(torch.zeros(3, 1)) for _ in range(8)]
     starts = torch.cat((first[:, 0], *(step.obs[step.episode_start][:, 0] for step in steps)))
-    assert len(starts.unique()) == len(starts) == 8
+    assert len(starts.unique()) == len(starts) == 9
     alone = MujocoEnv(Rail(), 1, episodes_per_trial=2, threads=1)
     assert torch.equal(alone.begin(FIRST.select(torch.tensor([2])), 7, torch.tensor([2]), CLOCK[2:]), first[2:])
     alone.queue(SECOND.select(torch.tensor([2])))
@@ -158,7 +159,7 @@ def test_a_fault_is_told_with_the_task_it_happened_on():
 
     class Bad(Rail):
         def reward(self, physics, before, action, tasks):
-            return {"fine": action[:, 0], "huge": torch.where(tasks["goal"] == 0.2, 1e39, 0.0)}
+            return {"fine": action[:, 0], "huge": 1e39 * (tasks["goal"] == 0.2).double()}
 
     env = MujocoEnv(Bad(), 3, episodes_per_trial=2, threads=1)
     env.begin(FIRST, 7, clock=CLOCK)
@@ -182,16 +183,14 @@ def test_terms_that_only_together_are_too_large_are_named_as_their_sum():
 def test_a_first_observation_within_a_trial_is_checked():
     class Lost(Rail):
         def observe(self, physics, tasks):
-            seen = physics.bind("qpos").clone()
-            seen[physics.bind("qvel")[:, 0] == 0.0] = float("nan") if self.lost else 0.0
-            return seen
+            lost = (physics.bind("qvel") == 0.0) & LOST[0]
+            return {**super().observe(physics, tasks), "position": physics.bind("qpos").masked_fill(lost, float("nan"))}
 
-    family = Lost()
-    family.lost = False
+    family, LOST[0] = Lost(), False
     env = MujocoEnv(family, 3, episodes_per_trial=2, threads=1)
     env.begin(FIRST, 0)
     env.step(torch.ones(3, 1))
-    family.lost = True
+    LOST[0] = True
     env.step(torch.ones(3, 1))
     with pytest.raises(UserError, match=r"element 0 of the first observation is nan for the task \{'goal': 0\.0\}"):
         env.check()

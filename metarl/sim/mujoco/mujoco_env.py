@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import mujoco
 import numpy as np
@@ -19,6 +18,7 @@ from metarl.sim.env import Moved, RewardError as RewardError, TrialEnv
 from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.physics import Physics, make_physics
 from metarl.sim.mujoco.rendering import Camera, gl_backend
+from metarl.sim.observations import require_declared, to_vector
 from metarl.sim.variations import Variator
 
 EXPLODED = 1e6
@@ -78,6 +78,7 @@ class MujocoEnv(TrialEnv):
         self._unit_range = bool((self._low == -1).all() and (self._high == 1).all())
         # After one step every field that the family reads is bound: it must not first be so within a trial.
         self.begin(family.space.nominal(num_worlds), key=0)
+        require_declared(family, family.observe(self.physics, self.tasks), num_worlds)
         self._describe(self._observe().shape[1], [model.actuator(i).name or f"action_{i}" for i in range(model.nu)])
         self.step(torch.zeros(num_worlds, model.nu, device=self.device))
         self.check()
@@ -98,11 +99,7 @@ class MujocoEnv(TrialEnv):
         self.family.reset(self.physics, worlds, self.tasks.select(worlds), random)
 
     def _observe(self) -> Float32[Tensor, "N S"]:
-        seen: Any = self.family.observe(self.physics, self.tasks)
-        if isinstance(seen, Mapping):
-            seen = torch.cat([seen[part.name] for part in self.family.observation], dim=1)  # type: ignore[attr-defined]
-        obs: Tensor = seen.float()
-        return obs
+        return to_vector(self.family, self.family.observe(self.physics, self.tasks)).float()
 
     def _move(self, action: Float[Tensor, "N A"], tasks: Tasks) -> Moved:
         before = self.family.snapshot(self.physics)
