@@ -276,7 +276,11 @@ RESET = "def reset("
 OVER = 'def terminated(self, physics, tasks):\n        return physics.bind("qpos")[:, 0] > 100.0'
 MISTAKES = {
     "no parts": (SEEN, 'physics.bind("qpos")', "Pendulum.observe returns float64 (4, 1): declare the parts of the"),
-    "wrong shape": ('bind("qvel")}', 'bind("qvel")[:, 0]}', "returns float64 (4,) as the part 'velocity', it must be"),
+    "wrong shape": (
+        'bind("qvel")}',
+        'bind("qvel")[:, 0]}',
+        "the part 'velocity' of Pendulum.observe is float64 (4,), it",
+    ),
     "misspelt part": ('"velocity": p', '"velocty": p', "returns the part 'velocty', which is not declared: add Part("),
     "part forgotten": (', "velocity": physics.bind("qvel")', "", "does not return the part 'velocity', which"),
     "nothing declared": (
@@ -284,7 +288,7 @@ MISTAKES = {
         "    observed = ",
         "it declares no observation: write one, as observation =",
     ),
-    "no terms": (PAID, "-error.abs()", "reward returns float64 (4,), it must be a mapping from names to terms"),
+    "no terms": (PAID, "-error.abs()", "reward is float64 (4,), it must be a mapping from names to terms"),
     "not finite": (PAID, '{"goal": (0.5 - error).log()}', "reward term 'goal' is nan for the task {'goal': "),
     "unknown body": ('("rod",)', '("rods",)', "a variation names the unknown body 'rods'; the model has: world, rod"),
     "misspelt parameter": ('BodyMass("mass"', 'BodyMass("maas"', "task parameter 'maas' (did you mean 'mass'?)"),

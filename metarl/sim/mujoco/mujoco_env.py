@@ -14,7 +14,7 @@ from torch import Tensor
 from metarl.core.errors import UserError
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks
-from metarl.sim.env import Moved, RewardError as RewardError, TrialEnv, on_host
+from metarl.sim.env import Moved, RewardError as RewardError, TrialEnv
 from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.physics import Physics, make_physics
 from metarl.sim.mujoco.rendering import Camera, gl_backend
@@ -78,7 +78,7 @@ class MujocoEnv(TrialEnv):
         self._unit_range = bool((self._low == -1).all() and (self._high == 1).all())
         # After one step every field that the family reads is bound: it must not first be so within a trial.
         self.begin(family.space.nominal(num_worlds), key=0)
-        require_declared(family, family.observe(self.physics, self.tasks), num_worlds, self.dtype)
+        require_declared(family, family.observe(self.physics, self.tasks), num_worlds)
         self._describe(self._observe().shape[1], [model.actuator(i).name or f"action_{i}" for i in range(model.nu)])
         self.step(torch.zeros(num_worlds, model.nu, device=self.device))
         self.check()
@@ -108,9 +108,10 @@ class MujocoEnv(TrialEnv):
         self.family.advance(self.physics, tasks)
         obs, diverged = self._observe(), self.physics.diverged()
         # MuJoCo notices a bad state at the next step; one that exploded in this step shows.
-        seen = on_host(obs)
-        if seen is None or not np.abs(seen).max() <= EXPLODED:
-            diverged = diverged | ~(obs.abs() <= EXPLODED).all(dim=1)
+        seen = obs.numpy() if self._looks else None
+        if seen is None or not (seen.max() <= EXPLODED and seen.min() >= -EXPLODED):
+            exploded = ~(obs.abs() <= EXPLODED).all(dim=1)
+            diverged = exploded if diverged is None else diverged | exploded
         terms = self.family.reward(self.physics, before, action, tasks)
         return Moved(obs, terms, self.family.terminated(self.physics, tasks), None, diverged)
 
