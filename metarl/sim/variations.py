@@ -14,7 +14,6 @@ from typing import Literal, Protocol, runtime_checkable
 import mujoco
 import torch
 from jaxtyping import Float64, Int64
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from metarl.core.errors import UserError
@@ -234,6 +233,8 @@ class Payload(_OfOneParameter):
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
         """`value`: mass of the load [kg]; nothing changes where it is zero."""
+        from scipy.spatial.transform import Rotation  # here, as it takes 0.3 s to import
+
         body, loaded = int(ids(model, "body", (self.body,))), value != 0.0
         mass, centre, quaternion, inertia = (live[field][loaded, body] for field in self.fields)
         load = value[loaded]
@@ -293,6 +294,8 @@ class ModelField(_OfOneParameter):
 
 def _quaternion(axes: Float64[Tensor, "n 3 3"]) -> Float64[Tensor, "n 4"]:
     """Quaternions (w, x, y, z) of rotation matrices."""
+    from scipy.spatial.transform import Rotation
+
     return torch.from_numpy(Rotation.from_matrix(axes.numpy()).as_quat(scalar_first=True).reshape(-1, 4))
 
 
