@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metarl.cli.parsing import parse
-from metarl.core.config import require
+from metarl.core.parameters import require
 
 
 @dataclass(frozen=True)

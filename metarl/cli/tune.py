@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from metarl.cli.parsing import parse
-from metarl.core.config import TrainConfig, require
+from metarl.core.config import TrainConfig
 from metarl.core.errors import UserError
+from metarl.core.parameters import require
 
 
 @dataclass(frozen=True)
