@@ -214,6 +214,11 @@ def searches(config_class: type[Any]) -> dict[str, Search]:
     beside = {} if "search" in [name for name, _, _ in declared_here] else getattr(config_class, "search", {})
     if not isinstance(beside, Mapping):
         raise UserError(f"`search` of {config_class.__name__} must map names of fields to Between, Log or OneOf")
+    for name, support in beside.items():
+        if not isinstance(support, Search):
+            raise UserError(
+                f"`search` of {config_class.__name__}: {name} = {support!r} must be a Between, Log or OneOf"
+            )
     return {**of_fields, **beside}
 
 
