@@ -19,10 +19,10 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from metarl.core.config import TrainConfig, agents_with, load_config, train_defaults
+from metarl.core.config import TrainConfig, load_config, train_defaults
 from metarl.core.errors import UserError, did_you_mean
 from metarl.core.parameters import declarations, describe
-from metarl.core.registry import family_names, learner_config_class, learner_names
+from metarl.core.registry import agents_with, family_names, learner_config_class, learner_names
 
 _NAMED_FIRST = ("agent", "family")
 """Of a training: given ahead of the options, so not shown among them."""

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_origin
 
-from metarl.agents import LEARNERS
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.parameters import Checked, ConfigError, declarations, fault, memory_text, number, require
-from metarl.core.registry import learner_config_class
+from metarl.core.registry import agents_with, learner_config_class
 
 C = TypeVar("C")
 L = TypeVar("L")
@@ -104,11 +103,6 @@ def load_config(path: Path) -> TrainConfig[Any]:
     return build(TrainConfig, {**train_defaults(config_class), **values}, str(path))
 
 
-def agents_with(option: str) -> list[str]:
-    """Our agents that have an option of that name."""
-    return [agent for agent in LEARNERS if option in _names(learner_config_class(agent))]
-
-
 def train_defaults(config_class: type[Any]) -> Mapping[str, int]:
     """Options of the run, as `num_worlds`, for which the learner has a default of its own."""
     defaults: Mapping[str, int] = getattr(config_class, "train_defaults", {})
@@ -124,8 +118,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The file's content; `UserError` where it cannot be read or is no TOML."""
     try:
         size = path.stat().st_size
-        if not path.is_file() or size > _FILE_BYTES:
-            raise UserError(f"cannot read {path}: it must be a file of at most {memory_text(_FILE_BYTES)}")
+        if not path.is_file():
+            raise UserError(f"cannot read {path}: it is not a regular file")
+        if size > _FILE_BYTES:
+            raise UserError(f"cannot read {path}: it has {size:,} bytes, more than {_FILE_BYTES:,}")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None

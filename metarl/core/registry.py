@@ -64,6 +64,13 @@ def learner_config_class(name: str) -> type[Any]:
     return cast("type[Any]", config_class)
 
 
+def agents_with(option: str) -> list[str]:
+    """Our own learners whose configuration has an option of that name."""
+    return [
+        name for name in LEARNERS if option in [field.name for field in dataclasses.fields(learner_config_class(name))]
+    ]
+
+
 def absolute(name: str) -> str:
     """The same name, with a file's path made absolute, so that a run can be used from any folder."""
     location, separator, attribute = name.rpartition(".py:")
