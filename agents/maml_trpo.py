@@ -31,7 +31,6 @@ from metarl.agents.configs import MamlTrpoConfig
 from metarl.agents.maml_policy import MamlPolicy
 from metarl.core.errors import UserError
 from metarl.core.types import Metrics, Rollout
-from metarl.rl.adam import Adam
 from metarl.rl.inner_loop import Stage
 from metarl.rl.learner import Collect, require_device
 from metarl.rl.meta_objective import MetaObjective, Sampled
@@ -50,7 +49,7 @@ class MamlTrpo:
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
             self.policy = MamlPolicy(config, obs_size, action_size)
         self._meta = nn.Parameter(self.policy.inner.read())
-        self._adam = Adam([self._meta], lr=config.ppo_learning_rate, eps=1e-5)
+        self._adam = torch.optim.Adam([self._meta], lr=config.ppo_learning_rate, eps=1e-5)
 
     def train_step(self, collect: Collect, generator: torch.Generator, progress: float) -> Metrics:
         """Collect one trial per world, its episodes before and after adaptation, then one meta-update."""

@@ -34,7 +34,6 @@ from metarl.agents.pearl_policy import PearlPolicy, PosteriorPolicy
 from metarl.agents.pearl_prototypes import PrototypePolicy
 from metarl.core.errors import UserError
 from metarl.core.types import Metrics, Rollout
-from metarl.rl.adam import Adam
 from metarl.rl.learner import Collect, require_device
 from metarl.rl.networks import TwinCritic
 from metarl.rl.replay import TaskReplay
@@ -76,8 +75,8 @@ class Pearl:
         encoder, actor = self._trained.encoder.parameters(), list(self._trained.actor.parameters())
         learned = [] if config.temperature else [self._log_temperature]
         self._optimizers = {
-            "critic": Adam([*self._critic.parameters(), *encoder], lr=rate, fused=True),
-            "actor": Adam(actor + learned, lr=rate, fused=True),
+            "critic": torch.optim.Adam([*self._critic.parameters(), *encoder], lr=rate, fused=True),
+            "actor": torch.optim.Adam(actor + learned, lr=rate, fused=True),
         }
         width = 2 * obs_size + action_size + 2
         self.replay = TaskReplay(config.num_slots, config.replay_size, width, config.device)
