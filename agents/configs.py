@@ -41,6 +41,8 @@ class RL2Config(Checked):
     """Chunks per gradient step."""
     chunk_steps: int = number(50, least=1, most=1_000_000)
     """Control steps per chunk: how far gradients flow back in time. At most: it becomes a divisor of the trial's."""
+    segment_steps: int = number(0, least=0, most=1_000_000)
+    """Control steps between updates, the memory carried from one to the next; 0 for whole trials."""
     discount: float = number(0.97, least=0, below=1, search=OneOf(0.95, 0.97, 0.99))
     """Discount γ per control step, within a trial also across episode ends."""
     gae_lambda: float = number(0.9, least=0, most=1, search=Between(0.8, 0.98))

@@ -62,6 +62,8 @@ class TrainConfig(Checked, Generic[L]):
     """Threads of the physics, or processes of external environments; 0 for one per CPU. Results are the same."""
     checkpoint_minutes: float = number(2.0, least=0)
     """Time between checkpoints [min]."""
+    validation_tasks: int = number(16, least=0, most=65536)
+    """Training tasks on which each checkpoint is evaluated, so that the best is kept too; 0 keeps the newest only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
