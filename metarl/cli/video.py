@@ -9,7 +9,7 @@ from typing import Literal
 
 from metarl.cli.parsing import parse
 from metarl.cli.subject import require_untrained, subject_of
-from metarl.core.config import require
+from metarl.core.parameters import require
 
 
 @dataclass(frozen=True)
