@@ -7,14 +7,17 @@ import io
 import re
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from metarl.report.captions import Content
 
 COLOURS = 7
 """Colours the page has for methods, `--c0` to `--c6`."""
@@ -22,28 +25,19 @@ _INK, _MUTED, _BAND = "#010203", "#040506", "#070809"
 _METHOD = [f"#0a0b{number:02x}" for number in range(COLOURS)]
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _BAND: "--band"} | {c: f"--c{i}" for i, c in enumerate(_METHOD)}
 _STYLE: Any = {
-    "svg.fonttype": "none",
-    "font.size": 9.0,
-    "axes.edgecolor": _MUTED,
-    "axes.labelcolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.unicode_minus": True,
-    "grid.color": _MUTED,
+    **dict.fromkeys(("axes.labelcolor", "text.color", "xtick.labelcolor", "ytick.labelcolor"), _INK),
+    **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), _MUTED),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    **dict.fromkeys(("axes.linewidth", "grid.linewidth"), 0.6),
     "grid.alpha": 0.18,
-    "grid.linewidth": 0.6,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "text.color": _INK,
+    "font.size": 9.0,
+    "text.parse_math": False,  # a name may contain $
+    "svg.fonttype": "none",
     "lines.solid_capstyle": "round",
 }
-_SIZE = (5.0, 3.2)
 _FEW = 12
-"""Up to so many episodes have error bars, more a band."""
+"""Curves of up to this many episodes have error bars, longer ones a band."""
 _JITTER = 0.36
 
 
@@ -71,11 +65,10 @@ class Palette:
         return f"var(--c{self._number[label]})"
 
 
-def learning_figure(family: Mapping[str, Any], over: str, palette: Palette) -> str:
+def learning_figure(family: Content, over: str, palette: Palette) -> str:
     """Return of the last episode while training, over `steps` or `minutes`; each run thin, their mean bold."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _panel()
-        scale = 1e6 if over == "steps" else 1.0
+    scale, unit = (1e6, "control steps [million]") if over == "steps" else (1.0, "training time [min]")
+    with _panel(f"learning curves on {family['name']} over {over}", unit, "return of an episode") as (axes, svg):
         for method in family["methods"]:
             curve = method["learning"].get(over)
             if curve is None:
@@ -87,21 +80,20 @@ def learning_figure(family: Mapping[str, Any], over: str, palette: Palette) -> s
                     axes.plot(np.array(run["x"]) / scale, run["last"], color=colour, linewidth=0.7, alpha=0.55)
             axes.plot(x, curve["first"], color=colour, linewidth=1.0, linestyle=(0, (1, 2)))
             axes.plot(x, curve["last"], color=colour, linewidth=1.8)
-        axes.set_xlabel("control steps [million]" if over == "steps" else "training time [min]")
-        axes.set_ylabel("return of an episode")
         axes.set_xlim(left=0)
-        return _svg(figure, f"learning curves on {family['name']} over {over}")
+    return "".join(svg)
 
 
-def adaptation_figure(family: Mapping[str, Any], split: str, palette: Palette) -> str:
+def adaptation_figure(family: Content, split: str, palette: Palette) -> str:
     """Return per episode with 95 % intervals, a line per method; dashed with sampled actions."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _panel()
-        shown = [(m, e) for m in family["methods"] for e in m["evaluations"] if e["split"] == split]
-        longest = max(evaluation["episodes"] for _, evaluation in shown)
-        for number, (method, evaluation) in enumerate(shown):
+    evaluations = [(m["label"], e) for m in family["methods"] for e in m["evaluations"]]
+    shown = [(label, e) for label, e in evaluations if e["split"] == split]
+    longest = max(evaluation["episodes"] for _, evaluation in shown)
+    title = f"adaptation curves on {family['name']}, {split} tasks"
+    with _panel(title, "episode on a task", "return, interquartile mean") as (axes, svg):
+        for number, (label, evaluation) in enumerate(shown):
             value, low, high = (np.array([p[key] for p in evaluation["iqm"]]) for key in ("value", "low", "high"))
-            colour, dashes = palette.colour(method["label"]), "--" if evaluation["actions"] == "sampled" else "-"
+            colour, dashes = palette.colour(label), "--" if evaluation["actions"] == "sampled" else "-"
             offset = (number - (len(shown) - 1) / 2) * min(0.05, 0.012 * longest)
             x = np.arange(1, len(value) + 1) + offset
             if longest <= _FEW:
@@ -112,102 +104,74 @@ def adaptation_figure(family: Mapping[str, Any], split: str, palette: Palette) -
                 axes.plot(x, value, color=colour, linestyle=dashes)
         axes.set_xlim(0.6, longest + 0.4)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("episode on a task")
-        axes.set_ylabel("return, interquartile mean")
-        axes.set_ylim(_limits(family))
-        return _svg(figure, f"adaptation curves on {family['name']}, {split} tasks")
+        points = [point for _, evaluation in evaluations for point in evaluation["iqm"]]  # one range for all splits
+        lowest, highest = min(point["low"] for point in points), max(point["high"] for point in points)
+        room = 0.06 * (highest - lowest) or 0.1 * abs(highest) or 1.0
+        axes.set_ylim(lowest - room, highest + room)
+    return "".join(svg)
 
 
-def _limits(family: Mapping[str, Any]) -> tuple[float, float]:
-    """One range for all splits of a family, so that they can be compared."""
-    points = [p for method in family["methods"] for e in method["evaluations"] for p in e["iqm"]]
-    low, high = min(point["low"] for point in points), max(point["high"] for point in points)
-    room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-    return low - room, high + room
-
-
-def parameter_figure(family: Mapping[str, Any], parameter: Mapping[str, Any], palette: Palette) -> str:
+def parameter_figure(family: Content, parameter: Content, palette: Palette) -> str:
     """Return of the last episode of each task over a task parameter; the training range is shaded."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _panel()
-        places = {value: place for place, (value, _, _) in enumerate(parameter["categories"])}
-        _shade(axes, parameter)
+    known = [value for value, _, _ in parameter["categories"]]
+
+    def place(values: Sequence[float]) -> np.ndarray:
+        """Where values stand: they themselves, or the numbers of their categories."""
+        x = np.array(values)
+        return np.abs(x[:, None] - known).argmin(axis=1).astype(float) if known else x
+
+    title = f"return on {family['name']} over {parameter['name']}"
+    with _panel(title, parameter["label"], "return of the last episode") as (axes, svg):
+        shaded = [parameter["span"]] if parameter["span"] else []
+        shaded += [(i - 0.5, i + 0.5) for i, (_, _, trained) in enumerate(parameter["categories"]) if trained]
+        for low, high in shaded:
+            axes.axvspan(low, high, color=_BAND, linewidth=0.5 if known else 0, zorder=0)
         for returns in parameter["returns"]:
-            colour, ood = palette.colour(returns["label"]), returns["split"] == "ood"
-            x = np.array([_place(value, places) for value in returns["x"]])
-            if places:  # spread out what would lie on one line; by task, so that it is the same every time
+            colour, x = palette.colour(returns["label"]), place(returns["x"])
+            if known:  # spread out what would lie on one line; by task, so that it is the same every time
                 x = x + _JITTER * ((np.arange(len(x)) * 0.618) % 1.0 - 0.5)
-            look: Any = (
-                {"markerfacecolor": "none", "marker": "D", "markersize": 3.2}
-                if ood
-                else {"marker": "o", "markersize": 3}
-            )
-            axes.plot(x, returns["last"], linestyle="", color=colour, alpha=0.5, markeredgewidth=0.8, **look)
-            bins = np.array([_place(bin["x"], places) for bin in returns["trend"]])
+            marker, size, face = ("D", 3.2, "none") if returns["split"] == "ood" else ("o", 3.0, colour)
+            look: Any = {"marker": marker, "markersize": size, "markerfacecolor": face, "markeredgewidth": 0.8}
+            axes.plot(x, returns["last"], linestyle="", color=colour, alpha=0.5, **look)
+            bins = place([bin["x"] for bin in returns["trend"]])
             for episode, dashes, width in (("first", (0, (1, 1.6)), 1.3), ("last", "-", 1.8)):
                 mean = [bin[episode] for bin in returns["trend"]]
-                if places:
+                if known:
                     axes.hlines(mean, bins - 0.3, bins + 0.3, color=colour, linestyle=dashes, linewidth=width)
                 else:
                     axes.plot(bins, mean, color=colour, linestyle=dashes, linewidth=width)
-        if places:
-            axes.set_xticks(
-                [float(place) for place in places.values()], [label for _, label, _ in parameter["categories"]]
-            )
+        if known:
+            axes.set_xticks(np.arange(len(known)), [label for _, label, _ in parameter["categories"]])
             axes.grid(visible=False, axis="x")
         elif parameter["logarithmic"]:
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
-        axes.set_xlabel(parameter["label"])
-        axes.set_ylabel("return of the last episode")
-        return _svg(figure, f"return on {family['name']} over {parameter['name']}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+    return "".join(svg)
 
 
-def _place(value: float, places: Mapping[float, int]) -> float:
-    """Where a value stands: itself, or the number of its category."""
-    return value if not places else float(places[min(places, key=lambda known: abs(known - value))])
+@contextmanager
+def _panel(title: str, x: str, y: str) -> Iterator[tuple[Axes, list[str]]]:
+    """A panel to draw into; at the end its SVG element is put into the list.
 
-
-def _shade(axes: Axes, parameter: Mapping[str, Any]) -> None:
-    """The training range, or every category of it."""
-    if parameter["span"]:
-        low, high = parameter["span"]
-        axes.axvspan(low, high, color=_BAND, linewidth=0, zorder=0)
-    for place, (_, _, trained) in enumerate(parameter["categories"]):
-        if trained:
-            axes.axvspan(place - 0.5, place + 0.5, color=_BAND, linewidth=0.5, zorder=0)
-
-
-# --------------------------------------------------------------------------------------------------------- drawing
-
-
-def _panel() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=_SIZE, layout="constrained")
-    axes = figure.add_subplot()
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    return figure, axes
-
-
-def _svg(figure: Figure, title: str) -> str:
-    """The SVG element, with ids of its own, the page's colours and font, and a title for those who cannot see it."""
-    for spine in figure.axes[0].spines.values():
-        spine.set_linewidth(0.6)
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": title}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    The element has ids of its own, the page's colours and font, and a title for those who cannot see it.
+    """
+    svg: list[str] = []
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": title}):
+        figure = Figure(figsize=(5.0, 3.2), layout="constrained")
+        axes = figure.add_subplot(xlabel=x, ylabel=y)
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+        yield axes, svg
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Type")))
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
-    prefix = f"f{zlib.crc32(title.encode()):x}"
-    text = re.sub(r'\bid="', f'id="{prefix}-', text)
-    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{zlib.crc32(title.encode()):x}-", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
     text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
-    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"|height="[\d.]+pt"|width="[\d.]+pt"', "", text, count=2)
-    words = html.escape(title)
-    return text.replace("<svg", f'<svg role="img" aria-label="{words}"', 1)
+    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+    svg.append(text.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1))

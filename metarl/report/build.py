@@ -9,7 +9,7 @@ from typing import Any
 from metarl.core.errors import UserError
 from metarl.report.content import content_of
 from metarl.report.page import page
-from metarl.report.runs import Run, read_run
+from metarl.report.recorded import Run, read_run
 from metarl.run import checkpoint
 from metarl.run.logs import write_json
 from metarl.run.run import RunFolder, family_of
@@ -18,9 +18,9 @@ from metarl.video.record import VideoConfig, record
 
 _VIDEO = VideoConfig(size=(320, 240), layout="side-by-side", seconds=10.0)
 _FILM = "adaptation-after-"
-"""Of the videos that a report films, followed by the checkpoint's name."""
+"""How the names of the videos that a report films begin; the checkpoint's name follows."""
 _LARGEST = 8 * 2**20
-"""Videos beyond this are not embedded [bytes]."""
+"""Larger videos are not embedded [bytes]."""
 
 
 def default_path(runs: Sequence[Path]) -> Path:
@@ -30,8 +30,7 @@ def default_path(runs: Sequence[Path]) -> Path:
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
     """The runs, each once; `UserError` where one is no run folder."""
-    unique = {path.resolve(): path for path in paths}
-    return [read_run(path) for path in unique.values()]
+    return [read_run(path) for path in {path.resolve(): path for path in paths}.values()]
 
 
 def missing_evaluations(path: Path) -> Iterator[str]:
@@ -63,26 +62,24 @@ def film(path: Path) -> Path | None:
 
 
 def write_report(runs: Sequence[Run], output: Path, provenance: dict[str, Any]) -> Path:
-    """Write the page and the JSON beside it, whose path is returned; `UserError` where they cannot be written."""
+    """Write the page, and beside it NAME-report.json, whose path is returned; `UserError` where that is impossible."""
     content = content_of(runs, provenance)
     videos = []
     for run in runs:
         for path in run.videos:
             if path.stat().st_size > _LARGEST:
                 content["remarks"].append(f"{path} is larger than {_LARGEST // 2**20} MiB and is not embedded.")
-            else:
-                videos.append((run.name, _caption(path), path))
+                continue
+            caption = path.stem.replace("-", " ").replace("_", " ")
+            if path.stem.startswith(_FILM):
+                caption = "First and last episode of a trial on the same test task, side by side; at most 10 s of each."
+            videos.append((run.name, caption, path))
     content["videos"] = [{"run": name, "caption": caption, "path": str(path)} for name, caption, path in videos]
-    text, numbers = page(content, videos), output.with_suffix(".json")
+    stem = output.stem if output.stem.endswith("report") else f"{output.stem}-report"
+    text, numbers = page(content, videos), output.with_name(f"{stem}.json")  # NAME.json may be an evaluation
     write_json(numbers, content)
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror}") from None
     return numbers
-
-
-def _caption(video: Path) -> str:
-    if not video.stem.startswith(_FILM):
-        return video.stem.replace("-", " ").replace("_", " ")
-    return "First and last episode of a trial on the same test task, side by side; at most 10 s of each."
