@@ -35,7 +35,7 @@ from metarl.envs.quadruped_tasks import QuadrupedBody, QuadrupedCommand
 from metarl.run.logs import provenance, write_json
 from metarl.sim.adapters.stable_baselines3 import EpisodeVecEnv
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
-from metarl.video.record import VideoConfig, record
+from metarl.video.recorder import VideoConfig, record
 
 WORLDS, ROLLOUT_STEPS = 256, 25
 CLIP = 10.0  # of normalised observations

@@ -14,7 +14,7 @@ from metarl.run import checkpoint
 from metarl.run.logs import write_json
 from metarl.run.run import RunFolder, family_of
 from metarl.run.subject import trained
-from metarl.video.record import VideoConfig, record
+from metarl.video.recorder import VideoConfig, record
 
 _VIDEO = VideoConfig(size=(320, 240), layout="side-by-side", seconds=10.0)
 _FILM = "adaptation-after-"

@@ -18,7 +18,7 @@ from metarl.report.captions import (
     number,
     parameter_caption,
 )
-from metarl.report.figures import Palette, adaptation_figure, learning_figure, parameter_figure
+from metarl.report.charts import Palette, adaptation_figure, learning_figure, parameter_figure
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"
 """The browser's own guarantee that nothing is fetched and no script runs, whatever a name contains."""

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from metarl.video.layout import Shot
 from metarl.video.take import Take
-from metarl.video.text import GREY, write
+from metarl.video.lettering import GREY, write
 
 _FINE = 2  # drawn this many times larger, then reduced: smooth lines
 _MAX_LINES = 8  # a signal of more components is shown by its principal ones

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from metarl.video.layout import Scene, Shot
 from metarl.video.plot import Plot
 from metarl.video.take import Take
-from metarl.video.text import GREY, write
+from metarl.video.lettering import GREY, write
 
 _TITLE_HEIGHT = 32
 _BACKGROUND = 32

@@ -9,11 +9,11 @@ import pytest
 from metarl.cli.main import main
 from metarl.core.errors import UserError
 from metarl.core.tasks import Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
+from metarl.report.axes import axes_of, trend
 from metarl.report.captions import interval, number
+from metarl.report.charts import COLOURS, Palette, parameter_figure
 from metarl.report.content import content_of
-from metarl.report.figures import COLOURS, Palette, parameter_figure
 from metarl.report.page import page
-from metarl.report.parameters import axes_of, trend
 from metarl.report.recorded import read_run, samples_first
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"

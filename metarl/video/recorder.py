@@ -15,11 +15,11 @@ from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
 from metarl.rl.learner import Policy
 from metarl.sim.family import Family
-from metarl.video.file import BLOCK, movie
+from metarl.video.encoder import BLOCK, movie
 from metarl.video.layout import Layout, scenes
 from metarl.video.plot import Plot
 from metarl.video.take import Wanted, filmed
-from metarl.video.text import describe, kebab
+from metarl.video.lettering import describe, kebab
 from metarl.video.tiles import Sheet
 
 _HOLD = 0.5  # [s] the picture stands still where an episode begins and ends, and how long its number is announced
