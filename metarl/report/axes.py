@@ -1,4 +1,4 @@
-"""Task parameters as a report draws them: one number per task, the training range, and how return depends on it."""
+"""Task parameters as axes of figures: a number per task, the training range, and how return depends on it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from metarl.core import seeding
 from metarl.core.tasks import Choice, LogUniform, Parameter, TaskSpace, Value
 
 _POINT = 3
-"""Vectors up to this length are places, longer ones many numbers of a kind."""
+"""Vectors up to this length are positions; longer ones are many numbers of one kind."""
 _CATEGORIES = 16
-"""Parameters of more values than these are drawn as numbers."""
+"""A parameter with more values than this is drawn as a number."""
 _BINS, _PER_BIN = 8, 5
 _DRAWS = 4096
 
@@ -26,23 +26,23 @@ class Axis:
 
     name: str
     label: str
-    """The name with what was made of a vector, and the unit."""
+    """The name, how a vector is reduced to a number, and the unit."""
     help: str = ""
     train: str = ""
-    """Its distribution in training, in words."""
+    """The distribution in training, as text."""
     ood: str | None = None
     span: tuple[float, float] | None = None
     """The training range; None where it is not known."""
     logarithmic: bool = False
     categories: tuple[tuple[float, str, bool], ...] = ()
-    """Value, label, and whether it is among those of training, of a parameter with few values."""
+    """For a parameter with few values: each value, its label, and whether it occurs in training."""
     size: int | None = None
-    """Length of a vector."""
+    """Length of the parameter if it is a vector."""
     geometric: bool = False
-    """Whether a long vector is summarised by its geometric mean."""
+    """Whether a long vector is reduced to its geometric mean."""
 
     def value(self, value: Value) -> float:
-        """Where a task stands on the axis."""
+        """The position of a task on the axis."""
         if not isinstance(value, list):
             return float(value)
         if len(value) <= _POINT:
@@ -51,7 +51,7 @@ class Axis:
 
 
 def axes_of(space: TaskSpace | None, tasks: Sequence[dict[str, Any]]) -> list[Axis]:
-    """An axis per parameter of the tasks; without a task space (of a family that is unknown here) less is known."""
+    """An axis per parameter of the tasks. Without a task space (the family is unknown here) ranges are missing."""
     known = space.parameters if space is not None else {}
     names = list(tasks[0]) if tasks else []
     return [_axis(name, known.get(name), [task[name] for task in tasks if name in task]) for name in names]
@@ -85,7 +85,7 @@ def _span(axis: Axis, parameter: Parameter) -> tuple[float, float]:
     low, high = getattr(parameter.train, "low", None), getattr(parameter.train, "high", None)
     if axis.size is None and isinstance(low, float | int) and isinstance(high, float | int):
         return float(low), float(high)
-    # the range of a summary, or of a user's own distribution: by drawing
+    # the range of a reduced vector, or of a user's own distribution, is found by drawing
     drawn = [axis.value(value) for value in parameter.train.sample(_DRAWS, seeding.rng(0, "report")).tolist()]
     return min(drawn), max(drawn)
 
@@ -106,7 +106,7 @@ def _categories(parameter: Parameter, values: Sequence[Value]) -> tuple[tuple[fl
 def trend(
     axis: Axis, x: Float64[np.ndarray, "N"], first: Float64[np.ndarray, "N"], last: Float64[np.ndarray, "N"]
 ) -> list[dict[str, int | float]]:
-    """Mean returns of first and last episode per category, or in up to 8 bins of equally many tasks."""
+    """Mean returns of the first and the last episode per category, or in up to 8 bins of equally many tasks."""
     if axis.categories:
         groups = [np.flatnonzero(np.isclose(x, value)) for value, _, _ in axis.categories]
     else:

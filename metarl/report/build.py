@@ -1,4 +1,4 @@
-"""The report: what runs have shown, as one HTML file that needs no network, with every number in JSON beside it."""
+"""Builds a report of runs: one HTML file that needs no network, with every number in a JSON file beside it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from metarl.video.recorder import VideoConfig, record
 
 _VIDEO = VideoConfig(size=(320, 240), layout="side-by-side", seconds=10.0)
 _FILM = "adaptation-after-"
-"""How the names of the videos that a report films begin; the checkpoint's name follows."""
+"""Prefix of the names of videos that a report films; the checkpoint's name follows."""
 _LARGEST = 8 * 2**20
-"""Larger videos are not embedded [bytes]."""
+"""Videos larger than this are not embedded [bytes]."""
 
 
 def default_path(runs: Sequence[Path]) -> Path:
-    """In a single run's folder; else report.html in the working directory."""
+    """A single run's report is written into its folder, one of several runs into the working directory."""
     return runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """The runs, each once; `UserError` where one is no run folder."""
+    """Read the runs, each once; raises `UserError` if one is no run folder."""
     return [read_run(path) for path in {path.resolve(): path for path in paths}.values()]
 
 
 def missing_evaluations(path: Path) -> Iterator[str]:
-    """Splits on which a run's newest checkpoint was not evaluated; none where there is no checkpoint."""
+    """Yield the splits on which a run's newest checkpoint was not evaluated; a run without checkpoint yields none."""
     run = RunFolder(path)
     found = checkpoint.existing(run.checkpoints)
     if found:
@@ -45,10 +45,10 @@ def missing_evaluations(path: Path) -> Iterator[str]:
 
 
 def film(path: Path) -> Path | None:
-    """Film a run's first and last episode on a held-out task side by side into its folder, unless that is done.
+    """Film a run's first and last episode on a held-out task, side by side, into the run's folder.
 
-    None where there is nothing to film: no checkpoint, or one filmed before. Raises `UserError` where this machine
-    cannot draw.
+    Returns None if there is nothing to film: no checkpoint, or one that was filmed before. Raises `UserError` if this
+    machine cannot draw.
     """
     found = checkpoint.existing(RunFolder(path).checkpoints)
     target = path / "videos" / f"{_FILM}{found[-1].name}.mp4" if found else None
@@ -62,7 +62,7 @@ def film(path: Path) -> Path | None:
 
 
 def write_report(runs: Sequence[Run], output: Path, provenance: dict[str, Any]) -> Path:
-    """Write the page, and beside it NAME-report.json, whose path is returned; `UserError` where that is impossible."""
+    """Write the page and NAME-report.json beside it, and return the path of the latter; `UserError` if that fails."""
     content = content_of(runs, provenance)
     videos = []
     for run in runs:

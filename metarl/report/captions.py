@@ -1,4 +1,4 @@
-"""The words of a report: numbers as people read them, and captions that say what was measured."""
+"""The text of a report: numbers formatted for people, and captions that say what was measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Content = Mapping[str, Any]
 
 
 def number(value: int | float, signed: bool = False, digits: int | None = None) -> str:
-    """Three significant digits or whole numbers, with a proper minus: `−21.4`, `1,652`."""
+    """Format a number with three significant digits, or as a whole number: `−21.4`, `1,652`."""
     text = f"{abs(value):,.{_digits(value) if digits is None else digits}f}"
     if float(text.replace(",", "")) == 0:
         return text
@@ -22,14 +22,14 @@ def _digits(value: int | float) -> int:
 
 
 def interval(point: Content, signed: bool = False) -> tuple[str, str]:
-    """An estimate and its interval, all to the same digit."""
+    """Format an estimate and its interval with the same number of digits."""
     digits = _digits(max(abs(point["low"]), abs(point["high"])))
     value, low, high = (number(point[key], signed, digits) for key in ("value", "low", "high"))
     return value, f"[{low}, {high}]"
 
 
 def facts(content: Content) -> str:
-    """The size of what is reported, in a sentence."""
+    """Say in a sentence how much training is reported."""
     count, steps, seconds = (content["totals"][key] for key in ("runs", "steps", "seconds"))
     length = f"{seconds / 3600.0:.1f} hours" if seconds >= 3600.0 else f"{seconds / 60.0:.1f} minutes"
     total = f"{steps / 1e6:.3g} million" if steps >= 1e6 else f"{steps:,.0f}"
@@ -37,7 +37,7 @@ def facts(content: Content) -> str:
 
 
 def adaptation_caption(family: Content, split: str) -> str:
-    """What each method gains from its first to its last episode."""
+    """Say what each method gains from its first to its last episode."""
     parts = []
     for method in family["methods"]:
         for evaluation in method["evaluations"]:
@@ -53,7 +53,7 @@ def adaptation_caption(family: Content, split: str) -> str:
 
 
 def learning_caption(family: Content) -> str:
-    """Where each training ended, and after how much."""
+    """Say which return each training reached at its end."""
     parts = []
     for method in family["methods"]:
         if method["learning"]:
@@ -65,7 +65,7 @@ def learning_caption(family: Content) -> str:
 
 
 def parameter_caption(parameter: Content) -> str:
-    """What the parameter is and what it was in training, and how far the returns reach beyond."""
+    """Say what the parameter is, its range in training, and the mean returns within and beyond it."""
     words = parameter["help"][:1].upper() + parameter["help"][1:]
     train, ood = parameter["train"], parameter["ood"]
     if parameter["categories"]:
@@ -80,7 +80,7 @@ def parameter_caption(parameter: Content) -> str:
 
 
 def comparison_sentence(family: Content, found: Content) -> str:
-    """How likely one method returns more than another."""
+    """Say how likely one method returns more than another."""
     better, than, values = found["better"], found["than"], [found[key] for key in ("probability", "low", "high")]
     if values[0] < 0.5:
         better, than, values = than, better, [1 - values[0], 1 - values[2], 1 - values[1]]

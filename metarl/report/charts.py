@@ -1,4 +1,4 @@
-"""The figures of a report, one panel each, as SVG to stand in a page: its colours are the page's, its text is text."""
+"""The figures of a report, each an SVG element with one panel, in the colours and font of the page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from metarl.report.captions import Content
 
 COLOURS = 7
-"""Colours the page has for methods, `--c0` to `--c6`."""
+"""Number of colours that the page has for methods, `--c0` to `--c6`."""
 _INK, _MUTED, _BAND = "#010203", "#040506", "#070809"
 _METHOD = [f"#0a0b{number:02x}" for number in range(COLOURS)]
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _BAND: "--band"} | {c: f"--c{i}" for i, c in enumerate(_METHOD)}
@@ -42,13 +42,13 @@ _JITTER = 0.36
 
 
 class Palette:
-    """A method's colour, the same in every figure and in the page's legends.
+    """Gives each method a colour, the same in every figure and in the page's legends.
 
-    Of more methods than colours, those that are shown on the same family still differ, as far as the colours reach.
+    If there are more methods than colours, those of one family still differ as far as possible.
     """
 
     def __init__(self, families: Sequence[Sequence[str]]) -> None:
-        """Labels of the methods of each family."""
+        """`families` are the labels of the methods of each family."""
         self._number: dict[str, int] = {}
         for label in sorted({label for family in families for label in family}):
             beside = {other for family in families if label in family for other in family}
@@ -57,16 +57,16 @@ class Palette:
             self._number[label] = min(range(COLOURS), key=lambda number: (near[number], used[number]))
 
     def colour(self, label: str) -> str:
-        """For matplotlib."""
+        """The colour for matplotlib."""
         return _METHOD[self._number[label]]
 
     def variable(self, label: str) -> str:
-        """For the page."""
+        """The colour for the page."""
         return f"var(--c{self._number[label]})"
 
 
 def learning_figure(family: Content, over: str, palette: Palette) -> str:
-    """Return of the last episode while training, over `steps` or `minutes`; each run thin, their mean bold."""
+    """Plot the return of the last episode over `steps` or `minutes` of training: runs thin, their mean bold."""
     scale, unit = (1e6, "control steps [million]") if over == "steps" else (1.0, "training time [min]")
     with _panel(f"learning curves on {family['name']} over {over}", unit, "return of an episode") as (axes, svg):
         for method in family["methods"]:
@@ -85,7 +85,7 @@ def learning_figure(family: Content, over: str, palette: Palette) -> str:
 
 
 def adaptation_figure(family: Content, split: str, palette: Palette) -> str:
-    """Return per episode with 95 % intervals, a line per method; dashed with sampled actions."""
+    """Plot the return per episode with 95 % intervals, a line per method, dashed for sampled actions."""
     evaluations = [(m["label"], e) for m in family["methods"] for e in m["evaluations"]]
     shown = [(label, e) for label, e in evaluations if e["split"] == split]
     longest = max(evaluation["episodes"] for _, evaluation in shown)
@@ -112,11 +112,11 @@ def adaptation_figure(family: Content, split: str, palette: Palette) -> str:
 
 
 def parameter_figure(family: Content, parameter: Content, palette: Palette) -> str:
-    """Return of the last episode of each task over a task parameter; the training range is shaded."""
+    """Plot the return of each task's last episode over a task parameter; the training range is shaded."""
     known = [value for value, _, _ in parameter["categories"]]
 
     def place(values: Sequence[float]) -> np.ndarray:
-        """Where values stand: they themselves, or the numbers of their categories."""
+        """Positions of values on the axis: the values themselves, or the numbers of their categories."""
         x = np.array(values)
         return np.abs(x[:, None] - known).argmin(axis=1).astype(float) if known else x
 
@@ -153,9 +153,9 @@ def parameter_figure(family: Content, parameter: Content, palette: Palette) -> s
 
 @contextmanager
 def _panel(title: str, x: str, y: str) -> Iterator[tuple[Axes, list[str]]]:
-    """A panel to draw into; at the end its SVG element is put into the list.
+    """Make a panel to draw into; at the end its SVG element is put into the list.
 
-    The element has ids of its own, the page's colours and font, and a title for those who cannot see it.
+    The element's ids are unique in the page, and its title is read to people who cannot see it.
     """
     svg: list[str] = []
     with mpl.rc_context(_STYLE | {"svg.hashsalt": title}):

@@ -1,4 +1,4 @@
-"""The content of a report, as plain data: every number that its page shows, and `report.json`."""
+"""The content of a report as plain data: every number that its page and its JSON file show."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 from metarl.core.errors import UserError
 from metarl.core.registry import make_family
-from metarl.report.methods import Method, Pooled, improvement, methods_of
 from metarl.report.axes import Axis, axes_of, trend
+from metarl.report.methods import Method, Pooled, improvement, methods_of
 from metarl.report.recorded import Run, samples_first, short
 from metarl.run.statistics import bootstrap_interval, interquartile_mean, worst_decile
 from metarl.sim.family import Family
 
 _GRID = 100
-"""Points of a method's mean learning curve."""
+"""Number of points of a method's mean learning curve."""
 
 
 def content_of(runs: Sequence[Run], provenance: dict[str, Any]) -> dict[str, Any]:
-    """Everything a report shows; `UserError` where there is nothing to show."""
+    """Collect everything that a report shows; raises `UserError` if there is nothing to show."""
     if not any(run.curve or run.evaluations for run in runs):
         raise UserError(f"{runs[0].path} has no iteration and no evaluation yet: there is nothing to report")
     panels: dict[str, list[Run]] = {}
@@ -65,7 +65,7 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def _family(name: str, runs: Sequence[Run], remarks: list[str]) -> dict[str, Any]:
-    """One family, or one family at one time limit: its methods and how they compare."""
+    """The methods of one family at one time limit, and how they compare."""
     methods, left_out = methods_of(runs)
     remarks += left_out
     try:
@@ -130,7 +130,7 @@ def _evaluation(pool: Pooled) -> dict[str, Any]:
 
 
 def _time(runs: Sequence[Run]) -> dict[str, float] | None:
-    """Share of the training time by what it went to; None where it was not logged.
+    """Shares of the training time by what it was spent on; None if it was not logged.
 
     A learner that times its own stages splits up the update; the rest of the update stays `update`.
     """
@@ -146,7 +146,7 @@ def _time(runs: Sequence[Run]) -> dict[str, float] | None:
 
 
 def _learning(runs: Sequence[Run]) -> dict[str, Any]:
-    """Learning curves by control steps and by minutes: of each run, and their mean and range where all have data."""
+    """Learning curves by control steps and by minutes: each run's, and mean and range where all have data."""
     curves = {run.name: run.curve for run in runs if run.curve}
     learning = {}
     for over, key, unit in (("steps", "steps", 1.0), ("minutes", "seconds", 60.0)) if curves else ():
@@ -174,7 +174,7 @@ def _learning(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _parameters(family: Family | None, methods: Sequence[Method]) -> list[dict[str, Any]]:
-    """Per task parameter, the returns of each method by task, `test` and `ood`."""
+    """For each task parameter the returns of each method by task, on `test` and `ood`."""
     shown = [(m.label, pool) for m in methods for split in ("test", "ood") if (pool := m.headline(split)) is not None]
     tasks = [task for _, pool in shown for task in pool.one.tasks]
     axes = axes_of(family.space if family is not None else None, tasks)

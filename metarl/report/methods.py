@@ -1,4 +1,4 @@
-"""Runs into methods: seeds of one algorithm in one configuration are pooled, everything else stands by itself."""
+"""Groups runs into methods: the seeds of one algorithm in one configuration are pooled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metarl.report.recorded import Evaluated, Run, short
 from metarl.run.statistics import Interval, probability_of_improvement
 
 _NO_DIFFERENCE = ("seed", "threads", "checkpoint_minutes")
-"""Options that make no other method."""
+"""Options that may differ within a method."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,15 @@ class Pooled:
 
     evaluations: tuple[Evaluated, ...]
     runs: tuple[Run, ...]
-    """The runs they are of, in the same order."""
+    """The run of each evaluation, in the same order."""
 
     @property
     def one(self) -> Evaluated:
-        """Any of them: for what they share."""
+        """The first evaluation, for what all of them share."""
         return self.evaluations[0]
 
     def column(self, episode: int) -> list[Float64[np.ndarray, "N"]]:
-        """Returns of an episode, counted from 0 or backwards from -1: a stratum per run."""
+        """Returns of one episode (counted from 0, or backwards from -1): an array per run."""
         return [evaluation.returns[:, episode] for evaluation in self.evaluations]
 
 
@@ -47,15 +47,15 @@ class Method:
     differs: dict[str, Any]
     """Options in which it differs from the agent's other methods on the family, with its values."""
     pools: tuple[Pooled, ...]
-    """Its evaluations by split and kind of actions."""
+    """Its evaluations, pooled by split and kind of actions."""
 
     def headline(self, split: str) -> Pooled | None:
-        """The evaluation to compare methods by: with the policy's mean actions where there is one."""
+        """The evaluation by which methods are compared: with mean actions if there is one."""
         return next((pool for pool in self.pools if pool.one.split == split), None)
 
 
 def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[str]]:
-    """The methods of one family's runs by label, and remarks on runs that were left out."""
+    """The methods of one family's runs, sorted by label, and remarks on runs that were left out."""
     groups: dict[str, dict[int, Run]] = {}
     remarks = []
     for run in sorted(runs, key=lambda run: -run.train_steps):
@@ -69,7 +69,7 @@ def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[str]]:
 
 
 def improvement(ours: Pooled | None, theirs: Pooled | None) -> Interval | None:
-    """Probability that ours returns more in the last episode of a task; None where the tasks are not the same."""
+    """Probability that ours returns more in the last episode of a task; None if the tasks are not the same."""
     if ours is None or theirs is None or ours.one.tasks != theirs.one.tasks:
         return None
     return probability_of_improvement([np.array(ours.column(-1))], [np.array(theirs.column(-1))])
@@ -89,7 +89,7 @@ def _method(group: tuple[Run, ...], groups: Sequence[tuple[Run, ...]]) -> Method
 
 
 def _stem(runs: Sequence[Run]) -> str:
-    """What the runs' names begin with: `dir` of dir-s1 and dir-s2."""
+    """The common beginning of the runs' names: `dir` for dir-s1 and dir-s2."""
     names = [run.name for run in runs]
     same = next((n for n, letters in enumerate(zip(*names, strict=False)) if len(set(letters)) > 1), None)
     return names[0] if len(names) == 1 else min(names, key=len)[:same].removesuffix("s").rstrip("-_. ")
@@ -102,9 +102,9 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pools(runs: Sequence[Run]) -> tuple[Pooled, ...]:
-    """Evaluations by split and kind of actions, at the end of the trainings; `train` is not among them.
+    """Pool the evaluations after the trainings' ends by split and kind of actions, without the split `train`.
 
-    Where runs were evaluated in several ways, that which most of them share; then that of most tasks and episodes.
+    If runs were evaluated in several ways, the way that most runs share counts, then that with most tasks and episodes.
     """
     found: dict[tuple[str, bool], dict[str, list[tuple[Evaluated, Run]]]] = {}
     for run in runs:

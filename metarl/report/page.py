@@ -1,4 +1,4 @@
-"""A report's page: one HTML file without a script, which asks the network for nothing."""
+"""The page of a report: one HTML file without scripts that requests nothing from the network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from metarl.report.captions import (
 from metarl.report.charts import Palette, adaptation_figure, learning_figure, parameter_figure
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"
-"""The browser's own guarantee that nothing is fetched and no script runs, whatever a name contains."""
+"""Makes the browser refuse every request and script, whatever a name contains."""
 _HEADS = "seeds|episode 1|last episode|gained|adapts in|mean, last|worst tenth, last|steps|minutes"
 _NOTE = (
     "Interquartile mean of the return over tasks and seeds, with its 95 % bootstrap interval (tasks resampled within "
@@ -33,7 +33,7 @@ _NOTE = (
 
 
 def page(content: Content, videos: Sequence[tuple[str, str, Path]]) -> str:
-    """The whole file; `videos` are run, caption and file."""
+    """The content of the HTML file; `videos` are run, caption and file each."""
     palette = Palette([[method["label"] for method in family["methods"]] for family in content["families"]])
     sections = {
         "Results": _results(content, palette),
@@ -107,7 +107,7 @@ def _results(content: Content, palette: Palette) -> str:
     if first:
         note += (
             f" {' and '.join(map(escape, first))} has to sample before it adapts, also where the mean action is asked "
-            "for: what it gains by adapting is in its rows of sampled actions."
+            "for: what it gains by adapting is shown in its rows of sampled actions."
         )
     listed = "".join(f"<li>{escape(comparison_sentence(f, one))}</li>" for f in families for one in f["comparisons"])
     better = f"<h3>Probability of improvement</h3><ul>{listed}</ul>" if listed else ""
@@ -226,7 +226,7 @@ def _time_of(family: Content, method: Content, palette: Palette) -> str:
 
 
 def _variants(content: Content, palette: Palette) -> str:
-    """Where an algorithm ran in several configurations: what differs."""
+    """A list of the options in which the configurations of an algorithm differ."""
     items = [
         f"<li>{_chip(m['label'], palette)}: {escape(', '.join(f'{k} = {v}' for k, v in m['differs'].items()))}</li>"
         for family in content["families"]

@@ -1,4 +1,4 @@
-"""What a report reads of a run: its folder, as `metarl train` leaves it or as recorded results keep it.
+"""Reads a run's folder for a report, as `metarl train` writes it or as recorded results keep it.
 
 Recorded results have no checkpoints, and a thinned `learning_curve.csv` in place of `metrics.jsonl`.
 """
@@ -28,7 +28,7 @@ CURVE = {
     "first": "rollout/return_first",
     "last": "rollout/return_last",
 }
-"""Columns of a learning curve, and what the logs call them."""
+"""Names of a learning curve's columns, and their names in the logs."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Evaluated:
     file: str
     split: str
     held_out: bool
-    """Whether the tasks are others than those of training."""
+    """Whether the tasks differ from those of training."""
     deterministic: bool
     """Whether the policy took its mean action; else its actions were drawn."""
     seed: int
@@ -57,17 +57,17 @@ class Evaluated:
 
     @property
     def actions(self) -> str:
-        """What the policy did with its distribution."""
+        """Which actions the policy took: `mean` or `sampled`."""
         return "mean" if self.deterministic else "sampled"
 
 
 @dataclass(frozen=True)
 class Run:
-    """All that a report knows of one run."""
+    """Everything that a report shows of one run."""
 
     path: Path
     config: dict[str, Any]
-    """Options by name, with the defaults of those that are younger than the run."""
+    """Options by name; options that the run did not know yet have their defaults."""
     toml: str
     """The configuration as it was written."""
     provenance: dict[str, Any]
@@ -75,7 +75,7 @@ class Run:
     curve: dict[str, Float64[np.ndarray, "_P"]]
     """Learning curve, by the names of `CURVE`; empty where none was logged."""
     times: dict[str, float]
-    """Seconds of the training by what they went to, as far as they were timed."""
+    """Seconds of the training by what they were spent on, as far as that was timed."""
     evaluations: tuple[Evaluated, ...]
     videos: tuple[Path, ...]
 
@@ -105,20 +105,20 @@ def short(name: str) -> str:
 def samples_first(record: Mapping[str, Any]) -> bool:
     """Whether the policy samples before it adapts even where its mean action is asked for.
 
-    What such a policy gains by adapting shows in evaluations with sampled actions only. `record` is an evaluation or a
-    configuration; one of before this was recorded is judged by its agent's entry in the table of learners.
+    The gain of such a policy shows only in evaluations with sampled actions. `record` is an evaluation or a
+    configuration; where it has no entry `samples_first`, the table of learners says it of the record's agent.
     """
     return bool(record.get("samples_first", registry.samples_first(str(record["agent"]))))
 
 
 def read_run(path: Path) -> Run:
-    """Read a run's folder; `UserError` where it is none, or what is in it cannot be read."""
+    """Read a run's folder; raises `UserError` if it is none, or if its content cannot be read."""
     if not (path / "config.toml").is_file():
         why = "it has no config.toml" if path.is_dir() else "there is no such folder"
         raise UserError(f"{path} is not a run folder: {why}")
     try:
         config = dataclasses.asdict(load_config(path / "config.toml"))
-    except UserError:  # of an agent that is unknown here: as it stands
+    except UserError:  # the agent is unknown here
         defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig) if f.default is not dataclasses.MISSING}
         config = {"agent": "", "family": ""} | defaults | read_toml(path / "config.toml")
     lines, times = _log(path)
@@ -135,7 +135,7 @@ def read_run(path: Path) -> Run:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """The object in a file; empty where there is no such file."""
+    """The object in a file; empty if there is no such file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -150,7 +150,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _log(path: Path) -> tuple[list[Mapping[str, int | float]], dict[str, float]]:
-    """The iterations of `metrics.jsonl` without a torn last line, or of a recorded `learning_curve.csv`; the times."""
+    """Iterations and times of `metrics.jsonl` without a torn last line, or of recorded results."""
     metrics, recorded = path / "metrics.jsonl", path / "learning_curve.csv"
     file = metrics if metrics.is_file() else recorded
     if not file.is_file():
@@ -182,7 +182,7 @@ def _curve(lines: Sequence[Mapping[str, int | float]]) -> dict[str, np.ndarray]:
 
 
 def total_times(lines: Sequence[Mapping[str, int | float]]) -> dict[str, float]:
-    """Seconds by what they went to, as `collect`, summed over the lines of `metrics.jsonl`."""
+    """Seconds by what they were spent on, as `collect`, summed over the lines of `metrics.jsonl`."""
     sums: dict[str, float] = {}
     for line in lines:
         for name, value in line.items():
@@ -213,4 +213,4 @@ def _evaluated(path: Path) -> Evaluated:
             command=str(content.get("command", "")),
         )
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} is no evaluation: write it anew with `metarl eval {path.parent.parent}`") from None
+        raise UserError(f"{path} is no evaluation: make a new one with `metarl eval {path.parent.parent}`") from None
