@@ -26,7 +26,8 @@ class CheckOptions:
 def run(words: list[str]) -> int:
     """Print the findings; 2 where there is a problem."""
     options = parse(CheckOptions, "check", words)
-    from metarl.check.check import check_family, check_mjcf, verdict
+    from metarl.check.check import check_family, verdict
+    from metarl.check.mjcf_file import check_mjcf
     from metarl.core.registry import make_family
     from metarl.run.logs import write_json
 

@@ -54,6 +54,7 @@ def trial_steps(
         ended = step.ended & ~step.trial_start  # after a trial's last step there is no next episode to announce
         if bool(ended.any()):
             belief = policy.end_episode(belief, ended)
+    env.check()
 
 
 def collect(

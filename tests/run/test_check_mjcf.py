@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from metarl.check import check
-from metarl.check.check import MJCF_CHECKS, check_mjcf
+from metarl.check import mjcf_file
+from metarl.check.check import Finding
+from metarl.check.mjcf_file import MJCF_CHECKS, check_mjcf
 from metarl.cli.main import main
 from metarl.core.errors import UserError
 
@@ -65,7 +66,7 @@ def test_every_fault_is_a_line_of_its_own(capsys, monkeypatch):
     ],
 )
 def test_a_fault_stops_what_needs_its_absence(text, place, problem, monkeypatch):
-    monkeypatch.setattr(check, "_picture", lambda *_: check.Finding(MJCF_CHECKS[-1], None))
+    monkeypatch.setattr(mjcf_file, "_picture", lambda *_: Finding(MJCF_CHECKS[-1], None))
     Path("robot.mjcf").write_text(text)
     findings = check_mjcf(Path("robot.mjcf"))
     assert [finding.check for finding in findings] == list(MJCF_CHECKS)
@@ -82,7 +83,7 @@ def test_a_model_nothing_is_seen_of_has_no_picture(monkeypatch):
     finding = check_mjcf(Path("robot.xml"))[-1]
     if finding.checked:
         assert "it is of one colour, (0, 0, 0): the camera sees nothing" in finding.problem
-    monkeypatch.setattr(check, "_PICTURE_SECONDS", 0.01)
+    monkeypatch.setattr(mjcf_file, "_PICTURE_SECONDS", 0.01)
     finding = check_mjcf(Path("robot.xml"))[-1]
     assert not finding.checked or finding.problem == "it takes longer than 0.01 s"
 
@@ -99,7 +100,7 @@ def test_files_of_a_wider_folder_need_leave(capsys, monkeypatch):
 
 
 def test_a_smaller_timestep_is_advised_where_it_helps(monkeypatch):
-    monkeypatch.setattr(check, "_picture", lambda *_: check.Finding(MJCF_CHECKS[-1], None))
+    monkeypatch.setattr(mjcf_file, "_picture", lambda *_: Finding(MJCF_CHECKS[-1], None))
     Path("robot.xml").write_text(
         """<mujoco><option timestep="0.02"/><worldbody><body><joint name="j"/><geom size="0.1"/></body></worldbody>
         <actuator><position joint="j" kp="200" kv="10" ctrlrange="-1 1"/></actuator></mujoco>"""
