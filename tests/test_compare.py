@@ -57,8 +57,7 @@ def compare_here(place, monkeypatch):
 def test_a_killed_comparison_goes_on_and_ends_as_if_nothing_had_happened(place):
     run, result = place / "runs" / "point-goal-rl2-s1", place / "results" / "point-goal-rl2-s1"
     process = compare(place)
-    deadline = time.monotonic() + 60
-    while len(checkpoint.existing(run / "checkpoints")) == 0 and time.monotonic() < deadline:
+    while not checkpoint.existing(run / "checkpoints") and process.poll() is None:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -66,7 +65,7 @@ def test_a_killed_comparison_goes_on_and_ends_as_if_nothing_had_happened(place):
     assert reached < 10, "it was over before it was killed"
 
     process = compare(place)
-    out, err = process.communicate(timeout=150)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     assert "1/1 point-goal-rl2-s1: done" in out  # the other one was recorded already
 

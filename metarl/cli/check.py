@@ -25,8 +25,8 @@ def run(words: list[str]) -> int:
     """Print the findings; 2 where there is a problem."""
     options = parse(CheckOptions, "check", words)
     from metarl.check.check import check_family, check_mjcf, verdict
+    from metarl.core.files import write_json
     from metarl.core.registry import make_family
-    from metarl.run.logs import write_json
 
     path = Path(options.family)
     if path.suffix.lower() in (".xml", ".mjcf"):

@@ -23,8 +23,9 @@ class ListOptions:
 def run(words: list[str]) -> int:
     """Print what there is."""
     options = parse(ListOptions, "list", words)
+    from metarl.core.files import write_json
     from metarl.run.catalogue import catalogue, print_catalogue
-    from metarl.run.logs import console, write_json
+    from metarl.run.logs import console
 
     content = catalogue(options.family)
     print_catalogue(content, console())

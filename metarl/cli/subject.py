@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from metarl.core.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from metarl.run.subject import Subject
+    from metarl.rl.learner import Policy
+    from metarl.run.records import Origin
+    from metarl.run.run import Run
+    from metarl.sim.family import Family
 
 _UNTRAINED = ("zero", "random")
+
+
+class Subject(NamedTuple):
+    """A policy and the family it acts on."""
+
+    policy: Policy[Any]
+    family: Family
+    origin: Origin
+    """What records and titles say of the policy."""
+    episodes: int
+    """Episodes per task where the user does not say."""
+    run: Run | None = None
+    """None for a policy that never trained."""
 
 
 @runtime_checkable
@@ -36,9 +52,41 @@ class SubjectOptions(Protocol):
 
 def subject_of(options: SubjectOptions) -> Subject:
     """The run's policy, or an untrained one on the family in its place."""
-    from metarl.run.subject import trained, untrained
+    if options.agent is None:
+        return trained(options.run, options.checkpoint)
+    from metarl.run.untrained import EPISODES, untrained
 
-    return untrained(options.agent, str(options.run)) if options.agent else trained(options.run, options.checkpoint)
+    family = str(options.run)
+    if _is_run(options.run) and not _names_family(family):
+        raise UserError(
+            f"{family} is a run folder, which has an agent of its own: leave out --agent {options.agent}, or name a "
+            "family instead of the folder"
+        )
+    return Subject(*untrained(options.agent, family), EPISODES)
+
+
+def trained(path: Path, checkpoint: str | None = None) -> Subject:
+    """A run's policy at its newest checkpoint, or at the one named; `UserError` where `path` is no run folder."""
+    from metarl.run.run import Run
+
+    if not _is_run(path) and _names_family(str(path)):
+        raise UserError(
+            f"{path} is a family, not a run folder: add --agent zero or --agent random for a look at it before any "
+            "training"
+        )
+    run = Run.open(path)
+    episodes = run.config().episodes_per_trial
+    return Subject(run.policy(checkpoint), run.family(), run.origin(checkpoint), episodes, run)
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.toml").is_file()
+
+
+def _names_family(name: str) -> bool:
+    from metarl.core.registry import family_names
+
+    return ".py:" in name or name in family_names()
 
 
 def require_untrained(agent: str | None, given: Mapping[str, object]) -> None:

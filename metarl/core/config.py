@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from metarl.core.errors import UserError, unknown_name
+from metarl.core.files import read_text
 from metarl.core.registry import learner_config_class
 
 C = TypeVar("C")
 L = TypeVar("L")
 """Configuration of a learner."""
+_LARGEST = 2**20
+"""No configuration is larger [bytes]."""
 
 
 class ConfigError(UserError):
@@ -63,6 +66,8 @@ class TrainConfig(Generic[L]):
     """Threads of the physics, or processes of external environments; 0 for one per CPU. Results are the same."""
     checkpoint_minutes: float = 2.0
     """Time between checkpoints [min]."""
+    validation_tasks: int = 16
+    """Training tasks on which each checkpoint is evaluated, so that the best is kept too; 0 keeps the newest only."""
 
     def __post_init__(self) -> None:
         require(self, "seed", 0 <= self.seed < 2**32, "in [0, 2^32)")
@@ -73,6 +78,7 @@ class TrainConfig(Generic[L]):
         require(self, "train_tasks", 0 <= self.train_tasks <= 1_000_000, "in [0, 1000000]")
         require(self, "train_tasks", not (self.train_tasks and self.curriculum), "0 with a curriculum")
         require(self, "curriculum_share", 0 < self.curriculum_share <= 1, "in (0, 1]")
+        require(self, "validation_tasks", 0 <= self.validation_tasks <= 65536, "in [0, 65536]")
         require(self, "threads", 0 <= self.threads <= 1024, "in [0, 1024]")
         for name in ("max_minutes", "checkpoint_minutes"):
             require(self, name, 0 <= getattr(self, name) < float("inf"), "at least 0")
@@ -114,10 +120,10 @@ def task_visible(config_class: type[Any]) -> bool:
 def read_toml(path: Path) -> dict[str, Any]:
     """The file's content; `UserError` where it cannot be read or is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(read_text(path, _LARGEST))
+    except RecursionError:
+        raise UserError(f"{path} is not valid TOML: it is nested too deeply") from None
+    except ValueError as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
 
 

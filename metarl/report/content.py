@@ -10,9 +10,9 @@ from jaxtyping import Float64
 
 from metarl.core.errors import UserError
 from metarl.core.registry import make_family
+from metarl.report.axes import axes_of, trend
 from metarl.report.methods import Method, Pooled, headline, improvement, methods_of, pooled
-from metarl.report.runs import Run, short
-from metarl.report.tasks import axes_of, trend
+from metarl.run.run import Run, short
 from metarl.sim.family import Family
 
 _GRID = 100
@@ -46,7 +46,7 @@ def content_of(runs: Sequence[Run], provenance: dict[str, Any]) -> dict[str, Any
 
 def _title(runs: Sequence[Run]) -> str:
     """`maml-trpo and rl2 on half-cheetah-dir`."""
-    agents, families = sorted({short(run.agent) for run in runs}), sorted({short(run.family) for run in runs})
+    agents, families = (sorted({short(run.config_values[key]) for run in runs}) for key in ("agent", "family"))
     on = _and(families) if len(families) <= 3 else f"{len(families)} families"
     return f"{_and(agents)} on {on}"
 
@@ -60,25 +60,25 @@ def _run(run: Run) -> dict[str, Any]:
     return {
         "name": run.name,
         "path": str(run.path),
-        "agent": run.agent,
-        "family": run.family,
-        "seed": run.seed,
+        "agent": run.config_values["agent"],
+        "family": run.config_values["family"],
+        "seed": run.config_values["seed"],
         "train_steps": run.train_steps,
         "train_seconds": run.train_seconds,
-        "provenance": run.provenance,
-        "config": run.config,
-        "toml": run.toml,
+        "provenance": run.provenance(),
+        "config": run.config_values,
+        "toml": run.toml(),
         "evaluations": [
             {
-                "file": evaluation.file,
-                "split": evaluation.split,
-                "actions": evaluation.actions,
-                "train_steps": evaluation.train_steps,
-                "tasks": len(evaluation.tasks),
-                "mean": evaluation.returns.mean(axis=0).tolist(),
-                "command": evaluation.command,
+                "file": record.file,
+                "split": record.split,
+                "actions": record.actions,
+                "train_steps": record.train_steps,
+                "tasks": len(record.tasks),
+                "mean": record.returns.mean(axis=0).tolist(),
+                "command": str(record.provenance.get("command", "")),
             }
-            for evaluation in run.evaluations
+            for record in run.evaluations
         ],
     }
 
@@ -89,7 +89,7 @@ def _family(name: str, runs: Sequence[Run], remarks: list[str]) -> dict[str, Any
     remarks += left_out
     methods.sort(key=lambda method: method.label)
     try:
-        family: Family | None = make_family(runs[0].family)
+        family: Family | None = make_family(runs[0].config_values["family"])
     except UserError as error:
         family = None
         remarks.append(f"{name} cannot be loaded here, so that its training ranges are not known: {error}")
@@ -97,10 +97,10 @@ def _family(name: str, runs: Sequence[Run], remarks: list[str]) -> dict[str, Any
     for method in methods:
         if not pools[method.label]:
             remarks.append(f"{method.label} on {name} has no evaluation: only its learning curve is shown.")
-    limit = runs[0].episode_steps or (family.episode_steps if family else 0)
+    limit = runs[0].config_values["episode_steps"] or (family.episode_steps if family else 0)
     return {
         "name": name,
-        "family": runs[0].family,
+        "family": runs[0].config_values["family"],
         "summary": _summary(family),
         "episode_steps": limit or None,
         "episode_seconds": limit * family.control_step if family and limit else None,
@@ -139,17 +139,19 @@ def _evaluation(pool: Pooled) -> dict[str, Any]:
         "split": pool.one.split,
         "actions": pool.one.actions,
         "held_out": pool.one.held_out,
-        "seeds": [run.seed for run in pool.runs],
-        "files": [
-            f"{run.name}/eval/{evaluation.file}" for run, evaluation in zip(pool.runs, pool.evaluations, strict=True)
-        ],
+        "seeds": [run.config_values["seed"] for run in pool.runs],
+        "files": [f"{run.name}/eval/{record.file}" for run, record in zip(pool.runs, pool.evaluations, strict=True)],
         "tasks": len(pool.one.tasks),
         "episodes": pool.one.returns.shape[1],
         "iqm": [point.to_json() for point in pool.curve()],
         "mean": [float(np.mean(pool.column(episode))) for episode in range(pool.one.returns.shape[1])],
         "gain": pool.gain().to_json(),
         "worst_decile": pool.worst(),
-        "time_to_adapt": [evaluation.time_to_adapt for evaluation in pool.evaluations if evaluation.timed],
+        "time_to_adapt": [
+            record.time_to_adapt and vars(record.time_to_adapt)
+            for record in pool.evaluations
+            if record.reward_by_step is not None
+        ],
     }
 
 
@@ -159,10 +161,11 @@ def _time(runs: Sequence[Run]) -> dict[str, float] | None:
     A learner that times its own stages splits up the update; what of it they leave stays `update`.
     """
     total = sum(run.train_seconds for run in runs)
-    if not total or not all(run.times for run in runs):
+    times = [run.times() for run in runs]
+    if not total or not all(times):
         return None
-    names = dict.fromkeys(name for run in runs for name in run.times)
-    shares = {name: sum(run.times.get(name, 0.0) for run in runs) / total for name in names}
+    names = dict.fromkeys(name for seconds in times for name in seconds)
+    shares = {name: sum(seconds.get(name, 0.0) for seconds in times) / total for name in names}
     if "update" in shares:
         stages = sum(share for name, share in shares.items() if name not in ("collect", "update"))
         shares["update"] = max(0.0, shares["update"] - stages)
@@ -210,7 +213,7 @@ def _parameters(
         for split in ("test", "ood")
         if (pool := headline(pools[method.label], split)) is not None
     ]
-    tasks = [task for _, pool in shown for task in pool.one.tasks]
+    tasks = [task for _, pool in shown for task in pool.one.tasks.rows()]
     axes = axes_of(family.space if family is not None else None, tasks)
     return [vars(axis) | {"returns": [_returns(axis, label, pool) for label, pool in shown]} for axis in axes]
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from metarl.report.runs import Evaluated, Run, short
+from metarl.run.records import EvaluationRecord
+from metarl.run.run import Run, short
 from metarl.run.statistics import (
     Interval,
     bootstrap_interval,
@@ -23,7 +24,7 @@ from metarl.run.statistics import (
 
 SAMPLES_FIRST = ("maml-trpo",)
 """Agents that sample before they adapt even where the mean action is asked for: their gain is of sampled actions."""
-_NO_DIFFERENCE = ("seed", "threads", "checkpoint_minutes")
+_NO_DIFFERENCE = ("seed", "threads", "checkpoint_minutes", "validation_tasks")
 """Options that make no other method."""
 
 
@@ -40,24 +41,24 @@ class Method:
     @property
     def agent(self) -> str:
         """The algorithm."""
-        return short(self.runs[0].agent)
+        return short(self.runs[0].config_values["agent"])
 
     @property
     def seeds(self) -> list[int]:
         """Of the trainings."""
-        return [run.seed for run in self.runs]
+        return [run.config_values["seed"] for run in self.runs]
 
 
 @dataclass(frozen=True)
 class Pooled:
     """Evaluations of a method's runs on the same tasks in the same way."""
 
-    evaluations: tuple[Evaluated, ...]
+    evaluations: tuple[EvaluationRecord, ...]
     runs: tuple[Run, ...]
     """Whose they are, in the same order."""
 
     @property
-    def one(self) -> Evaluated:
+    def one(self) -> EvaluationRecord:
         """Any of them: for what they share."""
         return self.evaluations[0]
 
@@ -92,13 +93,13 @@ def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[str]]:
     for group in groups.values():
         best: dict[int, Run] = {}
         for run in sorted(group, key=lambda run: -run.train_steps):
-            if run.seed in best:
-                twin = best[run.seed]
+            if (seed := run.config_values["seed"]) in best:
+                twin = best[seed]
                 remarks.append(
                     f"{run.name} has the configuration and seed of {twin.name}: it is left out of all figures."
                 )
-            best.setdefault(run.seed, run)
-        kept.append(tuple(sorted(best.values(), key=lambda run: run.seed)))
+            best.setdefault(seed, run)
+        kept.append(tuple(sorted(best.values(), key=lambda run: run.config_values["seed"])))
     return [_method(group, kept) for group in kept], remarks
 
 
@@ -107,7 +108,7 @@ def pooled(method: Method) -> list[Pooled]:
 
     Where runs were evaluated in several ways, that which most of them share; then that of most tasks and episodes.
     """
-    found: dict[tuple[str, bool], dict[str, list[tuple[Evaluated, Run]]]] = {}
+    found: dict[tuple[str, bool], dict[str, list[tuple[EvaluationRecord, Run]]]] = {}
     for run in method.runs:
         newest = max((evaluation.train_steps for evaluation in run.evaluations), default=0)
         for evaluation in run.evaluations:
@@ -127,30 +128,32 @@ def headline(pools: Sequence[Pooled], split: str) -> Pooled | None:
 
 def improvement(ours: Pooled, theirs: Pooled) -> Interval | None:
     """Probability that ours returns more in the last episode of a task; None where the tasks are not the same."""
-    if ours.one.tasks != theirs.one.tasks:
+    if ours.one.tasks.rows() != theirs.one.tasks.rows():
         return None
     return probability_of_improvement([np.array(ours.column(-1))], [np.array(theirs.column(-1))])
 
 
 def _key(run: Run) -> str:
-    return json.dumps({k: v for k, v in run.config.items() if k not in _NO_DIFFERENCE}, sort_keys=True, default=str)
+    return json.dumps(
+        {k: v for k, v in run.config_values.items() if k not in _NO_DIFFERENCE}, sort_keys=True, default=str
+    )
 
 
-def _way(evaluation: Evaluated) -> str:
-    return json.dumps([evaluation.seed, evaluation.returns.shape, evaluation.tasks])
+def _way(evaluation: EvaluationRecord) -> str:
+    return json.dumps([evaluation.seed, evaluation.returns.shape, evaluation.tasks.rows()])
 
 
 def _method(group: tuple[Run, ...], groups: Sequence[tuple[Run, ...]]) -> Method:
-    agent = short(group[0].agent)
-    rivals = [other for other in groups if short(other[0].agent) == agent]
+    agent = short(group[0].config_values["agent"])
+    rivals = [other for other in groups if short(other[0].config_values["agent"]) == agent]
     if len(rivals) == 1:
         return Method(agent, group, {})
     names = [_stem(other) for other in rivals]
     name = _stem(group)
     if Counter(names)[name] > 1 or not name:
         name = ", ".join(run.name for run in group)
-    flat = [_flat(other[0].config) for other in rivals]
-    mine = _flat(group[0].config)
+    flat = [_flat(other[0].config_values) for other in rivals]
+    mine = _flat(group[0].config_values)
     differs = {k: v for k, v in mine.items() if k not in _NO_DIFFERENCE and any(o.get(k) != v for o in flat)}
     return Method(f"{agent} ({name})", group, differs)
 

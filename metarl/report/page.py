@@ -9,9 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from metarl.report.figures import Palette, adaptation_figure, learning_figure, parameter_figure
-from metarl.report.methods import SAMPLES_FIRST
-from metarl.report.text import (
+from metarl.report.captions import (
     adaptation_caption,
     comparison_sentence,
     facts,
@@ -20,6 +18,8 @@ from metarl.report.text import (
     number,
     parameter_caption,
 )
+from metarl.report.figures import Palette, adaptation_figure, learning_figure, parameter_figure
+from metarl.report.methods import SAMPLES_FIRST
 
 Content = Mapping[str, Any]
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"

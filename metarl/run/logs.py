@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import platform
@@ -9,18 +10,35 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import Float64
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from metarl.core.errors import UserError
+from metarl.core.files import parse_json, read_text, write_atomic
 from metarl.core.types import Metrics
+
+Row = Mapping[str, int | float]
+"""Numbers of one iteration, or means of some."""
+POINTS = 200
+"""A learning curve is kept as the means of at most this many blocks of iterations."""
+CURVE = {
+    "steps": "total_steps",
+    "seconds": "time/elapsed",
+    "first": "rollout/return_first",
+    "last": "rollout/return_last",
+}
+"""Columns of a learning curve, and what the logs call them."""
+MAX_LOG = 2**32
+"""No log is larger [bytes]."""
 
 _PACKAGES = ("metarl-robotics", "torch", "mujoco", "gymnasium", "stable-baselines3", "numpy")
 
@@ -29,24 +47,29 @@ class MetricsFile:
     """One JSON object per iteration, appended; TensorBoard events beside it."""
 
     def __init__(self, folder: Path, iteration: int = 0, total_steps: int = 0) -> None:
-        """Continue after `iteration`, reached at `total_steps`: later lines of an interrupted run are dropped.
+        """Continue after `iteration`, reached at `total_steps`: later lines and a torn last one are dropped.
 
         Raises `UserError` where the file cannot be written or holds something else.
         """
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._path = folder / "metrics.jsonl"
+        self._path, self._purge_step = folder / "metrics.jsonl", total_steps + 1
+        self._board: Any = None
+        if self._path.exists():
+            text = read_text(self._path, MAX_LOG)
+            kept = "".join(line for line, row in _lines(self._path, text) if row["iteration"] <= iteration)
+            if kept != text:
+                write_atomic(self._path, kept, parents=False)
         with self._explained():
-            if self._path.exists():
-                self._keep(iteration)
             self._file = self._path.open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=total_steps + 1)
 
     def write(self, iteration: int, total_steps: int, metrics: Metrics) -> None:
         """Append one iteration; `UserError` where the disk is full."""
         with self._explained():
             self._file.write(json.dumps({"iteration": iteration, "total_steps": total_steps} | metrics) + "\n")
             self._file.flush()
+            if self._board is None:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._board = SummaryWriter(str(self._path.parent / "tensorboard"), purge_step=self._purge_step)
             for name, value in metrics.items():
                 self._board.add_scalar(name, value, total_steps)
 
@@ -54,19 +77,8 @@ class MetricsFile:
         """Flush what can be flushed; a full disk has been reported by `write`."""
         for stream in (self._file, self._board):
             with suppress(OSError):
-                stream.close()
-
-    def _keep(self, iteration: int) -> None:
-        """Drop the lines after `iteration` and a torn last one; the file is replaced in one step."""
-        try:
-            text = self._path.read_text(encoding="utf-8")
-            lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-            kept = [line for line in lines if json.loads(line)["iteration"] <= iteration]
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{self._path} is damaged: every line must be a JSON object with an iteration") from None
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        os.replace(partial, self._path)
+                if stream is not None:
+                    stream.close()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -74,6 +86,65 @@ class MetricsFile:
             yield
         except OSError as error:
             raise UserError(f"cannot write {self._path}: {error.strerror}; the last checkpoint is intact") from None
+
+
+def read_metrics(folder: Path) -> list[Row]:
+    """The iterations of `metrics.jsonl`, or of recorded results' `learning_curve.csv`; a torn last line is left out.
+
+    Empty where nothing was logged; `UserError` where a line holds something else.
+    """
+    metrics, recorded = folder / "metrics.jsonl", folder / "learning_curve.csv"
+    if metrics.is_file():
+        return [row for _, row in _lines(metrics, read_text(metrics, MAX_LOG))]
+    if not recorded.is_file():
+        return []
+    try:
+        return [
+            {key: float(value) for key, value in row.items()} for row in csv.DictReader(read_text(recorded).split())
+        ]
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"{recorded} is damaged: every line must hold an iteration's numbers") from None
+
+
+def learning_curve(rows: Sequence[Row]) -> dict[str, Float64[np.ndarray, "_P"]]:
+    """Means of at most `POINTS` blocks of iterations, by the names of `CURVE`; empty where nothing was logged."""
+    rows = [row for row in rows if all(name in row for name in CURVE.values())]
+    if not rows:
+        return {}
+    starts = np.arange(0, len(rows), -(-len(rows) // POINTS))
+    curve = {}
+    for key, name in CURVE.items():
+        values = np.array([row[name] for row in rows], np.float64)
+        curve[key] = np.add.reduceat(values, starts) / np.diff([*starts, len(rows)])
+        if key in ("steps", "seconds"):
+            curve[key][-1] = values[-1]  # the training's end, not its last block's middle
+    return curve
+
+
+def total_times(rows: Sequence[Row]) -> dict[str, float]:
+    """Seconds by what they went to, as `collect`."""
+    sums: dict[str, float] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name.startswith("time/") and name not in ("time/elapsed", "time/steps_per_second"):
+                key = name.removeprefix("time/")
+                sums[key] = sums.get(key, 0.0) + value
+    return sums
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[str, Row]]:
+    """The whole lines of a log with what they hold."""
+    for line in text.splitlines(keepends=True):
+        if line.endswith("\n"):
+            try:
+                row = parse_json(line, str(path))
+            except UserError:
+                row = None
+            if not isinstance(row, dict) or not all(type(value) in (int, float) for value in row.values()):
+                raise UserError(f"{path} is damaged: every line must be a JSON object with an iteration's numbers")
+            if "iteration" not in row:
+                raise UserError(f"{path} is damaged: every line must be a JSON object with an iteration")
+            yield line, row
 
 
 @runtime_checkable
@@ -154,7 +225,7 @@ def _summary(rate: float, first: float, last: float, remaining: float) -> str:
     return f"{rate:,.0f} steps/s · return {first:.1f} → {last:.1f} · {minutes}:{seconds:02d} left"
 
 
-def provenance(argv: list[str]) -> dict[str, Any]:
+def provenance(argv: Sequence[str]) -> dict[str, Any]:
     """Command, versions, git commit and machine of this process."""
     return {
         "command": shlex.join(["metarl", *argv]),
@@ -163,15 +234,6 @@ def provenance(argv: list[str]) -> dict[str, Any]:
         "git_commit": _git_commit(),
         "machine": {"system": platform.platform(), "cpu": _cpu_name(), "num_cpus": os.cpu_count()},
     }
-
-
-def write_json(path: Path, content: object) -> None:
-    """Indented JSON with a final newline; `UserError` where the file cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 def console() -> Console:

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 from metarl.core.errors import UserError
+from metarl.core.info import ParameterRange, Part, PolicyInfo
 from metarl.core.tasks import Tasks
 from metarl.core.types import Step
 from metarl.sim.family import Family
@@ -100,6 +101,23 @@ class TrialEnv(ABC):
             return self.sensed_size
         space = self.family.space
         return self.sensed_size + task_code(space, space.nominal()).shape[1]
+
+    @property
+    def info(self) -> PolicyInfo:
+        """What a policy has to know of the robot."""
+        return PolicyInfo(
+            observation=(Part("observation", self.observation_size, "1"),),
+            actions=tuple(f"action {number}" for number in range(self.action_size)),
+            control_step=self.family.control_step,
+            episode_steps=self.family.episode_steps,
+            episodes_per_trial=self.episodes_per_trial,
+            parameters=tuple(
+                ParameterRange(
+                    name, p.unit, p.train.describe(), tuple(p.nominal) if isinstance(p.nominal, list) else p.nominal
+                )
+                for name, p in self.family.space.parameters.items()
+            ),
+        )
 
     @property
     def trial_steps(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from metarl.core.errors import UserError
 from metarl.sim.env import TrialEnv
 from metarl.sim.external.external_env import ExternalEnv, ExternalFamily
@@ -10,13 +12,24 @@ from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 
 def make_env(
-    family: Family, num_worlds: int, *, episodes_per_trial: int = 2, threads: int = 0, pictures: bool = False
+    family: Family,
+    num_worlds: int,
+    *,
+    episodes_per_trial: int = 2,
+    episode_steps: int | None = None,
+    task_visible: bool = False,
+    threads: int = 0,
+    pictures: bool = False,
 ) -> TrialEnv:
     """Worlds of a family: in MuJoCo's threads, or in processes that run an environment of the user's.
 
-    `threads`, of either kind, is one per CPU where 0; results do not depend on it. External environments draw only
-    if made for `pictures`. Close what is returned, or use it in a `with`.
+    `episode_steps`, the time limit of an episode, is the family's own where None. `threads`, of either kind, is one per
+    CPU where 0; results do not depend on it. External environments draw only if made for `pictures`. Close what is
+    returned, or use it in a `with`.
     """
+    if episode_steps or task_visible:
+        family = copy.copy(family)
+        family.episode_steps, family.task_visible = episode_steps or family.episode_steps, task_visible
     if isinstance(family, MujocoFamily):
         return MujocoEnv(family, num_worlds, episodes_per_trial=episodes_per_trial, threads=threads)
     if isinstance(family, ExternalFamily):

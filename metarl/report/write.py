@@ -6,14 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from metarl.core.errors import UserError
+from metarl.core.files import write_atomic, write_json
+from metarl.core.tasks import Split
 from metarl.report.content import content_of
 from metarl.report.page import page
-from metarl.report.runs import Run, read_run
 from metarl.run import checkpoint
-from metarl.run.logs import write_json
-from metarl.run.run import RunFolder, family_of
-from metarl.run.subject import trained
+from metarl.run.run import Run
 from metarl.video.record import VideoConfig, record
 
 _VIDEO = VideoConfig(size=(320, 240), layout="side-by-side", seconds=10.0)
@@ -28,42 +26,43 @@ def default_path(runs: Sequence[Path]) -> Path:
     return runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
 
 
-def read_runs(paths: Sequence[Path]) -> list[Run]:
+def open_runs(paths: Sequence[Path]) -> list[Run]:
     """The runs, each once; `UserError` where one is no run folder."""
     unique = {path.resolve(): path for path in paths}
-    return [read_run(path) for path in unique.values()]
+    return [Run.open(path) for path in unique.values()]
 
 
-def missing_evaluations(path: Path) -> Iterator[str]:
+def missing_evaluations(run: Run) -> Iterator[Split]:
     """Splits on which a run's newest checkpoint was not evaluated; none where there is no checkpoint."""
-    run = RunFolder(path)
-    found = checkpoint.existing(run.checkpoints)
-    if found:
-        iteration = int(found[-1].name.rsplit("-", 1)[-1])
-        for split in family_of(run.read_config()).space.splits:
-            if split != "train" and not list(run.evaluations.glob(f"{split}-*-iteration{iteration}.json")):
-                yield split
+    if checkpoint.existing(run.checkpoints):
+        newest = run.manifest().iteration
+        done = {record.split for record in run.evaluations if record.iteration == newest}
+        yield from (split for split in run.family().space.splits if split not in {"train", *done})
 
 
-def film(path: Path) -> Path | None:
+def film(run: Run) -> Path | None:
     """Film a run's first and last episode on a held-out task side by side into its folder, unless that is done.
 
     None where there is nothing to film: no checkpoint, or one filmed before. Raises `UserError` where this machine
     cannot draw.
     """
-    found = checkpoint.existing(RunFolder(path).checkpoints)
-    target = path / "videos" / f"{_FILM}{found[-1].name}.mp4" if found else None
+    found = checkpoint.existing(run.checkpoints)
+    target = run.path / "videos" / f"{_FILM}{found[-1].name}.mp4" if found else None
     if target is None or target.exists():
         return None
-    subject = trained(path)
-    record(subject.policy, subject.family, subject.family.space.fixed("test", 1), subject.episodes, target, _VIDEO)
+    family, episodes = run.family(), run.config().episodes_per_trial
+    record(run.policy(), family, family.space.fixed("test", 1), episodes, target, _VIDEO, run.origin())
     for old in set(target.parent.glob(f"{_FILM}*.mp4")) - {target}:
         old.unlink()
     return target
 
 
 def write_report(runs: Sequence[Run], output: Path, provenance: dict[str, Any]) -> Path:
-    """Write the page and the JSON beside it, whose path is returned; `UserError` where they cannot be written."""
+    """Write the page and its numbers beside it, as `report.numbers.json`, whose path is returned.
+
+    That is a name of its own: NAME.json beside NAME.html may be the user's evaluation. `UserError` where they cannot be
+    written.
+    """
     content = content_of(runs, provenance)
     videos = []
     for run in runs:
@@ -73,12 +72,9 @@ def write_report(runs: Sequence[Run], output: Path, provenance: dict[str, Any]) 
             else:
                 videos.append((run.name, _caption(path), path))
     content["videos"] = [{"run": name, "caption": caption, "path": str(path)} for name, caption, path in videos]
-    text, numbers = page(content, videos), output.with_suffix(".json")
+    text, numbers = page(content, videos), output.with_suffix(".numbers.json")
     write_json(numbers, content)
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}") from None
+    write_atomic(output, text)
     return numbers
 
 
