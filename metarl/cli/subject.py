@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -80,7 +81,7 @@ def trained(path: Path, checkpoint: str | None = None) -> Subject:
 
 
 def _is_run(path: Path) -> bool:
-    return (path / "config.toml").is_file()
+    return os.path.isfile(path / "config.toml")  # unlike Path's, False too for a name that cannot be
 
 
 def _names_family(name: str) -> bool:

@@ -17,7 +17,7 @@ MAX_TEXT = 256 * 2**20
 """No text that this program reads is larger [bytes]."""
 _MAX_DIGITS = 30
 """No integer in JSON has more: larger ones overflow whatever they are converted to."""
-_LEFTOVER = re.compile(r"\..+-(\d+)-?[0-9a-f]*\.(partial|part\.mp4)$")
+_LEFTOVER = re.compile(r"\..+-(\d+)(-x[0-9a-f]{8})?\.(partial|part\.mp4)")
 
 
 def write_atomic(path: Path, content: bytes | str, *, parents: bool = True) -> None:
@@ -91,7 +91,7 @@ def parse_json(text: str, where: str) -> Any:
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that processes left which ended before they could."""
     for path in folder.glob(".*"):
-        found = _LEFTOVER.match(path.name)
+        found = _LEFTOVER.fullmatch(path.name)
         if found and not _lives(int(found.group(1))):
             with suppress(OSError):
                 path.unlink()
@@ -107,7 +107,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _replace(path: Path, blob: bytes) -> None:
-    partial = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f".{path.name}-{os.getpid()}-x{secrets.token_hex(4)}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:

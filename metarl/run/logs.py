@@ -52,7 +52,7 @@ class MetricsFile:
         Raises `UserError` where the file cannot be written or holds something else.
         """
         self._path, self._purge_step = folder / "metrics.jsonl", total_steps + 1
-        self._board: Any = None
+        self._board: EventFile | None = None
         if self._path.exists():
             text = read_text(self._path, MAX_LOG)
             kept = "".join(line for line, row in _lines(self._path, text) if row["iteration"] <= iteration)
@@ -67,11 +67,8 @@ class MetricsFile:
             self._file.write(json.dumps({"iteration": iteration, "total_steps": total_steps} | metrics) + "\n")
             self._file.flush()
             if self._board is None:
-                from torch.utils.tensorboard import SummaryWriter
-
-                self._board = SummaryWriter(str(self._path.parent / "tensorboard"), purge_step=self._purge_step)
-            for name, value in metrics.items():
-                self._board.add_scalar(name, value, total_steps)
+                self._board = EventFile(self._path.parent / "tensorboard", self._purge_step)
+            self._board.write(total_steps, metrics)
 
     def close(self) -> None:
         """Flush what can be flushed; a full disk has been reported by `write`."""
@@ -86,6 +83,39 @@ class MetricsFile:
             yield
         except OSError as error:
             raise UserError(f"cannot write {self._path}: {error.strerror}; the last checkpoint is intact") from None
+
+
+class EventFile:
+    """TensorBoard's file of events, written at once: its own writer does so in a thread, whose errors nobody gets."""
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        """Curves of files before this one end ahead of `purge_step`."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.0f}.{platform.node()}.{os.getpid()}.{time.monotonic_ns()}"
+        self._file = (folder / name).open("ab")
+        self._records = RecordWriter(self._file)
+        self._add(Event(file_version="brain.Event:2"))
+        self._add(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, metrics: Metrics) -> None:
+        """One point of every curve."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        self._add(Event(step=step, summary=Summary(value=values)))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _add(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
 
 
 def read_metrics(folder: Path) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -72,9 +73,9 @@ class Run:
 
     def toml(self) -> str:
         """The configuration as it was written; `UserError` where this is no run folder."""
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):  # unlike Path's, False too for a name that cannot be
             raise UserError(f"{self.path} is not a run folder: there is no such folder")
-        if not (self.path / CONFIG).exists():
+        if not os.path.lexists(self.path / CONFIG):
             raise UserError(f"{self.path} is not a run folder: it has no {CONFIG}")
         return read_text(self.path / CONFIG)
 
