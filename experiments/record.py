@@ -13,7 +13,6 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ def record(run: Run, results: Path = RESULTS) -> None:
     """Copy what matters of a run folder."""
     target = results / run.name
     for evaluation in run.evaluations:
-        moved = replace(evaluation, provenance=portable(evaluation.provenance))
+        moved = evaluation.having(provenance=portable(evaluation.provenance))
         write_json(target / "eval" / evaluation.file, moved.to_json())
     size = -(-len(run.metrics) // POINTS)
     blocks = [run.metrics[i : i + size] for i in range(0, len(run.metrics), size)]

@@ -62,7 +62,7 @@ def run(words: list[str]) -> int:
     from metarl.run.tables import comparison_table, record_table
 
     single_threaded_math()
-    subject = subject_of(options)
+    subject = subject_of(options.run, options.agent, options.checkpoint)
     other = None if options.against is None else _other(options.against, subject)
     episodes = options.episodes or max(each.episodes for each in (subject, other) if each)
     for number, (split, tasks) in enumerate(_task_lists(options, subject)):

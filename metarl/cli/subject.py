@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metarl.core.errors import UserError, unknown_name
 
@@ -31,39 +31,19 @@ class Subject(NamedTuple):
     """None for a policy that never trained."""
 
 
-@runtime_checkable
-class SubjectOptions(Protocol):
-    """The options that name it."""
-
-    @property
-    def run(self) -> Path:
-        """Run folder, or a family's name."""
-        ...
-
-    @property
-    def agent(self) -> str | None:
-        """One of those that never train, or None for a run's own."""
-        ...
-
-    @property
-    def checkpoint(self) -> str | None:
-        """A run's checkpoint; None for the newest."""
-        ...
-
-
-def subject_of(options: SubjectOptions) -> Subject:
-    """The run's policy, or an untrained one on the family in its place."""
-    if options.agent is None:
-        return trained(options.run, options.checkpoint)
+def subject_of(path: Path, agent: str | None, checkpoint: str | None) -> Subject:
+    """A run's policy, or with `agent` one that never trained on the family in the run's place."""
+    if agent is None:
+        return trained(path, checkpoint)
     from metarl.run.untrained import EPISODES, untrained
 
-    family = str(options.run)
-    if _is_run(options.run) and not _names_family(family):
+    family = str(path)
+    if _is_run(path) and not _names_family(family):
         raise UserError(
-            f"{family} is a run folder, which has an agent of its own: leave out --agent {options.agent}, or name a "
-            "family instead of the folder"
+            f"{family} is a run folder, which has an agent of its own: leave out --agent {agent}, or name a family "
+            "instead of the folder"
         )
-    return Subject(*untrained(options.agent, family), EPISODES)
+    return Subject(*untrained(agent, family), EPISODES)
 
 
 def trained(path: Path, checkpoint: str | None = None) -> Subject:

@@ -63,7 +63,7 @@ def run(words: list[str]) -> int:
     from metarl.video.record import VideoConfig, record
 
     single_threaded_math()
-    subject = subject_of(options)
+    subject = subject_of(options.run, options.agent, options.checkpoint)
     tasks = subject.family.space.fixed(options.split, options.grid or _TASKS[options.layout])
     num_episodes, wall = options.episodes or subject.episodes, options.layout == "wall"
     config = VideoConfig(

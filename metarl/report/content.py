@@ -1,4 +1,4 @@
-"""The content of a report, as plain data: every number that its page shows, and `report.json`."""
+"""The content of a report, as plain data: every number that its page shows, and its JSON file."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -95,12 +94,12 @@ def evaluate_run(
 def labelled(record: EvaluationRecord, split: str, family: Family, argv: Sequence[str]) -> EvaluationRecord:
     """The record with the split, or the list, that its tasks are of, and with the command that measured it."""
     held_out = split == "ood" or (split == "test" and not family.space.is_finite)
-    return replace(record, split=split, held_out=held_out, provenance=provenance(argv))
+    return record.having(split=split, held_out=held_out, provenance=provenance(argv))
 
 
 def compared(ours: EvaluationRecord, theirs: EvaluationRecord, run: str) -> EvaluationRecord:
     """Ours, with how it compares with theirs, whose run is at `run`; both met the same tasks."""
-    return replace(ours, against=Against(run, theirs.origin, tuple(improvement(ours, theirs))))
+    return ours.having(against=Against(run, theirs.origin, tuple(improvement(ours, theirs))))
 
 
 def improvement(ours: EvaluationRecord, theirs: EvaluationRecord) -> list[Interval]:

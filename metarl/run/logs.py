@@ -10,22 +10,23 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from metarl.core.errors import UserError
 from metarl.core.files import parse_json, read_text, write_atomic
 from metarl.core.types import Metrics
 
+Show = Callable[[int, float, float, float, float], None]
+"""Shows a person an iteration: its number, steps/s, returns of the first and last episode, remaining time [s]."""
 Row = Mapping[str, int | float]
 """Numbers of one iteration, or means of some."""
 POINTS = 200
@@ -166,93 +167,41 @@ def _lines(path: Path, text: str) -> Iterator[tuple[str, Row]]:
     """The whole lines of a log with what they hold."""
     for line in text.splitlines(keepends=True):
         if line.endswith("\n"):
-            try:
+            row = None
+            with suppress(UserError):
                 row = parse_json(line, str(path))
-            except UserError:
-                row = None
-            if not isinstance(row, dict) or not all(type(value) in (int, float) for value in row.values()):
+            numbers = isinstance(row, dict) and all(type(value) in (int, float) for value in row.values())
+            if not isinstance(row, dict) or not numbers or "iteration" not in row:
                 raise UserError(f"{path} is damaged: every line must be a JSON object with an iteration's numbers")
-            if "iteration" not in row:
-                raise UserError(f"{path} is damaged: every line must be a JSON object with an iteration")
             yield line, row
 
 
-@runtime_checkable
-class ProgressView(Protocol):
-    """Shows a person how the training goes."""
+@contextmanager
+def progress_view(num_iterations: int, console: Console, interval: float = 10.0) -> Iterator[Show]:
+    """A live bar on a terminal, a line every `interval` [s] when piped, nothing on a quiet console."""
+    last = -interval
 
-    def update(self, iteration: int, rate: float, first: float, last: float, remaining: float) -> None:
-        """Rate in steps/s, returns of the first and last episode, remaining time in s."""
-        ...
+    def show_line(iteration: int, rate: float, first: float, last_return: float, remaining: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= interval or iteration == num_iterations:
+            last = time.monotonic()
+            print(f"iteration {iteration}/{num_iterations} · {words(rate, first, last_return, remaining)}", flush=True)
 
-    def __enter__(self) -> ProgressView: ...
+    def words(rate: float, first: float, last_return: float, remaining: float) -> str:
+        minutes, seconds = divmod(round(remaining), 60)
+        return f"{rate:,.0f} steps/s · return {first:.1f} → {last_return:.1f} · {minutes}:{seconds:02d} left"
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-def progress_view(num_iterations: int, console: Console) -> ProgressView:
-    """A live bar on a terminal, plain lines when piped, nothing on a quiet console."""
-    lively = console.is_terminal or console.quiet
-    return LiveBar(num_iterations, console) if lively else PlainLines(num_iterations)
-
-
-class LiveBar:
-    """One live line: bar, iteration, steps/s, returns, ETA."""
-
-    def __init__(self, num_iterations: int, console: Console) -> None:
-        self._bar = Progress(
-            BarColumn(bar_width=24),
-            TextColumn("iteration {task.completed}/{task.total} · {task.description}"),
-            TimeElapsedColumn(),
-            console=console,
-        )
-        self._task: TaskID = self._bar.add_task("starting", total=num_iterations)
-
-    def update(self, iteration: int, rate: float, first: float, last: float, remaining: float) -> None:
-        """See `ProgressView`."""
-        self._bar.update(self._task, completed=iteration, description=_summary(rate, first, last, remaining))
-
-    def __enter__(self) -> LiveBar:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-
-class PlainLines:
-    """A line every few seconds."""
-
-    def __init__(self, num_iterations: int, interval: float = 10.0) -> None:
-        """`interval` [s]."""
-        self._num_iterations, self._interval, self._last = num_iterations, interval, 0.0
-
-    def update(self, iteration: int, rate: float, first: float, last: float, remaining: float) -> None:
-        """See `ProgressView`."""
-        now = time.monotonic()
-        if now - self._last >= self._interval or iteration == self._num_iterations:
-            self._last = now
-            print(
-                f"iteration {iteration}/{self._num_iterations} · {_summary(rate, first, last, remaining)}",
-                flush=True,
-            )
-
-    def __enter__(self) -> PlainLines:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-
-def _summary(rate: float, first: float, last: float, remaining: float) -> str:
-    minutes, seconds = divmod(round(remaining), 60)
-    return f"{rate:,.0f} steps/s · return {first:.1f} → {last:.1f} · {minutes}:{seconds:02d} left"
+    if not (console.is_terminal or console.quiet):
+        yield show_line
+        return
+    columns = (
+        BarColumn(bar_width=24),
+        TextColumn("iteration {task.completed}/{task.total} · {task.description}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("starting", total=num_iterations)
+        yield lambda iteration, *numbers: bar.update(task, completed=iteration, description=words(*numbers))
 
 
 def provenance(argv: Sequence[str]) -> dict[str, Any]:

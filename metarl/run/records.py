@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ _POINTS = 400
 _LARGEST = 64 * 2**20
 """No evaluation's file is larger [bytes]."""
 _PROVENANCE = ("command", "started", "versions", "git_commit", "machine")
+_COMPUTED = ("summary", "time_to_adapt")
 _HUGE, _LONGEST = 10**15, 10**7
 
 
@@ -129,6 +129,12 @@ class EvaluationRecord(Origin):
         if self.reward_by_step is None or not self.summary.adaptation_delta.low > 0.0:
             return None
         return time_to_adapt(self.reward_by_step, self.episode_steps, self.control_step)
+
+    def having(self, **changes: Any) -> EvaluationRecord:
+        """The same measurement with other labels, as `split`; what was computed of it is kept."""
+        other = replace(self, **changes)
+        vars(other).update({name: value for name, value in vars(self).items() if name in _COMPUTED})
+        return other
 
     def to_json(self) -> dict[str, Any]:
         """Every return with the summary, as plain data."""
@@ -264,26 +270,23 @@ def _against(content: Mapping[str, Any]) -> Against:
 
 
 def _count(content: Mapping[str, Any], name: str) -> int:
-    value = content.get(name, 0)
-    if type(value) not in (int, float) or not 0 <= value < _HUGE:
-        raise ValueError(f"{name} must be a count, and is {value!r}")
-    return int(value)
+    return int(_number(content, name))
 
 
 def _number(content: Mapping[str, Any], name: str) -> float:
-    value = content.get(name, 0.0)
-    if type(value) not in (int, float) or not (math.isfinite(value) and 0 <= value < _HUGE):
-        raise ValueError(f"{name} must be a number of at least 0, and is {value!r}")
-    return float(value)
+    value = content.get(name, 0)
+    return float(_checked(name, value, type(value) in (int, float) and 0 <= value < _HUGE, "a number of at least 0"))
 
 
 def _text(content: Mapping[str, Any], name: str) -> str:
-    if not isinstance(value := content[name], str):
-        raise ValueError(f"{name} must be a text, and is {value!r}")
-    return value
+    return str(_checked(name, content[name], isinstance(content[name], str), "a text"))
 
 
 def _flag(content: Mapping[str, Any], name: str) -> bool:
-    if not isinstance(value := content[name], bool):
-        raise ValueError(f"{name} must be true or false, and is {value!r}")
+    return bool(_checked(name, content[name], isinstance(content[name], bool), "true or false"))
+
+
+def _checked(name: str, value: Any, holds: bool, allowed: str) -> Any:
+    if not holds:
+        raise ValueError(f"{name} must be {allowed}, and is {value!r}")
     return value

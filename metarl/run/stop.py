@@ -9,14 +9,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float32
 from torch import Tensor
 
-from metarl.core.config import TrainConfig
 from metarl.core.types import Step
 from metarl.sim.env import TrialEnv
+
+if TYPE_CHECKING:
+    from metarl.run.train import Training
 
 
 class StopRequest:
@@ -69,29 +71,10 @@ def _leave_dead_terminals() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-@runtime_checkable
-class Progress(Protocol):
-    """How far a training is."""
-
-    config: TrainConfig
-    iteration: int
-    elapsed: float
-
-    @property
-    def num_iterations(self) -> int:
-        """Of the whole training."""
-        ...
-
-    @property
-    def steps_per_iteration(self) -> int:
-        """Control steps, over all worlds."""
-        ...
-
-
 class Clock:
     """Keeps a training's time: its rate, what remains, and when the next checkpoint is due."""
 
-    def __init__(self, training: Progress, max_minutes: float) -> None:
+    def __init__(self, training: Training, max_minutes: float) -> None:
         self._training, self._limit = training, max_minutes * 60.0
         self._begun = self._checkpointed = time.monotonic()
         self._earlier, self._first = training.elapsed, training.iteration

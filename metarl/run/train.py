@@ -136,7 +136,7 @@ class Training:
         try:
             self._prepare()
             clock = Clock(self, max_minutes)
-            with StopRequest(self._present) as stop, progress_view(self.num_iterations, console) as view:
+            with StopRequest(self._present) as stop, progress_view(self.num_iterations, console) as show:
                 try:
                     while self.iteration < self.num_iterations and stop.signal is None:
                         clock.check()
@@ -147,7 +147,7 @@ class Training:
                         times = {"time/elapsed": self.elapsed, "time/steps_per_second": rate}
                         log.write(self.iteration, self.total_steps, metrics | times)
                         first, last = metrics["rollout/return_first"], metrics["rollout/return_last"]
-                        view.update(self.iteration, rate, first, last, remaining)
+                        show(self.iteration, rate, first, last, remaining)
                         if not all([callback(metrics) is not False for callback in callbacks]):
                             break
                         if clock.checkpoint_is_due():
@@ -200,7 +200,8 @@ class Training:
         if not number:
             return None
         tasks = self.family.space.sample("train", number, seeding.rng(config.seed, "validation"))
-        return float(self.evaluate(tasks).returns[:, -1].mean())
+        value = float(self.evaluate(tasks).returns[:, -1].mean())
+        return value if math.isfinite(value) else None
 
     def evaluate(self, tasks: Tasks) -> EvaluationRecord:
         """The present policy's returns by mean actions, in as many episodes as it is trained in."""

@@ -15,7 +15,12 @@ from metarl.run import checkpoint
 HANGING = 900
 """Limit against hanging for good [s], on a machine however busy."""
 TRAIN = ["train", "rl2", FAMILY, "--total-steps", "100000000", "--num-worlds=4", "--chunk-steps=5", "--threads=1"]
-ENTERED = "import sys, metarl.cli.main as m; m._answer_signals(); print('entered', flush=True); sys.exit(m.main(sys.argv[1:]))"
+ENTERED = """
+import sys, metarl.cli.main as m
+m._answer_signals()
+print('entered', flush=True)
+sys.exit(m.main(sys.argv[1:]))
+"""
 
 
 def entered(*words, **options):

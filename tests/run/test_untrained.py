@@ -65,7 +65,7 @@ def test_a_world_s_draws_do_not_depend_on_how_many_there_are():
 
 
 def test_a_look_is_described():
-    look = subject_of(EvalOptions(Path("point-goal"), agent="random"))
+    look = subject_of(Path("point-goal"), "random", None)
     assert look.origin.title("4 test tasks") == "random on point-goal: 4 test tasks, untrained"
     assert (look.episodes, look.run, look.policy.action_size) == (2, None, 2)
     assert look.origin == Origin(agent="random", family="point-goal")
@@ -80,11 +80,9 @@ def test_a_family_or_a_run_in_the_other_s_place_is_explained(tmp_path, monkeypat
         trained(tmp_path)
     (tmp_path / "config.toml").touch()
     with pytest.raises(UserError, match=re.escape(f"{tmp_path} is a run folder, which has an agent of its own: leave")):
-        subject_of(EvalOptions(tmp_path, agent="zero"))
+        subject_of(tmp_path, "zero", None)
     monkeypatch.setattr(subject, "_is_run", lambda path: True)
-    assert subject_of(EvalOptions(Path("point-goal"), agent="zero")).run is None, (
-        "a run folder may have the name of a family"
-    )
+    assert subject_of(Path("point-goal"), "zero", None).run is None, "a run folder may have the name of a family"
 
 
 @pytest.mark.parametrize(
