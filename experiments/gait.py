@@ -14,7 +14,7 @@ from pathlib import Path
 from metarl.core import seeding
 from metarl.rl.parallel import single_threaded_math
 from metarl.run.collect import collect
-from metarl.run.run import RunFolder, restore
+from metarl.run.run import Run, env_options
 from metarl.sim.make import make_env
 
 WINDOWS = ((0, 5), (5, 10), (10, 20), (20, 30), (30, 40), (40, 200))
@@ -23,13 +23,13 @@ PITCH, FORWARD_VELOCITY = 1, 8  # elements of the observation
 
 def describe(run: Path) -> None:
     """Print one run's table."""
-    trained = restore(RunFolder(run))
-    episodes, length = trained.config.episodes_per_trial, trained.family.episode_steps
-    env = make_env(trained.family, 100, episodes_per_trial=episodes)
-    tasks = trained.family.space.fixed("test", 100)
-    rollout = collect(env, trained.learner.policy, tasks, seeding.generator(0, "evaluate"), deterministic=True)
-    print(f"{run}, {trained.config.family}: mean reward per step over steps {WINDOWS}")
-    for number, reward in enumerate(rollout.reward.mean(dim=1).reshape(episodes, length), start=1):
+    family, config = Run.open(run).family(), Run.open(run).config()
+    length = config.episode_steps or family.episode_steps
+    env = make_env(family, 100, episodes_per_trial=config.episodes_per_trial, **env_options(config))
+    tasks = family.space.fixed("test", 100)
+    rollout = collect(env, Run.open(run).policy(), tasks, seeding.generator(0, "evaluate"), deterministic=True)
+    print(f"{run}, {config.family}: mean reward per step over steps {WINDOWS}")
+    for number, reward in enumerate(rollout.reward.mean(dim=1).reshape(config.episodes_per_trial, length), start=1):
         print(f"  episode {number}: " + ", ".join(f"{reward[a:b].mean():.2f}" for a, b in WINDOWS))
     last = rollout.obs[-length // 2 :]
     pitch, velocity = last[..., PITCH].sin().abs().mean(dim=0), last[..., FORWARD_VELOCITY].mean(dim=0)

@@ -29,10 +29,11 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 from torch.nn import functional
 
+from metarl.core.files import write_json
 from metarl.core.tasks import Tasks
 from metarl.envs.quadruped import FEET, to_trunk, upward
 from metarl.envs.quadruped_tasks import QuadrupedBody, QuadrupedCommand
-from metarl.run.logs import provenance, write_json
+from metarl.run.logs import provenance
 from metarl.sim.adapters.stable_baselines3 import EpisodeVecEnv
 from metarl.sim.make import make_env
 from metarl.sim.mujoco.mujoco_env import MujocoEnv

@@ -160,7 +160,7 @@ def test_eval_prints_a_table_and_writes_every_return(trained, tmp_path, capsys):
     assert len(content["adaptation_curve"]) == 3
     assert content["tasks"][0] == {"direction": -1.0}
     assert content["train_steps"] == 320
-    assert "--json" in content["command"]
+    assert "--json" in content["provenance"]["command"]
     kept = json.loads((trained / "eval" / "test-6x3-deterministic-seed0-iteration2.json").read_text())
     assert kept["held_out"] is False  # two directions: test holds the very tasks of train
     assert kept["returns"] == content["returns"]
@@ -212,7 +212,7 @@ def test_eval_compares_two_runs_on_the_same_tasks(trained, tmp_path, capsys):
     (path,) = (other / "eval").iterdir()
     theirs = json.loads(path.read_text())
     assert ours["tasks"] == theirs["tasks"]
-    assert "against" not in theirs
+    assert theirs["against"] is None
     assert ours["against"]["run"] == str(other)
     chances = ours["against"]["probability_of_improvement"]
     assert len(chances) == 3, "as many episodes as the longer of the two was trained for"

@@ -40,7 +40,8 @@ def run(words: list[str]) -> int:
     """Measure, and print."""
     options = parse(BenchOptions, "bench", words)
     from metarl.bench.bench import print_benchmark, run_benchmark
-    from metarl.run.logs import console, provenance, write_json
+    from metarl.core.files import write_json
+    from metarl.run.logs import console, provenance
 
     rows = run_benchmark(options.families, options.worlds, options.seconds, options.threads)
     print_benchmark(rows, console())

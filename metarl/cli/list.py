@@ -26,12 +26,11 @@ def run(words: list[str]) -> int:
     options = parse(ListOptions, "list", words)
     from rich.console import Console
 
+    from metarl.core.files import write_json
     from metarl.run.catalogue import catalogue, print_catalogue
 
     content = catalogue(options.family)
     print_catalogue(content, Console(file=sys.stdout, highlight=False, markup=False, emoji=False))
     if options.json is not None:
-        from metarl.run.logs import write_json
-
         write_json(options.json, content)
     return 0

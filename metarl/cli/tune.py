@@ -56,8 +56,8 @@ def run(words: list[str]) -> int:
     options = parse(TuneOptions, "tune", words)
     base = _base(options)
     from metarl.core.registry import make_family
+    from metarl.run.folder import locked
     from metarl.run.logs import console
-    from metarl.run.run import RunFolder, locked
     from metarl.run.study import Plan, declared_ranges, value_of
     from metarl.run.tune import Tuner
 
@@ -70,7 +70,7 @@ def run(words: list[str]) -> int:
     print(f"tuning {base.agent} on {base.family}, seed {base.seed}, in {path}")
     for name, support in declared.items():
         print(f"  {name}: {support}" if name in ranges else f"  {name}: {value_of(base, name)}, outside {support}")
-    with locked(RunFolder(path)):
+    with locked(path):
         plan = Plan(base, ranges, options.num_tasks, options.trial_minutes)
         tuner = Tuner(path, plan, ["tune", *words], console())
         print(f"{len(tuner.study.trials)} of {options.trials} trials done", flush=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, get_origin
 
 from metarl.core.errors import UserError, unknown_name
+from metarl.core.files import read_text
 from metarl.core.parameters import Checked, ConfigError, declarations, fault, memory_text, number, require
 from metarl.core.registry import agents_with, learner_config_class
 
@@ -119,17 +120,10 @@ def task_visible(config_class: type[Any]) -> bool:
 def read_toml(path: Path) -> dict[str, Any]:
     """The file's content; `UserError` where it cannot be read or is no TOML."""
     try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise UserError(f"cannot read {path}: it is not a regular file")
-        if size > _FILE_BYTES:
-            raise UserError(f"cannot read {path}: it has {size:,} bytes, more than {_FILE_BYTES:,}")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+        return tomllib.loads(read_text(path, _FILE_BYTES))
     except RecursionError:
         raise UserError(f"{path} is not valid TOML: it is nested too deeply") from None
-    except ValueError as error:  # of TOML, of UTF-8, of a number with thousands of digits
+    except ValueError as error:  # of TOML, or of a number with thousands of digits
         raise UserError(f"{path} is not valid TOML: {error}") from None
 
 

@@ -6,14 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from metarl.core.errors import UserError
+from metarl.core.files import write_atomic, write_json
+from metarl.core.tasks import Split
 from metarl.report.content import content_of
 from metarl.report.page import page
-from metarl.report.recorded import Run, read_run
 from metarl.run import checkpoint
-from metarl.run.logs import write_json
-from metarl.run.run import RunFolder, family_of
-from metarl.run.subject import trained
+from metarl.run.run import Run
 from metarl.video.recorder import VideoConfig, record
 
 _VIDEO = VideoConfig(size=(320, 240), layout="side-by-side", seconds=10.0)
@@ -28,34 +26,32 @@ def default_path(runs: Sequence[Path]) -> Path:
     return runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
 
 
-def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read the runs, each once; raises `UserError` if one is no run folder."""
-    return [read_run(path) for path in {path.resolve(): path for path in paths}.values()]
+def open_runs(paths: Sequence[Path]) -> list[Run]:
+    """The runs, each once; `UserError` where one is no run folder."""
+    unique = {path.resolve(): path for path in paths}
+    return [Run.open(path) for path in unique.values()]
 
 
-def missing_evaluations(path: Path) -> Iterator[str]:
-    """Yield the splits on which a run's newest checkpoint was not evaluated; a run without checkpoint yields none."""
-    run = RunFolder(path)
-    found = checkpoint.existing(run.checkpoints)
-    if found:
-        iteration = int(found[-1].name.rsplit("-", 1)[-1])
-        for split in family_of(run.read_config()).space.splits:
-            if split != "train" and not list(run.evaluations.glob(f"{split}-*-iteration{iteration}.json")):
-                yield split
+def missing_evaluations(run: Run) -> Iterator[Split]:
+    """Splits on which a run's newest checkpoint was not evaluated; none where there is no checkpoint."""
+    if checkpoint.existing(run.checkpoints):
+        newest = run.manifest().iteration
+        done = {record.split for record in run.evaluations if record.iteration == newest}
+        yield from (split for split in run.family().space.splits if split not in {"train", *done})
 
 
-def film(path: Path) -> Path | None:
-    """Film a run's first and last episode on a held-out task, side by side, into the run's folder.
+def film(run: Run) -> Path | None:
+    """Film a run's first and last episode on a held-out task side by side into its folder, unless that is done.
 
     Returns None if there is nothing to film: no checkpoint, or one that was filmed before. Raises `UserError` if this
     machine cannot draw.
     """
-    found = checkpoint.existing(RunFolder(path).checkpoints)
-    target = path / "videos" / f"{_FILM}{found[-1].name}.mp4" if found else None
+    found = checkpoint.existing(run.checkpoints)
+    target = run.path / "videos" / f"{_FILM}{found[-1].name}.mp4" if found else None
     if target is None or target.exists():
         return None
-    subject = trained(path)
-    record(subject.policy, subject.family, subject.family.space.fixed("test", 1), subject.episodes, target, _VIDEO)
+    family, episodes = run.family(), run.config().episodes_per_trial
+    record(run.policy(), family, family.space.fixed("test", 1), episodes, target, _VIDEO, run.origin())
     for old in set(target.parent.glob(f"{_FILM}*.mp4")) - {target}:
         old.unlink()
     return target
@@ -78,8 +74,5 @@ def write_report(runs: Sequence[Run], output: Path, provenance: dict[str, Any]) 
     stem = output.stem if output.stem.endswith("report") else f"{output.stem}-report"
     text, numbers = page(content, videos), output.with_name(f"{stem}.json")  # NAME.json may be an evaluation
     write_json(numbers, content)
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}") from None
+    write_atomic(output, text)
     return numbers

@@ -12,7 +12,7 @@ from metarl.core.errors import UserError
 from metarl.core.registry import make_family
 from metarl.report.axes import Axis, axes_of, trend
 from metarl.report.methods import Method, Pooled, improvement, methods_of
-from metarl.report.recorded import Run, samples_first, short
+from metarl.run.run import Run, short
 from metarl.run.statistics import bootstrap_interval, interquartile_mean, worst_decile
 from metarl.sim.family import Family
 
@@ -26,11 +26,10 @@ def content_of(runs: Sequence[Run], provenance: dict[str, Any]) -> dict[str, Any
         raise UserError(f"{runs[0].path} has no iteration and no evaluation yet: there is nothing to report")
     panels: dict[str, list[Run]] = {}
     for run in runs:  # returns over other horizons cannot be compared
-        limit = run.config.get("episode_steps", 0)
-        panels.setdefault(short(run.config["family"]) + (f", {limit} steps" if limit else ""), []).append(run)
+        panels.setdefault(run.panel, []).append(run)
     remarks: list[str] = []
     families = [_family(name, panels[name], remarks) for name in sorted(panels)]
-    agents, names = (sorted({short(run.config[key]) for run in runs}) for key in ("agent", "family"))
+    agents, names = (sorted({short(run.config_values[key]) for run in runs}) for key in ("agent", "family"))
     return {
         "title": f"{_and(agents)} on {_and(names) if len(names) <= 3 else f'{len(names)} families'}",
         "provenance": provenance,
@@ -54,11 +53,18 @@ def _run(run: Run) -> dict[str, Any]:
     return {
         "name": run.name,
         "path": str(run.path),
-        **{key: run.config[key] for key in ("agent", "family", "seed")},
-        **{key: getattr(run, key) for key in ("train_steps", "train_seconds", "provenance", "config", "toml")},
+        **{key: run.config_values[key] for key in ("agent", "family", "seed")},
+        **{key: getattr(run, key) for key in ("train_steps", "train_seconds")},
+        "provenance": run.provenance(),
+        "config": run.config_values,
+        "toml": run.toml(),
         "evaluations": [
-            {key: getattr(evaluation, key) for key in ("file", "split", "actions", "train_steps", "command")}
-            | {"tasks": len(evaluation.tasks), "mean": evaluation.returns.mean(axis=0).tolist()}
+            {key: getattr(evaluation, key) for key in ("file", "split", "actions", "train_steps")}
+            | {
+                "command": str(evaluation.provenance.get("command", "")),
+                "tasks": len(evaluation.tasks),
+                "mean": evaluation.returns.mean(axis=0).tolist(),
+            }
             for evaluation in run.evaluations
         ],
     }
@@ -69,7 +75,7 @@ def _family(name: str, runs: Sequence[Run], remarks: list[str]) -> dict[str, Any
     methods, left_out = methods_of(runs)
     remarks += left_out
     try:
-        family: Family | None = make_family(runs[0].config["family"])
+        family: Family | None = make_family(runs[0].config_values["family"])
     except UserError as error:
         family = None
         remarks.append(f"{name} cannot be loaded here, so that its training ranges are not known: {error}")
@@ -78,10 +84,10 @@ def _family(name: str, runs: Sequence[Run], remarks: list[str]) -> dict[str, Any
         for method in methods
         if not method.pools
     ]
-    limit = runs[0].config.get("episode_steps", 0) or (family.episode_steps if family else 0)
+    limit = runs[0].config_values["episode_steps"] or (family.episode_steps if family else 0)
     return {
         "name": name,
-        "family": runs[0].config["family"],
+        "family": runs[0].config_values["family"],
         "summary": (type(family).__doc__ or "").strip().split("\n")[0] if family else "",
         "episode_steps": limit or None,
         "episode_seconds": limit * family.control_step if family and limit else None,
@@ -99,9 +105,9 @@ def _method(method: Method) -> dict[str, Any]:
     return {
         "label": method.label,
         "agent": method.agent,
-        "samples_first": samples_first(method.runs[0].config),
+        "samples_first": method.runs[0].samples_first,
         "runs": [run.name for run in method.runs],
-        "seeds": [run.config["seed"] for run in method.runs],
+        "seeds": [run.config_values["seed"] for run in method.runs],
         "differs": method.differs,
         "steps": steps,
         "minutes": [length / 60.0 for length in seconds],
@@ -117,7 +123,7 @@ def _evaluation(pool: Pooled) -> dict[str, Any]:
     gains = [evaluation.returns[:, -1] - evaluation.returns[:, 0] for evaluation in pool.evaluations]
     return {
         **{key: getattr(pool.one, key) for key in ("split", "actions", "held_out")},
-        "seeds": [run.config["seed"] for run in pool.runs],
+        "seeds": [run.config_values["seed"] for run in pool.runs],
         "files": [f"{run.name}/eval/{e.file}" for run, e in zip(pool.runs, pool.evaluations, strict=True)],
         "tasks": len(pool.one.tasks),
         "episodes": len(episodes),
@@ -125,7 +131,11 @@ def _evaluation(pool: Pooled) -> dict[str, Any]:
         "mean": [float(np.mean(pool.column(k))) for k in episodes],
         "gain": bootstrap_interval(gains, interquartile_mean).to_json(),
         "worst_decile": worst_decile(np.concatenate(pool.column(-1))),
-        "time_to_adapt": [evaluation.time_to_adapt for evaluation in pool.evaluations if evaluation.timed],
+        "time_to_adapt": [
+            evaluation.time_to_adapt and vars(evaluation.time_to_adapt)
+            for evaluation in pool.evaluations
+            if evaluation.reward_by_step is not None
+        ],
     }
 
 
@@ -135,10 +145,11 @@ def _time(runs: Sequence[Run]) -> dict[str, float] | None:
     A learner that times its own stages splits up the update; the rest of the update stays `update`.
     """
     total = sum(run.train_seconds for run in runs)
-    if not total or not all(run.times for run in runs):
+    times = [run.times() for run in runs]
+    if not total or not all(times):
         return None
-    names = dict.fromkeys(name for run in runs for name in run.times)
-    shares = {name: sum(run.times.get(name, 0.0) for run in runs) / total for name in names}
+    names = dict.fromkeys(name for seconds in times for name in seconds)
+    shares = {name: sum(seconds.get(name, 0.0) for seconds in times) / total for name in names}
     if "update" in shares:
         stages = sum(share for name, share in shares.items() if name not in ("collect", "update"))
         shares["update"] = max(0.0, shares["update"] - stages)
@@ -176,13 +187,13 @@ def _learning(runs: Sequence[Run]) -> dict[str, Any]:
 def _parameters(family: Family | None, methods: Sequence[Method]) -> list[dict[str, Any]]:
     """For each task parameter the returns of each method by task, on `test` and `ood`."""
     shown = [(m.label, pool) for m in methods for split in ("test", "ood") if (pool := m.headline(split)) is not None]
-    tasks = [task for _, pool in shown for task in pool.one.tasks]
+    tasks = [task for _, pool in shown for task in pool.one.tasks.rows()]
     axes = axes_of(family.space if family is not None else None, tasks)
     return [vars(axis) | {"returns": [_returns(axis, label, pool) for label, pool in shown]} for axis in axes]
 
 
 def _returns(axis: Axis, label: str, pool: Pooled) -> dict[str, Any]:
-    x = np.array([axis.value(task[axis.name]) for task in pool.one.tasks])
+    x = np.array([axis.value(task[axis.name]) for task in pool.one.tasks.rows()])
     first, last = (np.asarray(np.mean(pool.column(episode), axis=0)) for episode in (0, -1))  # over runs
     return {
         "label": label,

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from metarl.report.recorded import Evaluated, Run, short
+from metarl.run.records import EvaluationRecord
+from metarl.run.run import Run, short
 from metarl.run.statistics import Interval, probability_of_improvement
 
-_NO_DIFFERENCE = ("seed", "threads", "checkpoint_minutes")
+_NO_DIFFERENCE = ("seed", "threads", "checkpoint_minutes", "validation_tasks")
 """Options that may differ within a method."""
 
 
@@ -22,12 +23,12 @@ _NO_DIFFERENCE = ("seed", "threads", "checkpoint_minutes")
 class Pooled:
     """Evaluations of a method's runs on the same tasks in the same way."""
 
-    evaluations: tuple[Evaluated, ...]
+    evaluations: tuple[EvaluationRecord, ...]
     runs: tuple[Run, ...]
     """The run of each evaluation, in the same order."""
 
     @property
-    def one(self) -> Evaluated:
+    def one(self) -> EvaluationRecord:
         """The first evaluation, for what all of them share."""
         return self.evaluations[0]
 
@@ -59,9 +60,9 @@ def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[str]]:
     groups: dict[str, dict[int, Run]] = {}
     remarks = []
     for run in sorted(runs, key=lambda run: -run.train_steps):
-        options = {k: v for k, v in run.config.items() if k not in _NO_DIFFERENCE}
+        options = {k: v for k, v in run.config_values.items() if k not in _NO_DIFFERENCE}
         group = groups.setdefault(json.dumps(options, sort_keys=True, default=str), {})
-        twin = group.setdefault(run.config["seed"], run)
+        twin = group.setdefault(run.config_values["seed"], run)
         if twin is not run:
             remarks.append(f"{run.name} has the configuration and seed of {twin.name}: it is left out of all figures.")
     kept = [tuple(group[seed] for seed in sorted(group)) for group in groups.values()]
@@ -70,21 +71,21 @@ def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[str]]:
 
 def improvement(ours: Pooled | None, theirs: Pooled | None) -> Interval | None:
     """Probability that ours returns more in the last episode of a task; None if the tasks are not the same."""
-    if ours is None or theirs is None or ours.one.tasks != theirs.one.tasks:
+    if ours is None or theirs is None or ours.one.tasks.rows() != theirs.one.tasks.rows():
         return None
     return probability_of_improvement([np.array(ours.column(-1))], [np.array(theirs.column(-1))])
 
 
 def _method(group: tuple[Run, ...], groups: Sequence[tuple[Run, ...]]) -> Method:
-    agent = short(group[0].config["agent"])
-    rivals = [other for other in groups if short(other[0].config["agent"]) == agent]
+    agent = short(group[0].config_values["agent"])
+    rivals = [other for other in groups if short(other[0].config_values["agent"]) == agent]
     if len(rivals) == 1:
         return Method(agent, agent, group, {}, _pools(group))
     name = _stem(group)
     if not name or Counter(map(_stem, rivals))[name] > 1:
         name = ", ".join(run.name for run in group)
-    flat = [_flat(other[0].config) for other in rivals]
-    differs = {k: v for k, v in _flat(group[0].config).items() if any(other.get(k) != v for other in flat)}
+    flat = [_flat(other[0].config_values) for other in rivals]
+    differs = {k: v for k, v in _flat(group[0].config_values).items() if any(other.get(k) != v for other in flat)}
     return Method(f"{agent} ({name})", agent, group, differs, _pools(group))
 
 
@@ -106,7 +107,7 @@ def _pools(runs: Sequence[Run]) -> tuple[Pooled, ...]:
 
     If runs were evaluated in several ways, the way that most runs share counts, then that with most tasks and episodes.
     """
-    found: dict[tuple[str, bool], dict[str, list[tuple[Evaluated, Run]]]] = {}
+    found: dict[tuple[str, bool], dict[str, list[tuple[EvaluationRecord, Run]]]] = {}
     for run in runs:
         newest = max((evaluation.train_steps for evaluation in run.evaluations), default=0)
         for evaluation in run.evaluations:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,6 +31,11 @@ class Interval(NamedTuple):
     def to_json(self, name: str = "value") -> dict[str, float]:
         """As plain data, the estimate under `name`."""
         return {name: self.value, "low": self.low, "high": self.high}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any], name: str = "value") -> Interval:
+        """Inverse of `to_json`."""
+        return Interval(float(content[name]), float(content["low"]), float(content["high"]))
 
 
 def mean(values: Float[np.ndarray, "*R n"]) -> Float[np.ndarray, "*R"] | float:
@@ -102,6 +107,16 @@ class Summary:
             "worst_decile": self.worst_decile,
             "adaptation_delta": self.adaptation_delta.to_json("mean"),
         }
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Summary:
+        """Inverse of `to_json`."""
+        return Summary(
+            [Interval.from_json(point, "mean") for point in content["adaptation_curve"]],
+            [Interval.from_json(point) for point in content["iqm"]],
+            [float(value) for value in content["worst_decile"]],
+            Interval.from_json(content["adaptation_delta"], "mean"),
+        )
 
 
 def summarize(returns: Float[np.ndarray, "N K"], seed: int = 0) -> Summary:

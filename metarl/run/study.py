@@ -73,7 +73,7 @@ class Plan:
         """What has to stay the same for trials to be comparable, as plain data."""
         run = asdict(self.base)
         learner = {f"learner.{name}": value for name, value in run.pop("learner").items()}
-        for name in ("threads", "checkpoint_minutes"):
+        for name in ("threads", "checkpoint_minutes", "validation_tasks"):
             del run[name]
         ranges = {f"search.{name}": str(support) for name, support in self.ranges.items()}
         judged = {"num_tasks": self.num_tasks, "trial_minutes": self.trial_minutes}

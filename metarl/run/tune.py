@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 import shutil
 import time
@@ -18,10 +17,10 @@ from rich.console import Console
 
 from metarl.core.config import TrainConfig, to_toml
 from metarl.core.errors import UserError
+from metarl.core.files import write_atomic
 from metarl.core.types import Metrics
-from metarl.run import checkpoint, run as folder
-from metarl.run.evaluate import evaluate
-from metarl.run.run import RunFolder
+from metarl.run import checkpoint, folder
+from metarl.run.run import Run
 from metarl.run.study import Plan, Study, value_of
 from metarl.run.train import Training
 
@@ -80,7 +79,7 @@ class Tuner:
 
     def _try(self, label: str, number: int, trial: Trial, deadline: float) -> Ended | None:
         """Train and judge one configuration; how the session ended, if it did so in the course of it."""
-        run = RunFolder(self.path / f"trial-{number:03d}")
+        run = Run(self.path / f"trial-{number:03d}")
         with (
             self._training(run, self.plan.configuration(trial.params)) as training,
             self.console.status("") as status,
@@ -95,7 +94,7 @@ class Tuner:
 
             signal = None
             if not watch.hopeless:
-                signal = training.execute(Console(quiet=True), after_iteration=after_iteration).signal
+                signal = training.execute(Console(quiet=True), callbacks=[after_iteration]).signal
             if signal is not None or watch.out_of_time:
                 return Ended(signal, watch.out_of_time)
             value = None if watch.hopeless else value_after(training, self.plan)
@@ -112,18 +111,17 @@ class Tuner:
         return None
 
     @contextmanager
-    def _training(self, run: RunFolder, config: TrainConfig[Any]) -> Iterator[Training]:
+    def _training(self, run: Run, config: TrainConfig[Any]) -> Iterator[Training]:
         """The run's training from its newest checkpoint on, or a new one."""
         goes_on = bool(checkpoint.existing(run.checkpoints))
-        goes_on = goes_on and replace(run.read_config(), threads=config.threads) == config
+        goes_on = goes_on and replace(run.config(), threads=config.threads) == config
         if not goes_on:
             shutil.rmtree(run.path, ignore_errors=True)
             folder.create(run.path, config, self.command)
         training = Training(run, config)
         with training.env:
             if goes_on:
-                training.restore()
-                folder.note_resumption(run, self.command, training.iteration)
+                training.restore(argv=self.command)
             yield training
 
     def verdict(self) -> list[str]:
@@ -192,23 +190,16 @@ class Watch:
 
 def value_after(training: Training, plan: Plan) -> float:
     """Return of the last episode of a trial, deterministic policy, mean over the fixed list of training tasks."""
-    config, family, policy = plan.base, training.family, training.learner.policy
-    tasks = family.space.fixed("train", plan.num_tasks)
-    played = evaluate(policy, family, tasks, config.episodes_per_trial, seed=config.seed, threads=config.threads)
-    value = float(played.returns[:, -1].mean())
+    tasks = training.family.space.fixed("train", plan.num_tasks)
+    value = float(training.evaluate(tasks).returns[:, -1].mean())
     if not math.isfinite(value):
         raise UserError(f"the trained policy's return is {value}")
     return value
 
 
 def _write_best(path: Path, config: TrainConfig[Any], head: list[str]) -> None:
-    """The best trial's configuration as it was trained, below comment lines; replaced in one step."""
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text("".join(f"# {line}\n" for line in head) + "\n" + to_toml(config), encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    """Write the best trial's configuration as it was trained, below comment lines."""
+    write_atomic(path, "".join(f"# {line}\n" for line in head) + "\n" + to_toml(config))
 
 
 def _text(value: object) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
 from metarl.rl.learner import Policy
+from metarl.run.records import Origin
 from metarl.sim.family import Family
 from metarl.video.encoder import BLOCK, movie
 from metarl.video.layout import Layout, scenes
@@ -62,7 +63,7 @@ class Recording:
     """Undiscounted return of each task's first K episodes."""
 
 
-_DEFAULT = VideoConfig()
+_DEFAULT, _NOBODY = VideoConfig(), Origin()
 
 
 def record(
@@ -72,18 +73,20 @@ def record(
     num_episodes: int,
     path: Path,
     config: VideoConfig = _DEFAULT,
+    origin: Origin = _NOBODY,
 ) -> Recording:
     """Film one trial of `num_episodes` episodes on each task, all at once, in real time, as an h264 `path`.
 
-    The policy acts deterministically. Raises `UserError` where a size is not a multiple of 16, an episode is not of
-    the trial, `path` is not an mp4 file that can be written, or this machine cannot draw.
+    The policy acts deterministically, in the worlds that its `origin` was trained in. Raises `UserError` where a size
+    is not a multiple of 16, an episode is not of the trial, `path` is not an mp4 file that can be written, or this
+    machine cannot draw.
     """
     _check(config, path)
     episodes = _shown(config, num_episodes)
     stride = math.ceil(1.0 / (_MAX_FPS * family.control_step) - 1e-9)
     fps = 1.0 / (family.control_step * stride)
     hold = max(1, round(_HOLD * fps))
-    limit = round(min(max(1.0, config.seconds / family.control_step), family.episode_steps))
+    limit = round(min(max(1.0, config.seconds / family.control_step), origin.episode_steps or family.episode_steps))
     window = max(1, round(_MEMORY / family.control_step))
     wanted = Wanted(config.size, frozenset(episodes), stride, limit, config.plot)
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(family).__name__).lower()  # HalfCheetahVel: half-cheetah-vel
@@ -91,7 +94,7 @@ def record(
     plan = scenes(config.layout, len(tasks), episodes)
     with (
         movie(path, fps) as file,
-        filmed(policy, family, tasks, num_episodes, wanted, config.seed, config.threads) as take,
+        filmed(policy, family, tasks, num_episodes, wanted, config.seed, config.threads, origin) as take,
     ):
         sheet = Sheet(take, labels, config.size, config.title, num_episodes, limit)
         shots = [shot for scene in plan for shot in scene.shots]

@@ -25,6 +25,7 @@ from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
 from metarl.rl.learner import Policy, Signalling
 from metarl.run.collect import trial_steps
+from metarl.run.records import Origin
 from metarl.sim.env import Cameras, TrialEnv
 from metarl.sim.family import Family
 from metarl.sim.make import make_env
@@ -128,7 +129,14 @@ def _explained() -> Iterator[None]:
 
 @contextmanager
 def filmed(
-    policy: Policy[Any], family: Family, tasks: Tasks, num_episodes: int, wanted: Wanted, seed: int, threads: int
+    policy: Policy[Any],
+    family: Family,
+    tasks: Tasks,
+    num_episodes: int,
+    wanted: Wanted,
+    seed: int,
+    threads: int,
+    origin: Origin,
 ) -> Iterator[Take]:
     """Play a trial on each task, all at once, as an evaluation of the same seed does, and draw what is wanted.
 
@@ -137,7 +145,15 @@ def filmed(
     with _explained():
         scratch = tempfile.TemporaryFile()  # noqa: SIM115 (closed below; an error of what is filmed is not the file's)
     with scratch as file:
-        worlds = make_env(family, len(tasks), episodes_per_trial=num_episodes, threads=threads, pictures=True)
+        worlds = make_env(
+            family,
+            len(tasks),
+            episodes_per_trial=num_episodes,
+            episode_steps=origin.episode_steps or None,
+            task_visible=origin.task_visible,
+            threads=threads,
+            pictures=True,
+        )
         with worlds as env:
             take = _shoot(env, policy, tasks, wanted, seed, Pictures(file, len(tasks)))
         yield take

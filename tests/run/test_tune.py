@@ -23,7 +23,7 @@ from metarl.core.errors import UserError
 from metarl.core.parameters import Between, Log, OneOf
 from metarl.core.registry import learner_config_class
 from metarl.run import checkpoint
-from metarl.run.run import RunFolder
+from metarl.run.run import Run
 from metarl.run.study import Plan, Study, declared_ranges, mended
 from metarl.run.tune import Tuner
 
@@ -92,7 +92,7 @@ def test_hopeless_trials_are_given_up_by_control_steps_and_lose_their_checkpoint
     study, path = whole
     complete = []
     for number, trial in enumerate(study.trials, 1):
-        run = RunFolder(path / f"trial-{number:03d}")
+        run = Run(path / f"trial-{number:03d}")
         taken = [json.loads(line)["total_steps"] for line in (run.path / "metrics.jsonl").read_text().splitlines()]
         if number > 4 and trial.intermediate_values[80] < np.percentile(complete, 25):
             assert trial.state == TrialState.PRUNED
