@@ -7,12 +7,13 @@ import zlib
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+_NOISE = 0x6E6F697365  # keeps `normal` apart from the draws of `WorldRandom` with the same key
 
 
 def _sequence(seed: int, stream: str, indices: tuple[int, ...]) -> np.random.SeedSequence:
@@ -28,6 +29,11 @@ def generator(seed: int, stream: str, *indices: int) -> torch.Generator:
     """Torch generator (CPU) of one stream."""
     state = _sequence(seed, stream, indices).generate_state(1, np.uint32)
     return torch.Generator().manual_seed(int(state[0]))
+
+
+def key(seed: int, stream: str, *indices: int) -> int:
+    """Key of a trial's counter-based draws: what `TrialEnv.begin`, `WorldRandom` and `normal` take."""
+    return int(torch.randint(2**62, (), generator=generator(seed, stream, *indices)))
 
 
 def _shift_right(x: Int64[Tensor, "..."], bits: int) -> Int64[Tensor, "..."]:
@@ -65,3 +71,21 @@ class WorldRandom:
         u = self.uniform(0.0, 1.0, 2 * size)
         radius = (-2.0 * torch.log1p(-u[:, :size])).sqrt()
         return mean + std * radius * torch.cos(2.0 * math.pi * u[:, size:])
+
+
+def normal(
+    key: int, streams: Int64[Tensor, "N"], first_step: int, num_steps: int, size: int, device: torch.device | str
+) -> Float32[Tensor, "T N size"]:
+    """Standard normal draws of (key, stream, step, element), by the Box-Muller transform of SplitMix64's counters.
+
+    They are the same on every device, whatever the other streams are, and however the steps are cut into blocks.
+    """
+    world = _hash(_hash(streams.to(device) * _GOLDEN + key) + _NOISE)
+    steps = torch.arange(first_step, first_step + num_steps, device=device)
+    moment = _hash(world + steps[:, None] * _GOLDEN)
+    pairs = torch.arange(1, (size + 1) // 2 + 1, device=device) * _GOLDEN
+    bits = _hash(moment[..., None] + pairs)
+    radius = (-2.0 * ((_shift_right(bits, 32).double() + 1.0) * 2.0**-32).log()).sqrt()
+    angle = (2.0 * math.pi * 2.0**-32) * (bits & 0xFFFFFFFF).double()
+    both = torch.stack((radius * angle.cos(), radius * angle.sin()), dim=-1)
+    return both.flatten(-2)[..., :size].float()
