@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 CORE = {
     "core.distributions",
     "core.errors",
+    "core.info",
     "core.seeding",
     "core.tasks",
     "core.types",

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 from metarl.core.errors import UserError
+from metarl.core.info import Part, PolicyInfo
 from metarl.core.tasks import Tasks
 from metarl.core.types import Step
 from metarl.sim.family import Family
@@ -100,6 +101,20 @@ class TrialEnv(ABC):
             return self.sensed_size
         space = self.family.space
         return self.sensed_size + task_code(space, space.nominal()).shape[1]
+
+    device = torch.device("cpu")
+    """Where the worlds' tensors are."""
+
+    @property
+    def info(self) -> PolicyInfo:
+        """What a policy has to know of the worlds."""
+        return PolicyInfo(
+            observation=(Part("observation", self.observation_size, "1"),),
+            actions=tuple(f"actuator {i}" for i in range(self.action_size)),
+            control_step=self.family.control_step,
+            episode_steps=self.family.episode_steps,
+            episodes_per_trial=self.episodes_per_trial,
+        )
 
     @property
     def trial_steps(self) -> int:
