@@ -41,6 +41,8 @@ class RL2Config:
     """Chunks per gradient step."""
     chunk_steps: int = 50
     """Control steps per chunk: how far gradients flow back in time. At most: it becomes a divisor of the trial's."""
+    segment_steps: int = 0
+    """Control steps between updates, the memory carried from one to the next; 0 for whole trials."""
     discount: float = 0.97
     """Discount γ per control step, within a trial also across episode ends."""
     gae_lambda: float = 0.9
@@ -59,6 +61,7 @@ class RL2Config:
     def __post_init__(self) -> None:
         for field in ("hidden_size", "num_epochs", "minibatch_chunks", "chunk_steps"):
             require(self, field, getattr(self, field) >= 1, "at least 1")
+        require(self, "segment_steps", self.segment_steps >= 0, "at least 0")
         require(self, "learning_rate", 0 < self.learning_rate <= 1, "in (0, 1]")
         require(self, "final_learning_rate", 0 <= self.final_learning_rate <= 1, "in [0, 1]")
         require(self, "discount", 0 <= self.discount < 1, "in [0, 1)")

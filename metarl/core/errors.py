@@ -10,6 +10,10 @@ class UserError(Exception):
     """A mistake in what the user asked for; the message says what, where and what is allowed."""
 
 
+class Diverged(UserError):
+    """The losses of a training are not finite any more; its learner is as the last sound update step left it."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Error for a name that is not in `known`, with the nearest valid one and the full list."""
     names = sorted(known)

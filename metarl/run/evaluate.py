@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metarl.core import seeding
 from metarl.core.tasks import Tasks
-from metarl.rl.learner import Policy
+from metarl.rl.policy import Policy
 from metarl.run.collect import trial_steps
 from metarl.run.pretrained import PREFIX
 from metarl.run.statistics import (
@@ -105,7 +105,7 @@ def evaluate(
     episode, num_diverged = torch.zeros(len(tasks), 1, dtype=torch.long), 0
     with make_env(family, len(tasks), episodes_per_trial=num_episodes, threads=threads) as env:
         by_step = torch.zeros(env.trial_steps, dtype=torch.float64)
-        for t, now in enumerate(trial_steps(env, policy, tasks, seeding.generator(seed, "evaluate"), deterministic)):
+        for t, now in enumerate(trial_steps(env, policy, tasks, seeding.key(seed, "evaluate"), deterministic)):
             reward = now.step.reward.double()
             by_step[t] = reward.mean()
             returns.scatter_add_(1, episode, reward[:, None])

@@ -10,17 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from metarl.core import seeding
 from metarl.core.config import TrainConfig, load_config, task_visible, to_toml
 from metarl.core.errors import UserError
+from metarl.core.info import PolicyInfo
 from metarl.core.registry import learner_class, make_family
 from metarl.rl.learner import Learner
 from metarl.rl.state import load_policy, policy_alone
 from metarl.run import checkpoint
 from metarl.run.logs import provenance, write_json
-from metarl.sim.env import TrialEnv
 from metarl.sim.family import Family
 from metarl.sim.make import make_env
 
@@ -100,10 +101,10 @@ def family_of(config: TrainConfig) -> Family:
     return family
 
 
-def make_learner(config: TrainConfig, env: TrialEnv) -> Learner:
-    """A fresh learner for the environment."""
+def make_learner(config: TrainConfig, info: PolicyInfo, device: torch.device | str = "cpu") -> Learner:
+    """A fresh learner for the robot."""
     generator = seeding.generator(config.seed, "init")
-    return learner_class(config.agent)(config.learner, env.observation_size, env.action_size, generator)  # type: ignore[call-arg]
+    return learner_class(config.agent)(config.learner, info, generator, device)
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def restore(run: RunFolder, which: str | None = None) -> Trained:
     config = run.read_config()
     family = family_of(config)
     with make_env(family, 1, threads=1) as env:
-        learner = make_learner(config, env)
+        learner = make_learner(config, env.info)
 
     def load(state: Mapping[str, Tensor]) -> None:
         if len(policy_alone(state)) == len(state):

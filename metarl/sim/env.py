@@ -162,6 +162,13 @@ class TrialEnv(ABC):
             obs = torch.where(diverged[:, None], torch.zeros_like(obs), obs)
         return self._advance(self._with_task(obs), total.float(), terms, moved)
 
+    def check(self) -> None:
+        """Raise what went wrong since the last check."""
+
+    def queue(self, tasks: Tasks) -> None:
+        """The task that each world gets when its present trial ends."""
+        raise NotImplementedError
+
     @abstractmethod
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> Cameras:
         """What films `worlds` in pictures of `size` = (width, height) [pixels]; to be closed before the next trial.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
-from metarl.rl.learner import Policy
+from metarl.rl.policy import Policy
 from metarl.sim.family import Family
 from metarl.video.file import BLOCK, movie
 from metarl.video.layout import Layout, scenes

@@ -23,7 +23,7 @@ from torch import Tensor
 from metarl.core import seeding
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
-from metarl.rl.learner import Policy, Signalling
+from metarl.rl.policy import Policy, ReadOut
 from metarl.run.collect import trial_steps
 from metarl.sim.env import Cameras, TrialEnv
 from metarl.sim.family import Family
@@ -150,7 +150,7 @@ def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, see
     episode, age = torch.zeros(len(tasks), dtype=torch.long), torch.zeros(len(tasks), dtype=torch.long)
     cameras: Cameras | None = None
     try:
-        for t, now in enumerate(trial_steps(env, policy, tasks, seeding.generator(seed, "evaluate"), True)):
+        for t, now in enumerate(trial_steps(env, policy, tasks, seeding.key(seed, "evaluate"), True)):
             reward[t] = now.step.reward.numpy()
             begins = now.step.ended & ~now.step.trial_start
             for world in now.step.ended.nonzero()[:, 0].tolist():
@@ -163,8 +163,8 @@ def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, see
                 drawn = cameras.draw()
                 for world in due.nonzero()[:, 0].tolist():
                     pictures.add(world, t, drawn[world])
-            if wanted.signals and isinstance(policy, Signalling):
-                for name, value in policy.signal(now.belief).items():
+            if wanted.signals and isinstance(policy, ReadOut):
+                for name, value in policy.read_out(now.state).items():
                     signals.setdefault(name, []).append(value)
     finally:
         if cameras is not None:
