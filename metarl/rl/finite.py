@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from metarl.core.errors import Diverged
+from metarl.core.types import Metrics
 
 PATIENCE = 3
 """Update steps in a row that may be left out before a training counts as diverged."""
@@ -19,6 +21,11 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     The tensors' norms are computed in one fused call, and the answer is waited for once.
     """
     return bool(torch.stack(torch._foreach_norm(list(tensors))).sum().isfinite())
+
+
+def finite_only(metrics: Metrics) -> Metrics:
+    """The metrics without those that are not finite, as those of an update step that was left out."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 class Guard:
