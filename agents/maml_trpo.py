@@ -1,8 +1,8 @@
 """MAML-TRPO: model-agnostic meta-learning of a policy (Finn et al. 2017, arXiv:1703.03400), all tasks at once.
 
 A policy plays `shots` episodes on its task, takes a policy-gradient step, and plays on: the adaptation state is the
-adapted parameters. They are trained so that the return after adaptation is high, by a trust-region step whose gradient passes
-through the adaptation exactly. Options make it FOMAML, Meta-SGD, ANIL, ProMP, or adapt by a learned optimiser.
+adapted parameters. They are trained so that the return after adaptation is high, by a trust-region step whose gradient
+passes through the adaptation exactly. Options make it FOMAML, Meta-SGD, ANIL, ProMP, or adapt by a learned optimiser.
 
 Where the field's implementations differ or went wrong, this one:
 - sums log-probabilities and divergences over action dimensions (a mean takes the d-th root of every ratio);
@@ -34,7 +34,7 @@ from metarl.core.info import PolicyInfo
 from metarl.core.types import Metrics, Segment
 from metarl.rl.finite import Guard, finite_only
 from metarl.rl.inner_loop import Stage
-from metarl.rl.learner import require_device
+from metarl.rl.learner import BaseLearner, require_device
 from metarl.rl.meta_objective import MetaObjective, Sampled
 from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN, seeded
 from metarl.rl.stages import episode_index
@@ -42,10 +42,10 @@ from metarl.rl.state import load_module, load_optimizer, module_tensors, optimiz
 from metarl.rl.trust_region import line_search, longest_step
 
 
-class MamlTrpo:
+class MamlTrpo(BaseLearner):
     """Meta-trains a `MamlPolicy`, by trust-region steps or by PPO."""
 
-    segment_steps = None
+    policy: MamlPolicy
 
     def __init__(
         self, config: MamlTrpoConfig, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
@@ -57,11 +57,6 @@ class MamlTrpo:
         self._meta = nn.Parameter(self.policy.inner.read())
         self._adam = torch.optim.Adam([self._meta], lr=config.ppo_learning_rate, eps=1e-5)
         self._guard = Guard("try a smaller inner_step_size")
-
-    @property
-    def behaviour(self) -> MamlPolicy:
-        """The policy itself."""
-        return self.policy
 
     def record(
         self, obs: Tensor, state: MamlState, noise: Tensor, action: Tensor, next_state: MamlState

@@ -36,7 +36,7 @@ from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo
 from metarl.core.types import Metrics, Segment
 from metarl.rl.finite import Guard, all_finite, finite_only
-from metarl.rl.learner import require_device
+from metarl.rl.learner import BaseLearner, require_device
 from metarl.rl.networks import TwinCritic, seeded
 from metarl.rl.replay import TaskReplay
 from metarl.rl.sac import (
@@ -57,10 +57,10 @@ _RECORDS = ("critic_loss", "actor_loss", "entropy", "value")
 _POLICIES: dict[str, type[PearlPolicy]] = {"posterior": PosteriorPolicy, "prototype": PrototypePolicy}
 
 
-class Pearl:
+class Pearl(BaseLearner):
     """Meta-trains a `PearlPolicy` by soft actor-critic on replayed data."""
 
-    segment_steps = None
+    policy: PearlPolicy
 
     def __init__(
         self, config: PearlConfig, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
@@ -96,11 +96,6 @@ class Pearl:
         self._steps = torch.zeros((), dtype=torch.long)
 
     # ------------------------------------------------------------------------------------------------ collected data
-
-    @property
-    def behaviour(self) -> PearlPolicy:
-        """The policy itself."""
-        return self.policy
 
     def record(
         self, obs: Tensor, state: PearlState, noise: Tensor, action: Tensor, next_state: PearlState

@@ -25,6 +25,7 @@ from metarl.agents.baseline_configs import PPOConfig
 from metarl.agents.sb3 import build, guard, update
 from metarl.core.info import PolicyInfo
 from metarl.core.types import Metrics, Segment
+from metarl.rl.learner import BaseLearner
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.policy import NoState, PolicyModule
 from metarl.rl.returns import discounted_return
@@ -72,14 +73,12 @@ def ppo_arguments(config: PPOConfig, device: torch.device | str) -> dict[str, An
     }
 
 
-class PPO:
+class PPO(BaseLearner):
     """SB3's PPO, fed by metarl's collector: an iteration is one trial per world."""
 
     model: Any
     """The algorithm; its own types leave out what makes it usable without an environment."""
     policy: Any
-
-    segment_steps = None
 
     def __init__(
         self, config: PPOConfig, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
@@ -98,15 +97,6 @@ class PPO:
         algorithm = stable_baselines3.PPO("MlpPolicy", None, policy_kwargs=kind, **ppo_arguments(config, device))
         model = build(algorithm, info.observation_size, info.action_size, generator)
         return model, PPOPolicy(model.policy, info)
-
-    @property
-    def behaviour(self) -> Any:
-        """The policy itself."""
-        return self.policy
-
-    def record(self, obs: Tensor, state: Any, noise: Tensor, action: Tensor, next_state: Any) -> Mapping[str, Tensor]:
-        """Nothing beside what every segment holds."""
-        return {}
 
     def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
         """SB3's update on whole trials."""

@@ -59,7 +59,8 @@ class RecurrentPolicy(PolicyModule):
     def initial_state(self, n: int, device: torch.device | str = "cpu") -> RecurrentState:
         """Empty memories."""
         sizes = ((n, 4 * self.network.lstm_actor.hidden_size), (n, self.info.action_size), (n,))
-        return RecurrentState(*(torch.zeros(size, device=device) for size in sizes), torch.ones(n, device=device))
+        memory, action, reward = (torch.zeros(size, device=device) for size in sizes)
+        return RecurrentState(memory, action, reward, torch.ones(n, device=device))
 
     @torch.no_grad()
     def act(

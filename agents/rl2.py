@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from metarl.agents.configs import RL2Config
 from metarl.core.info import PolicyInfo
 from metarl.core.types import Metrics, Segment, Transition
+from metarl.rl.learner import BaseLearner
 from metarl.rl.memory import Packed
 from metarl.rl.networks import RecurrentActorCritic, seeded
 from metarl.rl.normalize import RunningNorm, clipped
@@ -68,7 +69,8 @@ class RL2Policy(PolicyModule):
         """An empty memory."""
         hidden = self.network.hidden
         sizes = ((n, hidden), (n, self.network.state_size - hidden), (n, self.info.action_size), (n,))
-        return RL2State(*(torch.zeros(size, device=device) for size in sizes), torch.ones(n, device=device))
+        memory, cell, action, reward = (torch.zeros(size, device=device) for size in sizes)
+        return RL2State(memory, cell, action, reward, torch.ones(n, device=device))
 
     @torch.no_grad()
     def act(
@@ -122,7 +124,8 @@ class RL2Policy(PolicyModule):
     def _apply(self, *arguments: Any, **words: Any) -> RL2Policy:
         """Moving to another device makes other tensors."""
         self._watched, self._packed = [], None
-        return super()._apply(*arguments, **words)
+        super()._apply(*arguments, **words)  # type: ignore[no-untyped-call]
+        return self
 
 
 def _look(packed: Packed, obs: Float32[Tensor, "N O"], state: RL2State) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,9 +133,7 @@ def _look(packed: Packed, obs: Float32[Tensor, "N O"], state: RL2State) -> tuple
     mean, scale = packed.norm
     seen = clipped((obs - mean) * scale)
     reward, start = state.last_reward[:, None], state.episode_start[:, None]
-    memory, cell = packed.remember(
-        torch.cat((seen, state.last_action, reward, start, state.memory), dim=1), state.cell
-    )
+    memory, cell = packed.remember(torch.cat((seen, state.last_action, reward, start, state.memory), dim=1), state.cell)
     return torch.cat((memory, seen), dim=1), memory, cell
 
 
@@ -146,8 +147,10 @@ def policy_inputs(
     return torch.cat((obs, action, reward[..., None], start[..., None]), dim=-1)
 
 
-class RL2:
+class RL2(BaseLearner):
     """PPO over whole trials, or over segments of them, on chunks of sequences."""
+
+    policy: RL2Policy
 
     def __init__(
         self, config: RL2Config, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
@@ -158,11 +161,6 @@ class RL2:
             self.policy = RL2Policy(config, info).to(device)
         self.return_norm = RunningNorm().to(device)
         self._ppo = PPO(self.policy, self.policy.network.raw_log_std, self._evaluate, Settings.of(config))
-
-    @property
-    def behaviour(self) -> RL2Policy:
-        """The policy itself."""
-        return self.policy
 
     def record(
         self, obs: Tensor, state: RL2State, noise: Tensor, action: Tensor, next_state: RL2State
@@ -198,7 +196,7 @@ class RL2:
         trial_steps = self.policy.info.episode_steps * self.policy.info.episodes_per_trial
         steps = math.gcd(len(segment.reward), trial_steps) if self.segment_steps else len(segment.reward)
         length = chunk_length(steps, config.chunk_steps)
-        if bool(segment.trial_start.unflatten(0, (-1, length))[:, 1:].any()):
+        if bool(segment.trial_start.reshape(-1, length, segment.reward.shape[1])[:, 1:].any()):
             raise ValueError(f"a trial begins within a chunk of {length} steps")
         scale = self.return_norm.std.float()
         obs, inputs = self.inputs(segment)
@@ -241,8 +239,8 @@ class RL2:
         policy, after = self.policy, value.roll(-1, dims=0)
         t, n = segment.trial_end.nonzero(as_tuple=True)
         reward = policy.reward_norm(segment.reward[t, n])
-        rows = (segment.extras["memory"], segment.extras["cell"], segment.action.clamp(-1.0, 1.0))
-        at_end = RL2State(*(x[t, n] for x in rows), reward, torch.zeros_like(reward))
+        memory, cell = segment.extras["memory"][t, n], segment.extras["cell"][t, n]
+        at_end = RL2State(memory, cell, segment.action[t, n].clamp(-1.0, 1.0), reward, torch.zeros_like(reward))
         after[t, n] = policy.value(segment.final_obs[t, n], at_end)
         if not bool(segment.trial_end[-1].all()):
             going_on = policy.value(segment.next_obs, segment.final_state)

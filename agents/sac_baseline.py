@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import stable_baselines3
 import torch
@@ -21,6 +20,7 @@ from metarl.agents.baseline_configs import SACConfig
 from metarl.agents.sb3 import build, guard, optimizers, update
 from metarl.core.info import PolicyInfo
 from metarl.core.types import Metrics, Segment
+from metarl.rl.learner import BaseLearner
 from metarl.rl.policy import NoState, PolicyModule
 from metarl.rl.scripted import RandomPolicy
 from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors, part_of, renamed
@@ -47,10 +47,10 @@ class SACPolicy(PolicyModule):
         return torch.tanh(mean), state
 
 
-class SAC:
+class SAC(BaseLearner):
     """SB3's SAC, fed by metarl's collector."""
 
-    segment_steps = None
+    policy: SACPolicy
 
     def __init__(
         self, config: SACConfig, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
@@ -79,10 +79,6 @@ class SAC:
     def behaviour(self) -> PolicyModule:
         """Uniformly random at first."""
         return self._exploration if int(self._steps) < self.config.initial_steps else self.policy
-
-    def record(self, obs: Tensor, state: Any, noise: Tensor, action: Tensor, next_state: Any) -> Mapping[str, Tensor]:
-        """Nothing beside what every segment holds."""
-        return {}
 
     def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
         """Put whole trials into the buffer, then `num_updates` gradient steps once it is filled."""

@@ -10,7 +10,7 @@ class UserError(Exception):
     """A mistake in what the user asked for; the message says what, where and what is allowed."""
 
 
-class Diverged(UserError):
+class Diverged(UserError):  # noqa: N818 (what happened, as the caller reads it)
     """The losses of a training are not finite any more; its learner is as the last sound update step left it."""
 
 

@@ -16,32 +16,37 @@ from metarl.rl.policy import Policy
 
 @runtime_checkable
 class Learner(Protocol):
-    """Meta-trains a policy. A class that inherits from this has the defaults below.
+    """Meta-trains a policy. `BaseLearner` has defaults for what few learners care for.
 
     `config` is of the class that the table `metarl.agents.LEARNERS` names, or the learner's own attribute `Config`.
     All tensors of the learner are on `device`.
     """
-
-    policy: Policy[Any]
-    """What it trains."""
-    segment_steps: int | None = None
-    """Control steps of all worlds between two updates; None for whole trials."""
 
     def __init__(
         self, config: Any, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
     ) -> None: ...
 
     @property
+    def policy(self) -> Policy[Any]:
+        """What it trains."""
+        ...
+
+    @property
+    def segment_steps(self) -> int | None:
+        """Control steps of all worlds between two updates; None for whole trials."""
+        ...
+
+    @property
     def behaviour(self) -> Policy[Any]:
         """The policy that collects the next segment."""
-        return self.policy
+        ...
 
     def record(self, obs: Tensor, state: Any, noise: Tensor, action: Tensor, next_state: Any) -> Mapping[str, Tensor]:
         """What is to be kept of a step beside what every segment holds: tensors (N, ...), the same names each time.
 
         `state` is the one that `act` was given, unless the policy writes into it, `next_state` that after `observe`.
         """
-        return {}
+        ...
 
     def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
         """Learn from a segment that `behaviour` collected.
@@ -60,6 +65,22 @@ class Learner(Protocol):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore `state_dict`; `ValueError` where a tensor is missing or has the wrong shape."""
         ...
+
+
+class BaseLearner:
+    """Learns from whole trials that the policy itself collects, and records nothing beside what every segment holds."""
+
+    policy: Any
+    segment_steps: int | None = None
+
+    @property
+    def behaviour(self) -> Any:
+        """The policy itself."""
+        return self.policy
+
+    def record(self, obs: Tensor, state: Any, noise: Tensor, action: Tensor, next_state: Any) -> Mapping[str, Tensor]:
+        """Nothing."""
+        return {}
 
 
 @runtime_checkable

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from jaxtyping import Float32
-from torch import Tensor
+from torch import Tensor, nn
 
 from metarl.rl.networks import RecurrentActorCritic
 from metarl.rl.normalize import RunningNorm
@@ -34,7 +36,7 @@ class Packed:
             )
             bias = torch.cat(((b_in + b_mem)[: 2 * hidden], b_in[2 * hidden :], b_mem[2 * hidden :]))
         self.weight, self.bias, self.is_lstm, self.hidden = weight.T.contiguous(), bias, network.is_lstm, hidden
-        first, _, last = network.actor
+        first, last = cast(nn.Linear, network.actor[0]), cast(nn.Linear, network.actor[2])
         self.first = (first.bias.detach(), first.weight.detach().T.contiguous())
         self.last = (last.bias.detach(), last.weight.detach().T.contiguous())
         self.std = network.log_std.detach().exp()
@@ -61,4 +63,4 @@ class Packed:
 
 def _gates(x: Tensor, number: int) -> Tensor:
     """(number · H, ...) as (number, H, ...)."""
-    return x.unflatten(0, (number, -1))
+    return x.reshape(number, -1, *x.shape[1:])

@@ -58,9 +58,7 @@ class Session:
         seen = self._rows("the observation", obs, size, torch.float32)
         if self._step % _BLOCK == 0:
             streams = torch.arange(self.num_worlds)
-            self._noise = seeding.normal(
-                self._key, streams, self._step, _BLOCK, self.policy.noise_size, self._device
-            )
+            self._noise = seeding.normal(self._key, streams, self._step, _BLOCK, self.policy.noise_size, self._device)
         noise = self._noise[self._step % _BLOCK]
         action, self.state = self.policy.act(seen, self.state, noise, self.deterministic)
         self._taken, self._step = (seen, action), self._step + 1

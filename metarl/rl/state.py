@@ -31,7 +31,11 @@ def policy_alone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state by today's names: version 0.1 kept SAC's networks together."""
-    new = {"networks/actor.": f"{_POLICY}/network.", "networks/critic.": "critic/", "networks/critic_target.": "target/"}
+    new = {
+        "networks/actor.": f"{_POLICY}/network.",
+        "networks/critic.": "critic/",
+        "networks/critic_target.": "target/",
+    }
     found = dict(state)
     for name, value in state.items():
         for before, after in new.items():

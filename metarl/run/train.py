@@ -23,8 +23,8 @@ from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
 from metarl.core.types import Metrics, Segment
 from metarl.rl.learner import Learner
-from metarl.rl.policy import Policy
 from metarl.rl.parallel import single_threaded_math
+from metarl.rl.policy import Policy
 from metarl.run import checkpoint
 from metarl.run.checkpoint import CheckpointError
 from metarl.run.collect import Stepper, collect
@@ -226,9 +226,7 @@ class Training:
 
         key = seeding.key(self.config.seed, "collect", self.iteration, 0)
         number = self.task_number(trial)
-        return Stepper(
-            self.env, policy, self.sample_tasks(trial), key, task_number=number, next_tasks=next_tasks
-        )
+        return Stepper(self.env, policy, self.sample_tasks(trial), key, task_number=number, next_tasks=next_tasks)
 
 
 class _Clock:

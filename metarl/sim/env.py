@@ -162,7 +162,7 @@ class TrialEnv(ABC):
             obs = torch.where(diverged[:, None], torch.zeros_like(obs), obs)
         return self._advance(self._with_task(obs), total.float(), terms, moved)
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027
         """Raise what went wrong since the last check."""
 
     def queue(self, tasks: Tasks) -> None:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from families import Rail
+from metarl.agents.ppo import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from metarl.agents.baseline_configs import PPOConfig, PPOOracleConfig
-from metarl.agents.ppo import PPO
 from metarl.agents.sb3 import global_streams
 from metarl.core import seeding
 from metarl.core.config import TrainConfig

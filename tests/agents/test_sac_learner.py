@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from families import Rail
+from metarl.agents.sac import SAC
 
 from metarl.agents.baseline_configs import SACConfig
-from metarl.agents.sac import SAC
 from metarl.core import seeding
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
