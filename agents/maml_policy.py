@@ -1,4 +1,4 @@
-"""The policy of MAML: its adaptation state holds parameters of its own for every world, and adapting is a gradient step."""
+"""The policy of MAML: every world has parameters of its own as its adaptation state, and adapts by a gradient step."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ class Wanted:
     """Every how many control steps there is a picture."""
     steps: int
     """Up to this step of an episode."""
-    signals: bool
-    """Whether the policy's signals are kept."""
+    read_outs: bool
+    """Whether what can be read out of the policy's state is kept."""
 
     def due(self, episode: Int64[Tensor, "N"], age: Int64[Tensor, "N"]) -> Bool[Tensor, "N"]:
         """Worlds of which a picture is wanted, `age` steps into their episode."""
@@ -59,8 +59,8 @@ class Take:
     reward: Float64[np.ndarray, "T N"]
     starts: tuple[tuple[int, ...], ...]
     """First step of each episode, and the trial's length; per world."""
-    signals: Mapping[str, Float32[np.ndarray, "T N D"]]
-    """The policy's, after each step."""
+    read_outs: Mapping[str, Float32[np.ndarray, "T N D"]]
+    """Of the policy's state, after each step."""
     pictures: Pictures
 
     def length(self, world: int, episode: int) -> int:
@@ -146,7 +146,7 @@ def filmed(
 def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, seed: int, pictures: Pictures) -> Take:
     reward = np.zeros((env.trial_steps, len(tasks)))
     starts = [[0] for _ in range(len(tasks))]
-    signals: dict[str, list[Tensor]] = {}
+    read_outs: dict[str, list[Tensor]] = {}
     episode, age = torch.zeros(len(tasks), dtype=torch.long), torch.zeros(len(tasks), dtype=torch.long)
     cameras: Cameras | None = None
     try:
@@ -163,11 +163,11 @@ def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, see
                 drawn = cameras.draw()
                 for world in due.nonzero()[:, 0].tolist():
                     pictures.add(world, t, drawn[world])
-            if wanted.signals and isinstance(policy, ReadOut):
+            if wanted.read_outs and isinstance(policy, ReadOut):
                 for name, value in policy.read_out(now.state).items():
-                    signals.setdefault(name, []).append(value)
+                    read_outs.setdefault(name, []).append(value)
     finally:
         if cameras is not None:
             cameras.close()
-    kept = {name: torch.stack(values).numpy() for name, values in signals.items()}
+    kept = {name: torch.stack(values).numpy() for name, values in read_outs.items()}
     return Take(tasks, reward, tuple(map(tuple, starts)), kept, pictures)
