@@ -1,4 +1,4 @@
-"""What several families share: how bodies differ, marks that show a task, cameras, and a sensor for body forces."""
+"""What several families share: bodies that differ, a torso's observation, marks for tasks, cameras, a force sensor."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 import mujoco
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from metarl.core.info import Part
 from metarl.core.tasks import LogUniform, Parameter, Tasks, Uniform
+from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import ids
 
 BODY = {
@@ -27,6 +30,33 @@ _GREEN = (0.1, 0.75, 0.25, 0.6)
 _LANE = 200.0  # [m]: no robot runs further in an episode
 _THIN = 0.01  # [m]
 _SCENE = 8.0  # [m]
+
+
+def free_torso(joints: tuple[str, ...]) -> tuple[Part, ...]:
+    """The observation of a torso that moves freely, without its place, and of the joints that follow it."""
+    return (
+        Part("torso_height", 1, "m"),
+        Part("torso_orientation", 4, "1", ("w", "x", "y", "z"), "a quaternion"),
+        Part("joint_position", len(joints), "rad", joints),
+        Part("torso_velocity", 3, "m/s", ("x", "y", "z"), "in the world"),
+        Part("gyro", 3, "rad/s", ("x", "y", "z"), "angular velocity about the torso's own axes"),
+        Part("joint_velocity", len(joints), "rad/s", joints),
+    )
+
+
+def observe_free_torso(physics: Physics) -> dict[str, Float[Tensor, "N size"]]:
+    """What `free_torso` declares."""
+    qpos, qvel = physics.bind("qpos"), physics.bind("qvel")
+    _, height, orientation, joint_position = qpos.split_with_sizes((2, 1, 4, qpos.shape[1] - 7), dim=1)
+    velocity, gyro, joint_velocity = qvel.split_with_sizes((3, 3, qvel.shape[1] - 6), dim=1)
+    return {
+        "torso_height": height,
+        "torso_orientation": orientation,
+        "joint_position": joint_position,
+        "torso_velocity": velocity,
+        "gyro": gyro,
+        "joint_velocity": joint_velocity,
+    }
 
 
 def add_goal(spec: mujoco.MjSpec, radius: float) -> None:

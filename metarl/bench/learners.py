@@ -86,8 +86,7 @@ def meta_updates(family_name: str, threads: int, device: Literal["cpu", "cuda"] 
     The plain loop is given stages and advantages; the learner computes them too. Both run on one thread.
     """
     family = mujoco_family(family_name)
-    family.episode_steps = _HORIZON
-    env = MujocoEnv(family, _TASKS, episodes_per_trial=2 * _SHOTS, threads=threads)
+    env = MujocoEnv(family, _TASKS, episodes_per_trial=2 * _SHOTS, episode_steps=_HORIZON, threads=threads)
     work: dict[str, Work] = {}
     for stride in (1, MamlTrpoConfig.fisher_stride):
         config = MamlTrpoConfig(shots=_SHOTS, fisher_stride=stride, device=device)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import mujoco
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Int64
 from safetensors.torch import load, save
 from torch import Tensor
 
 from metarl.core import seeding
 from metarl.core.config import task_visible, train_defaults
 from metarl.core.errors import UserError
+from metarl.core.info import Part
 from metarl.core.registry import learner_class, learner_config_class
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Choice, Parameter, Tasks, TaskSpace
@@ -45,8 +46,8 @@ class Sign(MujocoFamily):
     """A slider that is paid for pushing one way, or the other: the sign is the task."""
 
     space = TaskSpace({"sign": Parameter(Choice((-1.0, 1.0)), unit="1")})
-    control_step: ClassVar[float] = 0.05
-    episode_steps = 5
+    observation = (Part("position", 2, "m"), Part("velocity", 2, "m/s"))
+    control_step, episode_steps = 0.05, 5
 
     def spec(self) -> mujoco.MjSpec:
         """Two sliders, without gravity."""
@@ -56,13 +57,13 @@ class Sign(MujocoFamily):
         """Near the middle."""
         physics.bind("qpos")[worlds] = random.uniform(-0.01, 0.01, 2)
 
-    def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N O"]:
+    def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
         """Where it is, and how fast."""
-        return torch.cat((physics.bind("qpos"), physics.bind("qvel")), dim=1)
+        return {"position": physics.bind("qpos"), "velocity": physics.bind("qvel")}
 
     def reward(
-        self, physics: Physics, before: Tensor, action: Float64[Tensor, "N A"], tasks: Tasks
-    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        self, physics: Physics, before: Tensor, action: Float[Tensor, "N A"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
         """The push along x, times the sign."""
         return {"push": tasks["sign"] * action[:, 0]}
 
@@ -88,10 +89,8 @@ class _Tried:
     def __init__(self, name: str, config: Any) -> None:
         self._class, config_class = learner_class(name), learner_config_class(name)
         self._config = config or _shortened(config_class)
-        family = Sign()
-        family.task_visible = task_visible(config_class)
-        episodes = train_defaults(config_class).get("episodes_per_trial", 2)
-        self._env: TrialEnv = make_env(family, _WORLDS, episodes_per_trial=episodes, threads=1)
+        episodes, shown = train_defaults(config_class).get("episodes_per_trial", 2), task_visible(config_class)
+        self._env: TrialEnv = make_env(Sign(), _WORLDS, episodes_per_trial=episodes, task_visible=shown, threads=1)
 
     def checks(self) -> dict[str, Callable[[], str]]:
         """Each returns what is right, or raises `_Problem`."""

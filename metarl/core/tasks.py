@@ -5,6 +5,7 @@ Nothing here knows a simulator. A task is a row of named numbers; a family says 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from metarl.core import seeding
@@ -36,9 +37,9 @@ Split = Literal["train", "test", "ood"]
 
 @dataclass(frozen=True)
 class Tasks:
-    """N tasks as a struct of arrays: each parameter has shape (N,) or (N, d), float64."""
+    """N tasks as a struct of arrays: each parameter has shape (N,) or (N, d), float64 as it is drawn."""
 
-    values: Mapping[str, Float64[Tensor, "N *d"]]
+    values: Mapping[str, Float[Tensor, "N *d"]]
 
     def __post_init__(self) -> None:
         sizes = {name: len(value) for name, value in self.values.items()}
@@ -48,8 +49,26 @@ class Tasks:
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
 
-    def __getitem__(self, name: str) -> Float64[Tensor, "N *d"]:
+    def __getitem__(self, name: str) -> Float[Tensor, "N *d"]:
         return self.values[name]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """A name of each task, eight hexadecimal digits: a hash of its parameters, rounded to float32.
+
+        The same task has the same id in every list, record, picture and process. Worked out when asked for, so that
+        sampling, selecting and stepping do not pay for it.
+        """
+        rows = {name: self.values[name].detach().cpu().float().numpy() + 0.0 for name in sorted(self.values)}
+        heads = {name: f"{name}={value[0].size}:".encode() for name, value in rows.items()}
+        return tuple(
+            hashlib.blake2b(b"".join(heads[name] + rows[name][i].tobytes() for name in rows), digest_size=4).hexdigest()
+            for i in range(len(self))
+        )
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Tasks:
+        """The same tasks as tensors of another device and dtype."""
+        return Tasks({name: value.to(device, dtype) for name, value in self.values.items()})
 
     def select(self, index: Int64[Tensor, "n"]) -> Tasks:
         """The tasks at `index`, in that order (repeats allowed)."""
@@ -185,8 +204,9 @@ class TaskSpace:
 
 
 def save_tasks(path: Path, family: str, tasks: Tasks) -> None:
-    """Write a task list as JSON."""
-    path.write_text(json.dumps({"family": family, "tasks": tasks.rows()}, indent=1) + "\n")
+    """Write a task list as JSON; its `ids` are there to be found again in results, and are not read back."""
+    content = {"family": family, "tasks": tasks.rows(), "ids": tasks.ids}
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def load_tasks(path: Path, family: str, space: TaskSpace) -> Tasks:

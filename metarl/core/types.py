@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 Metrics = dict[str, float]
@@ -23,7 +23,7 @@ class Step:
     """Observation this step led to, before any reset; equals `obs` where the episode goes on."""
     reward: Float32[Tensor, "N"]
     """Reward of the step: the sum of `reward_terms`."""
-    reward_terms: Mapping[str, Float64[Tensor, "N"]]
+    reward_terms: Mapping[str, Float[Tensor, "N"]]
     """The named parts of the reward."""
     terminated: Bool[Tensor, "N"]
     """The episode ended by its own rules (a fall) or by divergence of the physics."""
@@ -34,7 +34,7 @@ class Step:
     episode_start: Bool[Tensor, "N"]
     """`obs` is the first observation of an episode."""
     trial_start: Bool[Tensor, "N"]
-    """`obs` would be the first of a new trial: this one is over, call `begin` with new tasks."""
+    """The trial is over: `obs` is the first of the next one where its task was queued, else call `begin`."""
 
     @property
     def ended(self) -> Bool[Tensor, "N"]:

@@ -176,6 +176,7 @@ def trial_steps(
 ) -> Iterator[TrialStep]:
     """The steps of one trial of `tasks` (one per world); `key` is that of every draw, of resets and of actions."""
     yield from Stepper(env, policy, tasks, key, streams=streams).steps(policy, env.trial_steps, deterministic)
+    env.check()
 
 
 def collect(

@@ -95,9 +95,9 @@ def family_of(config: TrainConfig) -> Family:
     """The family a run trains on: with the run's own time limit where it has one, its task shown to an oracle."""
     family = make_family(config.family)
     if task_visible(type(config.learner)):
-        family.task_visible = True
+        object.__setattr__(family, "task_visible", True)  # until callers hand it to make_env
     if config.episode_steps:
-        family.episode_steps = config.episode_steps
+        object.__setattr__(family, "episode_steps", config.episode_steps)
     return family
 
 

@@ -15,12 +15,13 @@ from typing import TypeAlias
 import mujoco
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from metarl.core import seeding
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.tasks import Choice, Parameter, Tasks, TaskSpace, Uniform
+from metarl.sim.family import constant_like
 from metarl.sim.variations import ids
 
 Heights: TypeAlias = Float64[np.ndarray, "Y X"]
@@ -221,9 +222,9 @@ class TerrainChoice:
             parameters[self.shift] = Parameter(Uniform(-1.0, 1.0), unit="1", nominal=0.0, help=what)
         return TaskSpace(parameters)
 
-    def height(self, tasks: Tasks, place: Float64[Tensor, "N 2"]) -> Float64[Tensor, "N"]:
+    def height(self, tasks: Tasks, place: Float[Tensor, "N 2"]) -> Float[Tensor, "N"]:
         """Height of each world's ground at a place [m], to the nearest grid point; that of its edge beyond it."""
-        grounds, tile = _stacked(self), self.tile
+        grounds, tile = constant_like(_stacked(self), place), self.tile
         ahead, aside = tile.start + place[:, 0], tile.width / 2 + place[:, 1]
         if self.side:
             aside = aside - self.side * tasks[self.shift]
@@ -270,9 +271,15 @@ class TerrainChoice:
 
     def _number(self, tasks: Tasks) -> Int64[Tensor, "N"]:
         """Index of each world's ground: by kind, then by difficulty."""
-        levels = torch.tensor(self.difficulties, dtype=torch.float64)
-        level = (tasks[self.difficulty][:, None] - levels).abs().argmin(dim=1)
+        wanted = tasks[self.difficulty][:, None]
+        levels = constant_like(_levels(self), wanted)
+        level = (wanted - levels).abs().argmin(dim=1)
         return tasks[self.terrain].round().long() * len(levels) + level
+
+
+@functools.cache
+def _levels(choice: TerrainChoice) -> Float64[Tensor, "L"]:
+    return torch.tensor(choice.difficulties, dtype=torch.float64)
 
 
 @functools.cache

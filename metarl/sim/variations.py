@@ -13,7 +13,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import mujoco
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float, Int64
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
@@ -69,7 +69,7 @@ class _OfOneParameter(ABC):
         self._write(model, live, tasks[self.parameter])
 
     @abstractmethod
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None: ...
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None: ...
 
 
 def ids(model: mujoco.MjModel, kind: str, names: Sequence[str] | None) -> Int64[Tensor, "n"]:
@@ -86,7 +86,7 @@ def ids(model: mujoco.MjModel, kind: str, names: Sequence[str] | None) -> Int64[
     return torch.tensor([known.index(name) for name in names])
 
 
-def _scale(live: Tensor, index: Int64[Tensor, "n"], scale: Float64[Tensor, "N *d"]) -> None:
+def _scale(live: Tensor, index: Int64[Tensor, "n"], scale: Float[Tensor, "N *d"]) -> None:
     """live[w, i] *= scale[w] for every world w and object i in `index`; or each number by its own, row by row."""
     chosen = live[:, index]
     if scale.dim() == 1:
@@ -106,7 +106,7 @@ class BodyMass(_OfOneParameter):
     """Names; None for every body."""
     fields: tuple[str, ...] = ("body_mass", "body_inertia")
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine mass."""
         index = ids(model, "body", self.bodies)
         for field in self.fields:
@@ -121,7 +121,7 @@ class Friction(_OfOneParameter):
     """Names; None for every geom."""
     fields: tuple[str, ...] = ("geom_friction",)
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine coefficient."""
         index = ids(model, "geom", self.geoms)
         _scale(live["geom_friction"][:, :, 0], index, value)
@@ -135,7 +135,7 @@ class JointDamping(_OfOneParameter):
     """Names; None for every joint."""
     fields: tuple[str, ...] = ("dof_damping",)
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine damping."""
         index = _dofs(model, ids(model, "joint", self.joints))
         _scale(live["dof_damping"], index, value)
@@ -149,7 +149,7 @@ class MotorStrength(_OfOneParameter):
     """Names; None for every actuator."""
     fields: tuple[str, ...] = ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange")
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine force."""
         index = ids(model, "actuator", self.actuators)
         for field in self.fields:
@@ -169,7 +169,7 @@ class JointFault(_OfOneParameter):
         """A dead motor has no gain or bias; a locked joint has hard friction that no motor can overcome."""
         return ("actuator_gainprm", "actuator_biasprm") if self.mode == "dead" else ("dof_frictionloss", "dof_solimp")
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: index of what is broken, negative for none."""
         for number, names in enumerate(self.joints):
             joints = ids(model, "joint", (names,) if isinstance(names, str) else names)
@@ -218,7 +218,7 @@ class Gravity(_OfOneParameter):
 
     fields: tuple[str, ...] = ("opt.gravity",)
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine gravity."""
         live["opt.gravity"].mul_(value[:, None])
 
@@ -232,7 +232,7 @@ class Payload(_OfOneParameter):
     """Where it sits, in the body's frame [m]."""
     fields: tuple[str, ...] = ("body_mass", "body_ipos", "body_iquat", "body_inertia")
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: mass of the load [kg]; nothing changes where it is zero."""
         body, loaded = int(ids(model, "body", (self.body,))), value != 0.0
         mass, centre, quaternion, inertia = (live[field][loaded, body] for field in self.fields)
@@ -258,7 +258,7 @@ class CentreOfMass(_OfOneParameter):
     """0, 1 or 2: x, y or z."""
     fields: tuple[str, ...] = ("body_ipos",)
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: displacement [m]."""
         live["body_ipos"][:, int(ids(model, "body", (self.body,))), self.axis] += value
 
@@ -270,7 +270,7 @@ class SitePosition(_OfOneParameter):
     site: str
     fields: tuple[str, ...] = ("site_pos",)
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N d"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N d"]) -> None:
         """`value`: its first d coordinates, d ≤ 3 [m]; the others stay."""
         live["site_pos"][:, int(ids(model, "site", (self.site,))), : value.shape[1]] = value
 
@@ -286,12 +286,12 @@ class ModelField(_OfOneParameter):
         """It alone."""
         return (self.field,)
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
         """`value`: one ratio, or as many as the field has numbers, in their order (row by row)."""
         _scale(live[self.field], torch.arange(live[self.field].shape[1]), value)
 
 
-def _quaternion(axes: Float64[Tensor, "n 3 3"]) -> Float64[Tensor, "n 4"]:
+def _quaternion(axes: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
     """Quaternions (w, x, y, z) of rotation matrices."""
     return torch.from_numpy(Rotation.from_matrix(axes.numpy()).as_quat(scalar_first=True).reshape(-1, 4))
 
@@ -322,13 +322,19 @@ class Variator:
         self._pristine = {field: live[0].clone() for field, live in self._live.items()}
         inputs = frozenset(mujoco.MjModel._setconst_inputs)
         self._needs_const = any(field in inputs or field.startswith("opt.") for field in fields)
-        self._worlds = torch.arange(physics.num_worlds)
 
-    def apply(self, tasks: Tasks) -> None:
-        """Give every world the model of its task (N tasks for N worlds)."""
-        for field, live in self._live.items():
-            live[:] = self._pristine[field]
+    def apply(self, tasks: Tasks, mask: Bool[Tensor, "N"] | None = None) -> None:
+        """Give the worlds of `mask`, all of them unless told, the models of their tasks (N tasks for N worlds)."""
+        if not self._variations:
+            return
+        if mask is None:
+            mask = torch.ones(self._physics.num_worlds, dtype=torch.bool, device=self._physics.device)
+        worlds = self._physics.covering(mask)
+        rows = {name: value.expand(len(worlds), *value.shape).clone() for name, value in self._pristine.items()}
+        chosen = tasks.select(worlds)
         for variation in self._variations:
-            variation.apply(self._physics.model, self._live, tasks)
+            variation.apply(self._physics.model, rows, chosen)
+        for name, live in self._live.items():
+            live[worlds] = rows[name]
         if self._needs_const:
-            self._physics.set_const(self._worlds)
+            self._physics.set_const(mask)

@@ -26,8 +26,8 @@ CONFIG = MamlTrpoConfig(shots=3, hidden_size=16, initial_std=1.0, inner_step_siz
 FAMILIES = pytest.mark.parametrize("family", [Sign(), FragileSign()], ids=["sign", "fragile"])
 
 
-def make(family, num_worlds=6, episodes=6, **changes):
-    env = MujocoEnv(family, num_worlds, episodes_per_trial=episodes, threads=1)
+def make(family, num_worlds=6, episodes=6, episode_steps=None, **changes):
+    env = MujocoEnv(family, num_worlds, episodes_per_trial=episodes, episode_steps=episode_steps, threads=1)
     config = dataclasses.replace(CONFIG, **changes)
     return env, MamlTrpo(config, env.info, seeding.generator(0, "init"))
 
@@ -97,9 +97,7 @@ def test_the_update_adapts_as_the_policy_did(family, inner_steps, rule):
 
 def test_log_probabilities_and_divergences_are_summed_over_actions():
     """Trap: a mean over the dimensions takes the d-th root of every ratio, and loosens the trust region d times."""
-    family = make_family("half-cheetah-dir")
-    family.episode_steps = 10
-    env, learner = make(family)
+    env, learner = make(make_family("half-cheetah-dir"), episode_steps=10)
     segment = trial(env, learner)
     _, stages, sampled = objective_of(learner, segment)
     mean, std = segment.extras["mean"][:30], segment.extras["log_std"][:30].exp()

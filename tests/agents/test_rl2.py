@@ -11,6 +11,7 @@ from metarl.agents.configs import RL2Config
 from metarl.agents.rl2 import RL2
 from metarl.core import seeding
 from metarl.core.errors import Diverged
+from metarl.core.info import Part
 from metarl.core.registry import make_family
 from metarl.core.tasks import Choice, Parameter, TaskSpace
 from metarl.core.types import Transition
@@ -29,6 +30,7 @@ class Sign(MujocoFamily):
     """The reward is d · a for an unknown sign d; a world whose slider passes 0.02 m falls, where `fragile`."""
 
     space = TaskSpace({"sign": Parameter(Choice((-1.0, 1.0)), unit="1")})
+    observation = (Part("position", 1, "m"), Part("velocity", 1, "m/s"))
     control_step, episode_steps = 0.05, 8
     limit = float("inf")
 
@@ -39,7 +41,7 @@ class Sign(MujocoFamily):
         physics.bind("qpos")[worlds] = random.uniform(-0.01, 0.01, 1)
 
     def observe(self, physics, tasks):
-        return torch.cat((physics.bind("qpos"), physics.bind("qvel")), dim=1)
+        return {"position": physics.bind("qpos"), "velocity": physics.bind("qvel")}
 
     def reward(self, physics, before, action, tasks):
         return {"sign": tasks["sign"] * action[:, 0]}
