@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from metarl.core.seeding import WorldRandom, generator, rng
+from metarl.core.seeding import WorldRandom, generator, key, normal, rng
 
 KEYS = [(0, "a"), (1, "a"), (0, "b"), (0, "a", 0), (0, "a", 1), (0, "a", 0, 1), (0, "a", 1, 0)]
 
@@ -111,3 +111,26 @@ def test_successive_calls_continue_the_stream():
 def test_worlds_episodes_and_keys_draw_differently():
     draws = torch.cat([worlds(16, key, episode).uniform(0.0, 1.0, 2) for key in range(3) for episode in range(3)])
     assert draws.unique().numel() == draws.numel()
+
+
+def test_normal_draws_depend_on_key_stream_step_and_element_only():
+    """However many worlds there are, and however the steps are cut into blocks."""
+    streams = torch.tensor([5, 0, 9])
+    whole = normal(7, streams, 0, 6, 5, "cpu")
+    parts = [normal(7, streams[:2], first, 2, 4, "cpu") for first in (0, 2, 4)]
+    assert torch.equal(torch.cat(parts), whole[:, :2, :4])
+    assert not torch.equal(normal(8, streams, 0, 6, 5, "cpu"), whole)
+    assert len(whole.unique()) == whole.numel()
+    assert normal(7, streams, 0, 3, 0, "cpu").shape == (3, 3, 0)
+
+
+def test_normal_draws_are_standard_normal_and_independent():
+    draws = normal(3, torch.arange(50), 10, 40, 6, "cpu").double()
+    assert kolmogorov_smirnov(draws.flatten(), torch.special.ndtr) < 1.63
+    correlation = torch.corrcoef(draws.reshape(-1, 6).T) - torch.eye(6)
+    assert correlation.abs().max() < 4 / (50 * 40) ** 0.5
+    assert abs(torch.corrcoef(torch.stack((draws[1:].flatten(), draws[:-1].flatten())))[0, 1]) < 0.04
+
+
+def test_a_key_is_the_first_draw_of_its_stream():
+    assert key(3, "a", 1) == int(torch.randint(2**62, (), generator=generator(3, "a", 1)))

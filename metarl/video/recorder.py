@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
-from metarl.rl.learner import Policy
+from metarl.rl.policy import Policy
 from metarl.run.records import Origin
 from metarl.sim.family import Family
 from metarl.video.encoder import BLOCK, movie
