@@ -1,4 +1,4 @@
-"""How trained half-cheetahs move, and when within an episode they adapt: the numbers in results/NOTES.md.
+"""Measure how trained half-cheetahs move and when within an episode they adapt, for results/NOTES.md.
 
     python experiments/gait.py runs/dir-s1 runs/vel-s1
 
@@ -15,7 +15,7 @@ from metarl.core import seeding
 from metarl.rl.parallel import single_threaded_math
 from metarl.run.collect import collect
 from metarl.run.run import RunFolder, restore
-from metarl.sim.mujoco.mujoco_env import MujocoEnv
+from metarl.sim.make import make_env
 
 WINDOWS = ((0, 5), (5, 10), (10, 20), (20, 30), (30, 40), (40, 200))
 PITCH, FORWARD_VELOCITY = 1, 8  # elements of the observation
@@ -25,7 +25,7 @@ def describe(run: Path) -> None:
     """Print one run's table."""
     trained = restore(RunFolder(run))
     episodes, length = trained.config.episodes_per_trial, trained.family.episode_steps
-    env = MujocoEnv(trained.family, 100, episodes_per_trial=episodes)
+    env = make_env(trained.family, 100, episodes_per_trial=episodes)
     tasks = trained.family.space.fixed("test", 100)
     rollout = collect(env, trained.learner.policy, tasks, seeding.generator(0, "evaluate"), deterministic=True)
     print(f"{run}, {trained.config.family}: mean reward per step over steps {WINDOWS}")

@@ -19,7 +19,7 @@ from typing import Any
 import figures
 import summary
 
-from metarl.report.runs import POINTS, total_times
+from metarl.report.recorded import POINTS, total_times
 from metarl.run.logs import write_json
 
 RESULTS = Path(__file__).parent / "results"

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from metarl.report.methods import SAMPLES_FIRST
+from metarl.report.recorded import samples_first
 from metarl.run.statistics import Interval, bootstrap_interval, mean
 
 ROOT = Path(__file__).parent.parent
@@ -74,7 +74,7 @@ def compared(results: Path = RESULTS) -> dict[str, dict[str, list[Recorded]]]:
 
 def paired(run: Recorded) -> dict[str, Any]:
     """The evaluation on test tasks whose first and last episode are comparable: sampled where the agent samples."""
-    return run.evaluations["test", run.agent not in SAMPLES_FIRST]
+    return run.evaluations["test", not samples_first(run.config)]
 
 
 def row(label: str, runs: Sequence[Recorded]) -> str:

@@ -1,3 +1,77 @@
-"""metarl: meta-reinforcement learning for robots that adapt within a few episodes."""
+"""metarl: meta-reinforcement learning for robots that adapt within a second or a few episodes.
 
-__version__ = "0.1.0"
+    run = metarl.train("rl2", "half-cheetah-dir", seed=1, total_steps=3_000_000, output="runs/dir")
+    record = metarl.evaluate(run, split="test")
+    policy = metarl.load("runs/dir")
+
+Every name is imported when it is first used, so that `import metarl` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from metarl.core import renamed as _renamed
+
+if TYPE_CHECKING:
+    from metarl.api import (
+        agents as agents,
+        evaluate as evaluate,
+        families as families,
+        load as load,
+        make as make,
+        record as record,
+        report as report,
+        resume as resume,
+        train as train,
+        tune as tune,
+    )
+    from metarl.core.config import TrainConfig as TrainConfig
+    from metarl.core.errors import UserError as UserError
+    from metarl.core.info import Part as Part, PolicyInfo as PolicyInfo
+    from metarl.core.tasks import Parameter as Parameter, Tasks as Tasks, TaskSpace as TaskSpace
+    from metarl.rl.learner import Learner as Learner
+    from metarl.rl.policy import Policy as Policy
+    from metarl.rl.session import Session as Session
+    from metarl.run.records import EvaluationRecord as EvaluationRecord
+    from metarl.run.run import Run as Run
+    from metarl.sim.env import TrialEnv as TrialEnv
+    from metarl.sim.external.external_env import ExternalFamily as ExternalFamily
+    from metarl.sim.family import Family as Family, MujocoFamily as MujocoFamily
+
+__version__ = "0.2.0.dev0"
+
+_HOME = {
+    "metarl.api": "train resume evaluate load make record report tune families agents",
+    "metarl.core.config": "TrainConfig",
+    "metarl.core.errors": "UserError",
+    "metarl.core.info": "Part PolicyInfo",
+    "metarl.core.tasks": "Parameter Tasks TaskSpace",
+    "metarl.rl.learner": "Learner",
+    "metarl.rl.policy": "Policy",
+    "metarl.rl.session": "Session",
+    "metarl.run.records": "EvaluationRecord",
+    "metarl.run.run": "Run",
+    "metarl.sim.env": "TrialEnv",
+    "metarl.sim.external.external_env": "ExternalFamily",
+    "metarl.sim.family": "Family MujocoFamily",
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+
+__all__ = sorted(_MODULE_OF)
+
+_renamed.explain_old_imports()
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module it lives in."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'metarl' has no attribute '{name}'; it has {', '.join(__all__)}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from metarl.cli.parsing import parse
 from metarl.cli.subject import require_untrained, subject_of
-from metarl.core.config import require
 from metarl.core.errors import UserError
+from metarl.core.parameters import require
 
 if TYPE_CHECKING:
     from metarl.core.tasks import Tasks

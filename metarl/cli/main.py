@@ -19,7 +19,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   resume RUN           continue a training exactly where it stopped
   eval RUN             returns per episode on held-out tasks, with intervals
   video RUN            film the robot adapting to held-out tasks
-  tune FAMILY AGENT    search a learner's hyperparameters, on training tasks only
+  tune AGENT FAMILY    search a learner's hyperparameters, on training tasks only
   report RUN...        what runs have shown, as one HTML file
   list [FAMILY]        families with their task parameters, and agents
   check FAMILY         test a family against the contract every family fulfils, or a MJCF file

@@ -39,7 +39,7 @@ def run(words: list[str]) -> int:
     """Evaluate and film what is missing, then write the report."""
     options = parse(ReportOptions, "report", words)
     from metarl.cli import eval as evaluate
-    from metarl.report.report import default_path, film, missing_evaluations, read_runs, write_report
+    from metarl.report.build import default_path, film, missing_evaluations, read_runs, write_report
     from metarl.rl.parallel import single_threaded_math
     from metarl.run.logs import provenance
     from metarl.run.pretrained import require_run

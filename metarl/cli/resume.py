@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metarl.cli.parsing import parse
-from metarl.core.config import require
+from metarl.core.parameters import require
 
 if TYPE_CHECKING:
     from metarl.run.train import Outcome, Training

@@ -18,7 +18,6 @@ from rich.table import Table
 
 from metarl.core.info import observation_table
 from metarl.core.registry import family_names, learner_names, make_family
-from metarl.envs import FAMILIES
 
 _KEPT = Path(__file__).with_name("catalogue.json")
 _ROOT = Path(__file__).parents[1]
@@ -39,7 +38,8 @@ def catalogue(family: str = "") -> dict[str, Any]:
 
 def keep() -> None:
     """Write `catalogue.json`."""
-    content = {"sources": _digest(), "families": {name: _describe(name) for name in FAMILIES}}
+    own = [name for name in family_names() if type(make_family(name)).__module__.startswith("metarl.envs.")]
+    content = {"sources": _digest(), "families": {name: _describe(name) for name in own}}
     _KEPT.write_text(json.dumps(content | {"pretrained": _pretrained()}, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 

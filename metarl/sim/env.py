@@ -100,7 +100,7 @@ class TrialEnv(ABC):
         self.episodes_per_trial = episodes_per_trial
         self.episode_steps = episode_steps or family.episode_steps
         """Time limit of an episode [control steps]."""
-        self.task_visible = task_visible or getattr(family, "task_visible", False)
+        self.task_visible = task_visible
         """Observations end with the task's `task_code`."""
         self.device, self.dtype = device, dtype
         self._all = self._streams = torch.arange(num_worlds, device=device)

@@ -9,12 +9,12 @@ import pytest
 from metarl.cli.main import main
 from metarl.core.errors import UserError
 from metarl.core.tasks import Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
+from metarl.report.axes import axes_of, trend
+from metarl.report.captions import interval, number
+from metarl.report.charts import COLOURS, Palette, parameter_figure
 from metarl.report.content import content_of
-from metarl.report.figures import COLOURS, Palette, parameter_figure
 from metarl.report.page import page
-from metarl.report.runs import read_run
-from metarl.report.tasks import axes_of, trend
-from metarl.report.text import interval, number
+from metarl.report.recorded import read_run, samples_first
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 ORIGIN = {
@@ -204,6 +204,29 @@ def test_a_family_that_is_gone_is_reported_without_its_ranges(tmp_path):
     assert "cannot be loaded here" in content["remarks"][0]
     assert content["families"][0]["parameters"][0]["span"] is None
     assert "robot.py:Robot" in page(content, [])
+
+
+def test_a_dollar_in_a_name_is_no_formula(tmp_path):
+    tasks = [{"a$b_$": float(i)} for i in range(8)]
+    content = content_of([recorded(tmp_path / "run", family="/gone/robot.py:Robot", tasks=tasks)], ORIGIN)
+    assert "a$b_$" in parameter_figure(
+        content["families"][0], content["families"][0]["parameters"][0], Palette([content["labels"]])
+    )
+
+
+def test_an_evaluation_beside_the_page_is_not_overwritten(tmp_path, capsys):
+    recorded(tmp_path / "run")
+    (tmp_path / "vel.json").write_text("mine")
+    assert main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "vel.html")]) == 0
+    assert (tmp_path / "vel.json").read_text() == "mine"
+    assert json.loads((tmp_path / "vel-report.json").read_text())["families"]
+    assert f"wrote {tmp_path}/vel.html and {tmp_path}/vel-report.json" in capsys.readouterr().out
+
+
+def test_what_a_record_says_of_sampling_first_counts_before_its_agent():
+    assert samples_first({"agent": "maml-trpo"}) and not samples_first({"agent": "rl2"})
+    assert samples_first({"agent": "mine.py:Mine", "samples_first": True})
+    assert not samples_first({"agent": "maml-trpo", "samples_first": False})
 
 
 def test_names_are_escaped(tmp_path):

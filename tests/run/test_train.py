@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
 import torch
+from waiting import has_lines, wait_for
 
 from metarl.agents.configs import RL2Config
 from metarl.core.config import TrainConfig
@@ -125,12 +125,9 @@ def test_a_signal_saves_and_prints_the_resume_command(tmp_path, number, code):
     options = ["--num-worlds", "8", "--chunk-steps", "5", "--threads", "1"]
     command = [sys.executable, "-m", "metarl.cli.main", *words, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 60
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text()):
-        time.sleep(0.1)
+    wait_for(has_lines(tmp_path / "run" / "metrics.jsonl"), process)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate()
     assert process.returncode == code, output
     assert f"continue with: metarl resume {tmp_path / 'run'}" in output
     assert "Traceback" not in output
@@ -187,7 +184,7 @@ def test_a_reader_that_goes_away_stops_the_run_with_everything_saved(tmp_path):
         assert process.stderr is not None
         assert "training rl2" in process.stdout.readline()
         process.stdout.close()
-        assert process.wait(timeout=90) == 141
+        assert process.wait() == 141
         assert "Traceback" not in process.stderr.read()
     checkpoint.load(checkpoint.find(tmp_path / "run" / "checkpoints"))
 

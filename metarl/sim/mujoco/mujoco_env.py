@@ -78,7 +78,7 @@ class MujocoEnv(TrialEnv):
         self._unit_range = bool((self._low == -1).all() and (self._high == 1).all())
         # After one step every field that the family reads is bound: it must not first be so within a trial.
         self.begin(family.space.nominal(num_worlds), key=0)
-        require_declared(family, family.observe(self.physics, self.tasks), num_worlds)
+        require_declared(family, family.observe(self.physics, self.tasks), num_worlds, self.dtype)
         self._describe(self._observe().shape[1], [model.actuator(i).name or f"action_{i}" for i in range(model.nu)])
         self.step(torch.zeros(num_worlds, model.nu, device=self.device))
         self.check()

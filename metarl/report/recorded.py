@@ -1,4 +1,4 @@
-"""What a report is made of: a run's folder, as `metarl train` leaves it or as recorded results keep it.
+"""Reads a run's folder for a report, as `metarl train` writes it or as recorded results keep it.
 
 Recorded results have no checkpoints, and a thinned `learning_curve.csv` in place of `metrics.jsonl`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from metarl.core import registry
 from metarl.core.config import TrainConfig, load_config, read_toml
 from metarl.core.errors import UserError
 
@@ -27,7 +28,7 @@ CURVE = {
     "first": "rollout/return_first",
     "last": "rollout/return_last",
 }
-"""Columns of a learning curve, and what the logs call them."""
+"""Names of a learning curve's columns, and their names in the logs."""
 
 
 @dataclass(frozen=True)
@@ -37,49 +38,51 @@ class Evaluated:
     file: str
     split: str
     held_out: bool
-    """The tasks are not those of training."""
+    """Whether the tasks differ from those of training."""
     deterministic: bool
-    """The policy took its mean action; else its actions were drawn."""
+    """Whether the policy took its mean action; else its actions were drawn."""
     seed: int
     train_steps: int
     """Control steps that the policy had trained for."""
     train_seconds: float
-    """And how long that took [s]."""
+    """Time that the policy had trained for [s]."""
     tasks: list[dict[str, Any]]
     returns: Float64[np.ndarray, "N K"]
-    """Of each task's episodes 1 to K."""
+    """Returns of each task's episodes 1 to K."""
     time_to_adapt: dict[str, float] | None
     """In episodes, control steps and seconds; None where the last episode is not surely better than the first."""
     timed: bool
-    """The evaluation measured that time: those recorded before metarl did are without."""
+    """Whether the evaluation measured that time; those of the first versions did not."""
     command: str
 
     @property
     def actions(self) -> str:
-        """What the policy did with its distribution."""
+        """Which actions the policy took: `mean` or `sampled`."""
         return "mean" if self.deterministic else "sampled"
 
 
 @dataclass(frozen=True)
 class Run:
-    """All that a report knows of one run."""
+    """Everything that a report shows of one run."""
 
     path: Path
-    name: str
-    agent: str
-    family: str
-    seed: int
-    episode_steps: int
-    """The run's own time limit of an episode; 0 for the family's."""
     config: dict[str, Any]
+    """Options by name; options that the run did not know yet have their defaults."""
     toml: str
+    """The configuration as it was written."""
     provenance: dict[str, Any]
+    """Command, versions and machine of the training."""
     curve: dict[str, Float64[np.ndarray, "_P"]]
     """Learning curve, by the names of `CURVE`; empty where none was logged."""
     times: dict[str, float]
-    """Seconds of the training by what they went to, of what was timed."""
+    """Seconds of the training by what they were spent on, as far as that was timed."""
     evaluations: tuple[Evaluated, ...]
     videos: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.path.resolve().name
 
     @property
     def train_steps(self) -> int:
@@ -93,54 +96,50 @@ class Run:
         ends = [float(self.curve["seconds"][-1])] if self.curve else []
         return max([*ends, *(evaluation.train_seconds for evaluation in self.evaluations)], default=0.0)
 
-    @property
-    def panel(self) -> str:
-        """The family, with the run's own time limit: returns over other horizons are no neighbours."""
-        return short(self.family) + (f", {self.episode_steps} steps" if self.episode_steps else "")
-
 
 def short(name: str) -> str:
     """A family's or an agent's name without the path of a user's own file."""
     return name.rsplit("/", 1)[-1]
 
 
+def samples_first(record: Mapping[str, Any]) -> bool:
+    """Whether the policy samples before it adapts even where its mean action is asked for.
+
+    The gain of such a policy shows only in evaluations with sampled actions. `record` is an evaluation or a
+    configuration; where it has no entry `samples_first`, the table of learners says it of the record's agent.
+    """
+    return bool(record.get("samples_first", registry.samples_first(str(record["agent"]))))
+
+
 def read_run(path: Path) -> Run:
-    """Read a run's folder; `UserError` where it is none, or what is in it cannot be read."""
-    if not path.is_dir():
-        raise UserError(f"{path} is not a run folder: there is no such folder")
+    """Read a run's folder; raises `UserError` if it is none, or if its content cannot be read."""
     if not (path / "config.toml").is_file():
-        raise UserError(f"{path} is not a run folder: it has no config.toml")
-    config = _config(path / "config.toml")
-    lines = _log(path)
+        why = "it has no config.toml" if path.is_dir() else "there is no such folder"
+        raise UserError(f"{path} is not a run folder: {why}")
+    try:
+        config = dataclasses.asdict(load_config(path / "config.toml"))
+    except UserError:  # the agent is unknown here
+        defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig) if f.default is not dataclasses.MISSING}
+        config = {"agent": "", "family": ""} | defaults | read_toml(path / "config.toml")
+    lines, times = _log(path)
     return Run(
         path=path,
-        name=path.resolve().name,
-        agent=str(config.get("agent", "")),
-        family=str(config.get("family", "")),
-        seed=int(config.get("seed", 0)),
-        episode_steps=int(config.get("episode_steps", 0)),
         config=config,
         toml=(path / "config.toml").read_text(encoding="utf-8"),
-        provenance=_json(path / "run.json") if (path / "run.json").is_file() else {},
+        provenance=_json(path / "run.json"),
         curve=_curve(lines),
-        times=_times(path, lines),
+        times=times,
         evaluations=tuple(_evaluated(file) for file in sorted((path / "eval").glob("*.json"))),
         videos=tuple(sorted((path / "videos").glob("*.mp4"))),
     )
 
 
-def _config(path: Path) -> dict[str, Any]:
-    """With the defaults of options younger than the run; as it stands where its agent is not to be had here."""
-    try:
-        return dataclasses.asdict(load_config(path))
-    except UserError:
-        defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig) if f.default is not dataclasses.MISSING}
-        return defaults | read_toml(path)
-
-
 def _json(path: Path) -> dict[str, Any]:
+    """The object in a file; empty if there is no such file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except ValueError:
@@ -150,28 +149,29 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _log(path: Path) -> list[Mapping[str, int | float]]:
-    """The lines of `metrics.jsonl`, or of a recorded `learning_curve.csv`; a torn last line is left out."""
+def _log(path: Path) -> tuple[list[Mapping[str, int | float]], dict[str, float]]:
+    """Iterations and times of `metrics.jsonl` without a torn last line, or of recorded results."""
     metrics, recorded = path / "metrics.jsonl", path / "learning_curve.csv"
+    file = metrics if metrics.is_file() else recorded
+    if not file.is_file():
+        return [], {}
+    text = file.read_text(encoding="utf-8").splitlines(keepends=True)
     try:
-        if metrics.is_file():
-            text = metrics.read_text(encoding="utf-8")
-            return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        if recorded.is_file():
-            rows = csv.DictReader(recorded.read_text(encoding="utf-8").splitlines())
-            return [{key: float(value) for key, value in row.items()} for row in rows]
-    except (ValueError, TypeError):
-        found = metrics if metrics.is_file() else recorded
-        raise UserError(f"{found} is damaged: every line must hold an iteration's numbers") from None
-    return []
+        if file == metrics:
+            lines = [json.loads(line) for line in text if line.endswith("\n")]
+            return lines, total_times(lines)
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(text)], _json(
+            path / "time.json"
+        )
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"{file} is damaged: every line must hold an iteration's numbers") from None
 
 
-def _curve(lines: list[Mapping[str, int | float]]) -> dict[str, np.ndarray]:
+def _curve(lines: Sequence[Mapping[str, int | float]]) -> dict[str, np.ndarray]:
     lines = [line for line in lines if all(name in line for name in CURVE.values())]
     if not lines:
         return {}
-    size = -(-len(lines) // POINTS)
-    starts = np.arange(0, len(lines), size)
+    starts = np.arange(0, len(lines), -(-len(lines) // POINTS))
     curve = {}
     for key, name in CURVE.items():
         values = np.array([line[name] for line in lines], np.float64)
@@ -181,15 +181,8 @@ def _curve(lines: list[Mapping[str, int | float]]) -> dict[str, np.ndarray]:
     return curve
 
 
-def _times(path: Path, lines: list[Mapping[str, int | float]]) -> dict[str, float]:
-    """Sums over the log of what the training loop and the learner timed; recorded results have them in a file."""
-    if not (path / "metrics.jsonl").is_file():
-        return _json(path / "time.json") if (path / "time.json").is_file() else {}
-    return total_times(lines)
-
-
-def total_times(lines: list[Mapping[str, int | float]]) -> dict[str, float]:
-    """Seconds by what they went to, as `collect`, of the lines of `metrics.jsonl`."""
+def total_times(lines: Sequence[Mapping[str, int | float]]) -> dict[str, float]:
+    """Seconds by what they were spent on, as `collect`, summed over the lines of `metrics.jsonl`."""
     sums: dict[str, float] = {}
     for line in lines:
         for name, value in line.items():
@@ -215,9 +208,9 @@ def _evaluated(path: Path) -> Evaluated:
             train_seconds=float(content.get("train_seconds", 0.0)),
             tasks=[dict(row) for row in content["tasks"]],
             returns=returns,
-            timed="time_to_adapt" in content,
             time_to_adapt=dict(content["time_to_adapt"]) if content.get("time_to_adapt") else None,
+            timed="time_to_adapt" in content,
             command=str(content.get("command", "")),
         )
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} is no evaluation: write it anew with `metarl eval {path.parent.parent}`") from None
+        raise UserError(f"{path} is no evaluation: make a new one with `metarl eval {path.parent.parent}`") from None
