@@ -14,7 +14,7 @@ from torch import Tensor
 from metarl.core.info import Part
 from metarl.core.tasks import LogUniform, Parameter, Tasks, Uniform
 from metarl.sim.mujoco.physics import Physics
-from metarl.sim.variations import ids
+from metarl.sim.variations import object_id
 
 BODY = {
     "mass": Parameter(LogUniform(0.5, 2.0), ood=Uniform(2.0, 3.0), unit="1", nominal=1.0, help="mass, ratio"),
@@ -113,7 +113,7 @@ class SiteHeading:
 
     def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
         """See `Variation.apply`."""
-        site, angle = int(ids(model, "site", (self.site,))), tasks[self.parameter]
+        site, angle = object_id(model, "site", self.site), tasks[self.parameter]
         nil = torch.zeros_like(angle)
         live["site_pos"][:, site, :2] = self.distance * torch.stack((angle.cos(), angle.sin()), dim=1)
         live["site_quat"][:, site] = torch.stack(((angle / 2).cos(), nil, nil, (angle / 2).sin()), dim=1)

@@ -7,20 +7,20 @@ from typing import ClassVar
 import torch
 
 from metarl.core.errors import UserError
-from metarl.core.parameters import FloatRange, IntRange, Options
+from metarl.core.parameters import Between, Checked, OneOf, number
 from metarl.rl.learner import BaseLearner
 from metarl.rl.policy import PolicyModule
 from metarl.rl.state import load_module, module_tensors
 
 
 @dataclass(frozen=True)
-class SteadyConfig:
+class SteadyConfig(Checked):
     """`push` 0 keeps the point in the square; away from it the return falls."""
 
-    search: ClassVar = {"push": FloatRange(0.0, 1.0), "laps": IntRange(1, 4), "num_worlds": Options((2, 4))}
+    search: ClassVar = {"num_worlds": OneOf(2, 4)}
 
-    push: float = 0.5
-    laps: int = 2
+    push: float = number(0.5, search=Between(0.0, 1.0))
+    laps: int = number(2, least=1, search=Between(1, 4))
     breaks_above: float = 2.0
     """A training with a stronger push fails."""
     seconds: float = 0.0
@@ -64,7 +64,7 @@ class NoRanges:
 
 @dataclass(frozen=True)
 class WrongName(NoRanges):
-    search: ClassVar = {"pusch": FloatRange(0.0, 1.0)}
+    search: ClassVar = {"pusch": Between(0.0, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class WrongRange(NoRanges):
 
 @dataclass(frozen=True)
 class WrongEnd(NoRanges):
-    search: ClassVar = {"num_worlds": IntRange(0, 4)}
+    search: ClassVar = {"num_worlds": Between(0, 4)}
 
 
 class SteadyNoRanges(Steady):

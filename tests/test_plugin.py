@@ -164,8 +164,8 @@ def test_a_look_at_a_family_is_evaluated_and_filmed(folder, monkeypatch, tmp_pat
 
 def test_the_recorder_shows_what_the_evaluator_measures_of_random_actions(monkeypatch, tmp_path):
     shown = []
-    record = importlib.import_module("metarl.video.record").record
-    monkeypatch.setattr("metarl.video.record.record", lambda *words: shown.append(record(*words)) or shown[-1])
+    record = importlib.import_module("metarl.video.recorder").record
+    monkeypatch.setattr("metarl.video.recorder.record", lambda *words: shown.append(record(*words)) or shown[-1])
     for file in ("a.mp4", "b.mp4"):
         words = ("--agent", "random", "--seed", "3", *SMALL, "--output", tmp_path / file)
         assert run("video", FAST, *words) == 0
@@ -276,7 +276,11 @@ RESET = "def reset("
 OVER = 'def terminated(self, physics, tasks):\n        return physics.bind("qpos")[:, 0] > 100.0'
 MISTAKES = {
     "no parts": (SEEN, 'physics.bind("qpos")', "Pendulum.observe returns float64 (4, 1): declare the parts of the"),
-    "wrong shape": ('bind("qvel")}', 'bind("qvel")[:, 0]}', "returns float64 (4,) as the part 'velocity', it must be"),
+    "wrong shape": (
+        'bind("qvel")}',
+        'bind("qvel")[:, 0]}',
+        "the part 'velocity' of Pendulum.observe is float64 (4,), it",
+    ),
     "misspelt part": ('"velocity": p', '"velocty": p', "returns the part 'velocty', which is not declared: add Part("),
     "part forgotten": (', "velocity": physics.bind("qvel")', "", "does not return the part 'velocity', which"),
     "nothing declared": (
@@ -284,7 +288,7 @@ MISTAKES = {
         "    observed = ",
         "it declares no observation: write one, as observation =",
     ),
-    "no terms": (PAID, "-error.abs()", "reward returns float64 (4,), it must be a mapping from names to terms"),
+    "no terms": (PAID, "-error.abs()", "reward is float64 (4,), it must be a mapping from names to terms"),
     "not finite": (PAID, '{"goal": (0.5 - error).log()}', "reward term 'goal' is nan for the task {'goal': "),
     "unknown body": ('("rod",)', '("rods",)', "a variation names the unknown body 'rods'; the model has: world, rod"),
     "misspelt parameter": ('BodyMass("mass"', 'BodyMass("maas"', "task parameter 'maas' (did you mean 'mass'?)"),

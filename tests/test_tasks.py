@@ -259,7 +259,7 @@ def test_a_bad_task_list_is_explained_in_one_line(content, message, tmp_path):
 
 
 def test_a_missing_task_list_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"cannot read the task list .*none\.json: No such file"):
+    with pytest.raises(UserError, match=r"none\.json is not a task list: cannot read .*none\.json: No such file"):
         load_tasks(tmp_path / "none.json", "toy", SPACE)
 
 

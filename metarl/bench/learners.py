@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -25,8 +26,28 @@ from metarl.run.collect import collect
 from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
+_FAMILY = "half-cheetah-body"
+"""Collection and training are measured here."""
 _SHOTS, _TASKS, _HORIZON = 20, 40, 100  # the published size of a meta-update
 _HELD = 1000  # transitions per task in PEARL's buffers
+
+
+def contests(worlds: tuple[int, ...], threads: int) -> Iterator[tuple[str, int, dict[str, Work]]]:
+    """Family, number of worlds and contenders of each comparison; the first contender is what the others are held to.
+
+    MAML's meta-update is compared with a plain loop over tasks, and PEARL's gradient step (gradient steps per second)
+    with one written plainly; on CUDA too where there is one.
+    """
+    for num_worlds in worlds:
+        yield _FAMILY, num_worlds, learning(mujoco_family(_FAMILY), num_worlds, threads)
+    yield _FAMILY, _TASKS, meta_updates(_FAMILY, threads)
+    gradient, cuda = gradient_steps(), torch.cuda.is_available()
+    if cuda:
+        gradient |= {f"{name} (CUDA)": work for name, work in list(gradient_steps("cuda").items())[1:]}
+    yield _FAMILY, 16, gradient
+    if cuda:
+        on_device = meta_updates(_FAMILY, threads, "cuda")
+        yield _FAMILY, _TASKS, {f"{name} (CUDA)": work for name, work in on_device.items()}
 
 
 def learning(family: MujocoFamily, num_worlds: int, threads: int) -> dict[str, Work]:

@@ -8,10 +8,9 @@ import traceback
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from metarl.check import playing, posing
-from metarl.check.tested import Tested, TestedRobot
+from metarl.check.tested import Tested
 from metarl.core.errors import UserError
 from metarl.sim.family import Family, MujocoFamily
 
@@ -36,8 +35,8 @@ class Finding:
         return self.note is None or not self.note.startswith(NOT_CHECKED)
 
 
-Check = Callable[[Any], str | None]
-"""Takes a `Tested` or a `TestedRobot`; raises where what its docstring says does not hold, and may return a note."""
+Check = Callable[[Tested], str | None]
+"""Takes what is tested; raises where what its docstring says does not hold, and may return a note."""
 
 
 def _named(*checks: Check) -> dict[str, Check]:
@@ -69,7 +68,7 @@ EXTERNAL_CHECKS = EXTERNAL_FOUNDATIONS | _named(
 def check_family(family: Family) -> list[Finding]:
     """Run every check that the family's kind allows, in order."""
     if isinstance(family, MujocoFamily):
-        return _findings(TestedRobot(family), CHECKS, FOUNDATIONS)
+        return _findings(Tested(family), CHECKS, FOUNDATIONS)
     inside = Finding("the model, its variations and its physics", None, f"{NOT_CHECKED}: the simulator is its own")
     return [*_findings(Tested(family), EXTERNAL_CHECKS, EXTERNAL_FOUNDATIONS), inside]
 

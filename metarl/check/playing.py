@@ -13,21 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.check.tested import RANDOM_STEPS, WORLDS, CheckError, Tested, TestedRobot, numbers
+from metarl.check.tested import RANDOM_STEPS, WORLDS, CheckError, Tested, numbers
 from metarl.core import seeding
 from metarl.core.errors import UserError, unknown_name
 from metarl.sim.declarations import require_parameters
 from metarl.sim.external.external_env import ExternalEnv
 from metarl.sim.make import make_env
 from metarl.sim.mujoco.rendering import gl_backend
-from metarl.sim.observations import kind_of, require_declared
+from metarl.sim.observations import kind_of, require_declared, require_tensor
 
 _REPLAYED = 100
 _SPEED_SECONDS = 0.2
 _PICTURE = (96, 64)  # width and height
 
 
-def model(tested: TestedRobot) -> None:
+def model(tested: Tested) -> None:
     """The model compiles and its actuators have ranges."""
     model = tested.model
     if model.nu == 0:
@@ -37,7 +37,7 @@ def model(tested: TestedRobot) -> None:
         raise CheckError(f"actuator '{name}' has no ctrlrange, so actions in [-1, 1] have no range to map onto")
 
 
-def names(tested: TestedRobot) -> None:
+def names(tested: Tested) -> None:
     """The camera and the parameters of the variations exist."""
     model, camera = tested.model, tested.family.camera
     cameras = [model.cam(i).name for i in range(model.ncam)]
@@ -46,15 +46,13 @@ def names(tested: TestedRobot) -> None:
     require_parameters(tested.family)
 
 
-def control_step(tested: TestedRobot) -> None:
+def control_step(tested: Tested) -> None:
     """The control step is a whole multiple of the timestep."""
     family, timestep = tested.family, float(tested.model.opt.timestep)
     substeps = family.num_substeps(tested.model)
     if abs(substeps * timestep - family.control_step) > 1e-9:
-        raise CheckError(
-            f"num_substeps is {substeps}, but {substeps} timesteps of {timestep:g} s are not the control_step "
-            f"of {family.control_step:g} s"
-        )
+        steps = f"{substeps} timesteps of {timestep:g} s"
+        raise CheckError(f"num_substeps: {steps} are not the control_step of {family.control_step:g} s")
 
 
 def episode_length(tested: Tested) -> None:
@@ -63,7 +61,7 @@ def episode_length(tested: Tested) -> None:
         raise CheckError(f"episode_steps = {tested.family.episode_steps} must be at least 1")
 
 
-def spaces(tested: TestedRobot) -> str:
+def spaces(tested: Tested) -> str:
     """Observation, reward terms and termination are as declared, with one row per world.
 
     Asked ahead of everything that plays, of bare physics, so that a wrong shape is found where it arises.
@@ -71,32 +69,21 @@ def spaces(tested: TestedRobot) -> str:
     family, physics, tasks = tested.family, tested.bare(), tested.tasks()
     require_declared(family, family.observe(physics, tasks), WORLDS, torch.float64)
     before = family.snapshot(physics)
-    _require("snapshot returns", before, torch.float64, dims=2)
+    require_tensor("snapshot is", before, (WORLDS, None), torch.float64)
     terms: object = family.reward(physics, before, torch.zeros(WORLDS, tested.model.nu, dtype=torch.float64), tasks)
     if not isinstance(terms, Mapping):
-        raise CheckError(
-            f"reward returns {kind_of(terms)}, it must be a mapping from names to terms, as {{'speed': ...}}"
-        )
+        raise CheckError(f"reward is {kind_of(terms)}, it must be a mapping from names to terms, as {{'speed': ...}}")
     if not terms:
         raise CheckError("reward returns no terms, it must return at least one")
     for name, term in terms.items():
         if not isinstance(name, str):
             raise CheckError(f"a reward term is called {name!r}, its name must be a string")
-        _require(f"reward term '{name}' is", term, torch.float64, dims=1)
+        require_tensor(f"reward term '{name}' is", term, (WORLDS,), torch.float64)
     fallen = family.terminated(physics, tasks)
     if fallen is not None:
-        _require("terminated returns", fallen, torch.bool, dims=1, otherwise=", or None")
+        require_tensor("terminated is neither None nor a mask, but", fallen, (WORLDS,), torch.bool)
     parts = ", ".join(f"{part.name} ({part.size})" for part in family.observation)
     return f"{sum(part.size for part in family.observation)} observations: {parts}; {tested.model.nu} actions"
-
-
-def _require(what: str, value: object, dtype: torch.dtype, dims: int, otherwise: str = "") -> None:
-    """A tensor of numbers of one kind, with one row per world."""
-    if not (isinstance(value, Tensor) and value.dim() == dims and len(value) == WORLDS and value.dtype == dtype):
-        tensor = "" if isinstance(value, Tensor) else "a torch tensor, "
-        shape = f"({WORLDS},)" if dims == 1 else f"({WORLDS}, size)"
-        kind = str(dtype).removeprefix("torch.")
-        raise CheckError(f"{what} {kind_of(value)} for {WORLDS} worlds, it must be {tensor}{kind} {shape}{otherwise}")
 
 
 def made(tested: Tested) -> str:
@@ -122,9 +109,7 @@ def finite(tested: Tested) -> None:
 def diverges(tested: Tested) -> None:
     """The physics never diverges in random play."""
     if bool(tested.random.each("diverged").any()):
-        raise CheckError(
-            f"the physics diverged {tested.divergence()}: a smaller timestep or weaker extremes of the tasks may help"
-        )
+        raise CheckError(f"the physics diverged {tested.divergence()}: try a smaller timestep, or milder tasks")
 
 
 def ends(tested: Tested) -> str:
@@ -133,7 +118,7 @@ def ends(tested: Tested) -> str:
     `terminated` must be true somewhere if a family of ours defines it; of an external one, it is only told.
     """
     fallen = None
-    if isinstance(tested, TestedRobot):
+    if tested.is_robot:
         fallen = tested.family.terminated(tested.bare(), tested.tasks())
     if fallen is not None and (early := int(fallen.sum())):
         raise CheckError(f"terminated is already true where an episode begins, in {early} of {WORLDS} worlds")
@@ -145,10 +130,8 @@ def ends(tested: Tested) -> str:
         return note
     held = tested.held.terminated
     if not bool(held.any()):
-        raise CheckError(
-            f"terminated was never true in {RANDOM_STEPS:,} steps of random actions and {RANDOM_STEPS:,} of held "
-            "extreme ones: loosen its condition, or return None if an episode never ends early"
-        )
+        kinds = f"{RANDOM_STEPS:,} steps of random actions and {RANDOM_STEPS:,} of held extreme ones"
+        raise CheckError(f"terminated was never true in {kinds}: loosen it, or return None if no episode ends early")
     return f"{note}; {int(held.sum())} under held extreme actions"
 
 
@@ -169,14 +152,10 @@ def constants(tested: Tested) -> str | None:
         first = tested.random.obs[0][0]
         values = ", ".join(f"{tested.element(index)} = {first[index].item():g}" for index in unexpected[:8])
         more = f" and {len(unexpected) - 8} more" if len(unexpected) > 8 else ""
-        raise CheckError(
-            f"of the observation {values}{more} never change, in any world: leave them out, or declare "
-            f"constant_observations = {tuple(sorted(constant))}"
-        )
+        declare = f"constant_observations = {tuple(sorted(constant))}"
+        raise CheckError(f"{values}{more} of the observation never change: leave them out, or declare {declare}")
     if varying := sorted(declared - constant):
-        raise CheckError(
-            f"constant_observations declares {tested.element(varying[0])}, which varies in play: take it out"
-        )
+        raise CheckError(f"constant_observations has {tested.element(varying[0])}, which varies: take it out")
     return f"but for the declared {', '.join(map(str, sorted(declared)))}" if declared else None
 
 
@@ -192,10 +171,8 @@ def reward_sum(tested: Tested) -> str:
         total = torch.stack(list(step.reward_terms.values())).sum(dim=0).float()
         if not torch.equal(step.reward, total):
             world = int((step.reward != total).nonzero()[0])
-            raise CheckError(
-                f"at step {t} in world {world} the reward is {step.reward[world].item()}, "
-                f"the sum of its terms {total[world].item()}"
-            )
+            reward, of_terms = step.reward[world].item(), total[world].item()
+            raise CheckError(f"in world {world} at step {t} the reward is {reward}, the sum of its terms {of_terms}")
     return ", ".join(names)
 
 
@@ -211,7 +188,7 @@ def memory(tested: Tested) -> None:
         raise CheckError("an observation changes when the next step is taken: it must be a new tensor")
 
 
-def pure(tested: TestedRobot) -> None:
+def pure(tested: Tested) -> None:
     """Observing and rewarding only read.
 
     They change neither state and model nor what they are given, and say the same twice.
@@ -243,10 +220,7 @@ def pure(tested: TestedRobot) -> None:
             raise CheckError(f"{name} changes the model: only variations may")
     for name, call in calls.items():
         if not all(torch.equal(*pair) for pair in zip(call(), results[name], strict=True)):
-            raise CheckError(
-                f"{name} returns something else when it is called again in the same state: it may change and draw "
-                "nothing, and remembers nothing"
-            )
+            raise CheckError(f"{name} returns something else when it is called again: it may draw and remember nothing")
 
 
 def deterministic(tested: Tested) -> None:
@@ -261,9 +235,7 @@ def deterministic(tested: Tested) -> None:
             again = tested.play(env, actions)
             for t, (one, two) in enumerate(zip(again.obs, first.obs, strict=False)):
                 if not torch.equal(one, two):
-                    raise CheckError(
-                        f"the same seed gives another observation number {t} in {where}: draw from `random`"
-                    )
+                    raise CheckError(f"the same seed gives another observation {t} in {where}: draw from `random`")
             for t, (step, past) in enumerate(zip(again.steps, first.steps, strict=False)):
                 if not (torch.equal(step.reward, past.reward) and torch.equal(step.terminated, past.terminated)):
                     raise CheckError(f"the same seed gives another reward or termination at step {t} in {where}")
@@ -277,22 +249,19 @@ def starts(tested: Tested) -> str:
     states = []
     for key in (1, 2):
         obs = tested.env.begin(tested.family.space.nominal(WORLDS), key=key)
-        state = tested.state()
-        states.append(obs if state is None else state)
+        states.append(tested.env.physics.get_state() if tested.is_robot else obs)
     different = len({tuple(state) for state in torch.cat(states).tolist()})
-    if isinstance(tested, TestedRobot) and different < 2 * WORLDS:
-        raise CheckError(
-            f"only {different} of {2 * WORLDS} episodes start in a state of their own ({WORLDS} worlds, 2 trials): "
-            "reset must draw from `random` for every world"
-        )
-    return f"{different} different starts in {2 * WORLDS} episodes of one task"
+    if tested.is_robot and different < 2 * WORLDS:
+        own = f"only {different} of {2 * WORLDS} episodes start in a state of their own ({WORLDS} worlds, 2 trials)"
+        raise CheckError(f"{own}: reset must draw from `random` for every world")
+    return f"{different} different starts in {2 * WORLDS} episodes"
 
 
 def renders(tested: Tested) -> str:
     """A picture can be drawn."""
     family = tested.family
     try:
-        if isinstance(tested, TestedRobot):
+        if tested.is_robot:
             gl_backend()
         with make_env(family, 1, threads=1, pictures=True) as env:
             env.begin(family.space.nominal(1), key=0)
@@ -302,14 +271,14 @@ def renders(tested: Tested) -> str:
         return f"not checked: {error}"
     if bool((pixels == pixels[0]).all()):
         raise CheckError(f"the picture is of one colour, {tuple(pixels[0].tolist())}: the camera sees nothing")
-    if not isinstance(tested, TestedRobot):
+    if not tested.is_robot:
         return "by the environment's own render"
     return f"by {'a camera that follows the robot' if tested.family.camera is None else repr(tested.family.camera)}"
 
 
 def speed(tested: Tested) -> str:
     """Speed."""
-    num_worlds = tested.speed_worlds
+    num_worlds = 64 if tested.is_robot else 16
     with make_env(tested.family, num_worlds) as env:
         env.begin(tested.family.space.sample("train", num_worlds, seeding.rng(0, "check")), key=0)
         actions = tested.actions(num_worlds // WORLDS).flatten(0, 1)

@@ -11,10 +11,10 @@ import mujoco
 import torch
 from torch import Tensor
 
-from metarl.check.tested import RANDOM_STEPS, WORLDS, CheckError, Tested, TestedRobot, numbers
+from metarl.check.tested import RANDOM_STEPS, WORLDS, CheckError, Tested, numbers
 from metarl.core import seeding
 from metarl.core.tasks import Tasks
-from metarl.sim.mujoco.cpu import CpuPhysics
+from metarl.sim.mujoco.physics import make_physics
 from metarl.sim.observations import to_vector
 from metarl.sim.variations import Variation, Variator
 
@@ -34,6 +34,9 @@ _HINTS = {
     "opt.gravity": "can anything fall?",
 }
 """What may make the physics ignore a model field."""
+_READ = "let the reward or a variation read it"
+_POSED = "does the environment's reset read options['task']?"
+_HINT = "does the robot ever use what it changes?"
 _EXACT = 1e-6  # 1 − |correlation|: the rest is below a thousandth of the spread
 
 
@@ -66,9 +69,8 @@ def outside(tested: Tested) -> str | None:
         if parameter.ood is not None:
             for row in [*rows["ood"], *space.fixed("ood", _LISTED)]:
                 if parameter.train.contains(row[name]):
-                    raise CheckError(
-                        f"the ood value {row[name]} of '{name}' lies in its training range {parameter.train.describe()}"
-                    )
+                    trained = f"its training range {parameter.train.describe()}"
+                    raise CheckError(f"the ood value {row[name]} of '{name}' lies in {trained}")
     return None if "ood" in space.splits else "no ood split"
 
 
@@ -95,7 +97,7 @@ def matters(tested: Tested) -> str | None:
     goals, unseen = tested.goals, []
     for name in tested.family.space.parameters:
         if name not in goals:
-            if isinstance(tested, TestedRobot) and not _tells(tested, name):
+            if tested.is_robot and not _tells(tested, name):
                 raise CheckError(_idle(tested, name))
             continue
         base, other = (_trace(tested, tasks) for tasks in (tested.tasks(), tested.with_other(tested.tasks(), name)))
@@ -105,10 +107,9 @@ def matters(tested: Tested) -> str | None:
         terms = {term: torch.stack([step.reward_terms[term] for step in steps]) for term in steps[0].reward_terms}
         still = [term for term, values in terms.items() if bool((values == values[0, 0]).all())]
         if not still:
-            raise CheckError(
-                f"the task parameter '{name}' changes neither observations nor rewards in {_SHORT} random steps: "
-                f"{tested.advice}"
-            )
+            advice = _READ if tested.is_robot else _POSED
+            what = f"the task parameter '{name}' changes neither observations nor rewards"
+            raise CheckError(f"{what} in {_SHORT} random steps: {advice}")
         unseen.append(f"'{name}', as the reward term '{still[0]}' stays constant in random play")
     return f"not checked: {'; '.join(unseen)}" if unseen else None
 
@@ -122,7 +123,7 @@ def _trace(tested: Tested, tasks: Tasks) -> list[Tensor]:
     return trace
 
 
-def _tells(tested: TestedRobot, name: str) -> bool:
+def _tells(tested: Tested, name: str) -> bool:
     """Whether robots part whose tasks differ in `name` alone, from one start and under the same actions.
 
     Tried on ever new tasks, as a parameter may matter only together with others, and in all kinds of play by turns,
@@ -137,13 +138,13 @@ def _tells(tested: TestedRobot, name: str) -> bool:
             env.begin(Tasks({**tasks.select(mirror).values, name: tasks[name]}), key=number)
             if kind == "thrown":
                 tested.throw(number)
-            env.physics.set_state(tested.state()[mirror])
+            env.physics.set_state(env.physics.get_state()[mirror])
             actions = tested.actions(min(_LONG, tested.family.episode_steps), number)
             for action in actions[:1].sign().expand_as(actions) if kind == "held" else actions:
                 played[kind] += 1
                 step = env.step(action[mirror])
                 # What ended has only its last observation left.
-                motion = torch.where(step.ended[:, None], 0.0, tested.state())
+                motion = torch.where(step.ended[:, None], 0.0, env.physics.get_state())
                 last = torch.where(step.ended[:, None], step.final_obs, 0.0)
                 if any(not torch.equal(*seen.chunk(2)) for seen in (motion, last, step.reward, step.terminated)):
                     return True
@@ -152,20 +153,18 @@ def _tells(tested: TestedRobot, name: str) -> bool:
     return False
 
 
-def _idle(tested: TestedRobot, name: str) -> str:
+def _idle(tested: Tested, name: str) -> str:
     """What to tell the author of a variation that the physics ignores, and where to look."""
     readers = [variation for variation in tested.family.variations if name in variation.parameters]
-    kinds = ", ".join(type(variation).__name__ for variation in readers)
     fields = {field for variation in readers for field in variation.fields}
-    hints = [hint for field, hint in _HINTS.items() if field in fields]
     return (
         f"the task parameter '{name}' changes neither motion nor reward: the physics ignores what the variation "
-        f"{kinds} makes of it, in random, thrown and held play of up to {RANDOM_STEPS:,} steps each; "
-        f"{' '.join(hints) or 'does the robot ever use what it changes?'}"
+        f"{', '.join(type(variation).__name__ for variation in readers)} makes of it, in three kinds of play of up to "
+        f"{RANDOM_STEPS:,} steps; {' '.join(hint for field, hint in _HINTS.items() if field in fields) or _HINT}"
     )
 
 
-def hidden(tested: TestedRobot) -> None:
+def hidden(tested: Tested) -> None:
     """The task is not in the observation.
 
     Neither does `observe` read it, nor does the physics it reads hold a parameter's value: see `leaks`.
@@ -176,13 +175,11 @@ def hidden(tested: TestedRobot) -> None:
         one, two = (to_vector(family, family.observe(physics, posed)) for posed in (tasks, other))
         changed = (one != two).any(dim=0)
         if bool(changed.any()):
-            raise CheckError(
-                f"{tested.element(int(changed.nonzero()[0]))} of the observation is computed from the task: "
-                "observe may read the physics only"
-            )
+            element = tested.element(int(changed.nonzero()[0]))
+            raise CheckError(f"{element} of the observation is computed from the task: observe may not read it")
         physics.step(_SHORT)
-    for name, element in leaks(tested).items():
-        raise CheckError(f"{tested.element(element)} of the first observation tells the task parameter '{name}'")
+    for name, index in leaks(tested).items():
+        raise CheckError(f"{tested.element(index)} of the first observation tells the task parameter '{name}'")
 
 
 def leaks(tested: Tested) -> dict[str, int]:
@@ -209,7 +206,7 @@ def told(tested: Tested) -> str:
     return ", ".join(f"'{name}' ({tested.element(index)})" for name, index in found.items()) or "nothing"
 
 
-def first_observation(tested: TestedRobot) -> str:
+def first_observation(tested: Tested) -> str:
     """The first observation does not depend on a goal.
 
     From the same draws of `reset`, bit for bit, for parameters that change no dynamics; the others may be sensed.
@@ -219,14 +216,12 @@ def first_observation(tested: TestedRobot) -> str:
     for name in tested.goals:
         changed = tested.env.begin(tested.with_other(tasks, name), key=0) != first
         if bool(changed.any()):
-            raise CheckError(
-                f"{tested.element(int(changed.nonzero()[0, 1]))} of the first observation changes with '{name}', "
-                "which changes no dynamics: a policy must find it out by its rewards"
-            )
+            element = tested.element(int(changed.nonzero()[0, 1]))
+            raise CheckError(f"{element} of the first observation changes with '{name}', which changes no dynamics")
     return ", ".join(tested.goals) or "every parameter changes the dynamics"
 
 
-def variations(tested: TestedRobot) -> str | None:
+def variations(tested: Tested) -> str | None:
     """Each variation changes the model, where it says.
 
     Each alone: the tasks' models differ in fields it declares, and in what MuJoCo derives from them.
@@ -236,8 +231,9 @@ def variations(tested: TestedRobot) -> str | None:
         kind = f"the variation {type(variation).__name__} of '{', '.join(variation.parameters)}'"
         changed = _changed(tested, variation, tasks, kind)
         if not changed & set(variation.fields):
-            fields = ", ".join(variation.fields)
-            raise CheckError(f"{kind} changes nothing: {fields} are the same for {len(tasks)} tasks")
+            raise CheckError(
+                f"{kind} changes nothing: {', '.join(variation.fields)} are the same for {len(tasks)} tasks"
+            )
         if stray := _written(changed) - set(variation.fields):
             raise CheckError(f"{kind} changes {', '.join(sorted(stray))}, which its `fields` do not declare")
     return None if tested.family.variations else "no variations"
@@ -249,10 +245,10 @@ def _written(changed: set[str]) -> set[str]:
     return {name for name in changed - derived if not name.startswith("stat.")}
 
 
-def _changed(tested: TestedRobot, variation: Variation, tasks: Tasks, kind: str) -> set[str]:
+def _changed(tested: Tested, variation: Variation, tasks: Tasks, kind: str) -> set[str]:
     """Model fields in which any two of the worlds differ under one variation alone."""
     shared = copy.copy(tested.model)
-    physics, pristine = CpuPhysics(shared, len(tasks), 1), numbers(shared)
+    physics, pristine = make_physics("mujoco", shared, len(tasks), 1), numbers(shared)
     variator = Variator(physics, (variation,))
     try:
         variator.apply(tasks)
@@ -264,7 +260,7 @@ def _changed(tested: TestedRobot, variation: Variation, tasks: Tasks, kind: str)
     return {name for model in models for name, value in model.items() if value != models[0][name]}
 
 
-def restores(tested: TestedRobot) -> None:
+def restores(tested: Tested) -> None:
     """The same task gives the same model after 100 others.
 
     The unmodified robot or, without a nominal value, a first draw.
@@ -280,38 +276,35 @@ def restores(tested: TestedRobot) -> None:
         changed = {name for name, value in before.items() if value != after[name]}
         if changed:
             written = ", ".join(sorted(_written(changed) or changed))
-            raise CheckError(
-                f"after {_OTHERS} other tasks the nominal one does not restore {written} in world {world}: "
-                "variations and reset must start from the pristine values"
-            )
+            what = f"after {_OTHERS} other tasks the nominal one does not restore {written} in world {world}"
+            raise CheckError(f"{what}: variations and reset must start from the pristine values")
 
 
-def slots(tested: TestedRobot) -> None:
+def slots(tested: Tested) -> None:
     """The same task gives the same dynamics in every world.
 
     One task, start and actions in every world in turn, among other tasks: the trajectories agree bit for bit.
     """
     env, tasks = tested.env, tested.tasks()
     start: Tensor | None = None
-    tracks: dict[int, list[tuple[Tensor, Tensor]]] = {world: [] for world in range(WORLDS)}
+    tracks: dict[int, list[Tensor]] = {world: [] for world in range(WORLDS)}
     for rows in (torch.tensor((0, 1, 2, 0)), torch.tensor((1, 0, 0, 2))):
         env.begin(tasks.select(rows), key=3)
-        state, own = tested.state(), rows == 0
+        state, own = env.physics.get_state(), rows == 0
         start = state[0].clone() if start is None else start
         state[own] = start
         env.physics.set_state(state)
         for actions in tested.actions(min(_SHORT, env.trial_steps)):
             step = env.step(torch.where(own[:, None], actions[0], actions))
             for world in own.nonzero()[:, 0].tolist():
-                tracks[world].append((step.final_obs[world], step.reward[world]))
+                tracks[world].append(torch.cat((step.final_obs[world], step.reward[world : world + 1])))
             if bool(step.ended[own].any()):
                 break
     for world in range(1, WORLDS):
-        for t, (one, two) in enumerate(zip(tracks[world], tracks[0], strict=False)):
-            if not (torch.equal(one[0], two[0]) and torch.equal(one[1], two[1])):
-                raise CheckError(
-                    f"world {world} and world 0 part at step {t} on the same task, start and actions: what happens in "
-                    "a world may depend on its own row only"
-                )
-        if len(tracks[world]) != len(tracks[0]):
-            raise CheckError(f"world {world} and world 0 end after different times on the same task, start and actions")
+        length = min(len(tracks[world]), len(tracks[0]))
+        parted = [t for t in range(length) if not torch.equal(tracks[world][t], tracks[0][t])]
+        if parted or len(tracks[world]) != len(tracks[0]):
+            raise CheckError(
+                f"world {world} and world 0 part at step {min([*parted, length])} on the same task, start and actions: "
+                "what happens in a world may depend on its own row only"
+            )

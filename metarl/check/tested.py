@@ -6,11 +6,12 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import mujoco
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from metarl.core import seeding
@@ -22,9 +23,8 @@ from metarl.core.types import Step
 from metarl.sim.env import TrialEnv
 from metarl.sim.family import Family, MujocoFamily
 from metarl.sim.make import make_env
-from metarl.sim.mujoco.cpu import CpuPhysics
-from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
-from metarl.sim.mujoco.physics import Physics
+from metarl.sim.mujoco.mujoco_env import compile_spec
+from metarl.sim.mujoco.physics import Physics, make_physics
 from metarl.sim.observations import to_vector
 from metarl.sim.variations import Variator
 
@@ -67,22 +67,36 @@ class Play:
 
 
 class Tested:
-    """A family under test, seen from outside: as it is played, whatever simulates it.
+    """A family under test, as it is played; of a robot also its model and its physics.
 
     What several checks need is made when first asked for, and kept.
     """
 
-    advice = "does the environment's reset read options['task']?"
-    """What to look at where a task parameter changes nothing."""
-    speed_worlds = 16
-
     def __init__(self, family: Family) -> None:
-        self.family = family
+        self.family: Any = family
+        self.is_robot = isinstance(family, MujocoFamily)
+        """Simulated by MuJoCo; else all is seen from outside."""
+        self.plays = ("random", "thrown", "held") if self.is_robot else ("random", "held")
+        self._not_finite: list[str] = []
 
     @cached_property
-    def env(self) -> TrialEnv:
-        """`WORLDS` worlds on one thread."""
-        return make_env(self.family, WORLDS, threads=1)
+    def env(self) -> Any:
+        """`WORLDS` worlds on one thread; those of a robot note what is not finite although the state is."""
+        watched = copy.copy(self.family)
+        if self.is_robot:
+            object.__setattr__(watched, "observe", self._observe)
+        return make_env(watched, WORLDS, threads=1)
+
+    def _observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Tensor]:
+        seen: Mapping[str, Tensor] = self.family.observe(physics, tasks)
+        obs = to_vector(self.family, seen)
+        if not bool(torch.isfinite(obs).all()):
+            sound, diverged = torch.isfinite(physics.get_state()).all(dim=1), physics.diverged()
+            sound = sound if diverged is None else sound & ~diverged
+            for world, element in (~torch.isfinite(obs) & sound[:, None]).nonzero().tolist()[:1]:
+                value, task = obs[world, element].item(), tasks.rows()[world]
+                self._not_finite.append(f"{self.element(element)} of the observation is {value} for the task {task}")
+        return seen
 
     @cached_property
     def random(self) -> Play:
@@ -97,35 +111,46 @@ class Tested:
         corners[0, :3] = torch.tensor([-1.0, 1.0, 0.0])[:, None]
         return self.play(self.env, corners.repeat_interleave(hold, dim=0)[:RANDOM_STEPS])
 
-    @property
-    def plays(self) -> tuple[str, ...]:
-        """The kinds of play there are."""
-        return ("random", "held")
+    @cached_property
+    def thrown(self) -> Play:
+        """1,000 random steps of robots thrown about at the start of each trial, so that they tumble and hit things."""
+        played = Play()
+        for number in range(RANDOM_STEPS // _THROWN_STEPS):
+            played.obs.append(self.env.begin(self.tasks(number), key=number))
+            self.throw(number)
+            for action in self.actions(min(_THROWN_STEPS, self.env.trial_steps)):
+                played.take(self.env, action)
+        return played
+
+    def throw(self, number: int) -> None:
+        """Give every robot of the environment random velocities, others for each `number`."""
+        velocity = self.env.physics.bind("qvel")
+        generator = seeding.generator(0, "check/throw", number)
+        velocity += _THROW * torch.randn(velocity.shape, generator=generator, dtype=torch.float64)
 
     @property
     def not_finite(self) -> str | None:
-        """An observation of random play that was not finite, in a sentence."""
-        if not bool(self.random.each("diverged").any()):
-            return None
-        return f"an observation was not finite {self.divergence()}"
-
-    @property
-    def goals(self) -> list[str]:
-        """Task parameters that are known by what they do to observations and rewards alone."""
-        return list(self.family.space.parameters)
-
-    def state(self) -> Tensor | None:
-        """The state of every world, where the simulator shows it."""
-        return None
+        """What was not finite in random play, in a sentence."""
+        diverged = self.random.each("diverged")
+        if self.is_robot:
+            return self._not_finite[0] if self._not_finite else None
+        return f"an observation was not finite {self.divergence()}" if bool(diverged.any()) else None
 
     def divergence(self) -> str:
         """How often random play diverged, and where first."""
         diverged = self.random.each("diverged")
         step, world = diverged.nonzero()[0].tolist()
-        return (
-            f"{int(diverged.sum())} times in {RANDOM_STEPS:,} random steps of {WORLDS} worlds, first at step {step} in "
-            f"world {world}"
-        )
+        often = f"{int(diverged.sum())} times in {RANDOM_STEPS:,} random steps of {WORLDS} worlds"
+        return f"{often}, first at step {step} in world {world}"
+
+    @property
+    def goals(self) -> list[str]:
+        """Task parameters that no variation of a robot's dynamics reads; of others, all."""
+        physical = set()
+        for variation in self.family.variations if self.is_robot else ():
+            if not all(name.startswith(_APPEARANCE) or name.endswith("_rgba") for name in variation.fields):
+                physical |= set(variation.parameters)
+        return [name for name in self.family.space.parameters if name not in physical]
 
     def element(self, index: int) -> str:
         """An element of the observation by its number and, where that is declared, its name."""
@@ -134,7 +159,8 @@ class Tested:
 
     def tasks(self, number: int = 0, split: Split = "train") -> Tasks:
         """Batch `number` of random tasks, one per world."""
-        return self.family.space.sample(split, WORLDS, seeding.rng(0, "check", number))
+        drawn: Tasks = self.family.space.sample(split, WORLDS, seeding.rng(0, "check", number))
+        return drawn
 
     def with_other(self, tasks: Tasks, *names: str) -> Tasks:
         """`tasks` with other values of the parameters `names`, in one world at least."""
@@ -158,99 +184,26 @@ class Tested:
             played.take(env, action)
         return played
 
-
-class TestedRobot(Tested):
-    """A MuJoCo family under test: its model, its physics, and how it is played."""
-
-    __test__ = False  # no test class of pytest's
-    advice = "let the reward or a variation read it"
-    speed_worlds = 64
-    family: MujocoFamily
-
-    def __init__(self, family: MujocoFamily) -> None:
-        super().__init__(family)
-        self._not_finite: list[str] = []
-
     @cached_property
     def model(self) -> mujoco.MjModel:
-        """The family's model."""
+        """The robot's model."""
         return compile_spec(self.family.spec())
 
-    @cached_property
-    def env(self) -> MujocoEnv:
-        """As everyone's, which also notes observations that are not finite although the state is."""
-        watched = copy.copy(self.family)
-        object.__setattr__(watched, "observe", self._observe)
-        return MujocoEnv(watched, WORLDS, threads=1)
-
-    def _observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Tensor]:
-        seen = self.family.observe(physics, tasks)
-        obs = to_vector(self.family, seen)
-        if not bool(torch.isfinite(obs).all()):
-            sound = torch.isfinite(physics.get_state()).all(dim=1) & ~physics.diverged()
-            for world, element in (~torch.isfinite(obs) & sound[:, None]).nonzero().tolist()[:1]:
-                value, task = obs[world, element].item(), tasks.rows()[world]
-                self._not_finite.append(f"{self.element(element)} of the observation is {value} for the task {task}")
-        return seen
-
-    @property
-    def plays(self) -> tuple[str, ...]:
-        """Robots are thrown about, too."""
-        return ("random", "thrown", "held")
-
-    @property
-    def not_finite(self) -> str | None:
-        """An observation of random play that was not finite although the state was."""
-        return self._not_finite[0] if self.random and self._not_finite else None
-
-    @property
-    def goals(self) -> list[str]:
-        """Task parameters that no variation of the dynamics reads."""
-        physical = set()
-        for variation in self.family.variations:
-            if not all(name.startswith(_APPEARANCE) or name.endswith("_rgba") for name in variation.fields):
-                physical |= set(variation.parameters)
-        return [name for name in self.family.space.parameters if name not in physical]
-
-    @cached_property
-    def thrown(self) -> Play:
-        """1,000 random steps of robots thrown about at the start of each trial, so that they tumble and hit things."""
-        played = Play()
-        for number in range(RANDOM_STEPS // _THROWN_STEPS):
-            played.obs.append(self.env.begin(self.tasks(number), key=number))
-            self.throw(number)
-            for action in self.actions(min(_THROWN_STEPS, self.env.trial_steps)):
-                played.take(self.env, action)
-        return played
-
-    def throw(self, number: int) -> None:
-        """Give every robot of the environment random velocities, others for each `number`."""
-        velocity = self.env.physics.bind("qvel")
-        generator = seeding.generator(0, "check/throw", number)
-        velocity += _THROW * torch.randn(velocity.shape, generator=generator, dtype=torch.float64)
-
-    def state(self) -> Float[Tensor, "N S"]:
-        """The complete state of every world."""
-        return self.env.physics.get_state()
-
-    def bare(self) -> CpuPhysics:
+    def bare(self) -> Physics:
         """Physics whose worlds stand at the start of an episode of `tasks()`, without an environment around them."""
-        physics, worlds = CpuPhysics(self.model, WORLDS, 1), torch.arange(WORLDS)
+        physics = make_physics("mujoco", self.model, WORLDS, 1)
         Variator(physics, self.family.variations).apply(self.tasks())
-        physics.reset(worlds)
-        self.family.reset(physics, worlds, self.tasks(), WorldRandom(0, worlds, torch.zeros_like(worlds)))
-        physics.forward(worlds)
+
+        def write(worlds: Tensor) -> None:
+            self.family.reset(physics, worlds, self.tasks(), WorldRandom(0, worlds, torch.zeros_like(worlds)))
+
+        physics.restart(torch.ones(WORLDS, dtype=torch.bool), write)
         return physics
 
 
 def numbers(model: mujoco.MjModel) -> dict[str, bytes]:
     """Every number of a model, its options and its statistics, field by field, for comparison bit by bit."""
     parts = {"": model, "opt.": model.opt, "stat.": model.stat}
-    values = {
-        prefix + name: getattr(part, name)
-        for prefix, part in parts.items()
-        for name in dir(part)
-        if not name.startswith("_")
-    }
-    kinds = (np.ndarray, float, int)
-    return {name: np.array(value).tobytes() for name, value in values.items() if isinstance(value, kinds)}
+    names = [(head, name) for head, part in parts.items() for name in dir(part) if not name.startswith("_")]
+    values = {head + name: getattr(parts[head], name) for head, name in names}
+    return {name: np.array(x).tobytes() for name, x in values.items() if isinstance(x, np.ndarray | float | int)}

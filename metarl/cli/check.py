@@ -28,8 +28,8 @@ def run(words: list[str]) -> int:
     options = parse(CheckOptions, "check", words)
     from metarl.check.check import check_family, verdict
     from metarl.check.mjcf_file import check_mjcf
+    from metarl.core.files import write_json
     from metarl.core.registry import make_family
-    from metarl.run.logs import write_json
 
     path = Path(options.family)
     if path.suffix.lower() in (".xml", ".mjcf", ".urdf"):

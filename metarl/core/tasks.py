@@ -6,7 +6,6 @@ Nothing here knows a simulator. A task is a row of named numbers; a family says 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -31,6 +30,7 @@ from metarl.core.distributions import (
     Value as Value,
 )
 from metarl.core.errors import UserError, unknown_name
+from metarl.core.files import read_json, write_json
 
 Split = Literal["train", "test", "ood"]
 
@@ -205,18 +205,18 @@ class TaskSpace:
 
 def save_tasks(path: Path, family: str, tasks: Tasks) -> None:
     """Write a task list as JSON; its `ids` are there to be found again in results, and are not read back."""
-    content = {"family": family, "tasks": tasks.rows(), "ids": tasks.ids}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(path, {"family": family, "tasks": tasks.rows(), "ids": tasks.ids})
 
 
 def load_tasks(path: Path, family: str, space: TaskSpace) -> Tasks:
     """Read a task list back; `UserError` where it is no task list or belongs to another family."""
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
+    except UserError as error:
+        raise UserError(f"{path} is not a task list: {error}") from None
+    try:
         owner, rows = content["family"], content["tasks"]
         tasks = Tasks.from_rows(rows)
-    except OSError as error:
-        raise UserError(f"cannot read the task list {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
         raise UserError(f'{path} is not a task list: it needs {{"family": ..., "tasks": [{{...}}, ...]}}') from None
     if owner != family and not family.endswith(f"/{owner}"):  # a user's own file: runs know it by its full path

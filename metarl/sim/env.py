@@ -37,6 +37,9 @@ from metarl.core.types import Step
 from metarl.sim.family import Family
 from metarl.sim.task_code import task_code
 
+_UNREAD_STEPS = 64
+"""Rewards that are kept unread on the CPU: one look at many costs less than many looks."""
+
 
 class RewardError(UserError):
     """A reward is not finite; the message names the term and the task."""
@@ -63,10 +66,10 @@ class Moved:
     reward_terms: Mapping[str, Float[Tensor, "N"]]
     """The reward is their sum."""
     terminated: Bool[Tensor, "N"] | None
-    """By the family's rules; None where no world's is."""
+    """By the family's rules. None, here and below: certainly in no world."""
     truncated: Bool[Tensor, "N"] | None
-    """By a time limit of the simulator's own, ahead of the family's; None where no world's is."""
-    diverged: Bool[Tensor, "N"]
+    """By a time limit of the simulator's own, ahead of the family's."""
+    diverged: Bool[Tensor, "N"] | None
     """What the step returned is not to be learnt from."""
 
 
@@ -102,15 +105,19 @@ class TrialEnv(ABC):
         self.device, self.dtype = device, dtype
         self._all = self._streams = torch.arange(num_worlds, device=device)
         self._every, self._no = torch.ones_like(self._all, dtype=torch.bool), torch.zeros_like(self._all).bool()
-        self._keys, self._episode, self._episode_step = (torch.zeros_like(self._all) for _ in range(3))
+        self._keys, self._episode, self._due = (torch.zeros_like(self._all) for _ in range(3))
         self._tasks: Tasks | None = None
         self._code: Tensor | None = None
         self._queued: tuple[Tasks, Tensor | None, int] | None = None
-        # A trial has a fixed length, so the host knows without looking when one ends, if not which episodes do.
+        # Numbers on the CPU are looked at, which costs nothing there, to skip what has nothing to do. A device would
+        # have to be waited for. Of trials the host knows when they end: they have one length.
+        self._looks = device.type == "cpu"
         self._steps = 0
+        self._due_steps: set[int] = set()
         self._ends: set[int] = set()
         self._phase = self._all
         self._over = False
+        self._unread: list[tuple[Tensor, Tensor, Tasks]] = []
         self._fault = torch.zeros_like(self._all)
         self._fault_value = torch.zeros_like(self._all, dtype=torch.float64)
         self._fault_tasks: Tasks | None = None
@@ -161,7 +168,8 @@ class TrialEnv(ABC):
         self._phase = (-begun) % self.trial_steps
         self._ends = set(self._phase.tolist())
         self._episode.copy_(begun // self.episode_steps)
-        self._episode_step.copy_(begun % self.episode_steps)
+        self._due.copy_(self.episode_steps - begun % self.episode_steps)
+        self._due_steps = set(self._due.tolist())
         self._pose(self._every)
         self._restart(self._every)
         obs = self._first_observation(self._every)
@@ -184,14 +192,15 @@ class TrialEnv(ABC):
         moved = self._move(action.to(self.dtype).clamp(-1.0, 1.0), tasks)
         rows = torch.stack(tuple(moved.reward_terms.values()))  # a copy: a term may be a view of a state to be reset
         obs = moved.obs
-        if not _certainly_none(moved.diverged):  # whatever it observed or earned, no one may learn from it
+        if moved.diverged is not None:  # whatever it observed or earned, no one may learn from it
             rows = rows.masked_fill(moved.diverged, 0.0)
             obs = obs.masked_fill(moved.diverged[:, None], 0.0)
         reward = rows.sum(dim=0).float()
         self._term_names = tuple(moved.reward_terms)
-        if not _certainly_finite(reward):
-            self._note_reward(rows, reward)
-        terms = dict(zip(self._term_names, rows, strict=True))
+        self._unread.append((rows, reward, tasks))
+        if not self._looks or len(self._unread) == _UNREAD_STEPS:
+            self._read_rewards()
+        terms = dict(zip(self._term_names, rows.unbind(), strict=True))
         return self._advance(self._with_task(obs), reward, terms, moved)
 
     def check(self) -> None:
@@ -200,6 +209,7 @@ class TrialEnv(ABC):
         `RewardError` where a reward was not finite, in float32, in a world that had not diverged; `UserError` where a
         first observation was not.
         """
+        self._read_rewards()
         codes = self._fault.cpu().numpy()
         if not codes.any():
             return
@@ -251,12 +261,9 @@ class TrialEnv(ABC):
         """One control step under `action`, in [-1, 1]."""
 
     def _describe(self, sensed_size: int, actions: Sequence[str]) -> None:
-        """Set `info`; `UserError` where the family declares other parts of an observation than it has."""
-        space, declared = self.family.space, tuple(self.family.observation)
-        parts = declared or (Part("observation", sensed_size, "1"),)
-        size = sum(part.size for part in parts)
-        if size != sensed_size:
-            raise UserError(f"{type(self.family).__name__} declares {size} numbers of an observation of {sensed_size}")
+        """Set `info`."""
+        space = self.family.space
+        parts = tuple(self.family.observation) or (Part("observation", sensed_size, "1"),)
         if self.task_visible:
             parts += (Part("task", task_code(space, space.nominal()).shape[1], "1", help="the task, as `task_code`"),)
         ranges = tuple(
@@ -272,36 +279,42 @@ class TrialEnv(ABC):
             raise ValueError(f"{self.num_worlds} worlds need as many tasks, got {len(tasks)}")
         self.family.space.check(tasks)
         code = task_code(self.family.space, tasks).to(self.device) if self.task_visible else None
-        return Tasks({name: value.to(self.device, self.dtype) for name, value in tasks.values.items()}), code
+        return tasks.to(self.device, self.dtype), code
 
     def _advance(
         self, final_obs: Float32[Tensor, "N O"], reward: Float32[Tensor, "N"], terms: Mapping[str, Tensor], moved: Moved
     ) -> Step:
         """Work out which episodes and trials ended, begin the next ones, and assemble the step."""
         self._steps += 1
-        self._episode_step.add_(1)
         now, no = self._steps % self.trial_steps, self._no
-        terminated = moved.diverged if moved.terminated is None else moved.terminated | moved.diverged
-        timeout = self._episode_step >= self.episode_steps
-        if moved.truncated is not None:
-            timeout = timeout | moved.truncated
-        ended = terminated | timeout
-        if now not in self._ends and _certainly_none(ended):
+        timeout = None
+        if not self._looks or self._steps in self._due_steps:
+            timeout = self._due <= self._steps
+            self._due_steps.discard(self._steps)
+        terminated = _either(moved.terminated, moved.diverged)
+        truncated = _either(timeout, moved.truncated)
+        ended = _either(terminated, truncated)
+        if now not in self._ends and (ended is None or self._none(ended)):
             return Step(final_obs, final_obs, reward, terms, no, no, no, no, no)
 
+        ended = no if ended is None else ended
         over, restarted = no, ended
         if now in self._ends:
             over = self._phase == now
-            timeout, ended = timeout | over, ended | over
+            truncated, ended = _either(truncated, over), ended | over
             self._over = not self._next_trial(over)
             restarted = ended & ~over if self._over else ended
-        self._episode.add_(restarted)
-        self._episode_step.masked_fill_(restarted, 0)
         obs = final_obs
-        if not _certainly_none(restarted):
+        if not self._none(restarted):
+            self._episode.add_(restarted)
+            self._due.masked_fill_(restarted, self._steps + self.episode_steps)
+            self._due_steps.add(self._steps + self.episode_steps)
             self._restart(restarted)
             obs = torch.where(restarted[:, None], self._first_observation(restarted), final_obs)
-        return Step(obs, final_obs, reward, terms, terminated, timeout & ~terminated, moved.diverged, ended, over)
+        terminated = no if terminated is None else terminated
+        truncated = no if truncated is None else truncated & ~terminated
+        diverged = no if moved.diverged is None else moved.diverged
+        return Step(obs, final_obs, reward, terms, terminated, truncated, diverged, ended, over)
 
     def _next_trial(self, over: Bool[Tensor, "N"]) -> bool:
         """Put the worlds whose trial is over on their queued tasks; False where none are queued."""
@@ -319,43 +332,44 @@ class TrialEnv(ABC):
     def _first_observation(self, mask: Bool[Tensor, "N"]) -> Float32[Tensor, "N O"]:
         """Observation after a restart of the worlds of `mask`."""
         obs = self._observe()
-        if not _certainly_finite(obs):
-            element = obs.isfinite().long().argmin(dim=1, keepdim=True)
+        finite = obs.isfinite()
+        if not (self._looks and finite.numpy().all()):
+            element = finite.long().argmin(dim=1, keepdim=True)
             value = obs.gather(1, element)[:, 0]
-            self._note(mask & ~value.isfinite(), -1 - element[:, 0], value)
+            self._note(mask & ~value.isfinite(), -1 - element[:, 0], value, self.tasks)
         return self._with_task(obs)
 
     def _with_task(self, obs: Float32[Tensor, "N S"]) -> Float32[Tensor, "N O"]:
         """What the simulator observes, followed by the task where that is visible."""
         return obs if self._code is None else torch.cat((obs, self._code), dim=1)
 
-    def _note_reward(self, rows: Float[Tensor, "M N"], reward: Float32[Tensor, "N"]) -> None:
-        """Keep which term, of `rows`, made a reward not finite; their sum where each of them is finite."""
-        rows = torch.cat((rows, reward[None].to(rows.dtype)))
-        term = rows.float().isfinite().long().argmin(dim=0, keepdim=True)
-        self._note(~reward.isfinite(), 1 + term[0], rows.gather(0, term)[0])
+    def _read_rewards(self) -> None:
+        """Note which term made a reward not finite, or their sum where each term is finite."""
+        unread, self._unread = self._unread, []
+        if self._looks and np.isfinite([reward.numpy() for _, reward, _ in unread]).all():
+            return
+        for rows, reward, tasks in unread:
+            rows = torch.cat((rows, reward[None].to(rows.dtype)))
+            term = rows.float().isfinite().long().argmin(dim=0, keepdim=True)
+            self._note(~reward.isfinite(), 1 + term[0], rows.gather(0, term)[0], tasks)
 
-    def _note(self, bad: Bool[Tensor, "N"], code: Int64[Tensor, "N"], value: Float[Tensor, "N"]) -> None:
+    def _note(self, bad: Bool[Tensor, "N"], code: Int64[Tensor, "N"], value: Float[Tensor, "N"], tasks: Tasks) -> None:
         """Keep the first fault of each world for `check`, with its task: nothing here waits for the device."""
         bad = bad & (self._fault == 0)
         self._fault = torch.where(bad, code, self._fault)
         self._fault_value = torch.where(bad, value.double(), self._fault_value)
-        self._fault_tasks = _chosen(bad, self.tasks, self._fault_tasks or self.tasks)
+        self._fault_tasks = _chosen(bad, tasks, self._fault_tasks or tasks)
+
+    def _none(self, mask: Bool[Tensor, "N"]) -> bool:
+        """Certainly no world is in the mask."""
+        return self._looks and not mask.numpy().any()
 
 
-def on_host(tensor: Tensor) -> np.ndarray | None:
-    """The tensor's numbers where looking at them costs nothing; None where a device would have to be waited for."""
-    return tensor.numpy() if tensor.device.type == "cpu" else None
-
-
-def _certainly_none(mask: Bool[Tensor, "N"]) -> bool:
-    seen = on_host(mask)
-    return seen is not None and not seen.any()
-
-
-def _certainly_finite(values: Float32[Tensor, "..."]) -> bool:
-    seen = on_host(values)
-    return seen is not None and bool(np.isfinite(seen).all())
+def _either(one: Bool[Tensor, "N"] | None, other: Bool[Tensor, "N"] | None) -> Bool[Tensor, "N"] | None:
+    """Their union, None being empty."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one | other
 
 
 def _chosen(mask: Bool[Tensor, "N"], one: Tasks, other: Tasks) -> Tasks:

@@ -49,12 +49,19 @@ def require_declared(
     for part, size in declared.items():
         if part not in seen:
             raise UserError(f"{name} does not return the part '{part}', which `observation` declares")
-        value, rows = seen[part], "num_worlds" if num_worlds is None else num_worlds
-        fits = isinstance(value, Tensor) and value.dim() == 2 and value.shape[1] == size
-        if not fits or (num_worlds not in (None, len(value))) or (dtype not in (None, value.dtype)):
-            kind = f"{str(dtype or torch.float64).removeprefix('torch.')} ({rows}, {size})"
-            tensor = "" if isinstance(value, Tensor) else "a torch tensor, "
-            raise UserError(f"{name} returns {kind_of(value)} as the part '{part}', it must be {tensor}{kind}")
+        require_tensor(f"the part '{part}' of {name} is", seen[part], (num_worlds, size), dtype)
+
+
+def require_tensor(what: str, value: object, shape: tuple[int | None, ...], dtype: torch.dtype | None = None) -> None:
+    """`UserError` unless `value` is a tensor of this shape and, if told, dtype; None stands for any size."""
+    fits = isinstance(value, Tensor) and value.dim() == len(shape) and dtype in (None, value.dtype)
+    if fits and all(size in (None, found) for size, found in zip(shape, value.shape, strict=True)):  # type: ignore[attr-defined]
+        return
+    sizes = ", ".join(("num_worlds", "size")[i] if size is None else str(size) for i, size in enumerate(shape))
+    kind = f"{str(dtype or torch.float64).removeprefix('torch.')} ({sizes}{',' * (len(shape) == 1)})"
+    raise UserError(
+        f"{what} {kind_of(value)}, it must be {'' if isinstance(value, Tensor) else 'a torch tensor, '}{kind}"
+    )
 
 
 def kind_of(value: object) -> str:

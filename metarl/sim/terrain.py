@@ -22,7 +22,7 @@ from metarl.core import seeding
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.tasks import Choice, Parameter, Tasks, TaskSpace, Uniform
 from metarl.sim.family import constant_like
-from metarl.sim.variations import ids
+from metarl.sim.variations import object_id
 
 Heights: TypeAlias = Float64[np.ndarray, "Y X"]
 """Heights [m] on the grid: rows along y, columns along x."""
@@ -261,10 +261,10 @@ class TerrainChoice:
 
     def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
         """See `Variation.apply`."""
-        geom = int(ids(model, "geom", (self.geom,)))
+        geom = object_id(model, "geom", self.geom)
         number = self._number(tasks)
         live["geom_dataid"][:, geom] += number.to(live["geom_dataid"].dtype)
-        lowest = _stacked(self).amin(dim=(1, 2))
+        lowest = constant_like(_lowest(self), live["geom_pos"])
         live["geom_pos"][:, geom, 2] += lowest[number] - lowest[0]
         if self.side:
             live["geom_pos"][:, geom, 1] += self.side * tasks[self.shift]
@@ -275,6 +275,11 @@ class TerrainChoice:
         levels = constant_like(_levels(self), wanted)
         level = (wanted - levels).abs().argmin(dim=1)
         return tasks[self.terrain].round().long() * len(levels) + level
+
+
+@functools.cache
+def _lowest(choice: TerrainChoice) -> Float64[Tensor, "G"]:
+    return _stacked(choice).amin(dim=(1, 2))
 
 
 @functools.cache

@@ -6,6 +6,7 @@ pristine model bit for bit.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from typing import Literal, Protocol, runtime_checkable
 import mujoco
 import torch
 from jaxtyping import Bool, Float, Int64
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from metarl.core.errors import UserError
@@ -72,18 +72,36 @@ class _OfOneParameter(ABC):
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None: ...
 
 
-def ids(model: mujoco.MjModel, kind: str, names: Sequence[str] | None) -> Int64[Tensor, "n"]:
+def ids(
+    model: mujoco.MjModel, kind: str, names: Sequence[str] | None, device: torch.device | str = "cpu"
+) -> Int64[Tensor, "n"]:
     """Indices of the named objects; all of them for None. `UserError` names an unknown one."""
+    return _tensor(_numbers(model, kind, names if names is None else tuple(names)), str(device))
+
+
+def object_id(model: mujoco.MjModel, kind: str, name: str) -> int:
+    """Index of a named object; `UserError` for an unknown one."""
+    return _numbers(model, kind, (name,))[0]
+
+
+@functools.lru_cache(maxsize=256)
+def _tensor(numbers: tuple[int, ...], device: str) -> Int64[Tensor, "n"]:
+    return torch.tensor(numbers, dtype=torch.long, device=device)
+
+
+@functools.lru_cache(maxsize=256)
+def _numbers(model: mujoco.MjModel, kind: str, names: tuple[str, ...] | None) -> tuple[int, ...]:
+    """What `ids` holds. Remembered: worlds change their tasks within a step, and a search of the names takes long."""
     sizes = {"body": model.nbody, "geom": model.ngeom, "joint": model.njnt, "actuator": model.nu, "site": model.nsite}
     size = sizes[kind]
     if names is None:
-        return torch.arange(size)
+        return tuple(range(size))
     known = [mujoco.mj_id2name(model, _KINDS[kind], i) for i in range(size)]
     for name in names:
         if name not in known:
             available = ", ".join(known_name for known_name in known if known_name)
             raise UserError(f"a variation names the unknown {kind} '{name}'; the model has: {available}")
-    return torch.tensor([known.index(name) for name in names])
+    return tuple(known.index(name) for name in names)
 
 
 def _scale(live: Tensor, index: Int64[Tensor, "n"], scale: Float[Tensor, "N *d"]) -> None:
@@ -108,7 +126,7 @@ class BodyMass(_OfOneParameter):
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine mass."""
-        index = ids(model, "body", self.bodies)
+        index = ids(model, "body", self.bodies, value.device)
         for field in self.fields:
             _scale(live[field], index, value)
 
@@ -123,7 +141,7 @@ class Friction(_OfOneParameter):
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine coefficient."""
-        index = ids(model, "geom", self.geoms)
+        index = ids(model, "geom", self.geoms, value.device)
         _scale(live["geom_friction"][:, :, 0], index, value)
 
 
@@ -137,8 +155,7 @@ class JointDamping(_OfOneParameter):
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine damping."""
-        index = _dofs(model, ids(model, "joint", self.joints))
-        _scale(live["dof_damping"], index, value)
+        _scale(live["dof_damping"], _dofs(model, _numbers(model, "joint", self.joints), value.device), value)
 
 
 @dataclass(frozen=True)
@@ -151,7 +168,7 @@ class MotorStrength(_OfOneParameter):
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine force."""
-        index = ids(model, "actuator", self.actuators)
+        index = ids(model, "actuator", self.actuators, value.device)
         for field in self.fields:
             _scale(live[field], index, value)
 
@@ -172,19 +189,17 @@ class JointFault(_OfOneParameter):
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: index of what is broken, negative for none."""
         for number, names in enumerate(self.joints):
-            joints = ids(model, "joint", (names,) if isinstance(names, str) else names)
-            broken = (value.round() == number).double()
+            joints = _numbers(model, "joint", (names,) if isinstance(names, str) else names)
+            broken = value.round() == number
             if self.mode == "locked":
-                dofs = _dofs(model, joints)
+                dofs = _dofs(model, joints, value.device)
                 live["dof_frictionloss"][:, dofs] += _LOCK * broken[:, None]
                 hard = live["dof_solimp"].new_tensor(_HARD)
-                live["dof_solimp"][:, dofs] = torch.where(
-                    broken.bool()[:, None, None], hard, live["dof_solimp"][:, dofs]
-                )
+                live["dof_solimp"][:, dofs] = torch.where(broken[:, None, None], hard, live["dof_solimp"][:, dofs])
                 continue
-            motors = [i for i in range(model.nu) if any(_moves(model, i, joint) for joint in joints.tolist())]
+            motors = tuple(i for i in range(model.nu) if any(_moves(model, i, joint) for joint in joints))
             for field in self.fields:
-                _scale(live[field], torch.tensor(motors, dtype=torch.long), 1.0 - broken)
+                _scale(live[field], _tensor(motors, str(value.device)), 1.0 - broken.to(value.dtype))
 
 
 @dataclass(frozen=True)
@@ -205,8 +220,9 @@ class WeakMotor:
 
     def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
         """See `Variation.apply`."""
-        index = ids(model, "actuator", self.actuators)
-        is_weak = tasks[self.motor].round()[:, None] == torch.arange(len(index))
+        motor = tasks[self.motor]
+        index = ids(model, "actuator", self.actuators, motor.device)
+        is_weak = motor.round()[:, None] == torch.arange(len(index), device=motor.device)
         left = torch.where(is_weak, tasks[self.strength][:, None], 1.0)
         for field in self.fields:
             live[field][:, index] *= left[:, :, None]
@@ -234,19 +250,19 @@ class Payload(_OfOneParameter):
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: mass of the load [kg]; nothing changes where it is zero."""
-        body, loaded = int(ids(model, "body", (self.body,))), value != 0.0
-        mass, centre, quaternion, inertia = (live[field][loaded, body] for field in self.fields)
-        load = value[loaded]
-        share = (load / (mass + load))[:, None]
+        body = object_id(model, "body", self.body)
+        mass, centre, quaternion, inertia = own = [live[field][:, body] for field in self.fields]
+        share = (value / (mass + value))[:, None]
         arm = centre.new_tensor(self.at) - centre
-        axes = torch.from_numpy(Rotation.from_quat(quaternion.numpy(), scalar_first=True).as_matrix())
+        axes = _axes(quaternion)
         tensor = axes @ torch.diag_embed(inertia) @ axes.mT
         steiner = torch.diag_embed(arm.square().sum(dim=1, keepdim=True).expand(-1, 3)) - arm[:, :, None] * arm[:, None]
         moments, axes = torch.linalg.eigh(tensor + (mass[:, None] * share)[:, :, None] * steiner)
         axes[:, :, 2] *= torch.linalg.det(axes)[:, None]  # right-handed
-        new = (mass + load, centre + share * arm, _quaternion(axes), moments)
-        for field, own in zip(self.fields, new, strict=True):
-            live[field][loaded, body] = own
+        new = (mass + value, centre + share * arm, _quaternion(axes), moments)
+        for field, before, after in zip(self.fields, own, new, strict=True):
+            loaded = (value != 0.0).reshape(-1, *(1,) * (after.dim() - 1))
+            live[field][:, body] = torch.where(loaded, after, before)
 
 
 @dataclass(frozen=True)
@@ -260,7 +276,7 @@ class CentreOfMass(_OfOneParameter):
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
         """`value`: displacement [m]."""
-        live["body_ipos"][:, int(ids(model, "body", (self.body,))), self.axis] += value
+        live["body_ipos"][:, object_id(model, "body", self.body), self.axis] += value
 
 
 @dataclass(frozen=True)
@@ -272,7 +288,7 @@ class SitePosition(_OfOneParameter):
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N d"]) -> None:
         """`value`: its first d coordinates, d ≤ 3 [m]; the others stay."""
-        live["site_pos"][:, int(ids(model, "site", (self.site,))), : value.shape[1]] = value
+        live["site_pos"][:, object_id(model, "site", self.site), : value.shape[1]] = value
 
 
 @dataclass(frozen=True)
@@ -288,12 +304,41 @@ class ModelField(_OfOneParameter):
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
         """`value`: one ratio, or as many as the field has numbers, in their order (row by row)."""
-        _scale(live[self.field], torch.arange(live[self.field].shape[1]), value)
+        _scale(live[self.field], torch.arange(live[self.field].shape[1], device=value.device), value)
+
+
+def _axes(quaternion: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
+    """Rotation matrices of quaternions (w, x, y, z)."""
+    w, x, y, z = (quaternion / _norm(quaternion)).unbind(dim=1)
+    rows = (
+        (x * x - y * y - z * z + w * w, 2 * (x * y - z * w), 2 * (x * z + y * w)),
+        (2 * (x * y + z * w), -x * x + y * y - z * z + w * w, 2 * (y * z - x * w)),
+        (2 * (x * z - y * w), 2 * (y * z + x * w), -x * x - y * y + z * z + w * w),
+    )
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
 
 def _quaternion(axes: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
-    """Quaternions (w, x, y, z) of rotation matrices."""
-    return torch.from_numpy(Rotation.from_matrix(axes.numpy()).as_quat(scalar_first=True).reshape(-1, 4))
+    """Quaternions (w, x, y, z) of rotation matrices, by way of the largest of the four (Shepperd 1978)."""
+    a, b, c = axes.unbind(dim=1)
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = a.unbind(dim=1), b.unbind(dim=1), c.unbind(dim=1)
+    trace = xx + yy + zz
+    candidates = (  # each is the quaternion times four times its own largest element
+        (zy - yz, 1 - trace + 2 * xx, yx + xy, zx + xz),
+        (xz - zx, xy + yx, 1 - trace + 2 * yy, zy + yz),
+        (yx - xy, xz + zx, yz + zy, 1 - trace + 2 * zz),
+        (1 + trace, zy - yz, xz - zx, yx - xy),
+    )
+    found = torch.stack([torch.stack(each, dim=1) for each in candidates], dim=1)
+    best = torch.stack((xx, yy, zz, trace), dim=1).argmax(dim=1)[:, None, None].expand(-1, 1, 4)
+    chosen = found.gather(1, best)[:, 0]
+    return chosen / _norm(chosen)
+
+
+def _norm(quaternion: Float[Tensor, "n 4"]) -> Float[Tensor, "n 1"]:
+    """Summed as SciPy does, w last: the same to the last bit."""
+    norm: Tensor = torch.linalg.vector_norm(quaternion.roll(-1, dims=1), dim=1, keepdim=True)
+    return norm
 
 
 _LOCK = 1e4  # [N·m]: far above any motor here; a friction-loss constraint, so the solver stays well conditioned
@@ -306,9 +351,9 @@ def _moves(model: mujoco.MjModel, actuator: int, joint: int) -> bool:
     return target == joint and kind in (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
 
 
-def _dofs(model: mujoco.MjModel, joints: Int64[Tensor, "n"]) -> Int64[Tensor, "m"]:
+def _dofs(model: mujoco.MjModel, joints: tuple[int, ...], device: torch.device) -> Int64[Tensor, "m"]:
     """Degrees of freedom of the given joints."""
-    return torch.tensor([dof for dof in range(model.nv) if int(model.dof_jntid[dof]) in set(joints.tolist())])
+    return _tensor(tuple(dof for dof, joint in enumerate(model.dof_jntid.tolist()) if joint in joints), str(device))
 
 
 class Variator:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from metarl.core.types import Transition
-from metarl.run.subject import trained
+from metarl.cli.subject import trained
 
 FILES = sorted((Path(__file__).parents[1] / "golden" / "pretrained").glob("*.npz"))
 

@@ -13,9 +13,10 @@ from metarl.agents.pearl import Pearl
 from metarl.core import seeding
 from metarl.core.config import ConfigError, TrainConfig
 from metarl.core.errors import UserError
-from metarl.run import checkpoint, run as folder
+from metarl.run import checkpoint, folder
 from metarl.run.collect import collect, trial_steps
 from metarl.run.logs import console
+from metarl.run.run import Run
 from metarl.run.train import Training
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
@@ -353,7 +354,7 @@ def test_what_buffers_and_checkpoints_take_is_said_up_front(tmp_path):
 
 
 def test_a_list_of_tasks_is_met_in_rounds(tmp_path):
-    training = Training(folder.RunFolder(tmp_path), run_config())
+    training = Training(Run(tmp_path), run_config())
     numbers = [training.task_number(i).tolist() for i in range(6)]
     for i in (0, 2, 4):
         assert sorted(numbers[i] + numbers[i + 1]) == list(range(8))

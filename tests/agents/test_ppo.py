@@ -16,9 +16,9 @@ from metarl.agents.sb3 import global_streams
 from metarl.core import seeding
 from metarl.core.config import TrainConfig
 from metarl.core.errors import UserError
-from metarl.run import run as folder
+from metarl.run import folder
 from metarl.run.collect import collect
-from metarl.run.evaluate import evaluate
+from metarl.run.evaluate import evaluate_run
 from metarl.run.logs import console
 from metarl.run.train import Training
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
@@ -152,15 +152,13 @@ def test_a_gradient_that_is_not_finite_is_an_error_and_loses_nothing():
 def point_goal(path, agent, learner, **changes):
     values = {"num_worlds": 64, "episodes_per_trial": 1, "threads": 1, "total_steps": 64 * 20 * 30}
     run = folder.create(path, TrainConfig(agent, "point-goal", learner, **(values | changes)), ["train"])
-    training = Training(run, run.read_config())
+    training = Training(run, run.config())
     training.execute(console())
     return training
 
 
 def return_of(training):
-    found = folder.restore(training.run)
-    tasks = found.family.space.fixed("test", 50)
-    return float(evaluate(found.learner.policy, found.family, tasks, 1, threads=1).returns.mean())
+    return float(evaluate_run(training.run, "test", 50, threads=1).returns.mean())
 
 
 def test_the_oracle_reaches_goals_that_ppo_cannot_know(tmp_path):
@@ -181,11 +179,11 @@ def test_an_oracle_resumes_bit_for_bit(tmp_path):
     config = PPOOracleConfig(hidden_size=16)
     whole = point_goal(tmp_path / "whole", "ppo-oracle", config, **short)
     run = folder.create(tmp_path / "stopped", whole.config, ["train"])
-    first = Training(run, run.read_config())
+    first = Training(run, run.config())
     for _ in range(2):
         first._iterate()
     first.save()
-    second = Training(run, run.read_config())
+    second = Training(run, run.config())
     second.restore()
     assert second.iteration == 2
     second.execute(console())

@@ -65,9 +65,12 @@ def test_the_table_names_elements_where_they_have_names():
         (lambda x: x, r"Other.observe returns float64 \(2, 1\): declare the parts .* as observation = \(Part"),
         (lambda x: {"position": x}, "does not return the part 'velocity', which `observation` declares"),
         (lambda x: {"position": x, "velocity": x, "x": x}, "returns the part 'x', which is not declared: add Part"),
-        (lambda x: {"position": x, "velocity": x.repeat(1, 2)}, r"returns float64 \(2, 2\) as the part 'velocity', it"),
+        (
+            lambda x: {"position": x, "velocity": x.repeat(1, 2)},
+            r"the part 'velocity' of Other.observe is float64 \(2, 2\), it",
+        ),
         (lambda x: {"position": x, "velocity": x[:, 0]}, r"it must be float64 \(num_worlds, 1\)"),
-        (lambda x: {"position": x, "velocity": x.numpy()}, "returns a numpy.ndarray as the part 'velocity', it must"),
+        (lambda x: {"position": x, "velocity": x.numpy()}, "observe is a numpy.ndarray, it must be a torch tensor"),
     ],
 )
 def test_an_environment_refuses_what_is_not_declared(seen, sentence):

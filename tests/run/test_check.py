@@ -12,7 +12,7 @@ from families import RAIL, Rail, only
 
 from metarl.check import playing, posing
 from metarl.check.check import CHECKS, FOUNDATIONS, Finding, check_family, verdict
-from metarl.check.tested import CheckError, Play, TestedRobot
+from metarl.check.tested import CheckError, Play, Tested as UnderTest
 from metarl.core.info import Part
 from metarl.core.tasks import Angle, Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
 from metarl.envs.half_cheetah import HalfCheetahDir
@@ -175,7 +175,7 @@ FAULTS = {
     "flat": (
         "spaces",
         observing(lambda self, physics, tasks: x(physics)),
-        "returns float64 (4,) as the part 'seen', it must be float64 (4, 2)",
+        "the part 'seen' of Faulty.observe is float64 (4,), it must be float64 (4, 2)",
     ),
     "narrow": ("spaces", observing(lambda self, physics, tasks: both(physics), size=3), "must be float64 (4, 3)"),
     "single": ("spaces", observing(lambda self, physics, tasks: both(physics).float()), "float32 (4, 2)"),
@@ -190,45 +190,49 @@ FAULTS = {
         faulty(observe=lambda self, physics, tasks: {"position": physics.bind("qpos")}),
         "does not return the part 'velocity', which `observation` declares",
     ),
-    "snapshot": ("spaces", faulty(snapshot=lambda self, physics: x(physics)), "snapshot returns float64 (4,)"),
+    "snapshot": (
+        "spaces",
+        faulty(snapshot=lambda self, physics: x(physics)),
+        "snapshot is float64 (4,), it must be float64 (4, size)",
+    ),
     "term": ("spaces", rewarding(lambda physics, *_: {"x": physics.bind("qpos")}), "'x' is float64 (4, 1)"),
     "no terms": ("spaces", rewarding(lambda *_: {}), "reward returns no terms"),
     "mask": (
         "spaces",
         faulty(terminated=lambda self, physics, tasks: x(physics)),
-        "terminated returns float64 (4,) for 4 worlds, it must be bool",
+        "terminated is neither None nor a mask, but float64 (4,), it must be bool (4,)",
     ),
     "numpy": (
         "spaces",
         observing(lambda self, physics, tasks: both(physics).numpy()),
-        "returns a numpy.ndarray as the part 'seen', it must be a torch tensor, float64 (4, 2)",
+        "observe is a numpy.ndarray, it must be a torch tensor, float64 (4, 2)",
     ),
-    "nothing seen": ("spaces", observing(lambda *_: None), "returns None as the part 'seen'"),
+    "nothing seen": ("spaces", observing(lambda *_: None), "the part 'seen' of Faulty.observe is None, it must be"),
     "numpy snapshot": (
         "spaces",
         faulty(snapshot=lambda self, physics: physics.bind("qpos").numpy()),
-        "snapshot returns a numpy.ndarray for 4 worlds, it must be a torch tensor",
+        "snapshot is a numpy.ndarray, it must be a torch tensor",
     ),
     "total": (
         "spaces",
         rewarding(lambda physics, *_: x(physics)),
-        "reward returns float64 (4,), it must be a mapping from names to terms",
+        "reward is float64 (4,), it must be a mapping from names to terms",
     ),
     "number": (
         "spaces",
         rewarding(lambda *_: {"x": 1.0}),
-        "reward term 'x' is a float for 4 worlds, it must be a torch",
+        "reward term 'x' is a float, it must be a torch",
     ),
     "nameless": ("spaces", rewarding(lambda physics, *_: {1: x(physics)}), "a reward term is called 1"),
     "list": (
         "spaces",
         faulty(terminated=lambda *_: [False] * 4),
-        "terminated returns a list for 4 worlds, it must be a torch tensor, bool (4,), or None",
+        "terminated is neither None nor a mask, but a list, it must be a torch tensor, bool (4,)",
     ),
     "numpy mask": (
         "spaces",
         faulty(terminated=lambda self, physics, tasks: (x(physics) > 9).numpy()),
-        "terminated returns a numpy.ndarray",
+        "terminated is neither None nor a mask, but a numpy.ndarray",
     ),
     "standard library": ("spaces", observing(lambda *_: json.loads("{")), "(test_check.py:"),
     "typo": ("spaces", rewarding(lambda physics, *_: {"x": physics.bind("qpos")[:, 7]}), "(test_check.py:"),
@@ -260,9 +264,13 @@ FAULTS = {
     "constant": (
         "constants",
         observing(lambda self, physics, tasks: torch.cat((both(physics), torch.ones(4, 1).double()), 1), size=3),
-        "element 2 (seen.2) = 1 never change, in any world: leave them out, or declare constant_observations = (2,)",
+        "element 2 (seen.2) = 1 of the observation never change: leave them out, or declare constant_obs",
     ),
-    "declared": ("constants", faulty(constant_observations=(1,)), "declares element 1 (velocity), which varies"),
+    "declared": (
+        "constants",
+        faulty(constant_observations=(1,)),
+        "constant_observations has element 1 (velocity), which varies",
+    ),
     "undeclarable": ("constants", faulty(constant_observations=(2,)), "element 2, there are elements 0 to 1"),
     "terms": (
         "reward_sum",
@@ -292,7 +300,7 @@ FAULTS = {
     "dice": (
         "deterministic",
         faulty(reset=dice),
-        "the same seed gives another observation number 0 in the same environment",
+        "the same seed gives another observation 0 in the same environment",
     ),
     "one start": ("starts", faulty(reset=lambda *_: None), "only 1 of 8 episodes start in a state of their own"),
     "few tasks": (
@@ -412,13 +420,13 @@ def test_a_sound_family_passes_and_its_speed_is_reported(family):
 
 def test_an_element_that_only_extreme_motion_changes_is_not_constant():
     far = observing(lambda self, physics, _: (physics.bind("qpos") > 0.33).double(), size=1, terminated=lambda *_: None)
-    assert not any(bool(obs.any()) for obs in TestedRobot(far).random.obs)
+    assert not any(bool(obs.any()) for obs in UnderTest(far).random.obs)
     assert judge("constants", far).problem is None
 
 
 def played(family, **changes):
     """A family under test whose steps in random play have other fields."""
-    tested = TestedRobot(family)
+    tested = UnderTest(family)
     steps = [dataclasses.replace(step, **changes) for step in tested.random.steps]
     tested.random = Play(tested.random.obs, steps)
     return tested
@@ -436,7 +444,7 @@ def test_a_reward_that_is_not_the_sum_of_its_terms_is_found():
 
 
 def test_an_observation_that_the_next_one_overwrites_is_found(monkeypatch):
-    tested, buffer = TestedRobot(Rail()), torch.zeros(4, 2)
+    tested, buffer = UnderTest(Rail()), torch.zeros(4, 2)
     begin, step = tested.env.begin, tested.env.step
 
     def overwriting(action):
@@ -489,7 +497,7 @@ def test_a_parameter_that_matters_only_with_another_is_not_a_fault():
 
 def test_equal_twins_never_part():
     """Else a variation that the physics ignores would seem to matter."""
-    tested = TestedRobot(faulty(Weighted, space=space(mass=Parameter(Choice((1.0,)), unit="1"))))
+    tested = UnderTest(faulty(Weighted, space=space(mass=Parameter(Choice((1.0,)), unit="1"))))
     assert not posing._tells(tested, "mass")
 
 

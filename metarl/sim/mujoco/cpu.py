@@ -58,7 +58,7 @@ class CpuPhysics:
         self._state: np.ndarray = self._batch.state
         self._bad: np.ndarray = self._batch.warning[:, min(_BAD) : max(_BAD) + 1, _NUMBER]
         self._failed = np.zeros(num_worlds, np.bool_)
-        self._healthy = torch.zeros(num_worlds, dtype=torch.bool)
+        self._raised = False
         self._bound: dict[tuple[str, bool], Tensor] = {}
         self._stage = int(mujoco.mjtStage.mjSTAGE_NONE)
         self._derives = False
@@ -115,7 +115,9 @@ class CpuPhysics:
             self._batch.reset(worlds, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
             self._start = self._state[worlds[0]].copy()
         self._batch.warning[worlds] = 0
-        self._failed[worlds] = False
+        if self._raised:
+            self._failed[worlds] = False
+            self._raised = bool(self._failed.any())
 
     def restart(self, mask: Bool[Tensor, "N"], write: Callable[[Int64[Tensor, "n"]], None]) -> None:
         """See `Physics.restart`."""
@@ -130,18 +132,18 @@ class CpuPhysics:
         try:
             self._batch.step(nstep=num_substeps, stage=self._stage)
         except SimulationError as error:
-            self._failed[np.asarray(error.ids, np.int64)] = True
+            self._failed[np.asarray(error.ids, np.int64)] = self._raised = True
 
     def forward(self, mask: Bool[Tensor, "N"]) -> None:
         """See `Physics.forward`."""
         if self._derives:  # all stages: a field that one leaves out would hold another world's value (see mujoco.batch)
             self._batch.forward(mask.numpy())
 
-    def diverged(self) -> Bool[Tensor, "N"]:
+    def diverged(self) -> Bool[Tensor, "N"] | None:
         """See `Physics.diverged`."""
         # The counters only ever matter once: a world that has diverged is reset before it steps again.
-        if not (self._bad.any() or self._failed.any()):
-            return self._healthy
+        if not (self._raised or self._bad.any()):
+            return None
         return torch.from_numpy(self._failed | self._bad.any(axis=1))
 
     def get_state(self) -> Float64[Tensor, "N S"]:
@@ -152,7 +154,7 @@ class CpuPhysics:
         """See `Physics.set_state`."""
         self._state[:] = state.numpy()
         self._batch.warning[:] = 0
-        self._failed[:] = False
+        self._failed[:] = self._raised = False
         if self._derives:
             self._batch.forward()
 

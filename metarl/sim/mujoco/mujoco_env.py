@@ -14,7 +14,7 @@ from torch import Tensor
 from metarl.core.errors import UserError
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks
-from metarl.sim.env import Moved, RewardError as RewardError, TrialEnv, on_host
+from metarl.sim.env import Moved, RewardError as RewardError, TrialEnv
 from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.physics import Physics, make_physics
 from metarl.sim.mujoco.rendering import Camera, gl_backend
@@ -108,9 +108,10 @@ class MujocoEnv(TrialEnv):
         self.family.advance(self.physics, tasks)
         obs, diverged = self._observe(), self.physics.diverged()
         # MuJoCo notices a bad state at the next step; one that exploded in this step shows.
-        seen = on_host(obs)
-        if seen is None or not np.abs(seen).max() <= EXPLODED:
-            diverged = diverged | ~(obs.abs() <= EXPLODED).all(dim=1)
+        seen = obs.numpy() if self._looks else None
+        if seen is None or not (seen.max() <= EXPLODED and seen.min() >= -EXPLODED):
+            exploded = ~(obs.abs() <= EXPLODED).all(dim=1)
+            diverged = exploded if diverged is None else diverged | exploded
         terms = self.family.reward(self.physics, before, action, tasks)
         return Moved(obs, terms, self.family.terminated(self.physics, tasks), None, diverged)
 

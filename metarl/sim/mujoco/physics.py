@@ -75,8 +75,8 @@ class Physics(Protocol):
         """Recompute derived fields from the present state."""
         ...
 
-    def diverged(self) -> Bool[Tensor, "N"]:
-        """Worlds whose physics went bad since their last `reset`; not to be written.
+    def diverged(self) -> Bool[Tensor, "N"] | None:
+        """Worlds whose physics went bad since their last `reset`; None where that is known to be none.
 
         Read from MuJoCo's warning counters: it resets a diverged state silently, so the state itself looks finite.
         """

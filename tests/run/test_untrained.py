@@ -8,16 +8,17 @@ import torch
 from families import Rail
 from robots import info_of
 
+from metarl.cli import subject
 from metarl.cli.eval import EvalOptions
+from metarl.cli.subject import subject_of, trained
 from metarl.cli.video import VideoOptions
 from metarl.core import seeding
 from metarl.core.errors import UserError
 from metarl.rl.policy import Policy
 from metarl.rl.scripted import UNTRAINED, RandomPolicy, ZeroPolicy
-from metarl.run import subject
 from metarl.run.collect import collect
 from metarl.run.evaluate import evaluate
-from metarl.run.subject import trained, untrained
+from metarl.run.records import Origin
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 
@@ -60,20 +61,14 @@ def test_a_world_s_draws_do_not_depend_on_how_many_there_are():
     returns = [
         evaluate(RandomPolicy(info_of(2, 1)), Rail(), Rail.space.fixed("test", n), 2, threads=1).returns for n in (4, 9)
     ]
-    assert torch.equal(returns[0], returns[1][:4])
+    assert (returns[0] == returns[1][:4]).all()
 
 
 def test_a_look_is_described():
-    look = untrained("random", "point-goal")
-    assert look.title("4 test tasks") == "random on point-goal: 4 test tasks, untrained"
+    look = subject_of(Path("point-goal"), "random", None)
+    assert look.origin.title("4 test tasks") == "random on point-goal: 4 test tasks, untrained"
     assert (look.episodes, look.run, look.policy.info.action_size) == (2, None, 2)
-    assert look.summary == {
-        "agent": "random",
-        "family": "point-goal",
-        "train_seed": None,
-        "train_steps": 0,
-        "train_seconds": 0.0,
-    }
+    assert look.origin == Origin(agent="random", family="point-goal")
 
 
 def test_a_family_or_a_run_in_the_other_s_place_is_explained(tmp_path, monkeypatch):
@@ -85,9 +80,9 @@ def test_a_family_or_a_run_in_the_other_s_place_is_explained(tmp_path, monkeypat
         trained(tmp_path)
     (tmp_path / "config.toml").touch()
     with pytest.raises(UserError, match=re.escape(f"{tmp_path} is a run folder, which has an agent of its own: leave")):
-        untrained("zero", str(tmp_path))
+        subject_of(tmp_path, "zero", None)
     monkeypatch.setattr(subject, "_is_run", lambda path: True)
-    assert untrained("zero", "point-goal").run is None, "a run folder may have the name of a family"
+    assert subject_of(Path("point-goal"), "zero", None).run is None, "a run folder may have the name of a family"
 
 
 @pytest.mark.parametrize(
