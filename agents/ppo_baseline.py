@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import stable_baselines3
 import torch
 from jaxtyping import Float32
@@ -130,7 +131,8 @@ class PPO(BaseLearner):
         columns = (x.cpu().numpy() for x in (obs, segment.action, reward, segment.episode_start))
         for row in zip(*columns, value, log_prob, strict=True):
             buffer.add(*row)
-        buffer.compute_returns_and_advantage(network.predict_values(final_obs[-1]), segment.ended[-1].cpu().numpy())
+        with np.errstate(over="ignore", invalid="ignore"):  # the guards tell
+            buffer.compute_returns_and_advantage(network.predict_values(final_obs[-1]), segment.ended[-1].cpu().numpy())
         return buffer
 
     def state_dict(self) -> dict[str, Tensor]:

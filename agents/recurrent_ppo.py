@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor
@@ -172,5 +173,6 @@ class RecurrentPPO(PPO):
         for t, (obs, action, earned) in enumerate(zip(*rows, strict=True)):
             states = split(extras["memory"][t])
             buffer.add(obs, action, earned, start, value[t], log_prob[t], lstm_states=states)
-        buffer.compute_returns_and_advantage(after, segment.ended[-1].cpu().numpy())
+        with np.errstate(over="ignore", invalid="ignore"):  # the guards tell
+            buffer.compute_returns_and_advantage(after, segment.ended[-1].cpu().numpy())
         return buffer

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from metarl.agents.configs import RL2Config
 from metarl.core.info import PolicyInfo
 from metarl.core.types import Metrics, Segment, Transition
+from metarl.rl.finite import finite_only
 from metarl.rl.learner import BaseLearner
 from metarl.rl.memory import Packed
 from metarl.rl.networks import RecurrentActorCritic, seeded
@@ -171,7 +172,7 @@ class RL2(BaseLearner):
     def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
         """`num_epochs` of PPO over the segment."""
         chunks, metrics = self.prepare(segment)
-        metrics |= self._ppo.update(chunks, generator, progress)
+        metrics = finite_only(metrics | self._ppo.update(chunks, generator, progress))
         # The statistics move only now: collection and update saw the same normalisation.
         self.policy.obs_norm.update(segment.obs)
         self.policy.reward_norm.update(segment.reward)

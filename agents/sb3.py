@@ -82,7 +82,7 @@ def update(model: BaseAlgorithm, train: Callable[[], None], generator: torch.Gen
     """The algorithm's own `train`, its draws from `generator`: what it logged that varies and is finite."""
     before = sum(guard.skipped for guard in guards)
     try:
-        with global_streams(generator):
+        with global_streams(generator), np.errstate(over="ignore", invalid="ignore"):  # the guards tell
             train()
     except ValueError as error:  # torch's: the mean of a Gaussian is not a number
         raise Diverged(f"the training diverged: {str(error).splitlines()[0]}; try a lower learning_rate") from None

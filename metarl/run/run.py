@@ -19,7 +19,7 @@ from metarl.core.errors import UserError, unknown_name
 from metarl.core.files import read_json, read_text, write_json
 from metarl.core.info import PolicyInfo
 from metarl.core.registry import learner_class, learner_names, make_family, samples_first
-from metarl.rl.learner import Learner
+from metarl.rl.learner import Learner, require_device
 from metarl.rl.policy import Policy
 from metarl.rl.state import load_policy, policy_alone
 from metarl.run import checkpoint
@@ -254,5 +254,6 @@ def env_options(config: TrainConfig[Any]) -> dict[str, Any]:
 
 def make_learner(config: TrainConfig[Any], info: PolicyInfo, device: torch.device | str = "cpu") -> Learner:
     """A fresh learner for a robot."""
+    require_device(str(device))
     generator = seeding.generator(config.seed, "init")
     return learner_class(config.agent)(config.learner, info, generator, device)

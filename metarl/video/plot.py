@@ -1,4 +1,4 @@
-"""The plot under a picture shows how the episode's return and the policy's signals develop."""
+"""The plot under a picture shows how the episode's return and the policy's read-outs develop."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _lines(name: str, values: Float[np.ndarray, "T N D"], window: int) -> tuple[
 
 
 def running_mean(values: Float[np.ndarray, "T N D"], window: int) -> Float[np.ndarray, "T N D"]:
-    """Mean of the last `window` steps, of fewer at the beginning."""
+    """Mean over the last `window` steps; at the beginning over fewer."""
     total = np.concatenate((np.zeros_like(values[:1], np.float64), values.cumsum(axis=0, dtype=np.float64)))
     now = np.arange(1, len(total))
     start = np.maximum(now - window, 0)

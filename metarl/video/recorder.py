@@ -48,7 +48,7 @@ class VideoConfig:
     seconds: float = math.inf
     """At most this much of each episode is shown [s]."""
     plot: bool = False
-    """Whether return and the policy's signals are plotted under each picture."""
+    """Whether return and the policy's read-outs are plotted under each picture."""
 
 
 @dataclass(frozen=True)

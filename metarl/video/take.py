@@ -33,7 +33,7 @@ from metarl.sim.make import make_env
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which pictures and signals of a trial are kept."""
+    """Which pictures and read-outs of a trial are kept."""
 
     size: tuple[int, int]
     """Width and height of a picture [pixels]."""
@@ -59,9 +59,9 @@ class Take:
     tasks: Tasks
     reward: Float64[np.ndarray, "T N"]
     starts: tuple[tuple[int, ...], ...]
-    """First step of each episode, and the trial's length; per world."""
+    """For each world the first step of each episode, and last the trial's length."""
     read_outs: Mapping[str, Float32[np.ndarray, "T N D"]]
-    """What can be read out of the policy's state after each step."""
+    """What can be read out of the policy's state after each step, by name."""
     pictures: Pictures
 
     def length(self, world: int, episode: int) -> int:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from metarl.run.subject import trained
 
+from metarl.cli.subject import trained
 from metarl.core.types import Transition
 
 FILES = sorted((Path(__file__).parents[1] / "golden" / "pretrained").glob("*.npz"))

@@ -88,7 +88,7 @@ def collected_by_sb3(learner, segment):
 
 
 def test_the_buffer_is_what_sb3_itself_would_have_collected():
-    learner, trial = make(dataclasses.replace(SMALL, initial_std=2.0))
+    learner, trial = make(dataclasses.replace(SMALL, initial_std=2.0), worlds=8)
     train(learner, trial, range(3))  # the normalisers have seen data
     segment = trial(3)(learner.policy)
     inner = segment.ended[:-1]

@@ -59,7 +59,7 @@ def test_the_buffer_is_what_sb3_contrib_would_have_collected_on_the_trial_enviro
     model, env = learner.model, MujocoEnv(Rail(), WORLDS, episodes_per_trial=2, threads=1)
     envs = Normalised(env, lambda rng: env.family.space.sample("train", WORLDS, rng), learner)
     first = envs.reset()
-    tasks, key = env.tasks, env._key
+    tasks, key = env.tasks, int(env._keys[0])
     # our collector, on the same tasks and from the same states
     other = MujocoEnv(Rail(), WORLDS, episodes_per_trial=2, threads=1)
     segment = collect(other, learner.policy, tasks, key, record=learner.record)
