@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.core.types import Transition
 from metarl.cli.subject import trained
+from metarl.core.types import Transition
 
 FILES = sorted((Path(__file__).parents[1] / "golden" / "pretrained").glob("*.npz"))
 
