@@ -32,6 +32,7 @@ from metarl.agents.maml_policy import MamlPolicy, MamlState
 from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo
 from metarl.core.types import Metrics, Segment
+from metarl.rl.adam import Adam
 from metarl.rl.finite import Guard, finite_only
 from metarl.rl.inner_loop import Stage
 from metarl.rl.learner import BaseLearner, require_device
@@ -55,7 +56,7 @@ class MamlTrpo(BaseLearner):
         with seeded(generator):
             self.policy = MamlPolicy(config, info).to(device)
         self._meta = nn.Parameter(self.policy.inner.read())
-        self._adam = torch.optim.Adam([self._meta], lr=config.ppo_learning_rate, eps=1e-5)
+        self._adam = Adam([self._meta], lr=config.ppo_learning_rate, eps=1e-5)
         self._guard = Guard("try a smaller inner_step_size")
 
     def record(

@@ -35,6 +35,7 @@ from metarl.agents.pearl_prototypes import PrototypePolicy
 from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo
 from metarl.core.types import Metrics, Segment
+from metarl.rl.adam import Adam
 from metarl.rl.finite import Guard, all_finite, finite_only
 from metarl.rl.learner import BaseLearner, require_device
 from metarl.rl.networks import TwinCritic, seeded
@@ -85,8 +86,8 @@ class Pearl(BaseLearner):
         encoder, actor = self._trained.encoder.parameters(), list(self._trained.actor.parameters())
         learned = [] if config.temperature else [self._log_temperature]
         self._optimizers = {
-            "critic": torch.optim.Adam([*self._critic.parameters(), *encoder], lr=rate, fused=True),
-            "actor": torch.optim.Adam(actor + learned, lr=rate, fused=True),
+            "critic": Adam([*self._critic.parameters(), *encoder], lr=rate, fused=True),
+            "actor": Adam(actor + learned, lr=rate, fused=True),
         }
         width = 2 * self._obs_size + self._action_size + 2
         self.replay = TaskReplay(config.num_slots, config.replay_size, width, self._device)

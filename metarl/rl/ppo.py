@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Shaped
 from torch import Tensor, nn
 
 from metarl.core.types import Metrics
+from metarl.rl.adam import Adam
 from metarl.rl.finite import Guard
 from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN
 from metarl.rl.objectives import approximate_kl, clipped_surrogate, gaussian_entropy, gaussian_log_prob
@@ -125,7 +126,7 @@ class PPO:
         self._evaluate, self._raw_log_std = evaluate, raw_log_std
         self._names = [name for name, _ in module.named_parameters()]
         self._parameters = list(module.parameters())
-        self._optimizer = torch.optim.Adam(self._parameters, lr=settings.learning_rate, eps=1e-5)
+        self._optimizer = Adam(self._parameters, lr=settings.learning_rate, eps=1e-5)
         self._gradient = ShardedGradient(_SHARDS)
         self._guard = Guard()
 
