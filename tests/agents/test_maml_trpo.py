@@ -268,9 +268,8 @@ def test_only_the_last_layer_adapts_if_asked():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"inner_step_size": "lerned"}, r"inner_step_size = 'lerned' is out of range: it must be in \(0, 100\], or 'l"),
         ({"inner_step_size": -0.1}, "inner_step_size = -0.1 is out of range"),
-        ({"shots": 0}, "shots = 0 is out of range: it must be at least 1"),
+        ({"shots": 0}, r"shots = 0 is out of range: it must be in \[1, 10000\]"),
         ({"learned_optimizer": True, "inner_step_size": "learned"}, "learned_optimizer = True is out of range"),
         ({"max_kl": 0.0}, "max_kl = 0.0 is out of range"),
     ],

@@ -58,9 +58,8 @@ def test_random_is_uniform_and_of_the_noise_alone():
 
 def test_a_world_s_draws_do_not_depend_on_how_many_there_are():
     """So that a video of four tasks shows the first four of an evaluation of a hundred."""
-    returns = [
-        evaluate(RandomPolicy(info_of(2, 1)), Rail(), Rail.space.fixed("test", n), 2, threads=1).returns for n in (4, 9)
-    ]
+    policy = RandomPolicy(info_of(2, 1))
+    returns = [evaluate(policy, Rail(), Rail.space.fixed("test", n), 2, threads=1).returns for n in (4, 9)]
     assert (returns[0] == returns[1][:4]).all()
 
 
