@@ -29,7 +29,7 @@ from metarl.rl.finite import finite_only
 from metarl.rl.learner import BaseLearner
 from metarl.rl.memory import Packed
 from metarl.rl.networks import RecurrentActorCritic, seeded
-from metarl.rl.normalize import RunningNorm, clipped
+from metarl.rl.normalize import CLIP, RunningNorm
 from metarl.rl.objectives import noise_log_prob
 from metarl.rl.policy import PolicyModule
 from metarl.rl.ppo import PPO, Chunks, Settings, advantages, chunk_length, cut
@@ -93,7 +93,7 @@ class RL2Policy(PolicyModule):
     def observe(self, state: RL2State, transition: Transition) -> RL2State:
         """Remember the action as applied and the reward, for the next step's input."""
         mean, scale = self._pack()[1]
-        reward = clipped((transition.reward - mean) * scale)
+        reward = (transition.reward - mean).mul_(scale).clamp_(-CLIP, CLIP)
         start = torch.zeros_like(reward)
         return RL2State(state.memory, state.cell, transition.action.clamp(-1.0, 1.0), reward, start)
 
@@ -132,7 +132,7 @@ class RL2Policy(PolicyModule):
 def _look(packed: Packed, obs: Float32[Tensor, "N O"], state: RL2State) -> tuple[Tensor, Tensor, Tensor]:
     """What the heads see, and memory and cell after taking in `obs`."""
     mean, scale = packed.norm
-    seen = clipped((obs - mean) * scale)
+    seen = (obs - mean).mul_(scale).clamp_(-CLIP, CLIP)
     reward, start = state.last_reward[:, None], state.episode_start[:, None]
     memory, cell = packed.remember(torch.cat((seen, state.last_action, reward, start, state.memory), dim=1), state.cell)
     return torch.cat((memory, seen), dim=1), memory, cell

@@ -6,12 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-_CLIP = 10.0  # standard deviations
-
-
-def clipped(x: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-    """Within ±10 standard deviations."""
-    return x.clamp(-_CLIP, _CLIP)
+CLIP = 10.0
+"""Normalised values lie within this many standard deviations."""
 
 
 class RunningNorm(nn.Module):
@@ -30,7 +26,7 @@ class RunningNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """(x − mean) / std, clipped to ±10; the identity (clipped) before any data."""
         scale = (self.var + 1e-8).rsqrt().to(x.dtype)
-        return clipped((x - self.mean.to(x.dtype)) * scale)
+        return ((x - self.mean.to(x.dtype)) * scale).clamp(-CLIP, CLIP)
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """Mean and 1 / std in float32: what `forward` subtracts and multiplies by."""

@@ -106,16 +106,24 @@ class Stepper:
     ) -> Segment:
         """The next steps, kept, with what `record` makes of each."""
         initial = type(self._state)(*(x.clone() for x in self._state))  # a policy may write into its state
-        fields, extras = _Store(num_steps), _Store(num_steps)
+        rows: dict[str, list[Tensor]] = {name: [] for name in (*_OWN, *_STEP, "trial_end", "task_number")}
+        extras: dict[str, Tensor] = {}
         for t, now in enumerate(self.steps(policy, num_steps, deterministic)):
-            kept = {name: getattr(now, name) for name in _OWN} | {name: getattr(now.step, name) for name in _STEP}
-            fields.put(t, kept | {"trial_end": now.step.trial_start, "task_number": self.task_number})
-            if record is not None:
-                extras.put(t, record(now.obs, now.before, now.noise, now.action, now.state))
+            for name in _OWN:
+                rows[name].append(getattr(now, name))
+            for name in _STEP:
+                rows[name].append(getattr(now.step, name))
+            rows["trial_end"].append(now.step.trial_start)
+            rows["task_number"].append(self.task_number)
+            if record is not None:  # possibly large, as memories are: they are copied as they come
+                for name, value in record(now.obs, now.before, now.noise, now.action, now.state).items():
+                    if t == 0:
+                        extras[name] = value.new_empty((num_steps, *value.shape))
+                    extras[name][t] = value
         self.env.check()
         return Segment(
-            **fields.columns,
-            extras=extras.columns,
+            **{name: torch.stack(values) for name, values in rows.items()},
+            extras=extras,
             next_obs=self._obs,
             initial_state=initial,
             final_state=self._state,
@@ -148,22 +156,6 @@ class Stepper:
             self._state = select_rows(step.trial_start, fresh, self._state)
             self.task_number = torch.where(step.trial_start.cpu(), self._queued, self.task_number)
             self._queue()
-
-
-class _Store:
-    """Time-major tensors, allocated at the first step."""
-
-    def __init__(self, num_steps: int) -> None:
-        self._num_steps = num_steps
-        self.columns: dict[str, Tensor] = {}
-        self._rows: dict[str, tuple[Tensor, ...]] = {}
-
-    def put(self, t: int, row: Mapping[str, Tensor]) -> None:
-        if t == 0:
-            self.columns = {k: v.new_empty((self._num_steps, *v.shape)) for k, v in row.items()}
-            self._rows = {k: column.unbind() for k, column in self.columns.items()}
-        for name, value in row.items():
-            self._rows[name][t].copy_(value)
 
 
 def trial_steps(

@@ -13,6 +13,8 @@ from metarl.core import seeding
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
 from metarl.envs.point import PointGoal
+from metarl.rl.policy import NoState
+from metarl.rl.state import load_policy, policy_alone
 from metarl.run.collect import collect
 from metarl.run.evaluate import evaluate
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
@@ -147,3 +149,24 @@ def test_it_learns_to_walk_to_the_one_goal_there_is():
     train(learner, trial, range(14))
     after = float(evaluate(learner.policy, PointGoal(), tasks, 1, threads=1).returns.mean())
     assert after > before + 8.0
+
+
+def test_a_checkpoint_of_version_0_1_loads_whole_and_for_acting_alone():
+    """It kept all networks together, and named none of them the policy's."""
+    learner, trial = make()
+    train(learner, trial, range(2))
+    state = learner.state_dict()
+    names = {"policy/network.": "networks/actor.", "critic/": "networks/critic.", "target/": "networks/critic_target."}
+    old = {}
+    for name, value in state.items():
+        part = next((new for new in names if name.startswith(new)), "")
+        old[names[part] + name.removeprefix(part) if part else name] = value
+    assert not [name for name in old if name.startswith("policy/")] and "networks/actor.mu.weight" in old
+    restored, _ = make()
+    restored.load_state_dict(old)
+    assert all(torch.equal(value, state[name]) for name, value in restored.state_dict().items())
+    other, _ = make(dataclasses.replace(SMALL, learning_rate=1e-4))
+    load_policy(other.policy, policy_alone(old))
+    obs, noise = torch.randn(5, 2), torch.zeros(5, 1)
+    actions = [one.policy.act(obs, NoState(), noise)[0] for one in (learner, other)]
+    assert torch.equal(*actions)

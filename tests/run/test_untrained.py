@@ -48,7 +48,7 @@ def test_random_is_uniform_and_of_the_noise_alone():
     assert torch.equal(first, play(RandomPolicy(info_of(2, 1)), 4, deterministic=False).action)
     policy, noise = RandomPolicy(info_of(1, 2)), seeding.normal(0, torch.arange(100), 0, 100, 2, "cpu")
     drawn = torch.stack(
-        [policy.act(torch.zeros(100, 1), None, row)[0] for row in noise]
+        [policy.act(torch.zeros(100, 1), policy.initial_state(100), row)[0] for row in noise]
     )  # 20,000 numbers: their mean is known to 0.004, their variance to 0.002
     assert drawn.abs().max() <= 1.0
     assert abs(float(drawn.mean())) < 0.02
