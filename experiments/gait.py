@@ -1,4 +1,4 @@
-"""How trained half-cheetahs move, and when within an episode they adapt: the numbers in results/NOTES.md.
+"""Measure how trained half-cheetahs move and when within an episode they adapt, for results/NOTES.md.
 
     python experiments/gait.py runs/dir-s1 runs/vel-s1
 

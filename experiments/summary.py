@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from metarl.core.files import write_atomic
-from metarl.report.methods import SAMPLES_FIRST
+from metarl.report.methods import samples_first
 from metarl.run.records import EvaluationRecord
 from metarl.run.run import Run
 from metarl.run.statistics import Interval, bootstrap_interval, mean
@@ -56,7 +56,7 @@ def compared(results: Path = RESULTS) -> dict[str, dict[str, list[Run]]]:
 
 def paired(run: Run) -> EvaluationRecord:
     """The evaluation on test tasks whose first and last episode are comparable: sampled where the agent samples."""
-    return kinds(run)["test", run.config_values["agent"] not in SAMPLES_FIRST]
+    return kinds(run)["test", not samples_first(run)]
 
 
 def row(label: str, runs: Sequence[Run]) -> str:

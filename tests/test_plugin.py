@@ -163,8 +163,8 @@ def test_a_look_at_a_family_is_evaluated_and_filmed(folder, monkeypatch, tmp_pat
 
 def test_the_recorder_shows_what_the_evaluator_measures_of_random_actions(monkeypatch, tmp_path):
     shown = []
-    record = importlib.import_module("metarl.video.record").record
-    monkeypatch.setattr("metarl.video.record.record", lambda *words: shown.append(record(*words)) or shown[-1])
+    record = importlib.import_module("metarl.video.recorder").record
+    monkeypatch.setattr("metarl.video.recorder.record", lambda *words: shown.append(record(*words)) or shown[-1])
     for file in ("a.mp4", "b.mp4"):
         words = ("--agent", "random", "--seed", "3", *SMALL, "--output", tmp_path / file)
         assert run("video", FAST, *words) == 0

@@ -17,7 +17,7 @@ from metarl.check import contract, contract_external, contract_tasks
 from metarl.check.probe import RANDOM_STEPS, Played, Probe
 from metarl.core.errors import UserError
 from metarl.sim.family import Family, MujocoFamily
-from metarl.sim.mujoco.mjcf.sandbox import MEMORY_LIMIT, SIMULATED, TIME_LIMIT, Report, Sandbox, printable
+from metarl.sim.mujoco.mjcf.sandbox import MEMORY_LIMIT, SIMULATED, Report, examine, printable
 from metarl.sim.mujoco.mjcf.scan import read
 from metarl.sim.mujoco.rendering import gl_backend
 
@@ -152,7 +152,7 @@ def _place(error: Exception, family: Family) -> traceback.FrameSummary:
 
 MJCF_CHECKS = (
     "it is safe to read",
-    f"it compiles within {TIME_LIMIT:g} s and {MEMORY_LIMIT >> 30} GiB",
+    "it compiles within the limits of time and memory",
     "its actuators have ranges",
     f"it stands {SIMULATED:g} s of physics without actions",
     f"it stands {SIMULATED:g} s of physics under random actions",
@@ -160,13 +160,13 @@ MJCF_CHECKS = (
 )
 """What a bare MJCF file is tested for."""
 
-_PICTURE_SECONDS = 60.0
+_PICTURE_SECONDS = 600.0  # against hanging
 _PICTURE = """
 import sys
 from metarl.sim.mujoco.rendering import Camera
 from metarl.sim.mujoco.mjcf.scan import load
-path, folder, backend = sys.argv[1:]
-camera = Camera(load(path, folder).compile(), None, (96, 64), backend)
+path, folder, memory, backend = sys.argv[1:]
+camera = Camera(load(path, folder, int(memory)).compile(), None, (96, 64), backend)
 picture = camera.draw().reshape(-1, 3)
 seen = bool((picture != picture[0]).any())
 camera.close()
@@ -174,29 +174,33 @@ sys.exit(None if seen else f"it is of one colour, {tuple(picture[0].tolist())}: 
 """
 
 
-def check_mjcf(path: Path, folder: Path | None = None) -> list[Finding]:
+def check_mjcf(path: Path, folder: Path | None = None, memory: int = MEMORY_LIMIT) -> list[Finding]:
     """Test a MJCF file that may be broken or hostile: whatever it does, it does to child processes.
 
-    Files it refers to are read in `folder` only, by default its own. Raises `UserError` where there is no such file.
+    Files it refers to are read in `folder` only, by default its own. The model may use `memory` bytes. Raises
+    `UserError` where there is no such file.
     """
     if not path.exists():
         raise UserError(f"there is no file {path}")
     findings: list[Finding] = []
-    with Sandbox() as sandbox:
-        try:
-            mjcf = read(path, folder)
-            files = mjcf.xmls + mjcf.assets
-            findings.append(_ok(findings, f"{len(files)} files" if len(files) > 1 else "1 file"))
-            report = sandbox.examine(mjcf)
-            findings.append(_ok(findings, _description(report)))
-            findings.append(Finding(MJCF_CHECKS[2], _missing_ranges(report)))
-            findings += _motion(sandbox.examine(mjcf, simulate=True))
-        except UserError as error:
-            findings.append(Finding(MJCF_CHECKS[len(findings)], str(error)))
+    try:
+        mjcf = read(path, folder)
+        files = mjcf.xmls + mjcf.assets
+        findings.append(_ok(findings, f"{len(files)} files" if len(files) > 1 else "1 file"))
+        report = examine(mjcf, memory=memory)
+        findings.append(_ok(findings, _description(report)))
+        findings.append(Finding(MJCF_CHECKS[2], _missing_ranges(report)))
+        report = examine(mjcf, simulate=True, memory=memory)
+        findings += [
+            Finding(check, _divergence(report, actions))
+            for check, actions in zip(MJCF_CHECKS[3:5], ("zero", "random"), strict=True)
+        ]
+    except UserError as error:
+        findings.append(Finding(MJCF_CHECKS[len(findings)], str(error)))
     if len(findings) < len(MJCF_CHECKS) - 1:  # of both motions, the simulation tells at once
         needed = f"{NOT_CHECKED}: it needs that {findings[-1].check}"
         return findings + [Finding(check, None, needed) for check in MJCF_CHECKS[len(findings) :]]
-    return [*findings, _picture(path, folder)]
+    return [*findings, _picture(path, folder, memory)]
 
 
 def _ok(findings: list[Finding], note: str) -> Finding:
@@ -216,13 +220,19 @@ def _missing_ranges(report: Report) -> str | None:
     return None
 
 
-def _motion(report: Report) -> list[Finding]:
-    times = (report.diverged.get("zero"), report.diverged.get("random"))
-    problems = [None if t is None else f"the physics diverged after {t:.3g} s: try a smaller timestep" for t in times]
-    return [Finding(check, problem) for check, problem in zip(MJCF_CHECKS[3:5], problems, strict=True)]
+def _divergence(report: Report, actions: str) -> str | None:
+    """When the physics diverged, and whether a smaller timestep helps, as was tried."""
+    if actions not in report.diverged:
+        return None
+    words = f"the physics diverged after {report.diverged[actions]:.3g} s"
+    if actions not in report.remedy:
+        return words
+    if report.remedy[actions]:
+        return f"{words}; with a timestep of {report.remedy[actions]:.3g} s it does not"
+    return f"{words}, also with a tenth of the timestep: look for gears, gains or masses out of proportion"
 
 
-def _picture(path: Path, folder: Path | None) -> Finding:
+def _picture(path: Path, folder: Path | None, memory: int) -> Finding:
     """Drawn in a process of its own, which may fail as it likes."""
     check = MJCF_CHECKS[-1]
     try:
@@ -232,12 +242,11 @@ def _picture(path: Path, folder: Path | None) -> Finding:
     root = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     environment = os.environ | {"MUJOCO_GL": "disabled", "PYTHONPATH": paths}
-    command = [sys.executable, "-c", _PICTURE, str(path.absolute()), str((folder or path.parent).absolute()), backend]
+    words = (str(path.absolute()), str((folder or path.parent).absolute()), str(memory), backend)
     try:
         with tempfile.TemporaryDirectory() as here:  # for MuJoCo's log
-            done = subprocess.run(
-                command, cwd=here, env=environment, capture_output=True, timeout=_PICTURE_SECONDS, check=False
-            )
+            command = [sys.executable, "-c", _PICTURE, *words]
+            done = subprocess.run(command, cwd=here, env=environment, capture_output=True, timeout=_PICTURE_SECONDS)
     except subprocess.TimeoutExpired:
         return Finding(check, f"it takes longer than {_PICTURE_SECONDS:g} s")
     if done.returncode == 0:

@@ -16,7 +16,9 @@ class CheckOptions:
     family: str
     """A name from `metarl list`, path/to/file.py:ClassName, or a MJCF file (.xml or .mjcf)."""
     folder: Path | None = None
-    """Of a MJCF file: where the files it refers to may lie, if not in its own folder."""
+    """For a MJCF file: the folder in which the files it refers to may lie, instead of its own."""
+    memory: float = 2.0
+    """For a MJCF file: the memory that the model may use [GiB]."""
     json: Path | None = None
     """Also write the findings to this file."""
 
@@ -29,8 +31,8 @@ def run(words: list[str]) -> int:
     from metarl.core.registry import make_family
 
     path = Path(options.family)
-    if path.suffix.lower() in (".xml", ".mjcf"):
-        findings = check_mjcf(path, options.folder)
+    if path.suffix.lower() in (".xml", ".mjcf", ".urdf"):
+        findings = check_mjcf(path, options.folder, round(options.memory * 2**30))
     else:
         findings = check_family(make_family(options.family))
     for line in verdict(options.family, findings):

@@ -60,7 +60,7 @@ def run(words: list[str]) -> int:
     """Film the subject's trials."""
     options = parse(VideoOptions, "video", words)
     from metarl.rl.parallel import single_threaded_math
-    from metarl.video.record import VideoConfig, record
+    from metarl.video.recorder import VideoConfig, record
 
     single_threaded_math()
     subject = subject_of(options)

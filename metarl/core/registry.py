@@ -49,6 +49,11 @@ def learner_class(name: str) -> type[Learner]:
     return cast("type[Learner]", _find(name, "agent", table, _LEARNER_GROUP))
 
 
+def samples_first(name: str) -> bool:
+    """Whether the table says of a learner that it samples before it adapts; False for those of others."""
+    return name in LEARNERS and LEARNERS[name].samples_first
+
+
 def learner_config_class(name: str) -> type[Any]:
     """The configuration class of the learner: from the table, else the learner's attribute `Config`."""
     if name in LEARNERS:

@@ -1,4 +1,4 @@
-"""The report: what runs have shown, as one HTML file that needs no network, with every number in JSON beside it."""
+"""Builds a report of runs: one HTML file that needs no network, with every number in a JSON file beside it."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from metarl.report.content import content_of
 from metarl.report.page import page
 from metarl.run import checkpoint
 from metarl.run.run import Run
-from metarl.video.record import VideoConfig, record
+from metarl.video.recorder import VideoConfig, record
 
 _VIDEO = VideoConfig(size=(320, 240), layout="side-by-side", seconds=10.0)
 _FILM = "adaptation-after-"
-"""Of the videos that a report films, followed by the checkpoint's name."""
+"""Prefix of the names of videos that a report films; the checkpoint's name follows."""
 _LARGEST = 8 * 2**20
-"""Videos beyond this are not embedded [bytes]."""
+"""Videos larger than this are not embedded [bytes]."""
 
 
 def default_path(runs: Sequence[Path]) -> Path:
-    """In a single run's folder; else report.html in the working directory."""
+    """A single run's report is written into its folder, one of several runs into the working directory."""
     return runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
 
 
 def open_runs(paths: Sequence[Path]) -> list[Run]:
-    """The runs, each once; `UserError` where one is no run folder."""
-    unique = {path.resolve(): path for path in paths}
-    return [Run.open(path) for path in unique.values()]
+    """Open the runs, each once; raises `UserError` if one is no run folder."""
+    return [Run.open(path) for path in {path.resolve(): path for path in paths}.values()]
 
 
 def missing_evaluations(run: Run) -> Iterator[Split]:
-    """Splits on which a run's newest checkpoint was not evaluated; none where there is no checkpoint."""
+    """Yield the splits on which a run's newest checkpoint was not evaluated; a run without checkpoint yields none."""
     if checkpoint.existing(run.checkpoints):
         newest = run.manifest().iteration
         done = {record.split for record in run.evaluations if record.iteration == newest}
@@ -41,10 +40,10 @@ def missing_evaluations(run: Run) -> Iterator[Split]:
 
 
 def film(run: Run) -> Path | None:
-    """Film a run's first and last episode on a held-out task side by side into its folder, unless that is done.
+    """Film a run's first and last episode on a held-out task, side by side, into the run's folder.
 
-    None where there is nothing to film: no checkpoint, or one filmed before. Raises `UserError` where this machine
-    cannot draw.
+    Returns None if there is nothing to film: no checkpoint, or one that was filmed before. Raises `UserError` if this
+    machine cannot draw.
     """
     found = checkpoint.existing(run.checkpoints)
     target = run.path / "videos" / f"{_FILM}{found[-1].name}.mp4" if found else None
@@ -58,10 +57,9 @@ def film(run: Run) -> Path | None:
 
 
 def write_report(runs: Sequence[Run], output: Path, provenance: dict[str, Any]) -> Path:
-    """Write the page and its numbers beside it, as `report.numbers.json`, whose path is returned.
+    """Write the page, and its numbers as `NAME.numbers.json` beside it; returns the path of the latter.
 
-    That is a name of its own: NAME.json beside NAME.html may be the user's evaluation. `UserError` where they cannot be
-    written.
+    `NAME.json` may be the user's evaluation. Raises `UserError` if the files cannot be written.
     """
     content = content_of(runs, provenance)
     videos = []
@@ -69,16 +67,13 @@ def write_report(runs: Sequence[Run], output: Path, provenance: dict[str, Any]) 
         for path in run.videos:
             if path.stat().st_size > _LARGEST:
                 content["remarks"].append(f"{path} is larger than {_LARGEST // 2**20} MiB and is not embedded.")
-            else:
-                videos.append((run.name, _caption(path), path))
+                continue
+            caption = path.stem.replace("-", " ").replace("_", " ")
+            if path.stem.startswith(_FILM):
+                caption = "First and last episode of a trial on the same test task, side by side; at most 10 s of each."
+            videos.append((run.name, caption, path))
     content["videos"] = [{"run": name, "caption": caption, "path": str(path)} for name, caption, path in videos]
     text, numbers = page(content, videos), output.with_suffix(".numbers.json")
     write_json(numbers, content)
     write_atomic(output, text)
     return numbers
-
-
-def _caption(video: Path) -> str:
-    if not video.stem.startswith(_FILM):
-        return video.stem.replace("-", " ").replace("_", " ")
-    return "First and last episode of a trial on the same test task, side by side; at most 10 s of each."

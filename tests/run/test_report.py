@@ -8,11 +8,13 @@ import pytest
 
 from metarl.cli.main import main
 from metarl.core.errors import UserError
+from metarl.core.info import Part, PolicyInfo
 from metarl.core.tasks import Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
 from metarl.report.axes import axes_of, trend
 from metarl.report.captions import interval, number
+from metarl.report.charts import COLOURS, Palette, parameter_figure
 from metarl.report.content import content_of
-from metarl.report.figures import COLOURS, Palette, parameter_figure
+from metarl.report.methods import samples_first
 from metarl.report.page import page
 from metarl.run.run import Run
 
@@ -24,6 +26,7 @@ ORIGIN = {
     "versions": {"metarl-robotics": "0"},
     "machine": {"cpu": "test", "num_cpus": 2},
 }
+INFO = PolicyInfo((Part("position", 1, "m"),), ("push",), 0.05, 200, 2, samples_first=True)
 TASKS = [{"velocity": value} for value in (0.1, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4, 2.8)]
 FIRST = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 100.0]
 LAST = [10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 16.0, 17.0]
@@ -211,6 +214,30 @@ def test_a_family_that_is_gone_is_reported_without_its_ranges(tmp_path):
     assert "cannot be loaded here" in content["remarks"][0]
     assert content["families"][0]["parameters"][0]["span"] is None
     assert "robot.py:Robot" in page(content, [])
+
+
+def test_a_dollar_in_a_name_is_no_formula(tmp_path):
+    tasks = [{"a$b_$": float(i)} for i in range(8)]
+    content = content_of([recorded(tmp_path / "run", family="/gone/robot.py:Robot", tasks=tasks)], ORIGIN)
+    assert "a$b_$" in parameter_figure(
+        content["families"][0], content["families"][0]["parameters"][0], Palette([content["labels"]])
+    )
+
+
+def test_an_evaluation_beside_the_page_is_not_overwritten(tmp_path, capsys):
+    recorded(tmp_path / "run")
+    (tmp_path / "vel.json").write_text("mine")
+    assert main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "vel.html")]) == 0
+    assert (tmp_path / "vel.json").read_text() == "mine"
+    assert json.loads((tmp_path / "vel.numbers.json").read_text())["families"]
+    assert f"wrote {tmp_path}/vel.html and {tmp_path}/vel.numbers.json" in capsys.readouterr().out
+
+
+def test_what_a_policy_says_of_sampling_first_counts_beside_its_agent(tmp_path):
+    runs = [recorded(tmp_path / agent, agent=agent) for agent in ("maml-trpo", "rl2")]
+    assert [samples_first(run) for run in runs] == [True, False]
+    (tmp_path / "rl2" / "policy.json").write_text(json.dumps(INFO.to_json()))
+    assert samples_first(Run.open(tmp_path / "rl2"))
 
 
 def test_names_are_escaped(tmp_path):

@@ -37,7 +37,7 @@ def report(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def content(report):
-    return json.loads(report.with_suffix(".json").read_text())
+    return json.loads(report.with_suffix(".numbers.json").read_text())
 
 
 def test_what_is_missing_is_evaluated_and_filmed(report, content):

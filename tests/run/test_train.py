@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
 import torch
+from waiting import has_lines, wait_for
 
 from metarl.agents.configs import RL2Config
 from metarl.core.config import TrainConfig
@@ -21,8 +21,6 @@ from metarl.run.logs import MetricsFile, console
 from metarl.run.run import Run
 from metarl.run.train import Training
 
-HANGING = 900
-"""Limit against hanging for good [s], on a machine however busy."""
 FAMILY = f"{os.path.dirname(__file__)}/../short_family.py:ShortDir"
 
 
@@ -128,11 +126,9 @@ def test_a_signal_saves_and_prints_the_resume_command(tmp_path, number, code):
     options = ["--num-worlds", "8", "--chunk-steps", "5", "--threads", "1"]
     command = [sys.executable, "-m", "metarl.cli.main", *words, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and metrics.read_text()):
-        time.sleep(0.1)
+    wait_for(has_lines(tmp_path / "run" / "metrics.jsonl"), process)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=HANGING)
+    output, _ = process.communicate()
     assert process.returncode == code, output
     assert f"continue with: metarl resume {tmp_path / 'run'}" in output
     assert f"{number.name}: finishing iteration" in output
@@ -190,7 +186,7 @@ def test_a_reader_that_goes_away_stops_the_run_with_everything_saved(tmp_path):
         assert process.stderr is not None
         assert "training rl2" in process.stdout.readline()
         process.stdout.close()
-        assert process.wait(timeout=HANGING) == 141
+        assert process.wait() == 141
         assert "Traceback" not in process.stderr.read()
     checkpoint.load(checkpoint.find(tmp_path / "run" / "checkpoints"))
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 from rich.console import Console
+from waiting import has_lines, wait_for
 
 from metarl.agents import LEARNERS
 from metarl.cli.main import main
@@ -58,13 +58,6 @@ def started(*words):
     """The same in a process of its own."""
     command = [sys.executable, "-m", "metarl.cli.main", "tune", *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def outcomes(study):
@@ -143,7 +136,7 @@ def test_a_killed_study_loses_and_doubles_nothing(tmp_path):
     words += ["--threads", "1", "--search", "push", "--output"]
     second = study / "trial-002" / "metrics.jsonl"
     with started(*words, study) as process:
-        wait_for(lambda: second.exists() and len(second.read_text().splitlines()) >= 3)
+        wait_for(has_lines(second, 3), process)
         process.kill()
     with (study / "journal.log").open("a") as journal:
         journal.write('{"op_code": 6, "wor')  # as if killed while writing
@@ -168,9 +161,9 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path):
     words = ["point-goal", STEADY, "--config", str(config), "--output", str(study), "--threads", "1"]
     metrics = study / "trial-001" / "metrics.jsonl"
     with started(*words) as process:
-        wait_for(lambda: metrics.exists() and metrics.read_text())
+        wait_for(has_lines(metrics), process)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate()
     assert process.returncode == 130, output
     assert f"20 trials left; go on with: metarl tune {' '.join(words)}" in output
     assert "Traceback" not in output

@@ -16,12 +16,12 @@ from metarl.core.tasks import LogUniform, Parameter, TaskSpace
 from metarl.envs.half_cheetah import HalfCheetahBody, HalfCheetahVel
 from metarl.run.evaluate import evaluate
 from metarl.sim.mujoco import rendering
-from metarl.video import file as video_file
+from metarl.video import encoder
 from metarl.video.layout import Scene, Shot, scenes
+from metarl.video.lettering import describe, write
 from metarl.video.plot import Plot, principal, running_mean
-from metarl.video.record import VideoConfig, record
+from metarl.video.recorder import VideoConfig, record
 from metarl.video.take import Pictures, Take, Wanted, filmed
-from metarl.video.text import describe, write
 from metarl.video.tiles import before, score
 
 STEPS = 6
@@ -144,7 +144,7 @@ def test_an_encoder_that_stops_is_one_sentence(tmp_path, monkeypatch):
         def close(self):
             raise OSError("Broken pipe")
 
-    monkeypatch.setattr(video_file.imageio, "get_writer", lambda *args, **settings: Full())
+    monkeypatch.setattr(encoder.imageio, "get_writer", lambda *args, **settings: Full())
     family = ShortVel()
     with pytest.raises(UserError, match="the encoder stopped"):
         record(Push(), family, tasks_of(family, 1), 1, tmp_path / "x.mp4", VideoConfig(size=(64, 64)))
