@@ -239,7 +239,7 @@ class Numbered:
 def numbered(monkeypatch):
     """Cameras of the environments that number the steps since the trial began."""
     steps, step, begin = [], MujocoEnv.step, MujocoEnv.begin
-    monkeypatch.setattr(MujocoEnv, "begin", lambda self, *words: steps.clear() or begin(self, *words))
+    monkeypatch.setattr(MujocoEnv, "begin", lambda self, *a, **k: steps.clear() or begin(self, *a, **k))
     monkeypatch.setattr(MujocoEnv, "step", lambda self, action: steps.append(action) or step(self, action))
     monkeypatch.setattr(MujocoEnv, "cameras", lambda self, worlds, size: Numbered(steps))
 
