@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar
 
-import gymnasium
 import mujoco
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -25,6 +23,7 @@ from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Choice, Disc, LogUniform, Parameter, Tasks, TaskSpace, Uniform
 from metarl.envs.parts import (
     BODY,
+    GYMNASIUM_MODELS,
     MARK,
     add_camera,
     add_force_sensor,
@@ -38,7 +37,7 @@ from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import BodyMass, Friction, JointDamping, JointFault, MotorStrength, SitePosition
 
-MODEL = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml"
+MODEL = GYMNASIUM_MODELS / "ant.xml"
 LEGS = tuple((f"hip_{leg}", f"ankle_{leg}") for leg in (1, 2, 3, 4))
 JOINTS = tuple(joint for leg in LEGS for joint in leg)
 

@@ -10,9 +10,7 @@ Action (6), in [-1, 1]: torque of bthigh, bshin, bfoot, fthigh, fshin, ffoot, sc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-import gymnasium
 import mujoco
 import torch
 from jaxtyping import Float, Int64
@@ -21,12 +19,12 @@ from torch import Tensor
 from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Choice, Parameter, Tasks, TaskSpace, Uniform
-from metarl.envs.parts import BODY
+from metarl.envs.parts import BODY, GYMNASIUM_MODELS
 from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import BodyMass, Friction, JointDamping, JointFault
 
-MODEL = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_cheetah.xml"
+MODEL = GYMNASIUM_MODELS / "half_cheetah.xml"
 JOINTS = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
 TORSO_HEIGHT = 0.7  # [m] of the torso's frame when rootz is zero
 

@@ -13,9 +13,7 @@ right_shoulder1, _2, right_elbow, left_shoulder1, _2, left_elbow; ±1 is a contr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-import gymnasium
 import mujoco
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -24,11 +22,19 @@ from torch import Tensor
 from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Angle, Parameter, Tasks, TaskSpace
-from metarl.envs.parts import add_camera, add_force_sensor, add_lane, free_torso, observe_free_torso, show_heading
+from metarl.envs.parts import (
+    GYMNASIUM_MODELS,
+    add_camera,
+    add_force_sensor,
+    add_lane,
+    free_torso,
+    observe_free_torso,
+    show_heading,
+)
 from metarl.sim.family import MujocoFamily, model_constant
 from metarl.sim.mujoco.physics import Physics
 
-MODEL = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "humanoid.xml"
+MODEL = GYMNASIUM_MODELS / "humanoid.xml"
 TIMESTEP = 0.003  # [s]
 JOINTS = (
     *("abdomen_z", "abdomen_y", "abdomen_x"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import mujoco
 import torch
@@ -16,6 +18,9 @@ from metarl.core.tasks import LogUniform, Parameter, Tasks, Uniform
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import object_id
 
+_GYMNASIUM = importlib.util.find_spec("gymnasium")
+GYMNASIUM_MODELS = Path(str(_GYMNASIUM and _GYMNASIUM.origin)).parent / "envs" / "mujoco" / "assets"
+"""The robots that come with Gymnasium, found without importing it, which takes long."""
 BODY = {
     "mass": Parameter(LogUniform(0.5, 2.0), ood=Uniform(2.0, 3.0), unit="1", nominal=1.0, help="mass, ratio"),
     "friction": Parameter(LogUniform(0.5, 2.0), ood=Uniform(0.25, 0.5), unit="1", nominal=1.0, help="friction, ratio"),

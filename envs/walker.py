@@ -11,9 +11,7 @@ Action (6), in [-1, 1]: torque of the joints in the order of their positions, ti
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-import gymnasium
 import mujoco
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -22,12 +20,13 @@ from torch import Tensor
 from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import LogUniform, Parameter, Tasks, TaskSpace, Uniform
+from metarl.envs.parts import GYMNASIUM_MODELS
 from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import ModelField
 
 JOINTS = ("thigh_joint", "leg_joint", "foot_joint", "thigh_left_joint", "leg_left_joint", "foot_left_joint")
-MODELS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+MODELS = GYMNASIUM_MODELS
 
 
 def all_numbers(num_bodies: int, num_geoms: int, num_dofs: int) -> TaskSpace:

@@ -27,11 +27,11 @@ def describe(run: Path) -> None:
     length = config.episode_steps or family.episode_steps
     env = make_env(family, 100, episodes_per_trial=config.episodes_per_trial, **env_options(config))
     tasks = family.space.fixed("test", 100)
-    rollout = collect(env, Run.open(run).policy(), tasks, seeding.generator(0, "evaluate"), deterministic=True)
+    segment = collect(env, Run.open(run).policy(), tasks, seeding.key(0, "evaluate"), deterministic=True)
     print(f"{run}, {config.family}: mean reward per step over steps {WINDOWS}")
-    for number, reward in enumerate(rollout.reward.mean(dim=1).reshape(config.episodes_per_trial, length), start=1):
+    for number, reward in enumerate(segment.reward.mean(dim=1).reshape(config.episodes_per_trial, length), start=1):
         print(f"  episode {number}: " + ", ".join(f"{reward[a:b].mean():.2f}" for a, b in WINDOWS))
-    last = rollout.obs[-length // 2 :]
+    last = segment.obs[-length // 2 :]
     pitch, velocity = last[..., PITCH].sin().abs().mean(dim=0), last[..., FORWARD_VELOCITY].mean(dim=0)
     print(f"  mean |sin(pitch)|: {pitch.mean():.2f}, worst task {pitch.max():.2f}")
     print(f"  mean velocity: {velocity.min():.1f} to {velocity.max():.1f} m/s")

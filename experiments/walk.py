@@ -15,7 +15,6 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -146,23 +145,14 @@ class Walker:
         self._tensors = load_file(run / "walker.safetensors")
         self._layers = sum(name.endswith(".weight") for name in self._tensors)
 
-    def begin(self, n: int, generator: torch.Generator) -> None:
-        """Nothing to remember."""
-
-    def act(self, obs: Tensor, belief: None, deterministic: bool = False) -> tuple[Tensor, None, Mapping[str, Tensor]]:
+    def action(self, obs: Tensor) -> Tensor:
         """A perceptron of the normalised observation."""
         tensors = self._tensors
         x = ((torch.cat((obs, self._command), dim=1) - tensors["obs_mean"]) / tensors["obs_std"]).clamp(-CLIP, CLIP)
         for layer in range(self._layers):
             x = functional.linear(x, tensors[f"{layer}.weight"], tensors[f"{layer}.bias"])
             x = functional.elu(x) if layer < self._layers - 1 else x
-        return x, None, {}
-
-    def observe(self, belief: None, transition: Any) -> None:
-        """Nothing to remember."""
-
-    def end_episode(self, belief: None, worlds: Tensor) -> None:
-        """Nothing to remember."""
+        return x
 
 
 def measure(run: Annotated[Path, tyro.conf.Positional]) -> None:
@@ -221,7 +211,7 @@ def walk(policy: Walker, command: Tensor) -> tuple[dict[str, Tensor], Tensor, fl
     fell = torch.zeros(len(command), dtype=torch.bool)
     rows: list[dict[str, Tensor]] = []
     for t in range(family.episode_steps - 1):
-        step = env.step(policy.act(obs, None)[0])
+        step = env.step(policy.action(obs))
         obs, fell = step.obs, fell | step.terminated
         if t >= family.episode_steps // 2:
             velocity = to_trunk(qpos, qvel[:, :3])

@@ -55,7 +55,7 @@ HEAD = 'agent = "rl2"\nfamily = "half-cheetah-dir"\n'
         (HEAD + "[learner]\nshots = 3", r"\[learner\]: rl2 has no option shots; maml-trpo have it"),
         (
             HEAD.replace("rl2", "maml-trpo") + '[learner]\ninner_step_size = "learnt"',
-            "inner_step_size = 'learnt' must be a number or 'learned'",
+            r"inner_step_size = 'learnt' must be a number in \(0, 100\] or 'learned'",
         ),
         (HEAD + "total_steps = 1.5", "total_steps = 1.5 must be a whole number"),
         (HEAD + "max_minutes = inf", "max_minutes = inf is out of range: it must be a finite number"),

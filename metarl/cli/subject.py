@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from metarl.core.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from metarl.rl.learner import Policy
+    from metarl.rl.policy import Policy
     from metarl.run.records import Origin
     from metarl.run.run import Run
     from metarl.sim.family import Family

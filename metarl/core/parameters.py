@@ -168,7 +168,7 @@ class Checked:
 def fault(kind: Any, value: object, declared: Declared) -> str:
     """What is wrong with a value of a field of type `kind`; empty where nothing is."""
     if not _fits(kind, value):
-        return f"must be {' or '.join(_kinds(kind))}"
+        return f"must be {_allowed(kind, declared)}"
     return declared.fault(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
@@ -196,11 +196,8 @@ def describe(config_class: type[Any]) -> list[Row]:
     helps, defaults = _docstrings(config_class), {f.name: f.default for f in dataclasses.fields(config_class)}
     rows = []
     for name, kind, declared in declarations(config_class):
-        kinds = _kinds(kind)
-        if limits := declared.allowed():
-            kinds = [f"{word} {limits}" if word.endswith("number") else word for word in kinds]
         search = searches(config_class).get(name, "")
-        rows.append(Row(name, defaults[name], " or ".join(kinds), str(search), helps.get(name, "")))
+        rows.append(Row(name, defaults[name], _allowed(kind, declared), str(search), helps.get(name, "")))
     return rows
 
 
@@ -270,6 +267,12 @@ def _fits(kind: Any, value: object) -> bool:
         return isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
     known = origin or kind
     return not isinstance(known, type) or isinstance(value, known)
+
+
+def _allowed(kind: Any, declared: Declared) -> str:
+    """Type and range in words."""
+    limits = declared.allowed()
+    return " or ".join(f"{word} {limits}" if limits and word.endswith("number") else word for word in _kinds(kind))
 
 
 def _kinds(kind: Any) -> list[str]:

@@ -32,6 +32,11 @@ def generator(seed: int, stream: str, *indices: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0]))
 
 
+def key(seed: int, stream: str, *indices: int) -> int:
+    """Key of a trial's counter-based draws: what `TrialEnv.begin`, `WorldRandom` and `normal` take."""
+    return int(torch.randint(2**62, (), generator=generator(seed, stream, *indices)))
+
+
 def _shift_right(x: Int64[Tensor, "..."], bits: int) -> Int64[Tensor, "..."]:
     """Logical shift: torch's is arithmetic on signed integers."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)

@@ -54,8 +54,11 @@ class Transition:
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """One trial of N worlds, time-major. Step t acts on `obs[t]` and leads to `final_obs[t]`."""
+class Segment:
+    """What N worlds did in T control steps, time-major: a whole trial each, or a part of it.
+
+    Step t acts on `obs[t]` and leads to `final_obs[t]`.
+    """
 
     obs: Float32[Tensor, "T N O"]
     final_obs: Float32[Tensor, "T N O"]
@@ -66,12 +69,20 @@ class Rollout:
     diverged: Bool[Tensor, "T N"]
     episode_start: Bool[Tensor, "T N"]
     """`obs[t]` is the first observation of an episode."""
-    task_number: Int64[Tensor, "N"]
+    trial_start: Bool[Tensor, "T N"]
+    """`obs[t]` is the first observation of a trial."""
+    trial_end: Bool[Tensor, "T N"]
+    """The trial ended with the step."""
+    next_obs: Float32[Tensor, "N O"]
+    """What the next segment would act on first."""
+    task_number: Int64[Tensor, "T N"]
     """Which task each world ran: its place in the run's fixed list, or a number that no other task of the run has."""
     extras: Mapping[str, Tensor]
-    """What the policy returned beside its action at each step, shape (T, N, ...)."""
-    final_belief: Any
-    """The policy's belief after the last step, as if its episode went on: what bootstraps the trial's time limit."""
+    """What the learner wanted recorded of each step, shape (T, N, ...)."""
+    initial_state: Any
+    """The policy's adaptation state before the first step."""
+    final_state: Any
+    """And the one to go on from; where the trial is over and no other follows, as if its last episode went on."""
 
     @property
     def ended(self) -> Bool[Tensor, "T N"]:

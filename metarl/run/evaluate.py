@@ -9,8 +9,8 @@ import torch
 
 from metarl.core import seeding
 from metarl.core.tasks import Split, Tasks
-from metarl.rl.learner import Policy
 from metarl.rl.parallel import single_threaded_math
+from metarl.rl.policy import Policy
 from metarl.run.collect import trial_steps
 from metarl.run.logs import provenance
 from metarl.run.records import Against, EvaluationRecord, Origin
@@ -40,7 +40,7 @@ def evaluate(
     options: dict[str, Any] = {"episode_steps": origin.episode_steps or None, "task_visible": origin.task_visible}
     with make_env(family, n, episodes_per_trial=num_episodes, threads=threads, **options) as env:
         by_step = torch.zeros(env.trial_steps, dtype=torch.float64)
-        for t, now in enumerate(trial_steps(env, policy, tasks, seeding.generator(seed, "evaluate"), deterministic)):
+        for t, now in enumerate(trial_steps(env, policy, tasks, seeding.key(seed, "evaluate"), deterministic)):
             reward = now.step.reward.double()
             by_step[t] = reward.mean()
             returns.scatter_add_(1, episode, reward[:, None])

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from metarl.core import seeding
@@ -18,7 +19,8 @@ from metarl.core.errors import UserError, unknown_name
 from metarl.core.files import read_json, read_text, write_json
 from metarl.core.info import PolicyInfo
 from metarl.core.registry import learner_class, learner_names, make_family, samples_first
-from metarl.rl.learner import Learner, Policy, require_device
+from metarl.rl.learner import Learner, require_device
+from metarl.rl.policy import Policy
 from metarl.rl.state import load_policy, policy_alone
 from metarl.run import checkpoint
 from metarl.run.checkpoint import CheckpointError, Manifest
@@ -250,10 +252,8 @@ def env_options(config: TrainConfig[Any]) -> dict[str, Any]:
     return {"episode_steps": config.episode_steps or None, "task_visible": task_visible(type(config.learner))}
 
 
-def make_learner(config: TrainConfig[Any], info: PolicyInfo, device: str = "cpu") -> Learner:
+def make_learner(config: TrainConfig[Any], info: PolicyInfo, device: torch.device | str = "cpu") -> Learner:
     """A fresh learner for a robot."""
-    require_device(device)
+    require_device(str(device))
     generator = seeding.generator(config.seed, "init")
-    make: Any = learner_class(config.agent)
-    learner: Learner = make(config.learner, info.observation_size, info.action_size, generator)
-    return learner
+    return learner_class(config.agent)(config.learner, info, generator, device)

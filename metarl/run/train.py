@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from rich.console import Console
 from torch import Tensor
 
@@ -21,12 +21,13 @@ from metarl.core.config import TrainConfig, task_visible
 from metarl.core.errors import Diverged, UserError
 from metarl.core.registry import make_family
 from metarl.core.tasks import Tasks
-from metarl.core.types import Metrics, Rollout
-from metarl.rl.learner import Learner, Policy
+from metarl.core.types import Metrics, Segment
+from metarl.rl.learner import Learner
 from metarl.rl.parallel import single_threaded_math
+from metarl.rl.policy import Policy
 from metarl.run import checkpoint, folder
 from metarl.run.checkpoint import CheckpointError
-from metarl.run.collect import collect
+from metarl.run.collect import Stepper, collect
 from metarl.run.evaluate import evaluate
 from metarl.run.logs import MetricsFile, progress_view
 from metarl.run.records import EvaluationRecord, Origin
@@ -77,7 +78,8 @@ class Training:
             threads=config.threads,
             **env_options(config),
         )
-        self.learner: Learner = make_learner(config, self.env.info)
+        self.learner: Learner = make_learner(config, self.env.info, self.env.device)
+        self._stepper: Stepper | None = None
         self.iteration = 0
         self.elapsed = 0.0
         self.saved = 0
@@ -89,8 +91,8 @@ class Training:
 
     @property
     def steps_per_iteration(self) -> int:
-        """Control steps of one trial of all worlds."""
-        return self.config.num_worlds * self.env.trial_steps
+        """Control steps of all worlds between two updates: of a trial each, or of a segment."""
+        return self.config.num_worlds * (self.learner.segment_steps or self.env.trial_steps)
 
     @property
     def total_steps(self) -> int:
@@ -174,7 +176,7 @@ class Training:
         if self.resumed:
             folder.note_resumption(self.run, self._argv, self.config, self.iteration)
         folder.clean(self.run)
-        folder.write_info(self.run, self.env.info)
+        folder.write_info(self.run, self.learner.policy.info)
         checkpoint.set_aside_after(self.run.checkpoints, self.iteration)
 
     def _present(self) -> str:
@@ -216,13 +218,13 @@ class Training:
             origin=Origin(episode_steps=config.episode_steps, task_visible=task_visible(type(config.learner))),
         )
 
-    def task_number(self, iteration: int) -> Int64[Tensor, "N"]:
-        """Which tasks an iteration trains on: places in the fixed list, or numbers that were never used before.
+    def task_number(self, number: int) -> Int64[Tensor, "N"]:
+        """Which tasks the `number`-th trials are on: places in the fixed list, or numbers that no trial had before.
 
         The list is gone through in rounds, each in an order of its own, so that every task is met equally often.
         """
         config = self.config
-        count = iteration * config.num_worlds + np.arange(config.num_worlds)
+        count = number * config.num_worlds + np.arange(config.num_worlds)
         if config.train_tasks:
             turn, place = np.divmod(count, config.train_tasks)
             orders = {
@@ -231,48 +233,59 @@ class Training:
             count = np.array([orders[n][i] for n, i in zip(turn.tolist(), place.tolist(), strict=True)])
         return torch.from_numpy(count)
 
-    def sample_tasks(self, iteration: int) -> Tasks:
-        """The training tasks of an iteration, one per world: of a fixed list, of a curriculum's share, or of all."""
+    def sample_tasks(self, number: int) -> Tasks:
+        """Training tasks of the `number`-th trials, one per world: of a fixed list, a curriculum's share, or of all."""
         config, easiest = self.config, {}
         if config.train_tasks:
             if self._listed is None:
                 self._listed = self.family.space.fixed("train", config.train_tasks)
-            return self._listed.select(self.task_number(iteration))
-        rng = seeding.rng(config.seed, "tasks", iteration)
+            return self._listed.select(self.task_number(number))
+        rng = seeding.rng(config.seed, "tasks", number)
         if config.curriculum:
-            opened = iteration / self.num_iterations / config.curriculum_share
+            trials = self.num_iterations * self.steps_per_iteration / (config.num_worlds * self.env.trial_steps)
+            opened = number / trials / config.curriculum_share
             easiest[config.curriculum] = min(1.0, _FIRST_SHARE + (1.0 - _FIRST_SHARE) * opened)
         return self.family.space.sample("train", config.num_worlds, rng, easiest)
 
     def _iterate(self) -> Metrics:
-        """One iteration on freshly drawn training tasks."""
-        seed, number = self.config.seed, self.iteration
-        tasks, task_number = self.sample_tasks(number), self.task_number(number)
-        rollouts: list[Rollout] = []
-        collecting = 0.0
-
-        def collect_trial(policy: Policy) -> Rollout:
-            nonlocal collecting
-            begun = time.perf_counter()
-            generator = seeding.generator(seed, "collect", number, len(rollouts))
-            rollouts.append(collect(self.env, policy, tasks, generator, task_number=task_number))
-            collecting += time.perf_counter() - begun
-            return rollouts[-1]
-
-        update, begun = seeding.generator(seed, "update", number), time.perf_counter()
-        metrics = self.learner.train_step(collect_trial, update, number / self.num_iterations)
-        times = {"time/collect": collecting, "time/update": time.perf_counter() - begun - collecting}
+        """One iteration: collect whole trials on freshly drawn training tasks, or the next segment; then update."""
+        seed, number, learner, begun = self.config.seed, self.iteration, self.learner, time.perf_counter()
+        policy, record = learner.behaviour, learner.record
+        if learner.segment_steps is None:
+            tasks, task_number = self.sample_tasks(number), self.task_number(number)
+            key = seeding.key(seed, "collect", number, 0)
+            segment = collect(self.env, policy, tasks, key, record=record, task_number=task_number)
+            returns = segment.episode_returns(self.config.episodes_per_trial)
+        else:
+            stepper = self._stepper = self._stepper or self._running_on(policy)
+            segment = stepper.segment(policy, learner.segment_steps, record)
+            returns = stepper.returns
+        collected = time.perf_counter()
+        metrics = learner.update(segment, seeding.generator(seed, "update", number), number / self.num_iterations)
+        times = {"time/collect": collected - begun, "time/update": time.perf_counter() - collected}
         self.iteration += 1
-        return rollout_metrics(rollouts, self.config.episodes_per_trial) | times | metrics
+        return rollout_metrics(segment, returns) | times | metrics
+
+    def _running_on(self, policy: Policy[Any]) -> Stepper:
+        """Trials that run on from segment to segment. A resumed training begins new ones, in all worlds."""
+        trial = self.total_steps // (self.config.num_worlds * self.env.trial_steps)
+
+        def next_tasks() -> tuple[Tasks, Int64[Tensor, "N"]]:
+            nonlocal trial
+            trial += 1
+            return self.sample_tasks(trial), self.task_number(trial)
+
+        key = seeding.key(self.config.seed, "collect", self.iteration, 0)
+        number = self.task_number(trial)
+        return Stepper(self.env, policy, self.sample_tasks(trial), key, task_number=number, next_tasks=next_tasks)
 
 
-def rollout_metrics(rollouts: list[Rollout], num_episodes: int) -> Metrics:
+def rollout_metrics(segment: Segment, returns: Float64[Tensor, "N K"]) -> Metrics:
     """Mean return of the first and the last episode, their difference, and what went wrong."""
-    first = rollouts[0].episode_returns(num_episodes)[:, 0].mean()
-    last = rollouts[-1].episode_returns(num_episodes)[:, -1].mean()
+    first, last = returns[:, 0].mean(), returns[:, -1].mean()
     return {
         "rollout/return_first": float(first),
         "rollout/return_last": float(last),
         "rollout/adaptation_delta": float(last - first),
-        "rollout/diverged": float(sum(int(torch.sum(rollout.diverged)) for rollout in rollouts)),
+        "rollout/diverged": float(segment.diverged.sum()),
     }

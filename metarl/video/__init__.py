@@ -1,1 +1,1 @@
-"""Videos of trials: episodes in sequence or side by side, walls of tasks, plots of returns and signals."""
+"""Videos of trials: episodes in sequence or side by side, walls of tasks, plots of returns and read-outs."""

@@ -1,4 +1,4 @@
-"""The plot under a picture shows how the episode's return and the policy's signals develop."""
+"""The plot under a picture shows how the episode's return and the policy's read-outs develop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metarl.video.lettering import GREY, write
 from metarl.video.take import Take
 
 _FINE = 2  # drawn this many times larger, then reduced: smooth lines
-_MAX_LINES = 8  # a signal of more components is shown by its principal ones
+_MAX_LINES = 8  # what has more components is shown by its principal ones
 _COMPONENTS = 3
 _PAPER, _AXIS, _FAINT = (24, 24, 24), (70, 70, 70), (95, 105, 125)
 _COLOURS = (
@@ -42,7 +42,7 @@ class Panel:
 
 
 class Plot:
-    """Plots the return over the episode, earlier ones faintly, and the policy's signals over the whole trial."""
+    """Plots the return over the episode, earlier ones faintly, and the policy's read-outs over the whole trial."""
 
     def __init__(self, take: Take, shots: Iterable[Shot], size: tuple[int, int], limit: int, window: int) -> None:
         """`size` is that of the picture above, `limit` the longest that is shown of an episode [steps].
@@ -54,14 +54,14 @@ class Plot:
         shown = list(shots)
         curves = [self._curve(s.world, e) for s in shown for e in range(s.episode + 1)]
         self._return = _panel("return", curves, max(map(len, curves)) - 1)
-        named = [_lines(name, signal, window) for name, signal in take.signals.items()]
-        self._signals = [(_panel(name, [lines], len(lines) - 1), lines) for name, lines in named]
+        named = [_lines(name, values, window) for name, values in take.read_outs.items()]
+        self._read_outs = [(_panel(name, [lines], len(lines) - 1), lines) for name, lines in named]
 
     def draw(self, shot: Shot, age: int) -> UInt8[np.ndarray, "h W 3"]:
         """Draw the plot as it is `age` steps into the shot's episode."""
         image = Image.new("RGB", (self.width * _FINE, self.height * _FINE), _PAPER)
         pen = ImageDraw.Draw(image)
-        wide = self.width * _FINE / (1 + len(self._signals))
+        wide = self.width * _FINE / (1 + len(self._read_outs))
         episodes = [self._curve(shot.world, episode) for episode in range(shot.episode + 1)]
         frame = self._frame(pen, self._return, 0.0, wide)
         for earlier in episodes[:-1]:
@@ -69,7 +69,7 @@ class Plot:
         frame.line(episodes[-1][: age + 1], _COLOURS[0], 2)
         starts = self._take.starts[shot.world]
         now = min(starts[shot.episode] + age, starts[shot.episode + 1])
-        for number, (panel, lines) in enumerate(self._signals, start=1):
+        for number, (panel, lines) in enumerate(self._read_outs, start=1):
             frame = self._frame(pen, panel, number * wide, wide)
             for start in starts[1 : shot.episode + 1]:
                 frame.mark(start)
@@ -141,37 +141,37 @@ def _panel(name: str, values: list[np.ndarray], steps: int) -> Panel:
     return Panel(name, low, high, steps)
 
 
-def _lines(name: str, signal: Float[np.ndarray, "T N D"], window: int) -> tuple[str, Float[np.ndarray, "T N C"]]:
-    """Reduce a signal to few lines; returns its name for the plot and the lines.
+def _lines(name: str, values: Float[np.ndarray, "T N D"], window: int) -> tuple[str, Float[np.ndarray, "T N C"]]:
+    """Reduce a read-out to few lines; returns its name for the plot and the lines.
 
     The units of a memory vary more with the gait than with what the policy knows, so the principal components of
     their running mean are shown.
     """
-    if signal.shape[2] <= _MAX_LINES:
-        return name, signal
-    lines, share = principal(running_mean(signal, window), _COMPONENTS)
+    if values.shape[2] <= _MAX_LINES:
+        return name, values
+    lines, share = principal(running_mean(values, window), _COMPONENTS)
     return f"{name}: {_COMPONENTS} directions, {share:.0%}", lines
 
 
-def running_mean(signal: Float[np.ndarray, "T N D"], window: int) -> Float[np.ndarray, "T N D"]:
+def running_mean(values: Float[np.ndarray, "T N D"], window: int) -> Float[np.ndarray, "T N D"]:
     """Mean over the last `window` steps; at the beginning over fewer."""
-    total = np.concatenate((np.zeros_like(signal[:1], np.float64), signal.cumsum(axis=0, dtype=np.float64)))
+    total = np.concatenate((np.zeros_like(values[:1], np.float64), values.cumsum(axis=0, dtype=np.float64)))
     now = np.arange(1, len(total))
     start = np.maximum(now - window, 0)
     mean: np.ndarray = (total[now] - total[start]) / (now - start)[:, None, None]
     return mean
 
 
-def principal(signal: Float[np.ndarray, "T N D"], number: int) -> tuple[Float[np.ndarray, "T N C"], float]:
+def principal(values: Float[np.ndarray, "T N D"], number: int) -> tuple[Float[np.ndarray, "T N C"], float]:
     """Projection on the first principal components over all steps and worlds, and their share of the variance.
 
     The sign of a component is such that its largest coefficient is positive.
     """
-    flat = signal.reshape(-1, signal.shape[2]).astype(np.float64)
+    flat = values.reshape(-1, values.shape[2]).astype(np.float64)
     centred = flat - flat.mean(axis=0)
     values, vectors = np.linalg.eigh(centred.T @ centred)  # ascending
     directions = vectors[:, : -number - 1 : -1]
     largest = np.abs(directions).argmax(axis=0)
     directions = directions * np.sign(directions[largest, np.arange(number)])
     share = values[-number:].sum() / max(values.sum(), 1e-12)
-    return (centred @ directions).reshape(*signal.shape[:2], number), float(share)
+    return (centred @ directions).reshape(*values.shape[:2], number), float(share)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
-from metarl.rl.learner import Policy
+from metarl.rl.policy import Policy
 from metarl.run.records import Origin
 from metarl.sim.family import Family
 from metarl.video.encoder import BLOCK, movie
@@ -48,7 +48,7 @@ class VideoConfig:
     seconds: float = math.inf
     """At most this much of each episode is shown [s]."""
     plot: bool = False
-    """Whether return and the policy's signals are plotted under each picture."""
+    """Whether return and the policy's read-outs are plotted under each picture."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch import Tensor
 from metarl.core import seeding
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
-from metarl.rl.learner import Policy, Signalling
+from metarl.rl.policy import Policy, ReadOut
 from metarl.run.collect import trial_steps
 from metarl.run.records import Origin
 from metarl.sim.env import Cameras, TrialEnv
@@ -33,7 +33,7 @@ from metarl.sim.make import make_env
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which pictures and signals of a trial are kept."""
+    """Which pictures and read-outs of a trial are kept."""
 
     size: tuple[int, int]
     """Width and height of a picture [pixels]."""
@@ -43,8 +43,8 @@ class Wanted:
     """Number of control steps from one picture to the next."""
     steps: int
     """Pictures end at this step of an episode."""
-    signals: bool
-    """Whether the policy's signals are kept."""
+    read_outs: bool
+    """Whether what can be read out of the policy's state is kept."""
 
     def due(self, episode: Int64[Tensor, "N"], age: Int64[Tensor, "N"]) -> Bool[Tensor, "N"]:
         """The worlds of which a picture is wanted, when they are `age` steps into their `episode`."""
@@ -60,8 +60,8 @@ class Take:
     reward: Float64[np.ndarray, "T N"]
     starts: tuple[tuple[int, ...], ...]
     """For each world the first step of each episode, and last the trial's length."""
-    signals: Mapping[str, Float32[np.ndarray, "T N D"]]
-    """The policy's signals after each step, by name."""
+    read_outs: Mapping[str, Float32[np.ndarray, "T N D"]]
+    """What can be read out of the policy's state after each step, by name."""
     pictures: Pictures
 
     def length(self, world: int, episode: int) -> int:
@@ -162,11 +162,11 @@ def filmed(
 def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, seed: int, pictures: Pictures) -> Take:
     reward = np.zeros((env.trial_steps, len(tasks)))
     starts = [[0] for _ in range(len(tasks))]
-    signals: dict[str, list[Tensor]] = {}
+    read_outs: dict[str, list[Tensor]] = {}
     episode, age = torch.zeros(len(tasks), dtype=torch.long), torch.zeros(len(tasks), dtype=torch.long)
     cameras: Cameras | None = None
     try:
-        for t, now in enumerate(trial_steps(env, policy, tasks, seeding.generator(seed, "evaluate"), True)):
+        for t, now in enumerate(trial_steps(env, policy, tasks, seeding.key(seed, "evaluate"), True)):
             reward[t] = now.step.reward.numpy()
             begins = now.step.ended & ~now.step.trial_start
             for world in now.step.ended.nonzero()[:, 0].tolist():
@@ -179,11 +179,11 @@ def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, see
                 drawn = cameras.draw()
                 for world in due.nonzero()[:, 0].tolist():
                     pictures.add(world, t, drawn[world])
-            if wanted.signals and isinstance(policy, Signalling):
-                for name, value in policy.signal(now.belief).items():
-                    signals.setdefault(name, []).append(value)
+            if wanted.read_outs and isinstance(policy, ReadOut):
+                for name, value in policy.read_out(now.state).items():
+                    read_outs.setdefault(name, []).append(value)
     finally:
         if cameras is not None:
             cameras.close()
-    kept = {name: torch.stack(values).numpy() for name, values in signals.items()}
+    kept = {name: torch.stack(values).numpy() for name, values in read_outs.items()}
     return Take(tasks, reward, tuple(map(tuple, starts)), kept, pictures)

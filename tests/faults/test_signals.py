@@ -17,9 +17,9 @@ HANGING = 900
 TRAIN = ["train", "rl2", FAMILY, "--total-steps", "100000000", "--num-worlds=4", "--chunk-steps=5", "--threads=1"]
 ENTERED = """
 import sys, metarl.cli.main as m
-m._answer_signals()
-print('entered', flush=True)
-sys.exit(m.main(sys.argv[1:]))
+answer = m._answer_signals
+m._answer_signals = lambda: (answer(), print('entered', flush=True))
+sys.exit(m.main())
 """
 
 
@@ -112,7 +112,8 @@ def test_a_film_that_is_stopped_leaves_no_part_of_it(tmp_path, number):
         "        print('filming', flush=True)\n"
         "        time.sleep(900)\n"
         "m._run_of = lambda verb: film\n"
-        "sys.exit(m.main(['video', sys.argv[1]]))\n"
+        "sys.argv = ['metarl', 'video', sys.argv[1]]\n"
+        "sys.exit(m.main())\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "x.mp4")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

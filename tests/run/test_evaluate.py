@@ -9,15 +9,16 @@ import pytest
 import torch
 from families import Rail, columns
 from rich.console import Console
+from robots import info_of
 
 from metarl.core import seeding
-from metarl.core.types import Rollout
+from metarl.core.types import Segment
+from metarl.rl.scripted import RandomPolicy, ZeroPolicy
 from metarl.run.collect import collect
 from metarl.run.evaluate import compared, evaluate, improvement
 from metarl.run.records import EvaluationRecord
 from metarl.run.statistics import interquartile_mean, summarize, worst_decile
 from metarl.run.tables import comparison_table, record_table
-from metarl.run.untrained import RandomPolicy, ZeroPolicy
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 RECORDED = Path(__file__).parents[2] / "experiments" / "results" / "vel-s1" / "eval"
@@ -55,9 +56,9 @@ def test_the_delta_s_interval_is_paired_by_task():
 
 def test_the_reward_by_step_is_the_mean_over_tasks_at_each_step():
     tasks = Rail.space.fixed("test", 5)
-    found = evaluate(RandomPolicy(1), Rail(edge=9.0), tasks, 3, seed=4, threads=1)
+    found = evaluate(RandomPolicy(info_of(2, 1)), Rail(edge=9.0), tasks, 3, seed=4, threads=1)
     env = MujocoEnv(Rail(edge=9.0), 5, episodes_per_trial=3, threads=1)
-    rollout = collect(env, RandomPolicy(1), tasks, seeding.generator(4, "evaluate"), deterministic=True)
+    rollout = collect(env, RandomPolicy(info_of(2, 1)), tasks, seeding.key(4, "evaluate"), deterministic=True)
     np.testing.assert_allclose(found.reward_by_step, rollout.reward.double().mean(dim=1))
     np.testing.assert_allclose(found.returns, rollout.episode_returns(3))
     assert (found.episode_steps, found.control_step) == (4, 0.02)
@@ -108,7 +109,9 @@ def test_a_recorded_evaluation_is_summarized_from_its_returns():
 def test_two_policies_compare_task_by_task():
     """At a goal within reach of its start pushing costs more than it gains: doing nothing wins on every task."""
     tasks = columns(goal=[0.0] * 12)
-    zero, random = (evaluate(policy(1), Rail(edge=9.0), tasks, 2, threads=1) for policy in (ZeroPolicy, RandomPolicy))
+    zero, random = (
+        evaluate(policy(info_of(2, 1)), Rail(edge=9.0), tasks, 2, threads=1) for policy in (ZeroPolicy, RandomPolicy)
+    )
     assert [tuple(chance) for chance in improvement(zero, random)] == [(1.0, 1.0, 1.0)] * 2
     assert [tuple(chance) for chance in improvement(zero, zero)] == [(0.5, 0.5, 0.5)] * 2
 
@@ -140,11 +143,12 @@ def test_numbers_have_three_significant_figures(value, shown):
     assert f" {shown} │" in printed(evaluation([[value]] * 4))
 
 
-def rollout(reward, episode_start):
-    """A rollout of which only reward and episode starts matter."""
+def segment(reward, episode_start):
+    """A segment of which only reward and episode starts matter."""
     reward, start = torch.tensor(reward).T.contiguous(), torch.tensor(episode_start).T.contiguous()
     obs, flags = torch.zeros(*reward.shape, 1), torch.zeros_like(start)
-    return Rollout(obs, obs, obs, reward, flags, flags, flags, start, torch.arange(reward.shape[1]), {}, None)
+    kept = (obs, obs, obs, reward, flags, flags, flags, start, flags, flags, obs[0])
+    return Segment(*kept, torch.zeros(reward.shape, dtype=torch.long), {}, None, None)
 
 
 def test_episode_returns_count_whole_episodes_whenever_they_end():
@@ -152,4 +156,4 @@ def test_episode_returns_count_whole_episodes_whenever_they_end():
     reward = [[1.0, 1.0, 1.0, 2.0, 2.0, 2.0], [5.0, 1.0, 1.0, 9.0, 9.0, 9.0]]
     starts = [[True, False, False, True, False, False], [True, True, False, True, False, False]]
     expected = torch.tensor([[3.0, 6.0], [5.0, 2.0]], dtype=torch.float64)
-    assert torch.equal(rollout(reward, starts).episode_returns(2), expected)
+    assert torch.equal(segment(reward, starts).episode_returns(2), expected)

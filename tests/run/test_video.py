@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import NamedTuple
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from robots import info_of
 
 from metarl.core.errors import UserError
 from metarl.core.tasks import LogUniform, Parameter, TaskSpace
 from metarl.envs.half_cheetah import HalfCheetahBody, HalfCheetahVel
+from metarl.rl.policy import NoState
 from metarl.run.evaluate import evaluate
 from metarl.run.records import Origin
 from metarl.sim.mujoco import rendering
@@ -45,31 +48,34 @@ class FallingVel(ShortVel):
 class Push:
     """Pushes with all motors; nothing to learn."""
 
-    def begin(self, n, generator):
-        return None
+    info, noise_size = info_of(17, 6, STEPS), 0
 
-    def act(self, obs, belief, deterministic=False):
+    def initial_state(self, n, device="cpu"):
+        return NoState()
+
+    def act(self, obs, state, noise, deterministic=False):
         assert deterministic
-        return torch.full((len(obs), 6), 0.5), belief, {}
+        return torch.full((len(obs), 6), 0.5), state
 
-    def observe(self, belief, transition):
-        return belief
+    def observe(self, state, transition):
+        return state
 
-    def end_episode(self, belief, worlds):
-        return belief
+    def end_episode(self, state, worlds):
+        return state
 
 
 class Breaks(Push):
     """Fails at its third step."""
 
-    def begin(self, n, generator):
+    def initial_state(self, n, device="cpu"):
         self.steps = 0
+        return NoState()
 
-    def act(self, obs, belief, deterministic=False):
+    def act(self, obs, state, noise, deterministic=False):
         self.steps += 1
         if self.steps == 3:
             raise KeyboardInterrupt
-        return super().act(obs, belief, deterministic)
+        return super().act(obs, state, noise, deterministic)
 
 
 def tasks_of(family, n):
@@ -185,10 +191,10 @@ def test_captions():
     assert describe(factors, {"mass": [1.0, 0.5, 3.375, *[2.0] * 5]}) == "mass 0.50 to 3.38"
 
 
-def take_of(reward, starts, signals=None):
+def take_of(reward, starts, read_outs=None):
     """A take without pictures."""
     columns = np.asarray(reward, dtype=np.float64)
-    return Take(HalfCheetahVel.space.fixed("test", columns.shape[1]), columns, starts, signals or {}, None)
+    return Take(HalfCheetahVel.space.fixed("test", columns.shape[1]), columns, starts, read_outs or {}, None)
 
 
 def test_scores_count_up_and_say_what_was_before():
@@ -259,7 +265,7 @@ def numbers(take, world, episode, ages):
     ],
 )
 def test_pictures_are_of_the_episode_and_age_asked_for(numbered, episodes, stride, world, episode, expected):
-    wanted = Wanted((16, 16), frozenset(episodes), stride, STEPS, signals=False)
+    wanted = Wanted((16, 16), frozenset(episodes), stride, STEPS, read_outs=False)
     family = FallingVel()
     with filmed(Push(), family, tasks_of(family, 2), 2, wanted, seed=0, threads=1, origin=Origin()) as take:
         assert take.starts[1] == (0, STEPS, 2 * STEPS) and take.starts[0] == tuple(range(2 * STEPS + 1))
@@ -281,25 +287,29 @@ def test_side_by_side_shows_both_episodes_at_once(tmp_path, numbered, monkeypatc
         record(Push(), family, tasks_of(family, 1), 3, path, VideoConfig(size=(64, 64), episodes=(1, 4)))
 
 
+class Count(NamedTuple):
+    steps: torch.Tensor
+
+
 class Counts(Push):
-    """Believes how many steps it has seen."""
+    """Knows how many steps it has seen."""
 
-    def begin(self, n, generator):
-        return torch.zeros(n, 1)
+    def initial_state(self, n, device="cpu"):
+        return Count(torch.zeros(n, 1))
 
-    def observe(self, belief, transition):
-        return belief + 1
+    def observe(self, state, transition):
+        return Count(state.steps + 1)
 
-    def signal(self, belief):
-        return {"steps": belief}
+    def read_out(self, state):
+        return {"steps": state.steps}
 
 
-def test_signals_are_kept_after_every_step(numbered):
+def test_read_outs_are_kept_after_every_step(numbered):
     family = ShortVel()
     for policy, expected in ((Counts(), list(range(1, 2 * STEPS + 1))), (Push(), None)):
-        wanted = Wanted((16, 16), frozenset({0}), 1, STEPS, signals=True)
+        wanted = Wanted((16, 16), frozenset({0}), 1, STEPS, read_outs=True)
         with filmed(policy, family, tasks_of(family, 2), 2, wanted, seed=0, threads=1, origin=Origin()) as take:
-            found = take.signals["steps"][:, 1, 0].tolist() if take.signals else None
+            found = take.read_outs["steps"][:, 1, 0].tolist() if take.read_outs else None
         assert found == expected
 
 
