@@ -43,8 +43,7 @@ def resumed(
     goes on from the share of the new length: a learning rate that had reached 0 rises again to where it is then.
     """
     run = Run.open(source)
-    if run.pretrained:
-        raise UserError(f"{run} is a policy alone, without what training goes on from")
+    run.require_training()
     with folder.locked(run.path):
         config = run.config()
         training = Training(run, replace(config, total_steps=total_steps or config.total_steps))
