@@ -29,9 +29,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from metarl.core.files import write_json
+from metarl.core.info import PolicyInfo
 from metarl.core.tasks import Tasks
 from metarl.envs.quadruped import FEET, to_trunk, upward
 from metarl.envs.quadruped_tasks import QuadrupedBody, QuadrupedCommand
+from metarl.rl.policy import PolicyModule
 from metarl.run.logs import provenance
 from metarl.sim.adapters.stable_baselines3 import EpisodeVecEnv
 from metarl.sim.make import make_env
@@ -134,32 +136,34 @@ def actor_tensors(model: PPO, envs: VecNormalize) -> dict[str, Tensor]:
     return {name: tensor.float().contiguous() for name, tensor in tensors.items()}
 
 
-class Walker:
+class Walker(PolicyModule):
     """The mean action of the trained actor as a policy without adaptation.
 
     It observes the `command` (N, 2) as well, which quadruped-command hides in its task.
     """
 
-    def __init__(self, run: Path, command: Tensor) -> None:
+    def __init__(self, run: Path, command: Tensor, info: PolicyInfo) -> None:
+        super().__init__(info)
+        self.noise_size = 0
         self._command = command.float()
         self._tensors = load_file(run / "walker.safetensors")
         self._layers = sum(name.endswith(".weight") for name in self._tensors)
 
-    def action(self, obs: Tensor) -> Tensor:
+    def act(self, obs: Tensor, state: Any, noise: Tensor, deterministic: bool = False) -> tuple[Tensor, Any]:
         """A perceptron of the normalised observation."""
         tensors = self._tensors
         x = ((torch.cat((obs, self._command), dim=1) - tensors["obs_mean"]) / tensors["obs_std"]).clamp(-CLIP, CLIP)
         for layer in range(self._layers):
             x = functional.linear(x, tensors[f"{layer}.weight"], tensors[f"{layer}.bias"])
             x = functional.elu(x) if layer < self._layers - 1 else x
-        return x
+        return x, state
 
 
 def measure(run: Annotated[Path, tyro.conf.Positional]) -> None:
     """Measure tracking error, cost of transport and gait on a grid of commands in the second half of an episode."""
     grid = [(speed, turn) for speed in SPEEDS for turn in TURNS]
     command = torch.tensor(grid, dtype=torch.float64).repeat_interleave(REPEATS, dim=0)
-    series, fell, weight = walk(Walker(run, command), command)
+    series, fell, weight = walk(run, command)
     mean = {name: value.mean(dim=0) for name, value in series.items()}
     cost = mean["power"] / (weight * mean["forward"])
     straight = (command[:, 1] == 0.0) & (command[:, 0] >= 0.7)
@@ -196,7 +200,7 @@ def measure(run: Annotated[Path, tyro.conf.Positional]) -> None:
     write_json(run / "gait.json", origin() | {"summary": summary, "commands": rows})
 
 
-def walk(policy: Walker, command: Tensor) -> tuple[dict[str, Tensor], Tensor, float]:
+def walk(run: Path, command: Tensor) -> tuple[dict[str, Tensor], Tensor, float]:
     """Play an episode of each command (N, 2).
 
     Returns series (T, N, ...) of its second half, which worlds fell, and the robot's weight [N].
@@ -204,6 +208,7 @@ def walk(policy: Walker, command: Tensor) -> tuple[dict[str, Tensor], Tensor, fl
     family = QuadrupedCommand()
     env = make_env(family, len(command), episodes_per_trial=1)
     assert isinstance(env, MujocoEnv)
+    policy, noise = Walker(run, command, env.info), torch.empty(len(command), 0)
     obs = env.begin(Tasks({"velocity": command[:, 0], "turn": command[:, 1]}), key=0)
     physics = env.physics
     qpos, qvel, force = physics.bind("qpos"), physics.bind("qvel"), physics.bind("actuator_force", fresh=False)
@@ -211,7 +216,7 @@ def walk(policy: Walker, command: Tensor) -> tuple[dict[str, Tensor], Tensor, fl
     fell = torch.zeros(len(command), dtype=torch.bool)
     rows: list[dict[str, Tensor]] = []
     for t in range(family.episode_steps - 1):
-        step = env.step(policy.action(obs))
+        step = env.step(policy.act(obs, None, noise)[0])
         obs, fell = step.obs, fell | step.terminated
         if t >= family.episode_steps // 2:
             velocity = to_trunk(qpos, qvel[:, :3])
@@ -236,7 +241,9 @@ def film(run: Annotated[Path, tyro.conf.Positional], output: Path = Path("videos
     command = torch.tensor(FILMED, dtype=torch.float64)
     tasks = Tasks({"velocity": command[:, 0], "turn": command[:, 1]})
     config = VideoConfig(size=(336, 224), title="a quadruped follows commands: memoryless PPO on flat ground")
-    recording = record(Walker(run, command), QuadrupedCommand(), tasks, 1, output, config)
+    with make_env(QuadrupedCommand(), 1, episodes_per_trial=1) as env:
+        policy = Walker(run, command, env.info)
+    recording = record(policy, QuadrupedCommand(), tasks, 1, output, config)
     print(f"{recording.path}: {recording.seconds:.1f} s")
 
 

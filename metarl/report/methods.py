@@ -113,7 +113,7 @@ def _pools(runs: Sequence[Run]) -> tuple[Pooled, ...]:
         for evaluation in run.evaluations:
             if evaluation.train_steps == newest and evaluation.split != "train":
                 ways = found.setdefault((evaluation.split, evaluation.deterministic), {})
-                way = json.dumps([evaluation.seed, evaluation.returns.shape, evaluation.tasks])
+                way = json.dumps([evaluation.seed, evaluation.returns.shape, evaluation.tasks.rows()])
                 ways.setdefault(way, []).append((evaluation, run))
     choices = [max(ways.values(), key=lambda pairs: (len(pairs), pairs[0][0].returns.shape)) for ways in found.values()]
     order = {"test": 0, "ood": 1}

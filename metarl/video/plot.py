@@ -169,9 +169,9 @@ def principal(values: Float[np.ndarray, "T N D"], number: int) -> tuple[Float[np
     """
     flat = values.reshape(-1, values.shape[2]).astype(np.float64)
     centred = flat - flat.mean(axis=0)
-    spread, vectors = np.linalg.eigh(centred.T @ centred)  # ascending
+    variances, vectors = np.linalg.eigh(centred.T @ centred)  # ascending
     directions = vectors[:, : -number - 1 : -1]
     largest = np.abs(directions).argmax(axis=0)
     directions = directions * np.sign(directions[largest, np.arange(number)])
-    share = spread[-number:].sum() / max(spread.sum(), 1e-12)
+    share = variances[-number:].sum() / max(variances.sum(), 1e-12)
     return (centred @ directions).reshape(*values.shape[:2], number), float(share)

@@ -300,9 +300,7 @@ def test_a_run_without_evaluation_shows_its_learning_curve(tmp_path, capsys):
     recorded(tmp_path / "run")
     (tmp_path / "run" / "eval" / "test-8x2-deterministic-seed0-iteration3.json").unlink()
     assert main(["report", str(tmp_path / "run")]) == 0
-    assert capsys.readouterr().out.endswith(
-        f"wrote {tmp_path}/run/report.html and {tmp_path}/run/report.numbers.json\n"
-    )
+    assert capsys.readouterr().out.endswith(f"wrote {tmp_path}/run/report.html and {tmp_path}/run/report.json\n")
     text = (tmp_path / "run" / "report.html").read_text()
     assert 'id="learning"' in text and 'id="adaptation"' not in text
     assert "has no evaluation" in text

@@ -21,8 +21,6 @@ from metarl.run.logs import MetricsFile, console
 from metarl.run.run import Run
 from metarl.run.train import Training
 
-HANGING = 900
-"""Limit against hanging for good [s], on a machine however busy."""
 FAMILY = f"{os.path.dirname(__file__)}/../short_family.py:ShortDir"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import NamedTuple
@@ -18,7 +19,9 @@ from metarl.core.tasks import LogUniform, Parameter, TaskSpace
 from metarl.envs.half_cheetah import HalfCheetahBody, HalfCheetahVel
 from metarl.rl.policy import NoState
 from metarl.run.evaluate import evaluate
+from metarl.run.records import Origin
 from metarl.sim.mujoco import rendering
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
 from metarl.video import encoder
 from metarl.video.layout import Scene, Shot, scenes
 from metarl.video.lettering import describe, write
@@ -225,14 +228,26 @@ def test_shots_run_in_step_until_the_last_has_ended():
 class Numbered:
     """Cameras whose pictures say which step they are of."""
 
-    def __init__(self, env):
-        self.env, self.closed = env, False
+    scale, size, worlds = 10, 16, 2
+
+    def __init__(self, steps):
+        self.steps = steps
 
     def draw(self):
-        return [np.full((16, 16, 3), 10 * self.env._trial_step + world, np.uint8) for world in range(2)]
+        shape, step = (self.size, self.size, 3), len(self.steps)
+        return [np.full(shape, self.scale * step + world, np.uint8) for world in range(self.worlds)]
 
     def close(self):
-        self.closed = True
+        pass
+
+
+@pytest.fixture
+def numbered(monkeypatch):
+    """Cameras of the environments that number the steps since the trial began."""
+    steps, step, begin = [], MujocoEnv.step, MujocoEnv.begin
+    monkeypatch.setattr(MujocoEnv, "begin", lambda self, *a, **k: steps.clear() or begin(self, *a, **k))
+    monkeypatch.setattr(MujocoEnv, "step", lambda self, action: steps.append(action) or step(self, action))
+    monkeypatch.setattr(MujocoEnv, "cameras", lambda self, worlds, size: Numbered(steps))
 
 
 def numbers(take, world, episode, ages):
@@ -249,20 +264,19 @@ def numbers(take, world, episode, ages):
         ({0, 1}, 1, 0, 1, [10, 10]),
     ],
 )
-def test_pictures_are_of_the_episode_and_age_asked_for(monkeypatch, episodes, stride, world, episode, expected):
-    monkeypatch.setattr("metarl.sim.mujoco.mujoco_env.MujocoEnv.cameras", lambda self, worlds, size: Numbered(self))
+def test_pictures_are_of_the_episode_and_age_asked_for(numbered, episodes, stride, world, episode, expected):
     wanted = Wanted((16, 16), frozenset(episodes), stride, STEPS, read_outs=False)
     family = FallingVel()
-    with filmed(Push(), family, tasks_of(family, 2), 2, wanted, seed=0, threads=1) as take:
+    with filmed(Push(), family, tasks_of(family, 2), 2, wanted, seed=0, threads=1, origin=Origin()) as take:
         assert take.starts[1] == (0, STEPS, 2 * STEPS) and take.starts[0] == tuple(range(2 * STEPS + 1))
         assert numbers(take, world, episode, range(len(expected))) == expected
 
 
-def test_side_by_side_shows_both_episodes_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("metarl.sim.mujoco.mujoco_env.MujocoEnv.cameras", lambda self, worlds, size: Numbered(self))
+def test_side_by_side_shows_both_episodes_at_once(tmp_path, numbered, monkeypatch):
     family, path = ShortVel(), tmp_path / "x.mp4"
     config = VideoConfig(size=(96, 96), layout="side-by-side", seconds=0.2)
-    monkeypatch.setattr(Numbered, "draw", lambda self: [np.full((96, 96, 3), 15 * self.env._trial_step, np.uint8)])
+    for name, value in (("scale", 15), ("size", 96), ("worlds", 1)):
+        monkeypatch.setattr(Numbered, name, value)
     recording = record(Push(), family, tasks_of(family, 1), 3, path, config)
     pictures = read(path, (192, 96))[1]
     assert len(pictures) == HOLD + 3 + HOLD, "four steps of each"
@@ -290,12 +304,11 @@ class Counts(Push):
         return {"steps": state.steps}
 
 
-def test_read_outs_are_kept_after_every_step(monkeypatch):
-    monkeypatch.setattr("metarl.sim.mujoco.mujoco_env.MujocoEnv.cameras", lambda self, worlds, size: Numbered(self))
+def test_read_outs_are_kept_after_every_step(numbered):
     family = ShortVel()
     for policy, expected in ((Counts(), list(range(1, 2 * STEPS + 1))), (Push(), None)):
         wanted = Wanted((16, 16), frozenset({0}), 1, STEPS, read_outs=True)
-        with filmed(policy, family, tasks_of(family, 2), 2, wanted, seed=0, threads=1) as take:
+        with filmed(policy, family, tasks_of(family, 2), 2, wanted, seed=0, threads=1, origin=Origin()) as take:
             found = take.read_outs["steps"][:, 1, 0].tolist() if take.read_outs else None
         assert found == expected
 
@@ -341,7 +354,8 @@ def test_a_full_disk_for_pictures_is_one_sentence():
 
 
 def test_no_backend_is_one_sentence_with_the_packages(monkeypatch, tmp_path):
-    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    for name in ("MUJOCO_GL", "METARL_GL"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(rendering, "_CANDIDATES", ("egl", "osmesa"))
     monkeypatch.setattr(rendering, "_probe", lambda backend: f"no {backend} library")
     family = ShortVel()
@@ -353,6 +367,7 @@ def test_no_backend_is_one_sentence_with_the_packages(monkeypatch, tmp_path):
 
 def test_mujoco_gl_is_respected(monkeypatch):
     tried = []
+    monkeypatch.delenv("METARL_GL", raising=False)
 
     def probe(backend):
         tried.append(backend)
@@ -378,7 +393,8 @@ def test_importing_metarl_leaves_opengl_alone():
     code = (
         "import sys, metarl.run.train, metarl.run.evaluate; print('OpenGL' in sys.modules or 'imageio' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    unset = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    done = subprocess.run([sys.executable, "-c", code], env=unset, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
