@@ -20,6 +20,7 @@ from torch import Tensor
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
 from metarl.sim.mujoco.physics import Physics
+from metarl.sim.rotations import axes_of, quaternion_of
 
 _KINDS: dict[str, mujoco.mjtObj] = {
     "body": mujoco.mjtObj.mjOBJ_BODY,
@@ -89,7 +90,7 @@ def _tensor(numbers: tuple[int, ...], device: str) -> Int64[Tensor, "n"]:
     return torch.tensor(numbers, dtype=torch.long, device=device)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=32)
 def _numbers(model: mujoco.MjModel, kind: str, names: tuple[str, ...] | None) -> tuple[int, ...]:
     """What `ids` holds. Remembered: worlds change their tasks within a step, and a search of the names takes long."""
     sizes = {"body": model.nbody, "geom": model.ngeom, "joint": model.njnt, "actuator": model.nu, "site": model.nsite}
@@ -107,13 +108,10 @@ def _numbers(model: mujoco.MjModel, kind: str, names: tuple[str, ...] | None) ->
 def _scale(live: Tensor, index: Int64[Tensor, "n"], scale: Float[Tensor, "N *d"]) -> None:
     """live[w, i] *= scale[w] for every world w and object i in `index`; or each number by its own, row by row."""
     chosen = live[:, index]
-    if scale.dim() == 1:
-        live[:, index] = chosen * scale.reshape(-1, *(1,) * (live.dim() - 1))
-        return
-    if scale[0].numel() != chosen[0].numel():
+    if scale.dim() > 1 and scale[0].numel() != chosen[0].numel():
         numbers = "x".join(str(size) for size in chosen.shape[1:])
         raise UserError(f"a variation of {numbers} numbers was given {scale[0].numel()} factors")
-    live[:, index] = chosen * scale.reshape(chosen.shape)
+    live[:, index] = chosen * scale.reshape(chosen.shape if scale.dim() > 1 else (-1, *(1,) * (live.dim() - 1)))
 
 
 @dataclass(frozen=True)
@@ -254,12 +252,12 @@ class Payload(_OfOneParameter):
         mass, centre, quaternion, inertia = own = [live[field][:, body] for field in self.fields]
         share = (value / (mass + value))[:, None]
         arm = centre.new_tensor(self.at) - centre
-        axes = _axes(quaternion)
+        axes = axes_of(quaternion)
         tensor = axes @ torch.diag_embed(inertia) @ axes.mT
         steiner = torch.diag_embed(arm.square().sum(dim=1, keepdim=True).expand(-1, 3)) - arm[:, :, None] * arm[:, None]
         moments, axes = torch.linalg.eigh(tensor + (mass[:, None] * share)[:, :, None] * steiner)
         axes[:, :, 2] *= torch.linalg.det(axes)[:, None]  # right-handed
-        new = (mass + value, centre + share * arm, _quaternion(axes), moments)
+        new = (mass + value, centre + share * arm, quaternion_of(axes), moments)
         for field, before, after in zip(self.fields, own, new, strict=True):
             loaded = (value != 0.0).reshape(-1, *(1,) * (after.dim() - 1))
             live[field][:, body] = torch.where(loaded, after, before)
@@ -305,40 +303,6 @@ class ModelField(_OfOneParameter):
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
         """`value`: one ratio, or as many as the field has numbers, in their order (row by row)."""
         _scale(live[self.field], torch.arange(live[self.field].shape[1], device=value.device), value)
-
-
-def _axes(quaternion: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
-    """Rotation matrices of quaternions (w, x, y, z)."""
-    w, x, y, z = (quaternion / _norm(quaternion)).unbind(dim=1)
-    rows = (
-        (x * x - y * y - z * z + w * w, 2 * (x * y - z * w), 2 * (x * z + y * w)),
-        (2 * (x * y + z * w), -x * x + y * y - z * z + w * w, 2 * (y * z - x * w)),
-        (2 * (x * z - y * w), 2 * (y * z + x * w), -x * x - y * y + z * z + w * w),
-    )
-    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-
-
-def _quaternion(axes: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
-    """Quaternions (w, x, y, z) of rotation matrices, by way of the largest of the four (Shepperd 1978)."""
-    a, b, c = axes.unbind(dim=1)
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = a.unbind(dim=1), b.unbind(dim=1), c.unbind(dim=1)
-    trace = xx + yy + zz
-    candidates = (  # each is the quaternion times four times its own largest element
-        (zy - yz, 1 - trace + 2 * xx, yx + xy, zx + xz),
-        (xz - zx, xy + yx, 1 - trace + 2 * yy, zy + yz),
-        (yx - xy, xz + zx, yz + zy, 1 - trace + 2 * zz),
-        (1 + trace, zy - yz, xz - zx, yx - xy),
-    )
-    found = torch.stack([torch.stack(each, dim=1) for each in candidates], dim=1)
-    best = torch.stack((xx, yy, zz, trace), dim=1).argmax(dim=1)[:, None, None].expand(-1, 1, 4)
-    chosen = found.gather(1, best)[:, 0]
-    return chosen / _norm(chosen)
-
-
-def _norm(quaternion: Float[Tensor, "n 4"]) -> Float[Tensor, "n 1"]:
-    """Summed as SciPy does, w last: the same to the last bit."""
-    norm: Tensor = torch.linalg.vector_norm(quaternion.roll(-1, dims=1), dim=1, keepdim=True)
-    return norm
 
 
 _LOCK = 1e4  # [N·m]: far above any motor here; a friction-loss constraint, so the solver stays well conditioned
