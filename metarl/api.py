@@ -112,7 +112,7 @@ def train(
     from metarl.run import sessions
 
     made = configure(agent, reference(family), fields, None if config is None else Path(config))
-    words = ["train", made.agent, made.family, *_options(fields)]
+    words = ["train", made.agent, made.family, *words_of(fields)]
     where = None if output is None else Path(output)
     return sessions.train(made, where, callbacks=_callbacks(callback), console=_console(show), argv=words)
 
@@ -142,7 +142,7 @@ def resume(
     """
     from metarl.run import sessions
 
-    words = ["resume", str(run), *_options({"total_steps": total_steps} if total_steps else {})]
+    words = ["resume", str(run), *words_of({"total_steps": total_steps} if total_steps else {})]
     return sessions.resume(
         run,
         total_steps=total_steps,
@@ -188,7 +188,7 @@ def evaluate(
     subject = subject_of(run, agent, checkpoint)
     chosen = subject.family.space.fixed(split, num_tasks) if tasks is None else tasks
     name = split if tasks is None else "list-python"
-    words = ["eval", str(run), "--split", split, *_options({"num_tasks": len(chosen), "seed": seed})]
+    words = ["eval", str(run), "--split", split, *words_of({"num_tasks": len(chosen), "seed": seed})]
     options: dict[str, Any] = {"episodes": episodes, "seed": seed, "deterministic": deterministic}
     record = evaluate_subject(subject, chosen, name, words + ["--stochastic"] * (not deterministic), **options)
     if subject.run is not None:
@@ -326,10 +326,13 @@ def _console(show: bool) -> Console:
     return Console(quiet=not show, highlight=False)
 
 
-def _options(fields: Mapping[str, Any]) -> list[str]:
+def words_of(fields: Mapping[str, Any]) -> list[str]:
     """Fields as words of the command line, for a run's record of how it was made."""
     words = []
     for name, value in fields.items():
         flag = "--" + name.replace("_", "-")
-        words += ([flag] if value else []) if isinstance(value, bool) else [flag, str(value)]
+        if isinstance(value, bool):
+            words += [flag] if value else []
+        else:
+            words += [flag, *map(str, value if isinstance(value, list | tuple) else [value])]
     return words
