@@ -39,12 +39,19 @@ def run(words: list[str]) -> int:
     from metarl.api import report
     from metarl.run.logs import console
 
-    show = console()
+    tables = console()
+
+    def say(what: object) -> None:
+        if isinstance(what, str):
+            print(what, flush=True)
+        else:
+            tables.print(what)
+
     report(
         *options.runs,
         output=options.output,
         evaluate_missing=not options.no_eval,
         film=not options.no_videos,
-        say=lambda what: show.print(what, markup=False, soft_wrap=True),
+        say=say,
     )
     return 0
