@@ -67,7 +67,7 @@ class Against:
     """How likely the evaluated policy does better on a task, per episode."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class EvaluationRecord(Origin):
     """Returns of a policy on a list of tasks, one trial of K episodes on each, and all that is known of them."""
 
@@ -199,6 +199,10 @@ class EvaluationRecord(Origin):
         if "iteration" not in content and (found := re.search(r"-iteration(\d{1,12})\.json$", path.name)):
             content["iteration"] = int(found.group(1))  # in format 1 the name alone has it
         return EvaluationRecord.from_json(content, str(path), path)
+
+    def __repr__(self) -> str:
+        curve = " → ".join(f"{point.value:.4g}" for point in self.summary.adaptation_curve)
+        return f"EvaluationRecord({self.agent} on {self.family}, {len(self.tasks)} {self.split} tasks: {curve})"
 
     def __rich__(self) -> Group:
         from metarl.run.tables import record_table
