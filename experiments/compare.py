@@ -99,7 +99,7 @@ class Comparison:
 
 
 def _work(run: Trial, folder: Path, log: Path) -> None:
-    """Train a run, or what is left of it, and evaluate it by mean and by sampled actions; its output goes into a log."""
+    """Train a run, or what is left of it, and evaluate it by mean and by sampled actions; output goes into a log."""
     _die_with_parent()
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
