@@ -14,9 +14,9 @@ class PPOConfig(Checked):
     """PPO without memory (Stable-Baselines3), over the whole distribution of tasks: domain randomisation."""
 
     train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 32, "episodes_per_trial": 1}
-    """What a run of this learner takes where the user does not say: it remembers nothing, so one episode per task."""
+    """Defaults of this learner for a run's options: it remembers nothing, so one episode per task."""
     search: ClassVar[Mapping[str, Search]] = {"num_worlds": OneOf(16, 32, 64)}
-    """Where `metarl tune` searches among the options of the run."""
+    """Options of the run that `metarl tune` searches, with their ranges."""
 
     hidden_size: int = number(64, least=1, most=8192, memory=weights_memory)
     """Units of each of the two hidden layers, of the policy and of the value."""
@@ -71,7 +71,7 @@ class SACConfig(Checked):
     """Soft actor-critic without memory (Stable-Baselines3), over the whole distribution of tasks."""
 
     train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 10, "episodes_per_trial": 1, "total_steps": 300_000}
-    """What a run of this learner takes where the user does not say."""
+    """Defaults of this learner for a run's options."""
 
     hidden_size: int = number(256, least=1, most=8192, memory=weights_memory, search=OneOf(128, 256))
     """Units of each of the two hidden layers, of the actor and of the critics."""

@@ -25,7 +25,7 @@ class RL2Config(Checked):
     """RL²: a recurrent policy trained by PPO over whole trials."""
 
     search: ClassVar[Mapping[str, Search]] = {"num_worlds": OneOf(16, 32, 64)}
-    """Where `metarl tune` searches among the options of the run."""
+    """Options of the run that `metarl tune` searches, with their ranges."""
 
     cell: Literal["gru", "lstm"] = "lstm"
     """Memory cell; on a CPU the LSTM is the faster one."""
@@ -64,9 +64,9 @@ class MamlTrpoConfig(Checked):
     """MAML-TRPO: a policy whose parameters are a few gradient steps away from each task's own."""
 
     train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 40, "episodes_per_trial": 10}
-    """What a run of this learner takes where the user does not say: `shots` · (`inner_steps` + 1) episodes."""
+    """Defaults of this learner for a run's options: `shots` · (`inner_steps` + 1) episodes."""
     search: ClassVar[Mapping[str, Search]] = {"num_worlds": OneOf(20, 40, 80)}
-    """Where `metarl tune` searches among the options of the run."""
+    """Options of the run that `metarl tune` searches, with their ranges."""
 
     shots: int = number(5, least=1, most=10_000)
     """Episodes from which a gradient step is taken."""
@@ -99,7 +99,7 @@ class MamlTrpoConfig(Checked):
     cg_iterations: int = number(10, least=1, most=1000)
     """Iterations of the conjugate gradient."""
     fisher_stride: int = number(4, least=1, most=1_000_000)
-    """The Fisher matrix is computed from every so manieth step of the data; gradient and line search use all."""
+    """Stride of the steps from which the Fisher matrix is computed; gradient and line search use all steps."""
     cg_damping: float = number(1e-5, least=0, most=1e6)
     """Added to the Fisher matrix's diagonal."""
     ppo_epochs: int = number(5, least=1, most=10_000)
@@ -111,7 +111,7 @@ class MamlTrpoConfig(Checked):
     ppo_inner_kl: float = number(5e-4, least=0, most=1e6)
     """Weight of the divergence of the policy before adaptation in PPO meta-updates (ProMP's η)."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where meta-updates are computed; worlds are always on the CPU."""
+    """Device on which meta-updates are computed; worlds are always on the CPU."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,7 +129,7 @@ class PearlConfig(Checked):
         "train_tasks": 100,
         "total_steps": 300_000,
     }
-    """What a run of this learner takes where the user does not say: with 200-step episodes, 400 + 600 steps a trial."""
+    """Defaults of this learner for a run's options: with 200-step episodes, 400 + 600 steps a trial."""
 
     belief: Literal["posterior", "prototype"] = "posterior"
     """What is known of a task: a Gaussian posterior over z, or the nearest of the training tasks' prototypes."""
@@ -166,9 +166,9 @@ class PearlConfig(Checked):
     kl_weight: float = number(0.1, least=0, most=1e6, search=Log(0.01, 3.0))
     """Weight of KL(q(z|c) ‖ N(0, 1)), mean over tasks; the published 0.1 is of the sum over 16 tasks: 1.6 here."""
     contrastive_temperature: float = number(0.1, least=0.01, most=100)
-    """With prototypes: what the cosines of embeddings are divided by in the contrastive loss."""
+    """Temperature that divides the cosines of embeddings in the contrastive loss; used with prototypes only."""
     prototype_rate: float = number(0.05, above=0, most=1)
-    """With prototypes: share of the way a task's prototype moves to its embedding per gradient step on the task."""
+    """Share of the way to a task's embedding that its prototype moves per gradient step; used with prototypes only."""
     temperature: float = number(0.0, least=0, most=1e6)
     """Entropy temperature α; 0 adjusts it to an entropy of −1 nat per action dimension. Published: 1."""
     reward_scale: float = number(1.0, above=0, most=1e6, search=Log(0.3, 10.0))
@@ -182,7 +182,7 @@ class PearlConfig(Checked):
     save_buffers: bool = True
     """Checkpoints hold the buffers. Without them they are small, but a resumed run fills its buffers anew first."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where buffers and gradient steps are; worlds and the acting policy are always on the CPU."""
+    """Device of buffers and gradient steps; worlds and the acting policy are always on the CPU."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

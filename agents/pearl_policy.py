@@ -46,7 +46,7 @@ class PearlPolicy(PolicyModule, ABC):
     outputs_per_dimension: ClassVar[int]
     """Numbers the encoder gives for each dimension of z."""
     loss_name: ClassVar[str]
-    """What the second value of `learn` is called in the metrics."""
+    """Name of the second value of `learn` in the metrics."""
 
     def __init__(self, config: PearlConfig, info: PolicyInfo) -> None:
         super().__init__(info)
@@ -76,7 +76,7 @@ class PearlPolicy(PolicyModule, ABC):
 
     @abstractmethod
     def place(self, weighted: Float[Tensor, "*B Z"], precision: Float[Tensor, "*B Z"]) -> Float[Tensor, "*B Z"]:
-        """Where factors put their task in the space of z: by it tasks are identified."""
+        """Return where factors put their task in the space of z, by which tasks are identified."""
 
     @abstractmethod
     def landmarks(self, context: TaskReplay) -> tuple[Int64[Tensor, "P"], Float32[Tensor, "P Z"]]:
@@ -151,7 +151,7 @@ class PearlPolicy(PolicyModule, ABC):
         return state.episode < self.config.prior_episodes
 
     def read_out(self, state: PearlState) -> Mapping[str, Float32[Tensor, "N Z"]]:
-        """Where the trial so far places the task."""
+        """Return where the trial so far places the task."""
         return {"belief": self.place(state.weighted, state.precision)}
 
     @torch.no_grad()
@@ -162,7 +162,7 @@ class PearlPolicy(PolicyModule, ABC):
         return self.place((weighted * prior).sum(dim=0), (precision * prior).sum(dim=0))
 
     def _context(self, taken: Transition | Segment) -> Float32[Tensor, "*B I"]:
-        """What the encoder sees of each transition."""
+        """Return what the encoder sees of each transition."""
         row = [taken.obs, taken.action, taken.reward[..., None]]
         if self.config.use_next_obs_in_context:
             row.append(taken.final_obs)
@@ -191,7 +191,7 @@ class PosteriorPolicy(PearlPolicy):
     def draw(
         self, weighted: Float32[Tensor, "N Z"], precision: Float32[Tensor, "N Z"], prior: Float32[Tensor, "N Z"]
     ) -> Float32[Tensor, "N Z"]:
-        """Of q(z|c): the prior's draw, scaled and shifted."""
+        """Draw z of q(z|c): the prior's draw, scaled and shifted."""
         mean, variance = moments(weighted, precision)
         return mean + variance.sqrt() * prior
 

@@ -122,7 +122,7 @@ class AntDir(AntRunner):
     variations = (show_heading("direction"),)
 
     def spec(self) -> mujoco.MjSpec:
-        """With a lane that shows the direction."""
+        """Return the model with a lane that shows the direction."""
         spec = super().spec()
         add_lane(spec, half_width=0.5)
         return spec
@@ -155,14 +155,14 @@ class AntGoal(Ant):
     """Contacts of the world, and of the inner ends of the legs, which the torso shields."""
 
     def spec(self) -> mujoco.MjSpec:
-        """With a disc that shows the goal, and a camera that sees all goals."""
+        """Return the model with a disc that shows the goal, and a camera that sees all goals."""
         spec = super().spec()
         add_camera(spec, "world", "overview", distance=8.0, height=7.0)
         add_goal(spec, radius=0.3)
         return spec
 
     def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
-        """With the place and the contacts."""
+        """Return the observation with the place and the contacts."""
         own = {"torso_position": physics.bind("qpos")[:, :2], "contact_force": self.contact_forces(physics)}
         return observe_free_torso(physics) | own
 

@@ -50,7 +50,7 @@ def free_torso(joints: tuple[str, ...]) -> tuple[Part, ...]:
 
 
 def observe_free_torso(physics: Physics) -> dict[str, Float[Tensor, "N size"]]:
-    """What `free_torso` declares."""
+    """Return the parts that `free_torso` observes."""
     qpos, qvel = physics.bind("qpos"), physics.bind("qvel")
     _, height, orientation, joint_position = qpos.split_with_sizes((2, 1, 4, qpos.shape[1] - 7), dim=1)
     velocity, gyro, joint_velocity = qvel.split_with_sizes((3, 3, qvel.shape[1] - 6), dim=1)
@@ -108,7 +108,7 @@ class SiteHeading:
     """The task parameter: a heading [rad]."""
     site: str
     distance: float
-    """Of the site from the body's origin, along the heading [m]."""
+    """Distance of the site from the body's origin, along the heading [m]."""
     fields: tuple[str, ...] = ("site_pos", "site_quat")
 
     @property

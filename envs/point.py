@@ -66,7 +66,7 @@ class Point(MujocoFamily):
         return spec
 
     def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
-        """Where the disc is."""
+        """Return where the disc is."""
         return {"position": physics.bind("qpos")}
 
 

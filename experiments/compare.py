@@ -57,7 +57,7 @@ class Trial:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What `metarl.train` is given beside agent and family."""
+        """Arguments of `metarl.train` beside agent and family."""
         return {"seed": self.seed, "threads": 1, "max_minutes": self.max_minutes} | dict(self.options)
 
     @property
@@ -68,14 +68,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Which runs there are, and where they are kept."""
+    """The runs of a comparison, and the folders that hold them."""
 
     runs: list[Trial]
     processes: int
     folder: Path
-    """Of the run folders."""
+    """Folder of the run folders."""
     results: Path
-    """Of what is recorded."""
+    """Folder of what is recorded."""
 
     def state(self, run: Trial) -> str:
         """`done`, `begun` or `missing`; `UserError` where what is recorded was run with other settings."""
@@ -129,7 +129,7 @@ def _die_with_parent() -> None:
 
 
 def _trained_minutes(folder: Path) -> float:
-    """How long a run has trained up to its newest checkpoint."""
+    """Return how long a run has trained up to its newest checkpoint."""
     run = Run(folder)
     return run.manifest().elapsed / 60.0 if checkpoint.existing(run.checkpoints) else 0.0
 

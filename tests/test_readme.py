@@ -9,13 +9,25 @@ from metarl.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+API, SESSION, PLANETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [line for line in README.splitlines() if line.startswith("metarl ")]
 
 
-def test_the_python_example_runs(capsys):
-    exec(compile(PYTHON[0], "README.md", "exec"), {})
+def test_a_session_adapts_two_robots(capsys):
+    names = {}
+    exec(compile(SESSION, "README.md", "exec"), names)
     assert "forward" in capsys.readouterr().out
+    assert names["step"].reward_terms["forward"].min() > 3  # both run their own way
+
+
+def test_the_api_runs_with_a_small_budget(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = API.replace("3_000_000", "160, num_worlds=2, episode_steps=20, chunk_steps=20").replace("5_000_000", "240")
+    assert small != API
+    names = {}
+    exec(compile(small, "README.md", "exec"), names)
+    assert names["record"].returns.shape[1] == 2 and "500" in capsys.readouterr().out.split()
+    assert (tmp_path / "adapt.mp4").stat().st_size > 1000
 
 
 BUDGETS = {
@@ -26,6 +38,7 @@ BUDGETS = {
     "eval": "--num-tasks 2",
     "video": "--grid 1 --seconds 0.1 --width 64 --height 48",
     "report": "--no-videos",
+    "resume": "--total-steps 240",
     "bench": "--families point-goal --worlds 2 --seconds 0.01",
 }
 """What makes a command short, by its first words; the last of two values of an option counts."""
@@ -48,7 +61,7 @@ def test_every_command_runs_with_a_small_budget(tmp_path, monkeypatch, capsys):
     """In their order, as a reader would type them, beside the class of *Add your own* in planets.py."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
-    (tmp_path / "planets.py").write_text(PYTHON[1])
+    (tmp_path / "planets.py").write_text(PLANETS)
     for command in [*COMMANDS, *made_by_make()]:
         assert main(shortened(command)) == 0, f"{command}\n{capsys.readouterr().err}"
     assert len(made_by_make()) == 3

@@ -90,7 +90,7 @@ def _train(env: MujocoEnv, agent: Learner) -> Done:
 
 
 def _update(agent: Learner, segment: Segment) -> dict[str, float]:
-    """Where the time of an update goes [s]."""
+    """Time of each phase of an update [s]."""
     begun = time.perf_counter()
     metrics = agent.update(segment, seeding.generator(0, "bench"), progress=0.0)
     parts = _times(metrics)

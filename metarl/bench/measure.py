@@ -17,7 +17,7 @@ class Done:
     steps: int
     """Control steps it took, or took in."""
     times: Mapping[str, float] = field(default_factory=dict)
-    """Where its time went, where it says [s]."""
+    """Time of each of its phases, where it reports them [s]."""
 
 
 Work = Callable[[], Done]
@@ -33,9 +33,9 @@ class Row:
     steps_per_second: float
     """Control steps per second, all worlds together: median of the rounds."""
     ratio: float
-    """To the first contender of the same comparison: median of the rounds' ratios."""
+    """Ratio to the first contender of the same comparison: median of the rounds' ratios."""
     shares: Mapping[str, float]
-    """Where the time went, as shares of what the work accounts for; empty where it does not say."""
+    """Share of each phase in the time that the work accounts for; empty where it reports none."""
 
 
 def compare(family: str, num_worlds: int, contenders: Mapping[str, Work], seconds: float) -> list[Row]:

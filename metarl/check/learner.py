@@ -58,7 +58,7 @@ class Sign(MujocoFamily):
         physics.bind("qpos")[worlds] = random.uniform(-0.01, 0.01, 2)
 
     def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
-        """Where it is, and how fast."""
+        """Return its position and velocity."""
         return {"position": physics.bind("qpos"), "velocity": physics.bind("qvel")}
 
     def reward(

@@ -91,7 +91,7 @@ def _divergence(report: Report, actions: str) -> str | None:
 
 
 def _picture(path: Path, folder: Path | None, memory: int) -> Finding:
-    """Drawn in a process of its own, which may fail as it likes."""
+    """Draw the model in a process of its own, so that a crash there harms nothing here."""
     check = MJCF_CHECKS[-1]
     try:
         backend = gl_backend()

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 Value = float | list[float]
-"""Of a task parameter: a number, or a point."""
+"""The value of a task parameter: a number, or a point."""
 
 
 @runtime_checkable
@@ -59,11 +59,11 @@ class Uniform:
         return _all_within(value, self.low, self.high, self.size)
 
     def describe(self) -> str:
-        """As `U(0, 3)`."""
+        """Return a short form such as `U(0, 3)`."""
         return f"U({self.low:g}, {self.high:g}){_power(self.size)}"
 
     def easiest(self, share: float) -> Uniform:
-        """From `low` upwards."""
+        """Return the part of the distribution from `low` upwards."""
         return replace(self, high=self.low + share * (self.high - self.low))
 
 
@@ -88,7 +88,7 @@ class LogUniform:
         return _all_within(value, self.low, self.high, self.size)
 
     def describe(self) -> str:
-        """As `logU(0.5, 2)`."""
+        """Return a short form such as `logU(0.5, 2)`."""
         return f"logU({self.low:g}, {self.high:g}){_power(self.size)}"
 
 
@@ -97,7 +97,7 @@ def _shape(n: int, size: int | None) -> tuple[int, ...]:
 
 
 def _power(size: int | None) -> str:
-    """Of a vector, as ` ^24`."""
+    """Return the exponent of a vector's short form, such as ` ^24`."""
     return "" if size is None else f" ^{size}"
 
 
@@ -128,7 +128,7 @@ class Choice:
         )
 
     def describe(self) -> str:
-        """As `one of -1, 1`."""
+        """Return a short form such as `one of -1, 1`."""
         return "one of " + ", ".join(f"{value:g}" for value in self.values)
 
     def easiest(self, share: float) -> Choice:
@@ -158,7 +158,7 @@ class Angle:
         return (value - self.low) % (2.0 * math.pi) <= self.high - self.low
 
     def describe(self) -> str:
-        """As `angle in [0, 6.28)`."""
+        """Return a short form such as `angle in [0, 6.28)`."""
         return f"angle in [{self.low:.3g}, {self.high:.3g})"
 
 
@@ -184,7 +184,7 @@ class Disc:
         return isinstance(value, list) and len(value) == 2 and self.inner <= math.hypot(*value) <= self.radius
 
     def describe(self) -> str:
-        """As `disc of radius 3`."""
+        """Return a short form such as `disc of radius 3`."""
         ring = f" outside {self.inner:g}" if self.inner else ""
         return f"disc of radius {self.radius:g}{ring}"
 
@@ -211,6 +211,6 @@ class Ball:
         return isinstance(value, list) and len(value) == 3 and self.inner <= math.hypot(*value) <= self.radius
 
     def describe(self) -> str:
-        """As `ball of radius 3`."""
+        """Return a short form such as `ball of radius 3`."""
         shell = f" outside {self.inner:g}" if self.inner else ""
         return f"ball of radius {self.radius:g}{shell}"

@@ -14,7 +14,7 @@ class Part:
     """A named part of an observation."""
 
     name: str
-    """As `gyro` or `joint_position`."""
+    """Name of the part, such as `gyro` or `joint_position`."""
     size: int
     """Numbers in it."""
     unit: str

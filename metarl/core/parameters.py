@@ -111,7 +111,7 @@ class Declared:
     below: Real | None = None
     most: Real | None = None
     search: Search | None = None
-    """Where `metarl tune` searches."""
+    """Range that `metarl tune` searches."""
     memory: Callable[[Any], float] | None = None
     """Memory that a value takes at the least [bytes], told where a value is too large."""
 
@@ -187,7 +187,7 @@ class Row(NamedTuple):
     allowed: str
     """Allowed values in words."""
     search: str
-    """Where `metarl tune` searches; empty where it does not."""
+    """Range that `metarl tune` searches; empty where it does not."""
     help: str
 
 
@@ -202,7 +202,7 @@ def describe(config_class: type[Any]) -> list[Row]:
 
 
 def searches(config_class: type[Any]) -> dict[str, Search]:
-    """Where `metarl tune` searches: at the fields, and in the class variable `search`.
+    """Return the ranges that `metarl tune` searches: at the fields, and in the class variable `search`.
 
     The latter is for options of the run, as `num_worlds`, and for plain dataclasses: `{"rate": Log(1e-4, 1e-2)}`.
     """

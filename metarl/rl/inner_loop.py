@@ -24,11 +24,11 @@ class Stage(NamedTuple):
     """Episodes sampled with one parameter vector: B steps. Over M tasks, every field has a leading dimension M."""
 
     obs: Float[Tensor, "B O"]
-    """As the policy's network sees it."""
+    """Normalised observations, which are the input of the policy's network."""
     action: Float[Tensor, "B A"]
-    """As sampled, in the network's unit."""
+    """Sampled actions, in the unit of the network."""
     log_prob: Float[Tensor, "B"]
-    """Of the action when it was sampled."""
+    """Log-density of each action when it was sampled."""
     advantage: Float[Tensor, "B"]
     """Mean 0 and standard deviation 1 within the task."""
     weight: Float[Tensor, "B"]

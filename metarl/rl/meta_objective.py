@@ -36,7 +36,7 @@ class MetaObjective:
         self._inner, self._stages, self._sampled = inner, stages, sampled
 
     def thinned(self, stride: int) -> MetaObjective:
-        """Of every `stride`-th step only: enough to know the curvature by, as Schulman et al. 2015, appendix C."""
+        """Return every `stride`-th step only, enough to know the curvature by (Schulman et al. 2015, appendix C)."""
         stages = tuple(_thin(stage, stride) for stage in self._stages)
         mean = self._sampled.mean[:, ::stride]
         return MetaObjective(

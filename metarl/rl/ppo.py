@@ -52,11 +52,11 @@ class Chunks:
     """A segment cut into sequences of L steps: S = N · T / L of them."""
 
     inputs: Float32[Tensor, "L S I"]
-    """Of the memory."""
+    """Inputs of the memory."""
     obs: Float32[Tensor, "L S O"]
-    """As the network sees it."""
+    """Normalised observations, which are the input of the network."""
     memory: Float32[Tensor, "S H"]
-    """Before the first step of each chunk, as it was when the chunk was collected."""
+    """The memory before the first step of each chunk, as it was when the chunk was collected."""
     action: Float32[Tensor, "L S A"]
     log_prob: Float32[Tensor, "L S"]
     advantage: Float32[Tensor, "L S"]

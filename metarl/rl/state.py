@@ -25,7 +25,7 @@ def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def policy_alone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of a learner's state what its policy needs to act."""
+    """Return the part of a learner's state that its policy needs to act."""
     return {name: value for name, value in renamed(state).items() if name.startswith(f"{_POLICY}/")}
 
 

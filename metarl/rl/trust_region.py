@@ -36,7 +36,7 @@ def conjugate_gradient(product: Product, b: Float[Tensor, "P"], iterations: int)
 
 @dataclass(frozen=True)
 class Accepted:
-    """Where a line search ended."""
+    """Result of a line search."""
 
     parameters: Float[Tensor, "P"]
     """The new parameters; where every trial was rejected the very tensor it began from."""

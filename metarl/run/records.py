@@ -19,9 +19,9 @@ from metarl.core.tasks import Tasks
 from metarl.run.statistics import AdaptationTime, Interval, Summary, summarize, time_to_adapt
 
 FORMAT = 2
-"""Of the files. Those of metarl 0.1 have no number and are read as format 1."""
+"""Format of the files. Those of metarl 0.1 have no number and are read as format 1."""
 _POINTS = 400
-"""Of the reward over a trial's time that a file keeps; an episode has at least one."""
+"""Number of points that a file keeps of the reward over a trial's time; an episode has at least one."""
 _LARGEST = 64 * 2**20
 """No evaluation's file is larger [bytes]."""
 _PROVENANCE = ("command", "started", "versions", "git_commit", "machine")
@@ -36,7 +36,7 @@ class Origin:
     agent: str = ""
     """The learner by name, or `zero` and `random`, which never trained."""
     family: str = ""
-    """By name; a user's own file by its full path."""
+    """Name of the family; a user's own file is named by its full path."""
     train_seed: int | None = None
     """Seed of the training; None for a policy that never trained."""
     train_steps: int = 0
@@ -108,7 +108,7 @@ class EvaluationRecord(Origin):
 
     @property
     def name(self) -> str:
-        """Of its file in the run's folder: what distinguishes it from the run's other evaluations."""
+        """Name of its file in the run's folder, which distinguishes it from the run's other evaluations."""
         mode = "deterministic" if self.deterministic else "stochastic"
         size = f"{self.returns.shape[0]}x{self.returns.shape[1]}"
         return f"{self.split}-{size}-{mode}-seed{self.seed}-iteration{self.iteration}.json"
@@ -171,7 +171,7 @@ class EvaluationRecord(Origin):
         return {"seconds": ((starts + ends) / 2 * self.control_step).tolist(), "reward": means.tolist()}
 
     def _stretches(self, length: int) -> tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]]:
-        """Where the stretches begin and end [control steps]."""
+        """Return where each stretch begins and ends, the end excluded [control steps]."""
         num_episodes = self.returns.shape[1]
         steps = length // num_episodes
         per_episode = min(steps, max(1, _POINTS // num_episodes))

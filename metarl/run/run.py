@@ -77,7 +77,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of the folder, or of the policy that comes with metarl."""
+        """Name of the folder, or of the policy that comes with metarl."""
         return self.pretrained or self.path.resolve().name
 
     # ------------------------------------------------------------------------------------------------ what was run
@@ -124,7 +124,7 @@ class Run:
 
     @cached_property
     def info(self) -> PolicyInfo:
-        """What its policy observes and commands: of `policy.json`, or of the family in folders of metarl 0.1."""
+        """What its policy observes and commands, from `policy.json`, or from the family in folders of metarl 0.1."""
         if not (self.path / INFO).exists():
             config = self.config()
             options = {"episodes_per_trial": config.episodes_per_trial, **env_options(config)}
@@ -221,7 +221,7 @@ class Run:
         return checkpoint.read_manifest(checkpoint.find(self.checkpoints, which))
 
     def family(self) -> Family:
-        """What it trains on."""
+        """Return the family that it trains on."""
         return make_family(self.config().family)
 
     def policy(self, which: str | None = None, device: str = "cpu") -> Policy[Any]:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from metarl.core import seeding
 
 RESAMPLES = 10_000
-"""Of every bootstrap."""
+"""Number of resamples of every bootstrap."""
 _PERCENTILES = (2.5, 97.5)
 _DRAWS_AT_ONCE = 1_000_000
 """Bounds the memory of a bootstrap, whatever the number of tasks."""
@@ -29,7 +29,7 @@ class Interval(NamedTuple):
     high: float
 
     def to_json(self, name: str = "value") -> dict[str, float]:
-        """As plain data, the estimate under `name`."""
+        """Return plain data, with the estimate under `name`."""
         return {name: self.value, "low": self.low, "high": self.high}
 
     @staticmethod
@@ -100,7 +100,7 @@ class Summary:
     """Last minus first episode, task by task: mean over tasks."""
 
     def to_json(self) -> dict[str, Any]:
-        """As the files of `metarl eval` have it."""
+        """Return plain data in the form of the files of `metarl eval`."""
         return {
             "adaptation_curve": [point.to_json("mean") for point in self.adaptation_curve],
             "iqm": [point.to_json() for point in self.iqm],
@@ -173,11 +173,11 @@ class AdaptationTime:
     """How long a policy plays on a task before it does as well as it ever will."""
 
     episodes: float
-    """In episodes' lengths."""
+    """Time to adapt [lengths of an episode]."""
     steps: int
-    """In control steps."""
+    """Time to adapt [control steps]."""
     seconds: float
-    """In the robot's time [s]."""
+    """Time to adapt of the robot [s]."""
 
 
 def time_to_adapt(

@@ -48,7 +48,7 @@ class Outcome:
 
     iteration: int
     num_iterations: int
-    """Of the whole training."""
+    """Number of iterations of the whole training."""
     total_steps: int
     elapsed: float
     """Training time, earlier sessions included [s]."""

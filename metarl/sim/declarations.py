@@ -76,7 +76,7 @@ def _made(name: str, found: type[MujocoFamily | ExternalFamily]) -> MujocoFamily
 
 
 def _problems(family: MujocoFamily | ExternalFamily) -> Iterator[str]:
-    """In an order in which each may rely on those before it."""
+    """The checks, ordered so that each may rely on those before it."""
     declared: Any = family  # whatever the annotations say
     yield from _space(declared.space)
     yield from _robot(family) if isinstance(family, MujocoFamily) else _environment(family)

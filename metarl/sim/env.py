@@ -52,17 +52,17 @@ class Cameras(Protocol):
 
 @dataclass(frozen=True)
 class Moved:
-    """Where one control step led all worlds, ahead of any restart."""
+    """The result of one control step in all worlds, ahead of any restart."""
 
     obs: Float32[Tensor, "N S"]
     reward_terms: Mapping[str, Float[Tensor, "N"]]
     """The reward is their sum."""
     terminated: Bool[Tensor, "N"] | None
-    """By the family's rules. None, here and below: certainly in no world."""
+    """Worlds whose episode ended by the family's rules. None, here and below, means certainly no world."""
     truncated: Bool[Tensor, "N"] | None
-    """By a time limit of the simulator's own, ahead of the family's."""
+    """Worlds whose episode ended by a time limit of the simulator's own, ahead of the family's."""
     diverged: Bool[Tensor, "N"] | None
-    """What the step returned is not to be learnt from."""
+    """Worlds whose step must not be learnt from."""
 
 
 class TrialEnv(ABC):

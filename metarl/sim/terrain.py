@@ -47,7 +47,7 @@ class Tile:
     cell: float
     """Distance of grid points [m]."""
     start: float = 1.5
-    """From the edge behind the robot to its start, the world's origin [m]."""
+    """Distance from the edge behind the robot to its start, the world's origin [m]."""
     flat: float = 0.5
     """Flat ground ahead of the start [m]."""
     scale: float = 1.0
@@ -119,7 +119,7 @@ def waves(tile: Tile, rng: np.random.Generator) -> Heights:
 
 
 def _cell_number(x: np.ndarray, size: float) -> np.ndarray:
-    """In which of the pieces of one size a place lies; places on an edge belong to the next whatever the rounding."""
+    """Number of the piece in which a place lies; places on an edge belong to the next whatever the rounding."""
     return np.asarray(np.floor(x / size + 1e-6).astype(int))
 
 

@@ -77,7 +77,7 @@ class ExternalEnv(TrialEnv):
         processes: int = 0,
         pictures: bool = False,
     ) -> None:
-        """As `make_env`. Raises `WorkerError` where the environment cannot be made or used."""
+        """Take the arguments of `make_env`. Raises `WorkerError` where the environment cannot be made or used."""
         super().__init__(
             family,
             num_worlds,

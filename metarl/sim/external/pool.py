@@ -26,19 +26,19 @@ from metarl.sim.external import worker
 from metarl.sim.mujoco.rendering import gl_backend
 
 _SCRIPT = str(Path(worker.__file__))
-_WORLD = 4  # bytes at the start of a worker's notes: the number of the world at work; a fault's traceback follows
+_WORLD = 4  # bytes at the start of a worker's notes: the number of the world being stepped; a fault's traceback follows
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Which environment runs, and where."""
+    """The environment that the workers run, and the Python that runs it."""
 
     environment: str
     """A Gymnasium id, `module:function` or `/path/to/file.py:function`."""
     python: str
     """The interpreter."""
     folder: str
-    """Where the workers import from first."""
+    """The folder that the workers import from first."""
     episode_steps: int
     """Time limit of an environment made of an id [control steps]."""
     time_limit: float
@@ -49,7 +49,7 @@ class Setting:
 
 @dataclass
 class _Running:
-    """What a world is at."""
+    """Task, seed and step of a world, for messages."""
 
     task: Mapping[str, Any] | None = None
     seed: int = 0
@@ -214,7 +214,7 @@ class _Process:
         return worker.receive(self._connection)
 
     def world(self) -> int:
-        """Number of the world that is, or was last, at work; -1 where there was none."""
+        """Number of the world that is stepped, or was stepped last; -1 where there was none."""
         (number,) = struct.unpack("<i", os.pread(self._notes.fileno(), _WORLD, 0))
         return int(number)
 

@@ -79,7 +79,7 @@ class Worlds:
     """The worlds of one process. The methods are the requests."""
 
     def __init__(self, notes: int, environment: str, first: int, num: int, episode_steps: int, pictures: bool) -> None:
-        """`first` is the number of the first of `num` worlds; which one is at work is kept in the file `notes`."""
+        """`first` is the number of the first of `num` worlds; the one that is stepped is noted in the file `notes`."""
         self._notes, self._first = notes, first
         self._terms: list[str] = []
         self._envs: list[Any] = []
@@ -144,7 +144,7 @@ class Worlds:
                 env.close()
 
     def _note(self, world: int) -> None:
-        """Leave word of which world is at work: should it take the process with it, this is what remains."""
+        """Write down which world is stepped: if it crashes the process, this note remains."""
         os.pwrite(self._notes, struct.pack("<i", self._first + world), 0)
 
     def _flat(self, obs: Any) -> np.ndarray:

@@ -59,7 +59,7 @@ class MujocoEnv(TrialEnv):
         physics: str = "mujoco",
         threads: int = 0,
     ) -> None:
-        """As `make_env`."""
+        """Take the arguments of `make_env`."""
         model = compile_spec(family.spec())
         self.physics = make_physics(physics, model, num_worlds, threads)
         super().__init__(

@@ -29,7 +29,7 @@ class Physics(Protocol):
     num_worlds: int
     device: torch.device
     dtype: torch.dtype
-    """Of states and of everything derived from them."""
+    """Number type of states and of everything derived from them."""
 
     def bind(self, field: str, *, fresh: bool = True) -> Tensor:
         """Live tensor (N, ...) over an MjData field.

@@ -181,7 +181,7 @@ def _named_view(model: mujoco.MjModel, data: mujoco.MjData, name: str, size: tup
 
 
 def _free_view(model: mujoco.MjModel, data: mujoco.MjData, size: tuple[int, int]) -> mujoco.MjvCamera:
-    """From the side and a little above, moving with the robot."""
+    """Return a camera that looks from the side and a little above, and moves with the robot."""
     view = mujoco.MjvCamera()
     mujoco.mjv_defaultFreeCamera(model, view)
     centre, half = _robot(model, data)

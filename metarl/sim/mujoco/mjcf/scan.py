@@ -132,7 +132,7 @@ class _Scan:
                     files.setdefault(place, files[found])
 
     def _content(self, name: str, where: str, limit: int) -> bytes:
-        """Of a regular file inside the root, symbolic links followed."""
+        """Return the content of a regular file inside the root; symbolic links are followed."""
         real, shown = os.path.realpath(name), self._shown(name)
         prefix = f"{where}: " if where else ""
         if real in self._contents:
@@ -161,7 +161,7 @@ class _Scan:
         return os.path.commonpath((self._root, place)) == self._root
 
     def _shown(self, name: str) -> str:
-        """As seen from where the user is."""
+        """Return the path as seen from where the user is."""
         return printable(str(self._path.parent / os.path.relpath(name, self._base)))
 
 
