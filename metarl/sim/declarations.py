@@ -14,12 +14,13 @@ import numpy as np
 
 from metarl.core import seeding
 from metarl.core.errors import UserError, unknown_name
-from metarl.core.tasks import Distribution, Parameter, TaskSpace
+from metarl.core.tasks import Choice, Distribution, Parameter, TaskSpace
 from metarl.sim.external.external_env import ExternalFamily
 from metarl.sim.family import Family, MujocoFamily
-from metarl.sim.variations import Variation
+from metarl.sim.variation import Variation, no_index
 
 _KINDS = "Uniform, LogUniform, Choice, Angle, Disc, Ball, or your own with sample, contains and describe"
+_DRAWS = 100  # of an index that is drawn from no finite list
 
 
 def make(name: str, found: object) -> Family:
@@ -95,6 +96,7 @@ def _robot(family: MujocoFamily) -> Iterator[str]:
         require_parameters(family)
     except UserError as error:
         yield str(error)
+    yield from _indices(family)
     if not isinstance(declared.camera, str | None):
         yield f"camera = {_short(declared.camera)} must be the name of a camera, or None"
 
@@ -176,6 +178,27 @@ def _variations(variations: Any) -> Iterator[str]:
                 kind = type(variation).__name__
                 yield f"`{field}` of the variation {kind} is {_short(names)}, it must be a tuple of names, as ('mass',)"
                 return
+
+
+def _indices(family: MujocoFamily) -> Iterator[str]:
+    """Task parameters that are an index, and may be drawn where a variation has nothing of that index."""
+    for variation in family.variations:
+        for name, allowed in getattr(variation, "indices", {}).items():
+            parameter, kind = family.space.parameters[name], type(variation).__name__
+            values: list[tuple[str, list[Any]]] = [
+                ("nominal", [] if parameter.nominal is None else [parameter.nominal])
+            ]
+            for split, support in (("train", parameter.train), ("ood", parameter.ood)):
+                if support is not None:
+                    chosen = support.values if isinstance(support, Choice) else None
+                    drawn = support.sample(_DRAWS, seeding.rng(0, "declared")) if chosen is None else chosen
+                    values.append((split, np.asarray(drawn, np.float64).ravel().tolist()))
+            for split, numbers in values:
+                if wrong := [number for number in numbers if number not in allowed]:
+                    yield f"the task parameter '{name}': {split} has {wrong[0]:g}, which to {kind} {no_index(allowed)}"
+            if parameter.labels and len(parameter.labels) != allowed.stop:
+                number = len(parameter.labels)
+                yield f"the task parameter '{name}' has {number} labels, but {kind} chooses among {allowed.stop}"
 
 
 def _is_whole(value: object) -> bool:

@@ -21,7 +21,7 @@ from torch import Tensor
 from metarl.core import seeding
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.tasks import Choice, Parameter, Tasks, TaskSpace, Uniform
-from metarl.sim.variations import ids
+from metarl.sim.variation import ids, require_index
 
 Heights: TypeAlias = Float64[np.ndarray, "Y X"]
 """Heights [m] on the grid: rows along y, columns along x."""
@@ -193,6 +193,11 @@ class TerrainChoice:
         """Two, or three where the ground can be shifted."""
         return (self.terrain, self.difficulty, *((self.shift,) if self.side else ()))
 
+    @property
+    def indices(self) -> Mapping[str, range]:
+        """The ground's."""
+        return {self.terrain: range(len(self.kinds))}
+
     def space(self, hardest: float) -> TaskSpace:
         """The task space of a family that varies nothing else: training up to a difficulty, `ood` beyond it."""
         if not 0.0 <= min(self.difficulties) <= hardest:
@@ -272,7 +277,7 @@ class TerrainChoice:
         """Index of each world's ground: by kind, then by difficulty."""
         levels = torch.tensor(self.difficulties, dtype=torch.float64)
         level = (tasks[self.difficulty][:, None] - levels).abs().argmin(dim=1)
-        return tasks[self.terrain].round().long() * len(levels) + level
+        return require_index(self.terrain, tasks[self.terrain], self.indices[self.terrain]) * len(levels) + level
 
 
 @functools.cache

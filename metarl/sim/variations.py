@@ -1,17 +1,20 @@
 """Variations: which model fields a task parameter writes, per world and always from the pristine values.
 
+Those of motors and broken joints are in `metarl.sim.actuation`, and may be imported from here.
+
 Scales are absolute, never compounded: applying a thousand tasks and then the nominal one gives back the
 pristine model bit for bit.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import difflib
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
 
 import mujoco
+import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from scipy.spatial.transform import Rotation
@@ -19,88 +22,28 @@ from torch import Tensor
 
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
+from metarl.sim.actuation import (
+    JointFault as JointFault,
+    MotorStrength as MotorStrength,
+    WeakMotor as WeakMotor,
+    require_own_muscle_force,
+)
 from metarl.sim.mujoco.physics import Physics
-
-_KINDS: dict[str, mujoco.mjtObj] = {
-    "body": mujoco.mjtObj.mjOBJ_BODY,
-    "geom": mujoco.mjtObj.mjOBJ_GEOM,
-    "joint": mujoco.mjtObj.mjOBJ_JOINT,
-    "actuator": mujoco.mjtObj.mjOBJ_ACTUATOR,
-    "site": mujoco.mjtObj.mjOBJ_SITE,
-}
-
-
-@runtime_checkable
-class Variation(Protocol):
-    """One way in which a task changes the robot or its world."""
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """The task parameters it reads."""
-        ...
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The MjModel fields it writes."""
-        ...
-
-    def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
-        """Change `live[field]` (N, ...) in place for the N tasks.
-
-        It holds the pristine model, or what earlier variations of the family made of it.
-        """
-        ...
+from metarl.sim.variation import (
+    OfOneParameter,
+    Variation as Variation,
+    dofs,
+    ids as ids,
+    label,
+    require_ratio,
+    scale,
+    tendon_joints,
+)
 
 
 @dataclass(frozen=True)
-class _OfOneParameter(ABC):
-    """A variation that reads one task parameter."""
-
-    parameter: str
-    """Its name."""
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """It alone."""
-        return (self.parameter,)
-
-    def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
-        """See `Variation.apply`."""
-        self._write(model, live, tasks[self.parameter])
-
-    @abstractmethod
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None: ...
-
-
-def ids(model: mujoco.MjModel, kind: str, names: Sequence[str] | None) -> Int64[Tensor, "n"]:
-    """Indices of the named objects; all of them for None. `UserError` names an unknown one."""
-    sizes = {"body": model.nbody, "geom": model.ngeom, "joint": model.njnt, "actuator": model.nu, "site": model.nsite}
-    size = sizes[kind]
-    if names is None:
-        return torch.arange(size)
-    known = [mujoco.mj_id2name(model, _KINDS[kind], i) for i in range(size)]
-    for name in names:
-        if name not in known:
-            available = ", ".join(known_name for known_name in known if known_name)
-            raise UserError(f"a variation names the unknown {kind} '{name}'; the model has: {available}")
-    return torch.tensor([known.index(name) for name in names])
-
-
-def _scale(live: Tensor, index: Int64[Tensor, "n"], scale: Float64[Tensor, "N *d"]) -> None:
-    """live[w, i] *= scale[w] for every world w and object i in `index`; or each number by its own, row by row."""
-    chosen = live[:, index]
-    if scale.dim() == 1:
-        live[:, index] = chosen * scale.reshape(-1, *(1,) * (live.dim() - 1))
-        return
-    if scale[0].numel() != chosen[0].numel():
-        numbers = "x".join(str(size) for size in chosen.shape[1:])
-        raise UserError(f"a variation of {numbers} numbers was given {scale[0].numel()} factors")
-    live[:, index] = chosen * scale.reshape(chosen.shape)
-
-
-@dataclass(frozen=True)
-class BodyMass(_OfOneParameter):
-    """Mass and inertia of bodies, scaled together (same shape, another density)."""
+class BodyMass(OfOneParameter):
+    """Mass and inertia of bodies, scaled together (same shape, another density). Armatures, of rotors, stay."""
 
     bodies: tuple[str, ...] | None = None
     """Names; None for every body."""
@@ -108,112 +51,102 @@ class BodyMass(_OfOneParameter):
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine mass."""
+        require_ratio(self.parameter, value)
+        require_own_muscle_force(model, f"a variation of masses by '{self.parameter}'")
         index = ids(model, "body", self.bodies)
         for field in self.fields:
-            _scale(live[field], index, value)
+            scale(live[field], index, value)
 
 
 @dataclass(frozen=True)
-class Friction(_OfOneParameter):
-    """Sliding friction of geoms. MuJoCo takes the larger of two touching geoms': vary both or the larger."""
+class Friction(OfOneParameter):
+    """Sliding friction of geoms, and of the explicit contact pairs that they are part of; of all flexes with all geoms.
+
+    MuJoCo takes the larger of two touching geoms', or that of higher priority: vary both, or the one that counts.
+    """
 
     geoms: tuple[str, ...] | None = None
     """Names; None for every geom."""
-    fields: tuple[str, ...] = ("geom_friction",)
+    fields: tuple[str, ...] = ("geom_friction", "pair_friction", "flex_friction")
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine coefficient."""
+        require_ratio(self.parameter, value)
+        if model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_OVERRIDE:
+            raise UserError(
+                "the friction of geoms cannot vary, as the model's option flag `override` gives all contacts that of "
+                "o_friction: disable the flag"
+            )
         index = ids(model, "geom", self.geoms)
-        _scale(live["geom_friction"][:, :, 0], index, value)
+        scale(live["geom_friction"][:, :, 0], index, value)
+        touching = torch.from_numpy(np.isin(model.pair_geom1, index) | np.isin(model.pair_geom2, index))
+        live["pair_friction"][:, touching, :2] *= value[:, None, None]
+        if self.geoms is None:
+            live["flex_friction"][:, :, 0] *= value[:, None]
 
 
 @dataclass(frozen=True)
-class JointDamping(_OfOneParameter):
-    """Viscous damping of joints."""
+class JointDamping(OfOneParameter):
+    """Viscous damping of joints: every coefficient of its polynomial, and those of the motors and tendons upon them.
+
+    Feedback on velocity (`kv`, a damper's or a DC motor's) is the motor's force, and stays.
+    """
 
     joints: tuple[str, ...] | None = None
     """Names; None for every joint."""
-    fields: tuple[str, ...] = ("dof_damping",)
+    fields: tuple[str, ...] = (
+        *("dof_damping", "dof_dampingpoly", "actuator_damping", "actuator_dampingpoly"),
+        *("tendon_damping", "tendon_dampingpoly"),
+    )
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
         """`value`: ratio to the pristine damping."""
-        index = _dofs(model, ids(model, "joint", self.joints))
-        _scale(live["dof_damping"], index, value)
+        require_ratio(self.parameter, value)
+        joints = ids(model, "joint", self.joints)
+        tendons, varied = self._tendons(model, set(joints.tolist())), joints.numpy()
+        onto = {
+            int(mujoco.mjtTrn.mjTRN_JOINT): varied,
+            int(mujoco.mjtTrn.mjTRN_JOINTINPARENT): varied,
+            int(mujoco.mjtTrn.mjTRN_TENDON): tendons.numpy(),
+        }
+        motors = [
+            motor
+            for motor in range(model.nactuator)
+            if int(model.actuator_trnid[motor, 0]) in onto.get(int(model.actuator_trntype[motor]), ())
+        ]
+        for kind, index in (
+            ("dof", dofs(model, joints)),
+            ("actuator", torch.tensor(motors, dtype=torch.long)),
+            ("tendon", tendons),
+        ):
+            scale(live[f"{kind}_damping"], index, value)
+            scale(live[f"{kind}_dampingpoly"], index, value)
 
-
-@dataclass(frozen=True)
-class MotorStrength(_OfOneParameter):
-    """Force of actuators: gain, bias and force limits scale together, so servos weaken as motors do."""
-
-    actuators: tuple[str, ...] | None = None
-    """Names; None for every actuator."""
-    fields: tuple[str, ...] = ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange")
-
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
-        """`value`: ratio to the pristine force."""
-        index = ids(model, "actuator", self.actuators)
-        for field in self.fields:
-            _scale(live[field], index, value)
-
-
-@dataclass(frozen=True)
-class JointFault(_OfOneParameter):
-    """One of several joints is broken: its motor is `dead`, or the joint is `locked` where the episode begins."""
-
-    joints: tuple[str | tuple[str, ...], ...]
-    """What may break, a joint or several joints at once; the parameter is an index into it, negative for none."""
-    mode: Literal["dead", "locked"] = "dead"
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """A dead motor has no gain or bias; a locked joint has hard friction that no motor can overcome."""
-        return ("actuator_gainprm", "actuator_biasprm") if self.mode == "dead" else ("dof_frictionloss", "dof_solimp")
-
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
-        """`value`: index of what is broken, negative for none."""
-        for number, names in enumerate(self.joints):
-            joints = ids(model, "joint", (names,) if isinstance(names, str) else names)
-            broken = (value.round() == number).double()
-            if self.mode == "locked":
-                dofs = _dofs(model, joints)
-                live["dof_frictionloss"][:, dofs] += _LOCK * broken[:, None]
-                hard = live["dof_solimp"].new_tensor(_HARD)
-                live["dof_solimp"][:, dofs] = torch.where(
-                    broken.bool()[:, None, None], hard, live["dof_solimp"][:, dofs]
+    def _tendons(self, model: mujoco.MjModel, varied: set[int]) -> Int64[Tensor, "n"]:
+        """Tendons that only varied joints move; `UserError` names one that damps others as well."""
+        found = []
+        for tendon in range(model.ntendon):
+            moving = tendon_joints(model, tendon)
+            if moving and moving <= varied:
+                found.append(tendon)
+            elif moving & varied and _damps(model, tendon):
+                others = ", ".join(label(model, "joint", joint) for joint in sorted(moving - varied))
+                raise UserError(
+                    f"{label(model, 'tendon', tendon)} damps varied joints together with {others}: vary their damping "
+                    "too, or give the joints a damping of their own"
                 )
-                continue
-            motors = [i for i in range(model.nu) if any(_moves(model, i, joint) for joint in joints.tolist())]
-            for field in self.fields:
-                _scale(live[field], torch.tensor(motors, dtype=torch.long), 1.0 - broken)
+        return torch.tensor(found, dtype=torch.long)
+
+
+def _damps(model: mujoco.MjModel, tendon: int) -> bool:
+    """The tendon, or a motor upon it, has damping."""
+    onto = (model.actuator_trntype == int(mujoco.mjtTrn.mjTRN_TENDON)) & (model.actuator_trnid[:, 0] == tendon)
+    motors = model.actuator_damping[onto].any() or model.actuator_dampingpoly[onto].any()
+    return bool(model.tendon_damping[tendon] or model.tendon_dampingpoly[tendon].any() or motors)
 
 
 @dataclass(frozen=True)
-class WeakMotor:
-    """One of several motors has lost part of its force: gain, bias and force limits, as in `MotorStrength`."""
-
-    motor: str
-    """The task parameter that tells which: an index into `actuators`, negative for none."""
-    strength: str
-    """The task parameter that tells what is left of its force, 0 (dead) to 1."""
-    actuators: tuple[str, ...]
-    fields: tuple[str, ...] = MotorStrength.fields
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Both."""
-        return (self.motor, self.strength)
-
-    def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
-        """See `Variation.apply`."""
-        index = ids(model, "actuator", self.actuators)
-        is_weak = tasks[self.motor].round()[:, None] == torch.arange(len(index))
-        left = torch.where(is_weak, tasks[self.strength][:, None], 1.0)
-        for field in self.fields:
-            live[field][:, index] *= left[:, :, None]
-
-
-@dataclass(frozen=True)
-class Gravity(_OfOneParameter):
+class Gravity(OfOneParameter):
     """Strength of gravity."""
 
     fields: tuple[str, ...] = ("opt.gravity",)
@@ -224,7 +157,7 @@ class Gravity(_OfOneParameter):
 
 
 @dataclass(frozen=True)
-class Payload(_OfOneParameter):
+class Payload(OfOneParameter):
     """A point mass carried by a body; the body's mass, centre of mass and inertia become those of the two together."""
 
     body: str
@@ -235,8 +168,15 @@ class Payload(_OfOneParameter):
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
         """`value`: mass of the load [kg]; nothing changes where it is zero."""
         body, loaded = int(ids(model, "body", (self.body,))), value != 0.0
+        require_own_muscle_force(model, f"a load of '{self.parameter}'")
+        _require_no_box(model, body)
         mass, centre, quaternion, inertia = (live[field][loaded, body] for field in self.fields)
         load = value[loaded]
+        if bool((mass + load <= 0).any()):
+            least = f"'{self.parameter}' = {float(load.min()):g} kg"
+            raise UserError(
+                f"a load of {least} leaves {label(model, 'body', body)} without mass: it has {mass[0]:g} kg"
+            )
         share = (load / (mass + load))[:, None]
         arm = centre.new_tensor(self.at) - centre
         axes = torch.from_numpy(Rotation.from_quat(quaternion.numpy(), scalar_first=True).as_matrix())
@@ -250,7 +190,7 @@ class Payload(_OfOneParameter):
 
 
 @dataclass(frozen=True)
-class CentreOfMass(_OfOneParameter):
+class CentreOfMass(OfOneParameter):
     """Displacement of a body's centre of mass along one axis of the body."""
 
     body: str
@@ -258,13 +198,18 @@ class CentreOfMass(_OfOneParameter):
     """0, 1 or 2: x, y or z."""
     fields: tuple[str, ...] = ("body_ipos",)
 
+    def __post_init__(self) -> None:
+        if self.axis not in (0, 1, 2):
+            raise UserError(f"CentreOfMass moves along the axis {self.axis}: it must be 0, 1 or 2, for x, y or z")
+
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
         """`value`: displacement [m]."""
+        require_own_muscle_force(model, f"a centre of mass that moves by '{self.parameter}'")
         live["body_ipos"][:, int(ids(model, "body", (self.body,))), self.axis] += value
 
 
 @dataclass(frozen=True)
-class SitePosition(_OfOneParameter):
+class SitePosition(OfOneParameter):
     """Place of a site in its body's frame: shows a goal in pictures, and touches nothing."""
 
     site: str
@@ -276,10 +221,22 @@ class SitePosition(_OfOneParameter):
 
 
 @dataclass(frozen=True)
-class ModelField(_OfOneParameter):
-    """All numbers of one MjModel field, each scaled by its own factor."""
+class ModelField(OfOneParameter):
+    """All numbers of one MjModel field or option (`opt.viscosity`), each scaled by its own factor."""
 
     field: str
+
+    def __post_init__(self) -> None:
+        owner, options = mujoco.MjModel, {f"opt.{name}" for name in mujoco.MjOption._all_fields}
+        known = options | set(owner._all_fields)
+        if self.field not in known:
+            near = difflib.get_close_matches(self.field, known, n=1)
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            raise UserError(f"ModelField names '{self.field}', which is no field of MuJoCo's MjModel{hint}")
+        if self.field == "opt.timestep":
+            raise UserError("ModelField cannot scale 'opt.timestep', as a control step must be a whole number of them")
+        if self.field in owner._setconst_outputs and self.field not in owner._setconst_inputs:
+            raise UserError(f"ModelField cannot scale '{self.field}', as MuJoCo computes it from others: scale those")
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -288,27 +245,30 @@ class ModelField(_OfOneParameter):
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None:
         """`value`: one ratio, or as many as the field has numbers, in their order (row by row)."""
-        _scale(live[self.field], torch.arange(live[self.field].shape[1]), value)
+        numbers, pristine = live[self.field], np.asarray(operator.attrgetter(self.field)(model))
+        if not numbers.is_floating_point() or not pristine.any():
+            reason = "every number of it is zero" if numbers.is_floating_point() else "it holds no real numbers"
+            raise UserError(f"ModelField cannot scale '{self.field}', as {reason}")
+        if self.field in mujoco.MjModel._setconst_inputs:
+            require_own_muscle_force(model, f"a variation of '{self.field}'")
+        numbers = numbers if numbers.dim() > 1 else numbers[:, None]
+        scale(numbers, torch.arange(numbers.shape[1]), value)
+
+
+def _require_no_box(model: mujoco.MjModel, body: int) -> None:
+    """`UserError` where MuJoCo derives the body's drag in a fluid from its mass and inertia, which a load changes."""
+    first = int(model.body_geomadr[body])
+    shaped = first >= 0 and model.geom_fluid[first : first + int(model.body_geomnum[body])].any()
+    if (model.opt.density or model.opt.viscosity) and not shaped:
+        raise UserError(
+            f"a load would change the drag of {label(model, 'body', body)}, which MuJoCo derives from its inertia: "
+            "give a geom of it fluidshape='ellipsoid'"
+        )
 
 
 def _quaternion(axes: Float64[Tensor, "n 3 3"]) -> Float64[Tensor, "n 4"]:
     """Quaternions (w, x, y, z) of rotation matrices."""
     return torch.from_numpy(Rotation.from_matrix(axes.numpy()).as_quat(scalar_first=True).reshape(-1, 4))
-
-
-_LOCK = 1e4  # [N·m]: far above any motor here; a friction-loss constraint, so the solver stays well conditioned
-_HARD = (0.9999, 0.9999, 0.001, 0.5, 2.0)  # solimp at MuJoCo's limit: at its default 0.9 the lock creeps [rad/s]
-
-
-def _moves(model: mujoco.MjModel, actuator: int, joint: int) -> bool:
-    """Whether the actuator acts on the joint itself, not on a tendon, site or body of the same index."""
-    kind, target = int(model.actuator_trntype[actuator]), int(model.actuator_trnid[actuator, 0])
-    return target == joint and kind in (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
-
-
-def _dofs(model: mujoco.MjModel, joints: Int64[Tensor, "n"]) -> Int64[Tensor, "m"]:
-    """Degrees of freedom of the given joints."""
-    return torch.tensor([dof for dof in range(model.nv) if int(model.dof_jntid[dof]) in set(joints.tolist())])
 
 
 class Variator:
