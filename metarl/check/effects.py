@@ -77,7 +77,8 @@ class Poses:
     @cached_property
     def touching(self) -> list[tuple[Array, Array, Array]]:
         """`qpos`, `mocap_pos` and `mocap_quat`, for each pair of geoms one in which it was first seen to touch."""
-        env, found, seen = MujocoEnv(self.family, _CONTACT_WORLDS, threads=1), [], set()
+        env, found = MujocoEnv(self.family, _CONTACT_WORLDS, threads=1), []
+        seen: set[tuple[int, ...]] = set()
         env.begin(self.family.space.sample("train", _CONTACT_WORLDS, seeding.rng(0, "check/touch")), key=0)
         generator = seeding.generator(0, "check/touch")
         datas = [mujoco.MjData(env.physics.model_of(world)) for world in range(_CONTACT_WORLDS)]
@@ -342,7 +343,7 @@ def _gravity(variation: Gravity, experiment: Experiment) -> str | None:
 def _weight(model: mujoco.MjModel) -> Array:
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
-    return data.qfrc_bias.copy()
+    return np.array(data.qfrc_bias)
 
 
 # contacts

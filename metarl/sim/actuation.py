@@ -7,8 +7,9 @@ gain and bias that MuJoCo has:
     pid             the integral gain, and the affine bias that holds the other two
     so3             gain and bias (orientation servos)
     muscle          peak force and `scale`, in gain and bias; not its ranges of length and velocity
-    dcmotor         1 / resistance, the gains of its controller, and the limit on the current's rate: stall torque and
-                    slope of the torque-speed curve scale, the no-load speed stays; not cogging nor LuGre friction
+    dcmotor         1 / resistance, the gains of its controller, the limit on the current's rate, and what it takes to
+                    heat it: stall torque and slope of the torque-speed curve scale, its no-load speed and temperature
+                    stay, as do cogging and LuGre friction
 
 Force limits stand at the actuator, at its joint and at its tendon. Gains of types that only a program knows (`user`,
 plugins), torques fed forward past all gains, and gravity compensation that counts as a motor's are refused by name.
@@ -59,7 +60,7 @@ _ENTRIES: dict[str, dict[int, tuple[int, ...]]] = {
         int(_BIAS.mjBIAS_MUSCLE): _PEAK,
         int(_BIAS.mjBIAS_DCMOTOR): (),
     },
-    "actuator_dynprm": {int(mujoco.mjtDyn.mjDYN_DCMOTOR): (1,)},
+    "actuator_dynprm": {int(mujoco.mjtDyn.mjDYN_DCMOTOR): (1, 3)},
 }
 """Of each field and type, the numbers that the force is proportional to."""
 _TYPES = {
@@ -67,8 +68,9 @@ _TYPES = {
     "actuator_biasprm": "actuator_biastype",
     "actuator_dynprm": "actuator_dyntype",
 }
-_RESISTANCE = 0  # of a DC motor, in `gainprm`
-_LEAST = 1e-9  # what is left of a dead DC motor, whose resistance would be infinite
+_INVERSE = (("actuator_gainprm", 0), ("actuator_dynprm", 2))
+"""Of a DC motor, its electrical and its thermal resistance, which grow as it weakens."""
+_LEAST = 1e-9  # what is left of a dead motor whose resistance would be infinite, or whose states would be missing
 _FEEDFORWARD = 4  # bit of `actuator_ctrlspec`: mjINPUT_FF, which the bindings do not export
 _LOCK = 1e4  # [N·m]: far above any motor here; a friction-loss constraint, so the solver stays well conditioned
 _HARD = (0.9999, 0.9999, 0.001, 0.5, 2.0)  # solimp at MuJoCo's limit: at its default 0.9 the lock creeps [rad/s]
@@ -87,7 +89,7 @@ class MotorStrength(OfOneParameter):
     """Names; None for every actuator."""
     fields: tuple[str, ...] = (*_FORCE, *_LIMITS)
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
         """`value`: ratio to the pristine force."""
         require_ratio(self.parameter, value)
         index = ids(model, "actuator", self.actuators)
@@ -146,7 +148,7 @@ class JointFault(OfOneParameter):
         """The joint's."""
         return {self.parameter: range(-1, len(self.joints))}
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
         """`value`: index of what is broken, -1 for none."""
         groups = [ids(model, "joint", (names,) if isinstance(names, str) else names) for names in self.joints]
         fault = require_index(self.parameter, value, self.indices[self.parameter])
@@ -205,12 +207,15 @@ def _weaken(
 ) -> None:
     """Scale the forces of actuators ahead of any limit: `factor` per world, and per actuator or of all."""
     masks = _force_entries(model, tuple(index.tolist()))
+    is_dc = torch.from_numpy(model.actuator_gaintype[index.numpy()] == int(_GAIN.mjGAIN_DCMOTOR))
+    is_pid = torch.from_numpy(model.actuator_gaintype[index.numpy()] == int(_GAIN.mjGAIN_PID))
+    # MuJoCo takes a controller whose gain is zero for one without the gain's state.
+    factor = torch.where(is_dc | is_pid, factor.clamp(min=_LEAST), factor)
     for field, mask in masks.items():
         live[field][:, index] *= torch.where(mask, factor[:, :, None], 1.0)
-    motors = model.actuator_gaintype[index.numpy()] == int(_GAIN.mjGAIN_DCMOTOR)
-    if motors.any():
-        inverse = torch.where(torch.from_numpy(motors), 1.0 / factor.clamp(min=_LEAST), 1.0)
-        live["actuator_gainprm"][:, index, _RESISTANCE] *= inverse
+    if bool(is_dc.any()):
+        for field, entry in _INVERSE:
+            live[field][:, index, entry] *= torch.where(is_dc, 1.0 / factor, 1.0)
 
 
 @lru_cache(maxsize=64)

@@ -68,14 +68,25 @@ class OfOneParameter(ABC):
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None: ...
 
 
-def require_ratio(parameter: str, value: Float[Tensor, "N"]) -> None:
-    """`UserError` where a ratio to the pristine value is negative."""
+def require_number(parameter: str, value: Float[Tensor, "N *d"]) -> None:
+    """`UserError` for a task parameter that is a point where a variation reads a number."""
+    if value.dim() > 1:
+        size = value[0].numel()
+        raise UserError(
+            f"task parameter '{parameter}' is {size} numbers where one is read: ModelField has one for each"
+        )
+
+
+def require_ratio(parameter: str, value: Float[Tensor, "N *d"]) -> None:
+    """`UserError` where a ratio to the pristine value is negative, or no number."""
+    require_number(parameter, value)
     if bool((value < 0).any()):
         raise UserError(f"task parameter '{parameter}' = {float(value.min()):g} is a ratio: it must not be negative")
 
 
-def require_index(parameter: str, value: Float[Tensor, "N"], allowed: range) -> Int64[Tensor, "N"]:
+def require_index(parameter: str, value: Float[Tensor, "N *d"], allowed: range) -> Int64[Tensor, "N"]:
     """`value` as whole numbers; `UserError` where it is none of `allowed`, of which -1 stands for none."""
+    require_number(parameter, value)
     index = value.round().long()
     wrong = (index != value) | (index < allowed.start) | (index >= allowed.stop)
     if bool(wrong.any()):

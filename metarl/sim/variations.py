@@ -35,6 +35,7 @@ from metarl.sim.variation import (
     dofs,
     ids as ids,
     label,
+    require_number,
     require_ratio,
     scale,
     tendon_joints,
@@ -49,7 +50,7 @@ class BodyMass(OfOneParameter):
     """Names; None for every body."""
     fields: tuple[str, ...] = ("body_mass", "body_inertia")
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None:
         """`value`: ratio to the pristine mass."""
         require_ratio(self.parameter, value)
         require_own_muscle_force(model, f"a variation of masses by '{self.parameter}'")
@@ -69,7 +70,7 @@ class Friction(OfOneParameter):
     """Names; None for every geom."""
     fields: tuple[str, ...] = ("geom_friction", "pair_friction", "flex_friction")
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None:
         """`value`: ratio to the pristine coefficient."""
         require_ratio(self.parameter, value)
         if model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_OVERRIDE:
@@ -99,7 +100,7 @@ class JointDamping(OfOneParameter):
         *("tendon_damping", "tendon_dampingpoly"),
     )
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None:
         """`value`: ratio to the pristine damping."""
         require_ratio(self.parameter, value)
         joints = ids(model, "joint", self.joints)
@@ -151,8 +152,9 @@ class Gravity(OfOneParameter):
 
     fields: tuple[str, ...] = ("opt.gravity",)
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None:
         """`value`: ratio to the pristine gravity."""
+        require_number(self.parameter, value)
         live["opt.gravity"].mul_(value[:, None])
 
 
@@ -165,8 +167,9 @@ class Payload(OfOneParameter):
     """Where it sits, in the body's frame [m]."""
     fields: tuple[str, ...] = ("body_mass", "body_ipos", "body_iquat", "body_inertia")
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None:
         """`value`: mass of the load [kg]; nothing changes where it is zero."""
+        require_number(self.parameter, value)
         body, loaded = int(ids(model, "body", (self.body,))), value != 0.0
         require_own_muscle_force(model, f"a load of '{self.parameter}'")
         _require_no_box(model, body)
@@ -202,8 +205,9 @@ class CentreOfMass(OfOneParameter):
         if self.axis not in (0, 1, 2):
             raise UserError(f"CentreOfMass moves along the axis {self.axis}: it must be 0, 1 or 2, for x, y or z")
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None:
         """`value`: displacement [m]."""
+        require_number(self.parameter, value)
         require_own_muscle_force(model, f"a centre of mass that moves by '{self.parameter}'")
         live["body_ipos"][:, int(ids(model, "body", (self.body,))), self.axis] += value
 
