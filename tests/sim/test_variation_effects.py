@@ -208,6 +208,18 @@ def test_every_actuator_can_be_dead(kind):
     assert forces(dead, control, 0.5, 0.2) == pytest.approx(0.0, abs=1e-6)
 
 
+def test_what_sticks_to_the_ground_holds_half_as_fast():
+    xml = sled().replace("</mujoco>", '<actuator><adhesion body="sled" gain="30" ctrlrange="0 1"/></actuator></mujoco>')
+    pressed = []
+    for model in worlds(xml, MotorStrength("x"), x=[1.0, 0.5, 0.0]):
+        data = mujoco.MjData(model)
+        data.ctrl[:] = 1.0
+        mujoco.mj_step(model, data, 500)
+        pressed.append(data.qfrc_actuator[2])
+    assert pressed == pytest.approx([-30.0, -15.0, 0.0])
+    assert problems(xml, MotorStrength("x")) == []
+
+
 def test_a_weak_motor_weakens_the_limit_at_its_own_joint_alone():
     xml = arm(
         '<motor name="a" joint="hinge" ctrlrange="-9 9"/><motor name="b" joint="wrist" ctrlrange="-9 9"/>',
@@ -278,6 +290,16 @@ MUSCLE = ACTUATORS["scaled muscle"].replace("<muscle", '<muscle name="biceps"')
 def test_what_cannot_vary_is_refused_by_name(xml, variation, message):
     with pytest.raises(UserError, match=message):
         worlds(xml, variation, x=[0.0])
+
+
+def test_a_plugins_force_is_refused_by_name():
+    plugin = (
+        '<extension><plugin plugin="mujoco.pid"><instance name="i"><config key="kp" value="1"/></instance></plugin>'
+    )
+    motor = '<plugin name="p" plugin="mujoco.pid" instance="i" joint="hinge" actdim="0" ctrlrange="-1 1"/>'
+    xml = arm(motor).replace("<worldbody>", f"{plugin}</extension><worldbody>")
+    with pytest.raises(UserError, match="strength of actuator 'p' cannot vary, as it is a plugin"):
+        worlds(xml, MotorStrength("x"), x=[1.0])
 
 
 @pytest.mark.parametrize("variation", [MotorStrength("x"), BodyMass("x"), Friction("x"), JointDamping("x")], ids=str)
