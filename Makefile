@@ -1,6 +1,7 @@
 # make help lists the targets. Everything runs from .venv, which `setup` makes.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONFIG ?= experiments/quickstart.toml
 ifndef RUN
 RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
@@ -15,14 +16,18 @@ help: ## list the targets
 setup: .venv/.installed ## make .venv from requirements.lock
 
 .venv/.installed: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("metarl needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.lock)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit("metarl needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	@echo "setup 1 of 4: a Python environment in .venv (a few seconds)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "setup 2 of 4: $$(grep '^torch==' requirements.lock), the largest package (half a minute or more)"
+	@$(PIP) $$(grep '^torch==' requirements.lock)
+	@echo "setup 3 of 4: $$(grep -c == requirements.lock) packages of requirements.lock (half a minute or more)"
+	@$(PIP) -r requirements.lock
+	@echo "setup 4 of 4: metarl itself"
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
 
-train: setup ## meta-train RL² for under 5 minutes, evaluate it on held-out tasks, film it adapting
+train: setup ## meta-train RL², evaluate it on held-out tasks, film it adapting: 5 minutes in all
 	$(BIN)/metarl train --config "$(CONFIG)" --output "$(RUN)"
 	$(BIN)/metarl eval "$(RUN)"
 	-$(BIN)/metarl video "$(RUN)" --grid 2 --output videos/quickstart.mp4

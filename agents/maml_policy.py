@@ -1,116 +1,130 @@
-"""The policy of MAML: its belief is a parameter vector for every world, and adapting is a gradient step on it."""
+"""The policy of MAML: every world has parameters of its own as its adaptation state, and adapts by a gradient step."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import vmap
 
 from metarl.agents.configs import MamlTrpoConfig
+from metarl.core.info import PolicyInfo
 from metarl.core.types import Transition
 from metarl.rl.functional import FlatModule
 from metarl.rl.inner_loop import FixedRate, InnerLoop, LearnedRate, RecurrentRule, Stage, UpdateRule
 from metarl.rl.networks import GaussianMlp
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.objectives import gaussian_log_prob
+from metarl.rl.policy import PolicyModule
 from metarl.rl.stages import make_stage
+from metarl.rl.state import any_of
 
 _FIRST_RATE = 1.0
 
 
-@dataclass(frozen=True)
-class Past:
-    """Steps taken, newest first: a list that beliefs share without changing it."""
+class MamlState(NamedTuple):
+    """What the policy knows of the task: each world's own parameters, and the steps that they will adapt from.
 
-    step: Transition
-    ended: Bool[Tensor, "N"] | None
-    """Worlds whose episode ended with the step; None for none."""
-    before: Past | None
-
-
-@dataclass(frozen=True)
-class MamlBelief:
-    """What the policy knows of the task: parameters of its own for every world, and what they will adapt from."""
+    There is room for C steps, `shots` episodes of full length, and one place more, which takes what nobody needs.
+    `observe` and `end_episode` write into these tensors.
+    """
 
     parameters: Float32[Tensor, "N P"]
-    weights: Mapping[str, Tensor]
-    """The same by name, (N, ...)."""
     memory: Float32[Tensor, "N P H"]
     """What the update rule remembers."""
     num_adapted: Int64[Tensor, "N"]
     """Steps of adaptation taken."""
     num_episodes: Int64[Tensor, "N"]
     """Episodes since the last of them."""
-    stage_start: Int64[Tensor, "N"]
-    """When that was [control steps of the trial]."""
-    past: Past | None
-    """Steps since the earliest of these."""
-    num_steps: int
-    """Control steps of the trial."""
-    generator: torch.Generator
-    """Source of the trial's action noise."""
+    num_steps: Int64[Tensor, "N"]
+    """Control steps since then, in the tensors below."""
+    obs: Float32[Tensor, "N C1 O"]
+    action: Float32[Tensor, "N C1 A"]
+    reward: Float32[Tensor, "N C1"]
+    ended: Bool[Tensor, "N C1"]
+    """An episode ended with the step."""
 
 
-class MamlPolicy(nn.Module):
+class MamlPolicy(PolicyModule):
     """The policy with its update rule and normaliser."""
 
-    def __init__(self, config: MamlTrpoConfig, obs_size: int, action_size: int) -> None:
-        super().__init__()
+    def __init__(self, config: MamlTrpoConfig, info: PolicyInfo) -> None:
+        super().__init__(replace(info, samples_first=True))
         self.config = config
-        self.network = GaussianMlp(obs_size, action_size, config.hidden_size, config.initial_std)
+        self.network = GaussianMlp(info.observation_size, info.action_size, config.hidden_size, config.initial_std)
         policy = FlatModule(self.network)
         self.rule = _rule(config, policy.size)
-        self.obs_norm = RunningNorm(obs_size)
+        self.obs_norm = RunningNorm(info.observation_size)
         adapted = None if config.adapted_layers == "all" else _last_layer(self.network)
         self.inner = InnerLoop(policy, FlatModule(self.rule), config.inner_objective, config.first_order, adapted)
 
-    def begin(self, n: int, generator: torch.Generator) -> MamlBelief:
+    def initial_state(self, n: int, device: torch.device | str = "cpu") -> MamlState:
         """The meta-learned parameters, not adapted yet."""
-        policy = self.inner.policy
-        parameters = policy.read().expand(n, -1).contiguous()
-        memory = torch.zeros(n, policy.size, self.inner.memory_size)
-        zero = torch.zeros(n, dtype=torch.long)
-        return MamlBelief(parameters, policy.named(parameters), memory, zero, zero, zero, None, 0, generator)
+        policy, info = self.inner.policy, self.info
+        zero = torch.zeros(n, dtype=torch.long, device=device)
+        rows = torch.zeros(n, self.config.shots * info.episode_steps + 1, device=device)
+        return MamlState(
+            parameters=policy.read().to(device).repeat(n, 1),
+            memory=torch.zeros(n, policy.size, self.inner.memory_size, device=device),
+            num_adapted=zero,
+            num_episodes=zero,
+            num_steps=zero,
+            obs=rows[..., None].repeat(1, 1, info.observation_size),
+            action=rows[..., None].repeat(1, 1, info.action_size),
+            reward=rows,
+            ended=rows.bool(),
+        )
 
     @torch.no_grad()
     def act(
-        self, obs: Float32[Tensor, "N O"], belief: MamlBelief, deterministic: bool = False
-    ) -> tuple[Float32[Tensor, "N A"], MamlBelief, Mapping[str, Tensor]]:
+        self,
+        obs: Float32[Tensor, "N O"],
+        state: MamlState,
+        noise: Float32[Tensor, "N A"],
+        deterministic: bool = False,
+    ) -> tuple[Float32[Tensor, "N A"], MamlState]:
         """Sample the Gaussian policy; where `deterministic`, take its mean once the adaptation is over.
 
-        Before that it always samples: an action at the mean has no policy gradient to adapt from. Records `mean` and
-        `log_std`, in the network's unit.
+        Before that it always samples: an action at the mean has no policy gradient to adapt from.
         """
-        mean, log_std = self.network.forward_each(belief.weights, self.obs_norm(obs))
-        noise = torch.randn(mean.shape, generator=belief.generator) * log_std.exp()
+        mean, log_std = self.network.forward_each(self.inner.policy.named(state.parameters), self.obs_norm(obs))
         if deterministic:
-            noise = torch.where(self._adapting(belief)[:, None], noise, 0.0)
-        return (mean + noise) / self.config.action_scale, belief, {"mean": mean, "log_std": log_std}
+            noise = torch.where(self._adapting(state)[:, None], noise, 0.0)
+        return torch.addcmul(mean, noise, log_std.exp()) / self.config.action_scale, state
 
-    def observe(self, belief: MamlBelief, transition: Transition) -> MamlBelief:
-        """Remember the step for the next adaptation."""
-        past = Past(transition, None, belief.past) if bool(self._adapting(belief).any()) else None
-        return replace(belief, past=past, num_steps=belief.num_steps + 1)
+    def observe(self, state: MamlState, transition: Transition) -> MamlState:
+        """Remember the step for the next adaptation; those beyond the room there is are not adapted from."""
+        adapting = self._adapting(state)
+        if not any_of(adapting):
+            return state
+        room = state.reward.shape[1] - 1
+        world = torch.arange(len(adapting), device=adapting.device)
+        place = torch.where(adapting, state.num_steps.clamp(max=room), room)
+        state.obs[world, place] = transition.obs
+        state.action[world, place] = transition.action
+        state.reward[world, place] = transition.reward
+        return state._replace(num_steps=(state.num_steps + adapting.long()).clamp(max=room))
 
     @torch.no_grad()
-    def end_episode(self, belief: MamlBelief, worlds: Bool[Tensor, "N"]) -> MamlBelief:
+    def end_episode(self, state: MamlState, worlds: Bool[Tensor, "N"]) -> MamlState:
         """Adapt those of `worlds` in which the last of the `shots` episodes ended."""
-        if belief.past is None:
-            return belief
-        belief = replace(
-            belief, past=replace(belief.past, ended=worlds), num_episodes=belief.num_episodes + worlds.long()
-        )
-        due = worlds & self._adapting(belief) & (belief.num_episodes >= self.config.shots)
-        return self._adapt(belief, due) if bool(due.any()) else belief
+        ending = worlds & self._adapting(state)
+        if not any_of(ending):
+            return state
+        world = torch.arange(len(worlds), device=worlds.device)
+        state.ended[world, (state.num_steps - 1).clamp(min=0)] |= ending
+        state = state._replace(num_episodes=state.num_episodes + ending.long())
+        due = ending & (state.num_episodes >= self.config.shots)
+        return self._adapt(state, due) if bool(due.any()) else state
 
     @torch.no_grad()
-    def signal(self, belief: MamlBelief) -> Mapping[str, Float32[Tensor, "N 1"]]:
+    def read_out(self, state: MamlState) -> Mapping[str, Float32[Tensor, "N 1"]]:
         """How far the parameters have moved from the meta-learned ones: with a fixed rate, α · |gradient|."""
-        moved = belief.parameters - self.inner.policy.read()
+        moved = state.parameters - self.inner.policy.read()
         return {"change of parameters": moved.norm(dim=1, keepdim=True)}
 
     def stage(
@@ -128,46 +142,35 @@ class MamlPolicy(nn.Module):
         log_prob = gaussian_log_prob(mean, log_std, own)
         return make_stage(obs, own, log_prob, reward, ended, valid, self.config.discount, self.config.gae_lambda)
 
-    def _adapting(self, belief: MamlBelief) -> Bool[Tensor, "N"]:
-        return belief.num_adapted < self.config.inner_steps
+    def _adapting(self, state: MamlState) -> Bool[Tensor, "N"]:
+        return state.num_adapted < self.config.inner_steps
 
-    def _adapt(self, belief: MamlBelief, due: Bool[Tensor, "N"]) -> MamlBelief:
-        """One step of adaptation in the worlds `due`."""
+    def _adapt(self, state: MamlState, due: Bool[Tensor, "N"]) -> MamlState:
+        """One step of adaptation in the worlds `due`; where it is not finite, the parameters stay."""
         worlds, inner = due.nonzero()[:, 0], self.inner
-        stage = self._remembered(belief, worlds)
-        step = vmap(inner.step, in_dims=(None, 0, 0, 0))
-        adapted, memory = step(inner.read(), belief.parameters[worlds], belief.memory[worlds], stage)
-        parameters = belief.parameters.index_copy(0, worlds, adapted)
-        start = torch.where(due, belief.num_steps, belief.stage_start)
-        belief = replace(
-            belief,
-            parameters=parameters,
-            weights=inner.policy.named(parameters),
-            memory=belief.memory.index_copy(0, worlds, memory),
-            num_adapted=belief.num_adapted + due.long(),
-            num_episodes=torch.where(due, 0, belief.num_episodes),
-            stage_start=start,
+        before, stage = state.parameters[worlds], self._remembered(state, worlds)
+        adapted, memory = vmap(inner.step, in_dims=(None, 0, 0, 0))(inner.read(), before, state.memory[worlds], stage)
+        sound = torch.isfinite(adapted).all(dim=1) & torch.isfinite(memory).flatten(1).all(dim=1)
+        memory = torch.where(sound[:, None, None], memory, state.memory[worlds])
+        state.ended[worlds] = False
+        return state._replace(
+            parameters=state.parameters.index_copy(0, worlds, torch.where(sound[:, None], adapted, before)),
+            memory=state.memory.index_copy(0, worlds, memory),
+            num_adapted=state.num_adapted + due.long(),
+            num_episodes=torch.where(due, 0, state.num_episodes),
+            num_steps=torch.where(due, 0, state.num_steps),
         )
-        nothing_left = not bool((self._adapting(belief) & (start < belief.num_steps)).any())
-        return replace(belief, past=None) if nothing_left else belief
 
-    def _remembered(self, belief: MamlBelief, worlds: Int64[Tensor, "n"]) -> Stage:
+    def _remembered(self, state: MamlState, worlds: Int64[Tensor, "n"]) -> Stage:
         """The stage of `worlds` up to now."""
-        start = belief.stage_start[worlds]
-        steps, node = [], belief.past
-        for _ in range(belief.num_steps - int(start.min())):
-            assert node is not None
-            steps.append(node)
-            node = node.before
-        steps.reverse()
-        none = torch.zeros_like(belief.num_adapted, dtype=torch.bool)
-        obs = self.obs_norm(torch.stack([past.step.obs for past in steps])[:, worlds])
-        action = torch.stack([past.step.action for past in steps])[:, worlds]
-        reward = torch.stack([past.step.reward for past in steps])[:, worlds]
-        ended = torch.stack([none if past.ended is None else past.ended for past in steps])[:, worlds]
-        time = torch.arange(belief.num_steps - len(steps), belief.num_steps)
-        valid = time[:, None] >= start
-        mean, log_std = vmap(self.inner.policy)(belief.parameters[worlds], obs.transpose(0, 1))
+        count = state.num_steps[worlds]
+        longest = int(count.max())
+        obs, action, reward, ended = (
+            rows[worlds, :longest].transpose(0, 1) for rows in (state.obs, state.action, state.reward, state.ended)
+        )
+        valid = torch.arange(longest, device=count.device)[:, None] < count
+        obs = self.obs_norm(obs)
+        mean, log_std = vmap(self.inner.policy)(state.parameters[worlds], obs.transpose(0, 1))
         return self.stage(obs, action, mean.transpose(0, 1), log_std, reward, ended, valid)
 
 

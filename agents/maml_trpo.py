@@ -1,8 +1,8 @@
 """MAML-TRPO: model-agnostic meta-learning of a policy (Finn et al. 2017, arXiv:1703.03400), all tasks at once.
 
-A policy plays `shots` episodes on its task, takes a policy-gradient step, and plays on: the belief is the adapted
-parameters. They are trained so that the return after adaptation is high, by a trust-region step whose gradient passes
-through the adaptation exactly. Options make it FOMAML, Meta-SGD, ANIL, ProMP, or adapt by a learned optimiser.
+A policy plays `shots` episodes on its task, takes a policy-gradient step, and plays on: the adaptation state is the
+adapted parameters. They are trained so that the return after adaptation is high, by a trust-region step whose gradient
+passes through the adaptation exactly. Options make it FOMAML, Meta-SGD, ANIL, ProMP, or adapt by a learned optimiser.
 
 Where the field's implementations differ or went wrong, this one:
 - sums log-probabilities and divergences over action dimensions (a mean takes the d-th root of every ratio);
@@ -28,45 +28,59 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from metarl.agents.configs import MamlTrpoConfig
-from metarl.agents.maml_policy import MamlPolicy
+from metarl.agents.maml_policy import MamlPolicy, MamlState
 from metarl.core.errors import UserError
-from metarl.core.types import Metrics, Rollout
+from metarl.core.info import PolicyInfo
+from metarl.core.types import Metrics, Segment
+from metarl.rl.adam import Adam
+from metarl.rl.finite import Guard, finite_only
 from metarl.rl.inner_loop import Stage
-from metarl.rl.learner import Collect, require_device
+from metarl.rl.learner import BaseLearner, require_device
 from metarl.rl.meta_objective import MetaObjective, Sampled
+from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN, seeded
 from metarl.rl.stages import episode_index
 from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
 from metarl.rl.trust_region import line_search, longest_step
 
 
-class MamlTrpo:
+class MamlTrpo(BaseLearner):
     """Meta-trains a `MamlPolicy`, by trust-region steps or by PPO."""
 
-    def __init__(self, config: MamlTrpoConfig, obs_size: int, action_size: int, generator: torch.Generator) -> None:
-        require_device(config.device)
-        self.config = config
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-            self.policy = MamlPolicy(config, obs_size, action_size)
-        self._meta = nn.Parameter(self.policy.inner.read())
-        self._adam = torch.optim.Adam([self._meta], lr=config.ppo_learning_rate, eps=1e-5)
+    policy: MamlPolicy
 
-    def train_step(self, collect: Collect, generator: torch.Generator, progress: float) -> Metrics:
-        """Collect one trial per world, its episodes before and after adaptation, then one meta-update."""
+    def __init__(
+        self, config: MamlTrpoConfig, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
+    ) -> None:
+        require_device(config.device)
+        self.config, self._device = config, config.device if config.device != "cpu" else device
+        with seeded(generator):
+            self.policy = MamlPolicy(config, info).to(device)
+        self._meta = nn.Parameter(self.policy.inner.read())
+        self._adam = Adam([self._meta], lr=config.ppo_learning_rate, eps=1e-5)
+        self._guard = Guard("try a smaller inner_step_size")
+
+    def record(
+        self, obs: Tensor, state: MamlState, noise: Tensor, action: Tensor, next_state: MamlState
+    ) -> Mapping[str, Tensor]:
+        """The Gaussian that was sampled, in the network's unit."""
+        log_std = self.policy.inner.policy.named(state.parameters)["raw_log_std"].clamp(LOG_STD_MIN, LOG_STD_MAX)
+        return {"mean": action * self.config.action_scale - noise * log_std.exp(), "log_std": log_std}
+
+    def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
+        """One meta-update from whole trials, their episodes before and after adaptation."""
         times: dict[str, float] = {}
-        with _timed(times, "collect"):
-            rollout = collect(self.policy)
-        inner, device = self.policy.inner, self.config.device
+        inner, skipped = self.policy.inner, self._guard.skipped
         with _timed(times, "advantages"):
-            stages, sampled, metrics = self.stages(rollout)
-        objective = MetaObjective(inner, *tree_map(lambda x: x.to(device), (stages, sampled)))
+            stages, sampled, metrics = self.stages(segment)
+        objective = MetaObjective(inner, *tree_map(lambda x: x.to(self._device), (stages, sampled)))
         update = self._trust_region_step if self.config.outer == "trpo" else self._ppo_steps
-        updated, progress_made = update(objective, inner.read().to(device), times)
-        inner.write(updated.cpu())
-        self.policy.obs_norm.update(rollout.obs)  # only now: collection and update saw the same normalisation
+        updated, progress_made = update(objective, inner.read().to(self._device), times)
+        inner.write(updated)
+        self.policy.obs_norm.update(segment.obs)  # only now: collection and update saw the same normalisation
         spent = {f"time/{name}": seconds for name, seconds in times.items()}
         std = float(self.policy.network.raw_log_std.detach().exp().mean()) / self.config.action_scale
-        return metrics | progress_made | {"train/std": std} | spent
+        progress_made |= {"train/std": std, "train/skipped_updates": float(self._guard.skipped - skipped)}
+        return finite_only(metrics | progress_made | spent)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Policy with update rule and normaliser, and Adam's moments where PPO has used it."""
@@ -80,12 +94,12 @@ class MamlTrpo:
     # ------------------------------------------------------------------------------------------ the data of a trial
 
     @torch.no_grad()
-    def stages(self, rollout: Rollout) -> tuple[tuple[Stage, ...], Sampled, Metrics]:
+    def stages(self, segment: Segment) -> tuple[tuple[Stage, ...], Sampled, Metrics]:
         """Cut the trial where the policies adapted: the stages adapted from, and what was sampled after the last."""
         config = self.config
-        episode, age = episode_index(rollout.ended)
+        episode, age = episode_index(segment.ended)
         number = (episode // config.shots).clamp(max=config.inner_steps)
-        cut_short = ~rollout.terminated[-1] & (age[-1] < age.max())  # by the trial's end, not by their own time limit
+        cut_short = ~segment.terminated[-1] & (age[-1] < age.max())  # by the trial's end, not by their own time limit
         whole = ~(cut_short & (episode == episode[-1]))
         masks = [(number == i) & whole for i in range(config.inner_steps + 1)]
         if not bool(masks[-1].any(dim=0).all()):
@@ -94,24 +108,24 @@ class MamlTrpo:
                 f"a trial ends before its policy has adapted: {config.inner_steps} x {config.shots} shots need "
                 f"--episodes-per-trial of at least {needed}"
             )
-        obs = self.policy.obs_norm(rollout.obs)
-        stages = [self._stage(rollout, obs, mask) for mask in masks]
+        obs = self.policy.obs_norm(segment.obs)
+        stages = [self._stage(segment, obs, mask) for mask in masks]
         window = _window(masks[-1])
-        mean = rollout.extras["mean"][window].transpose(0, 1).contiguous()
-        sampled = Sampled(stages[-1], mean, rollout.extras["log_std"][-1])
-        before, after = (_mean_return(rollout, mask) for mask in (masks[0], masks[-1]))
+        mean = segment.extras["mean"][window].transpose(0, 1).contiguous()
+        sampled = Sampled(stages[-1], mean, segment.extras["log_std"][-1])
+        before, after = (_mean_return(segment, mask) for mask in (masks[0], masks[-1]))
         metrics = {"train/return_before": before, "train/return_after": after}
         return tuple(stages[:-1]), sampled, metrics
 
-    def _stage(self, rollout: Rollout, obs: Float32[Tensor, "T N O"], valid: Bool[Tensor, "T N"]) -> Stage:
+    def _stage(self, segment: Segment, obs: Float32[Tensor, "T N O"], valid: Bool[Tensor, "T N"]) -> Stage:
         window = _window(valid)
         return self.policy.stage(
             obs[window],
-            rollout.action[window],
-            rollout.extras["mean"][window],
-            rollout.extras["log_std"][window],
-            rollout.reward[window],
-            rollout.ended[window],
+            segment.action[window],
+            segment.extras["mean"][window],
+            segment.extras["log_std"][window],
+            segment.reward[window],
+            segment.ended[window],
             valid[window],
         )
 
@@ -124,17 +138,19 @@ class MamlTrpo:
         with _timed(times, "gradient"):
             loss, _ = objective.evaluate(meta)
             gradient = objective.gradient(meta)
+        unmoved = {"train/kl": 0.0, "train/improvement": 0.0, "train/step": 0.0}
+        if not self._guard.passes(torch.tensor(loss), gradient, meta):
+            return meta, unmoved
         with _timed(times, "conjugate_gradient"):
             product = objective.thinned(config.fisher_stride).fisher(meta)
             step = longest_step(
                 lambda v: product(v) + config.cg_damping * v, gradient, config.max_kl, config.cg_iterations
             )
-        skipped = {"train/skipped_updates": float(step is None)}
         if step is None:
-            return meta, skipped | {"train/kl": 0.0, "train/improvement": 0.0, "train/step": 0.0}
+            return meta, unmoved
         with _timed(times, "line_search"):
             found = line_search(meta, step, objective.evaluate, loss, config.max_kl)
-        return found.parameters, skipped | {
+        return found.parameters, {
             "train/kl": found.kl,
             "train/improvement": loss - found.loss,
             "train/step": found.share,
@@ -142,23 +158,20 @@ class MamlTrpo:
         }
 
     def _ppo_steps(self, objective: MetaObjective, meta: Tensor, times: dict[str, float]) -> tuple[Tensor, Metrics]:
-        config, skipped = self.config, 0
+        config = self.config
         with _timed(times, "gradient"):
             before, _ = objective.evaluate(meta)
             with torch.no_grad():
                 self._meta.copy_(meta)
             for _ in range(config.ppo_epochs):
                 now = self._meta.detach().clone().to(meta.device)
-                gradient = objective.clipped_gradient(now, meta, config.ppo_clip, config.ppo_inner_kl).cpu()
-                if bool(torch.isfinite(gradient).all()):
-                    self._meta.grad = gradient
+                gradient = objective.clipped_gradient(now, meta, config.ppo_clip, config.ppo_inner_kl)
+                self._meta.grad = gradient.to(self._meta.device)
+                if self._guard.passes(self._meta.grad, self._meta.detach()):
                     self._adam.step()
-                else:
-                    skipped += 1
             updated = self._meta.detach().clone()
             loss, kl = objective.evaluate(updated.to(meta.device))
-        metrics = {"train/kl": kl, "train/improvement": before - loss, "train/skipped_updates": float(skipped)}
-        return updated, metrics
+        return updated, {"train/kl": kl, "train/improvement": before - loss}
 
 
 def _window(valid: Bool[Tensor, "T N"]) -> slice:
@@ -167,9 +180,9 @@ def _window(valid: Bool[Tensor, "T N"]) -> slice:
     return slice(int(times[0]), int(times[-1]) + 1)
 
 
-def _mean_return(rollout: Rollout, mask: Bool[Tensor, "T N"]) -> float:
+def _mean_return(segment: Segment, mask: Bool[Tensor, "T N"]) -> float:
     """Mean return of the whole episodes under the mask."""
-    return float((rollout.reward * mask).sum() / (rollout.ended & mask).sum())
+    return float((segment.reward.double() * mask).sum() / (segment.ended & mask).sum())
 
 
 @contextmanager

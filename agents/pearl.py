@@ -20,7 +20,7 @@ On CUDA a gradient step is launched kernel by kernel, not captured as a graph, a
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 
@@ -30,12 +30,15 @@ from torch import Tensor, nn
 
 from metarl.agents.configs import PearlConfig
 from metarl.agents.pearl_metrics import identification, phase_returns
-from metarl.agents.pearl_policy import PearlPolicy, PosteriorPolicy
+from metarl.agents.pearl_policy import PearlPolicy, PearlState, PosteriorPolicy
 from metarl.agents.pearl_prototypes import PrototypePolicy
 from metarl.core.errors import UserError
-from metarl.core.types import Metrics, Rollout
-from metarl.rl.learner import Collect, require_device
-from metarl.rl.networks import TwinCritic
+from metarl.core.info import PolicyInfo
+from metarl.core.types import Metrics, Segment
+from metarl.rl.adam import Adam
+from metarl.rl.finite import Guard, all_finite, finite_only
+from metarl.rl.learner import BaseLearner, require_device
+from metarl.rl.networks import TwinCritic, seeded
 from metarl.rl.replay import TaskReplay
 from metarl.rl.sac import (
     actor_loss,
@@ -55,78 +58,93 @@ _RECORDS = ("critic_loss", "actor_loss", "entropy", "value")
 _POLICIES: dict[str, type[PearlPolicy]] = {"posterior": PosteriorPolicy, "prototype": PrototypePolicy}
 
 
-class Pearl:
+class Pearl(BaseLearner):
     """Meta-trains a `PearlPolicy` by soft actor-critic on replayed data."""
 
-    def __init__(self, config: PearlConfig, obs_size: int, action_size: int, generator: torch.Generator) -> None:
+    policy: PearlPolicy
+
+    def __init__(
+        self, config: PearlConfig, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
+    ) -> None:
         require_device(config.device)
-        self.config, self._obs_size, self._action_size = config, obs_size, action_size
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-            self.policy = _POLICIES[config.belief](config, obs_size, action_size)
-            critic = TwinCritic(obs_size + action_size + config.latent_size, config.hidden_size, config.hidden_layers)
-        self._critic = critic.to(config.device)
+        self.config, self._obs_size, self._action_size = config, info.observation_size, info.action_size
+        self._device = torch.device(config.device if config.device != "cpu" else device)
+        with seeded(generator):
+            self.policy = _POLICIES[config.belief](config, info).to(device)
+            width = self._obs_size + self._action_size + config.latent_size
+            critic = TwinCritic(width, config.hidden_size, config.hidden_layers)
+        self._critic = critic.to(self._device)
         self._target = deepcopy(self._critic)
-        # What learns; on the CPU it is the acting policy itself.
-        self._trained = self.policy if config.device == "cpu" else deepcopy(self.policy).to(config.device)
+        # What learns; where updates are on the worlds' device it is the acting policy itself.
+        same = self._device.type == torch.device(device).type
+        self._trained = self.policy if same else deepcopy(self.policy).to(self._device)
         initial = config.temperature or _FIRST_TEMPERATURE
-        self._log_temperature = nn.Parameter(torch.tensor(initial, device=config.device).log())
+        if not math.isfinite(initial):
+            raise UserError(f"temperature = {initial} is out of range: it must be finite")
+        self._log_temperature = nn.Parameter(torch.tensor(initial, device=self._device).log())
         rate = config.learning_rate
         encoder, actor = self._trained.encoder.parameters(), list(self._trained.actor.parameters())
         learned = [] if config.temperature else [self._log_temperature]
         self._optimizers = {
-            "critic": torch.optim.Adam([*self._critic.parameters(), *encoder], lr=rate, fused=True),
-            "actor": torch.optim.Adam(actor + learned, lr=rate, fused=True),
+            "critic": Adam([*self._critic.parameters(), *encoder], lr=rate, fused=True),
+            "actor": Adam(actor + learned, lr=rate, fused=True),
         }
-        width = 2 * obs_size + action_size + 2
-        self.replay = TaskReplay(config.num_slots, config.replay_size, width, config.device)
-        self.context = TaskReplay(config.num_slots, min(config.replay_size, _CONTEXT), width, config.device)
+        width = 2 * self._obs_size + self._action_size + 2
+        self.replay = TaskReplay(config.num_slots, config.replay_size, width, self._device)
+        self.context = TaskReplay(config.num_slots, min(config.replay_size, _CONTEXT), width, self._device)
+        self._guard = Guard("try a lower learning_rate or reward_scale")
         self._task_of_slot = torch.full((config.num_slots,), -1)
         self._steps = torch.zeros((), dtype=torch.long)
 
     # ------------------------------------------------------------------------------------------------ collected data
 
-    def train_step(self, collect: Collect, generator: torch.Generator, progress: float) -> Metrics:
-        """Collect one trial per world into the buffers, then `num_updates` gradient steps once these are filled."""
-        begun = time.perf_counter()
-        rollout = collect(self.policy)
-        collected = time.perf_counter()
-        metrics = phase_returns(rollout) | self._identification(rollout) | {"time/collect": collected - begun}
-        self.store(rollout)
+    def record(
+        self, obs: Tensor, state: PearlState, noise: Tensor, action: Tensor, next_state: PearlState
+    ) -> Mapping[str, Tensor]:
+        """Whether z was the prior's."""
+        return {"prior": self.policy.exploring(state)}
+
+    def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
+        """Put whole trials into the buffers, then `num_updates` gradient steps once these are filled."""
+        metrics = phase_returns(segment) | self._identification(segment)
+        self.store(segment)
         if int(self._steps) < self.config.initial_steps:
-            return metrics
+            return finite_only(metrics)
+        skipped = self._guard.skipped
         records = self._update(generator)
         if self._trained is not self.policy:
             self.policy.load_state_dict({name: value.cpu() for name, value in self._trained.state_dict().items()})
         values = dict(zip((*_RECORDS, self.policy.loss_name), records.tolist(), strict=True))
-        return (
+        metrics |= {f"train/{name}": value for name, value in values.items()}
+        return finite_only(
             metrics
-            | {f"train/{name}": value for name, value in values.items()}
-            | {"train/temperature": float(self._temperature), "time/update": time.perf_counter() - collected}
+            | {"train/temperature": float(self._temperature)}
+            | {"train/skipped_updates": float(self._guard.skipped - skipped)}
         )
 
     @torch.no_grad()
-    def store(self, rollout: Rollout) -> None:
+    def store(self, segment: Segment) -> None:
         """Put a trial into the buffers: every step for the actor and critics, those of the prior for the encoder.
 
         The context of a task is that of its last trial alone.
         """
-        device = self.config.device
-        slot = self._slots(rollout.task_number)
-        rows = _rows(rollout).transpose(0, 1)
-        healthy, prior = ~rollout.diverged.T, rollout.extras["prior"].T
+        device = self._device
+        slot = self._slots(segment.task_number[0])
+        rows = _rows(segment).transpose(0, 1)
+        healthy, prior = ~segment.diverged.T, segment.extras["prior"].T
         owner = slot[:, None].expand_as(healthy)
         self.context.clear(torch.unique(slot).to(device))
         for buffer, kept in ((self.replay, healthy), (self.context, healthy & prior)):
             buffer.add(owner[kept].to(device), rows[kept].to(device))
-        self._steps += rollout.reward.numel()
+        self._steps += segment.reward.numel()
 
-    def _identification(self, rollout: Rollout) -> Metrics:
+    def _identification(self, segment: Segment) -> Metrics:
         """See `identification`: of a trial that is not stored yet, among the tasks of all slots."""
-        slot = rollout.task_number % self.config.num_slots
-        slot = torch.where(self._task_of_slot[slot] == rollout.task_number, slot, -1)
+        number = segment.task_number[0]
+        slot = number % self.config.num_slots
+        slot = torch.where(self._task_of_slot[slot] == number, slot, -1)
         slots, places = self._trained.landmarks(self.context)
-        return identification(self.policy, rollout, slot, (slots.cpu(), places.cpu()))
+        return identification(self.policy, segment, slot, (slots.cpu(), places.cpu()))
 
     def _slots(self, task_number: Int64[Tensor, "N"]) -> Int64[Tensor, "N"]:
         """The buffers of these tasks; those of a task that had the slot before are emptied."""
@@ -138,8 +156,8 @@ class Pearl:
             )
         taken = torch.unique(slot[self._task_of_slot[slot] != task_number])
         for buffer in (self.replay, self.context):
-            buffer.clear(taken.to(self.config.device))
-        self._trained.forget(taken.to(self.config.device))
+            buffer.clear(taken.to(self._device))
+        self._trained.forget(taken.to(self._device))
         self._task_of_slot[slot] = task_number
         return slot
 
@@ -151,16 +169,20 @@ class Pearl:
 
     def _update(self, generator: torch.Generator) -> Float32[Tensor, "R"]:
         """`num_updates` gradient steps; the mean of what they record."""
-        if self.config.device != "cpu":
+        if self._device.type != "cpu":
             seed = int(torch.randint(2**62, (), generator=generator))
-            generator = torch.Generator(self.config.device).manual_seed(seed)
+            generator = torch.Generator(self._device).manual_seed(seed)
         ready = ((self.replay.size > 0) & (self.context.size > 0)).nonzero()[:, 0]
-        total = torch.zeros(len(_RECORDS) + 1, device=self.config.device)
+        total, taken = torch.zeros(len(_RECORDS) + 1, device=self._device), 0
+        if not len(ready):
+            return total
         for done in range(0, self.config.num_updates, _BLOCK):
             drawn = self.draw(ready, min(_BLOCK, self.config.num_updates - done), generator)
             for slots, context, batch in zip(*drawn, strict=True):
-                total += self.gradient_step(slots, context, batch, generator)
-        return total / self.config.num_updates
+                record = self.gradient_step(slots, context, batch, generator)
+                if record is not None:
+                    total, taken = total + record, taken + 1
+        return total / max(taken, 1)
 
     def draw(
         self, ready: Int64[Tensor, "R"], steps: int, generator: torch.Generator
@@ -181,15 +203,22 @@ class Pearl:
         context: Float32[Tensor, "M C W"],
         batch: Float32[Tensor, "B W"],
         generator: torch.Generator,
-    ) -> Float32[Tensor, "R"]:
-        """One step of encoder and critics, of actor and temperature, and of the targets."""
+    ) -> Float32[Tensor, "R"] | None:
+        """One step of encoder and critics, of actor and temperature, and of the targets; None where not all is finite.
+
+        What is not finite is left out; where it is the critics' loss, the actor's step is left out with it.
+        """
         config = self.config
         loss, extra, z, value = self.critic_objective(slots, context, batch, generator)
-        self._step("critic", loss + self._trained.loss_weight * extra)
+        if not self._step("critic", loss + self._trained.loss_weight * extra):
+            self._guard.count(False)
+            return None
         actor, log_prob = self.actor_objective(batch, z.detach(), generator)
         temperature = temperature_loss(self._log_temperature, log_prob, -float(self._action_size))
-        self._step("actor", actor if config.temperature else actor + temperature)
+        sound = self._step("actor", actor if config.temperature else actor + temperature)
         follow(list(self._target.parameters()), list(self._critic.parameters()), config.target_rate)
+        if not self._guard.count(sound):
+            return None
         return torch.stack((loss.detach(), actor.detach(), -log_prob.mean(), value.detach().mean(), extra.detach()))
 
     def critic_objective(
@@ -229,12 +258,17 @@ class Pearl:
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         return squashed_sample(mean, log_std, noise)
 
-    def _step(self, name: str, loss: Tensor) -> None:
-        """One step of an optimiser on the loss's gradient."""
+    def _step(self, name: str, loss: Tensor) -> bool:
+        """One step of an optimiser on the loss's gradient, unless not all of it is finite; returns whether it was."""
         optimizer = self._optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if not all_finite([loss.detach(), *gradients, *parameters]):
+            return False
         optimizer.step()
+        return True
 
     # ------------------------------------------------------------------------------------------------------ the state
 
@@ -294,7 +328,7 @@ class Pearl:
             self.context.load_state_dict(part_of(state, "context/"))
 
 
-def _rows(rollout: Rollout) -> Float32[Tensor, "T N W"]:
+def _rows(segment: Segment) -> Float32[Tensor, "T N W"]:
     """Observation, action, reward, next observation and terminated of every step, side by side."""
-    reward, terminated = rollout.reward[..., None], rollout.terminated[..., None].float()
-    return torch.cat((rollout.obs, rollout.action, reward, rollout.final_obs, terminated), dim=-1)
+    reward, terminated = segment.reward[..., None], segment.terminated[..., None].float()
+    return torch.cat((segment.obs, segment.action, reward, segment.final_obs, terminated), dim=-1)

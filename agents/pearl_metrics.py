@@ -7,24 +7,24 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from metarl.agents.pearl_policy import PearlPolicy
-from metarl.core.types import Metrics, Rollout
+from metarl.core.types import Metrics, Segment
 from metarl.rl.prototypes import nearest
 
 
-def phase_returns(rollout: Rollout) -> Metrics:
+def phase_returns(segment: Segment) -> Metrics:
     """Mean return of the whole episodes with z of the prior, and with z of the context."""
     metrics = {}
-    for name, mask in (("prior", rollout.extras["prior"]), ("posterior", ~rollout.extras["prior"])):
-        episodes = int((rollout.ended & mask).sum())
+    for name, mask in (("prior", segment.extras["prior"]), ("posterior", ~segment.extras["prior"])):
+        episodes = int((segment.ended & mask).sum())
         if episodes:
-            metrics[f"train/return_{name}"] = float(rollout.reward[mask].sum()) / episodes
+            metrics[f"train/return_{name}"] = float(segment.reward[mask].double().sum()) / episodes
     return metrics
 
 
 @torch.no_grad()
 def identification(
     policy: PearlPolicy,
-    rollout: Rollout,
+    segment: Segment,
     slot: Int64[Tensor, "N"],
     landmarks: tuple[Int64[Tensor, "P"], Float32[Tensor, "P Z"]],
 ) -> Metrics:
@@ -37,5 +37,5 @@ def identification(
     met = torch.isin(slot, slots)
     if not bool(met.any()):
         return {}
-    found = slots[nearest(policy.explored(rollout), places)]
+    found = slots[nearest(policy.explored(segment), places)]
     return {"train/identification": float((found == slot)[met].float().mean())}

@@ -1,4 +1,4 @@
-"""The policies of PEARL: the belief is a product of factors in natural parameters, and the z it acts by.
+"""The policies of PEARL: the adaptation state is a product of factors in natural parameters, and the z acted by.
 
 What becomes of the factors is one of two heads: `PosteriorPolicy` draws z from their product, as published;
 `PrototypePolicy` (in `pearl_prototypes.py`) snaps to the nearest task met in training.
@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from metarl.agents.configs import PearlConfig
-from metarl.core.types import Rollout, Transition
+from metarl.core.info import PolicyInfo
+from metarl.core.types import Segment, Transition
 from metarl.rl.networks import mlp
+from metarl.rl.policy import PolicyModule
 from metarl.rl.posterior import factors, kl_to_prior, moments
 from metarl.rl.replay import TaskReplay
 from metarl.rl.sac import split_head
+from metarl.rl.state import any_of
 
 
-@dataclass(frozen=True)
-class PearlBelief:
+class PearlState(NamedTuple):
     """What the policy knows of the task: sums over the trial's transitions, and the z of the running episode."""
 
     weighted: Float32[Tensor, "N Z"]
@@ -35,11 +36,11 @@ class PearlBelief:
     """Drawn once per episode."""
     episode: Int64[Tensor, "N"]
     """Number of the running episode, from 0."""
-    generator: torch.Generator
-    """Source of the trial's z and action noise."""
+    fresh: Bool[Tensor, "N"]
+    """The episode has no z yet: `act` is to draw it."""
 
 
-class PearlPolicy(nn.Module, ABC):
+class PearlPolicy(PolicyModule, ABC):
     """Encoder and actor. The first `prior_episodes` of a trial explore with z of the prior; later ones adapt."""
 
     outputs_per_dimension: ClassVar[int]
@@ -47,10 +48,11 @@ class PearlPolicy(nn.Module, ABC):
     loss_name: ClassVar[str]
     """What the second value of `learn` is called in the metrics."""
 
-    def __init__(self, config: PearlConfig, obs_size: int, action_size: int) -> None:
-        super().__init__()
+    def __init__(self, config: PearlConfig, info: PolicyInfo) -> None:
+        super().__init__(info)
         self.config = config
-        latent = config.latent_size
+        obs_size, action_size, latent = info.observation_size, info.action_size, config.latent_size
+        self.noise_size = action_size + latent
         self.context_width = obs_size + action_size + 1 + config.use_next_obs_in_context * obs_size
         outputs = self.outputs_per_dimension * latent
         self.encoder = mlp(self.context_width, config.encoder_size, config.encoder_layers, outputs)
@@ -63,8 +65,8 @@ class PearlPolicy(nn.Module, ABC):
         """Natural parameters (μ/σ², 1/σ²) of each transition's factor."""
 
     @abstractmethod
-    def draw_prior(self, n: int, generator: torch.Generator) -> Float32[Tensor, "n Z"]:
-        """A z for each of `n` worlds that know nothing."""
+    def draw_prior(self, noise: Float32[Tensor, "N Z"]) -> Float32[Tensor, "N Z"]:
+        """A z for each world that knows nothing."""
 
     @abstractmethod
     def draw(
@@ -103,49 +105,63 @@ class PearlPolicy(nn.Module, ABC):
 
     # ------------------------------------------------------------------------------------------------- what they share
 
-    def begin(self, n: int, generator: torch.Generator) -> PearlBelief:
-        """No context yet, and a z of the prior."""
-        zeros = torch.zeros(n, self.config.latent_size)
-        z = self.draw_prior(n, generator)
-        return PearlBelief(zeros, zeros, z, torch.zeros(n, dtype=torch.long), generator)
+    def initial_state(self, n: int, device: torch.device | str = "cpu") -> PearlState:
+        """No context yet, and a z to be drawn."""
+        zeros = torch.zeros(n, self.config.latent_size, device=device)
+        episode = torch.zeros(n, dtype=torch.long, device=device)
+        return PearlState(zeros, zeros, zeros, episode, torch.ones(n, dtype=torch.bool, device=device))
 
     @torch.no_grad()
     def act(
-        self, obs: Float32[Tensor, "N O"], belief: PearlBelief, deterministic: bool = False
-    ) -> tuple[Float32[Tensor, "N A"], PearlBelief, Mapping[str, Tensor]]:
-        """Sample the squashed Gaussian, or take tanh of its mean. Records whether z was the prior's, as `prior`."""
-        mean, log_std = split_head(self.actor(torch.cat((obs, belief.z), dim=-1)))
+        self,
+        obs: Float32[Tensor, "N O"],
+        state: PearlState,
+        noise: Float32[Tensor, "N A2"],
+        deterministic: bool = False,
+    ) -> tuple[Float32[Tensor, "N A"], PearlState]:
+        """Sample the squashed Gaussian, or take tanh of its mean; at an episode's first step draw z.
+
+        That is of the prior while exploring, then of the context.
+        """
+        size = self.info.action_size
+        if any_of(state.fresh):
+            prior = self.draw_prior(noise[:, size:])
+            drawn = self.draw(state.weighted, state.precision, prior)
+            drawn = torch.where(self.exploring(state)[:, None], prior, drawn)
+            z = torch.where(state.fresh[:, None], drawn, state.z)
+            state = state._replace(z=z, fresh=torch.zeros_like(state.fresh))
+        mean, log_std = split_head(self.actor(torch.cat((obs, state.z), dim=-1)))
         if not deterministic:
-            mean = mean + log_std.exp() * torch.randn(mean.shape, generator=belief.generator)
-        return torch.tanh(mean), belief, {"prior": belief.episode < self.config.prior_episodes}
+            mean = mean + log_std.exp() * noise[:, :size]
+        return torch.tanh(mean), state
 
     @torch.no_grad()
-    def observe(self, belief: PearlBelief, transition: Transition) -> PearlBelief:
-        """Multiply the transition's factor into the belief; z stays until the episode ends."""
-        weighted, precision = self.factors(self._context(transition))
-        return replace(belief, weighted=belief.weighted + weighted, precision=belief.precision + precision)
+    def observe(self, state: PearlState, transition: Transition) -> PearlState:
+        """Multiply the transition's factor into the product, if it is finite; z stays until the episode ends."""
+        sums = self.factors(self._context(transition))
+        weighted, precision = (torch.nan_to_num(part, 0.0, 0.0, 0.0) for part in sums)
+        return state._replace(weighted=state.weighted + weighted, precision=state.precision + precision)
 
-    @torch.no_grad()
-    def end_episode(self, belief: PearlBelief, worlds: Bool[Tensor, "N"]) -> PearlBelief:
-        """A new z where an episode ended: of the prior while exploring, then of the context."""
-        episode = belief.episode + worlds.long()
-        prior = self.draw_prior(len(worlds), belief.generator)
-        exploring = (episode < self.config.prior_episodes)[:, None]
-        drawn = torch.where(exploring, prior, self.draw(belief.weighted, belief.precision, prior))
-        return replace(belief, z=torch.where(worlds[:, None], drawn, belief.z), episode=episode)
+    def end_episode(self, state: PearlState, worlds: Bool[Tensor, "N"]) -> PearlState:
+        """A new z is to be drawn where an episode ended."""
+        return state._replace(episode=state.episode + worlds.long(), fresh=state.fresh | worlds)
 
-    def signal(self, belief: PearlBelief) -> Mapping[str, Float32[Tensor, "N Z"]]:
+    def exploring(self, state: PearlState) -> Bool[Tensor, "N"]:
+        """Worlds whose z is of the prior."""
+        return state.episode < self.config.prior_episodes
+
+    def read_out(self, state: PearlState) -> Mapping[str, Float32[Tensor, "N Z"]]:
         """Where the trial so far places the task."""
-        return {"belief": self.place(belief.weighted, belief.precision)}
+        return {"belief": self.place(state.weighted, state.precision)}
 
     @torch.no_grad()
-    def explored(self, rollout: Rollout) -> Float32[Tensor, "N Z"]:
+    def explored(self, segment: Segment) -> Float32[Tensor, "N Z"]:
         """The place of each world's task by its prior episodes alone: what its first adapted z was drawn from."""
-        prior = rollout.extras["prior"][..., None]
-        weighted, precision = self.factors(self._context(rollout))
+        prior = segment.extras["prior"][..., None]
+        weighted, precision = self.factors(self._context(segment))
         return self.place((weighted * prior).sum(dim=0), (precision * prior).sum(dim=0))
 
-    def _context(self, taken: Transition | Rollout) -> Float32[Tensor, "*B I"]:
+    def _context(self, taken: Transition | Segment) -> Float32[Tensor, "*B I"]:
         """What the encoder sees of each transition."""
         row = [taken.obs, taken.action, taken.reward[..., None]]
         if self.config.use_next_obs_in_context:
@@ -159,18 +175,18 @@ class PosteriorPolicy(PearlPolicy):
     outputs_per_dimension = 2
     loss_name = "kl"
 
-    def signal(self, belief: PearlBelief) -> Mapping[str, Float32[Tensor, "N Z"]]:
+    def read_out(self, state: PearlState) -> Mapping[str, Float32[Tensor, "N Z"]]:
         """The posterior over z, of all the trial so far."""
-        mean, variance = moments(belief.weighted, belief.precision)
+        mean, variance = moments(state.weighted, state.precision)
         return {"posterior mean": mean, "posterior std": variance.sqrt()}
 
     def factors(self, context: Float[Tensor, "*B I"]) -> tuple[Float[Tensor, "*B Z"], Float[Tensor, "*B Z"]]:
         """The encoder's Gaussian of each transition."""
         return factors(self.encoder(context))
 
-    def draw_prior(self, n: int, generator: torch.Generator) -> Float32[Tensor, "n Z"]:
+    def draw_prior(self, noise: Float32[Tensor, "N Z"]) -> Float32[Tensor, "N Z"]:
         """N(0, 1)."""
-        return torch.randn(n, self.config.latent_size, generator=generator)
+        return noise
 
     def draw(
         self, weighted: Float32[Tensor, "N Z"], precision: Float32[Tensor, "N Z"], prior: Float32[Tensor, "N Z"]

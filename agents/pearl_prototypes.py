@@ -1,4 +1,4 @@
-"""PEARL's alternative head: the belief snaps to the nearest prototype of a task met in training.
+"""PEARL's alternative head: what is known of the task snaps to the nearest prototype of a task met in training.
 
 The encoder turns each transition into a vector; the direction of their sum is the context's embedding, and a task's
 prototype is a moving average of its embeddings. A contrastive loss alone trains the encoder, so that what z means does
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metarl.agents.configs import PearlConfig
 from metarl.agents.pearl_policy import PearlPolicy
+from metarl.core.info import PolicyInfo
 from metarl.rl.prototypes import contrastive_loss, direction, moved, nearest
 from metarl.rl.replay import TaskReplay
 
@@ -33,8 +34,8 @@ class PrototypePolicy(PearlPolicy):
     known: Tensor
     """(S,) bool: slots that have a prototype."""
 
-    def __init__(self, config: PearlConfig, obs_size: int, action_size: int) -> None:
-        super().__init__(config, obs_size, action_size)
+    def __init__(self, config: PearlConfig, info: PolicyInfo) -> None:
+        super().__init__(config, info)
         self.register_buffer("prototypes", torch.zeros(config.num_slots, config.latent_size))
         self.register_buffer("known", torch.zeros(config.num_slots, dtype=torch.bool))
 
@@ -43,12 +44,13 @@ class PrototypePolicy(PearlPolicy):
         vector = self.encoder(context)
         return vector, torch.ones_like(vector)
 
-    def draw_prior(self, n: int, generator: torch.Generator) -> Float32[Tensor, "n Z"]:
-        """Any prototype; before there is one, any direction."""
-        if not bool(self.known.any()):
-            return direction(torch.randn(n, self.config.latent_size, generator=generator))
-        drawn = torch.multinomial(self.known.float(), n, replacement=True, generator=generator)
-        return self.prototypes[drawn]
+    def draw_prior(self, noise: Float32[Tensor, "N Z"]) -> Float32[Tensor, "N Z"]:
+        """Any prototype, all equally likely; before there is one, any direction."""
+        places = self.prototypes[self.known]
+        if not len(places):
+            return direction(noise)
+        share = torch.special.ndtr(noise[:, 0])  # uniform in [0, 1]
+        return places[(share * len(places)).long().clamp(max=len(places) - 1)]
 
     def draw(
         self, weighted: Float32[Tensor, "N Z"], precision: Float32[Tensor, "N Z"], prior: Float32[Tensor, "N Z"]
@@ -76,8 +78,10 @@ class PrototypePolicy(PearlPolicy):
         earlier = replay.sample(slots, context.shape[1], generator, earlier=True)[..., : self.context_width]
         embedding, support = (self.place(*(part.sum(dim=1) for part in self.factors(x))) for x in (context, earlier))
         rate, temperature = self.config.prototype_rate, self.config.contrastive_temperature
-        self.prototypes = moved(self.prototypes, self.known, slots, embedding.detach(), rate)
-        self.known = self.known.index_fill(0, slots, True)
+        prototypes = moved(self.prototypes, self.known, slots, embedding.detach(), rate)
+        sound = torch.isfinite(prototypes).all()
+        self.prototypes = torch.where(sound, prototypes, self.prototypes)
+        self.known = torch.where(sound, self.known.index_fill(0, slots, True), self.known)
         return self.prototypes[slots], contrastive_loss(embedding, support, slots, temperature)
 
     def forget(self, slots: Int64[Tensor, "n"]) -> None:

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float32
-from torch import Tensor, nn
+from torch import Tensor
 
-from metarl.agents.ppo import PPO, ppo_arguments
+from metarl.agents.ppo_baseline import PPO, ppo_arguments
 from metarl.agents.rl2 import policy_inputs
 from metarl.agents.sb3 import build
 from metarl.core.errors import UserError
-from metarl.core.types import Rollout, Transition
+from metarl.core.info import PolicyInfo
+from metarl.core.types import Segment, Transition
 from metarl.rl.normalize import RunningNorm
-from metarl.rl.objectives import gaussian_log_prob
+from metarl.rl.objectives import noise_log_prob
+from metarl.rl.policy import PolicyModule
 
 try:
     import sb3_contrib
@@ -34,8 +36,7 @@ except ModuleNotFoundError:
     ) from None
 
 
-@dataclass(frozen=True)
-class RecurrentBelief:
+class RecurrentState(NamedTuple):
     """What the policy knows of the task: its memories, and what it has yet to feed into them."""
 
     memory: Float32[Tensor, "N H"]
@@ -46,72 +47,67 @@ class RecurrentBelief:
     """Previous reward; zero before a trial's first."""
     episode_start: Float32[Tensor, "N"]
     """1 where the next observation is an episode's first."""
-    generator: torch.Generator
-    """Source of the trial's action noise."""
 
 
-class RecurrentPolicy(nn.Module):
+class RecurrentPolicy(PolicyModule):
     """sb3-contrib's actor-critic on normalised inputs."""
 
-    def __init__(self, network: RecurrentActorCriticPolicy, inputs: int, action_size: int) -> None:
-        super().__init__()
+    def __init__(self, network: RecurrentActorCriticPolicy, inputs: int, info: PolicyInfo) -> None:
+        super().__init__(info)
         self.network = network
         self.obs_norm = RunningNorm(inputs)
-        self.action_size = action_size
 
-    def begin(self, n: int, generator: torch.Generator) -> RecurrentBelief:
+    def initial_state(self, n: int, device: torch.device | str = "cpu") -> RecurrentState:
         """Empty memories."""
-        zeros = torch.zeros(n)
-        memory = torch.zeros(n, 4 * self.network.lstm_actor.hidden_size)
-        return RecurrentBelief(memory, torch.zeros(n, self.action_size), zeros, torch.ones(n), generator)
+        sizes = ((n, 4 * self.network.lstm_actor.hidden_size), (n, self.info.action_size), (n,))
+        memory, action, reward = (torch.zeros(size, device=device) for size in sizes)
+        return RecurrentState(memory, action, reward, torch.ones(n, device=device))
 
     @torch.no_grad()
     def act(
-        self, obs: Float32[Tensor, "N O"], belief: RecurrentBelief, deterministic: bool = False
-    ) -> tuple[Float32[Tensor, "N A"], RecurrentBelief, Mapping[str, Tensor]]:
-        """Sample (or take the mean of) the Gaussian policy. Records what the learner's buffer holds of a step."""
-        mean, value, _, states = self.network(
-            self._seen(obs, belief), split(belief.memory), torch.zeros(len(obs)), deterministic=True
-        )
-        action, log_std = mean, self.network.log_std
-        if not deterministic:
-            action = mean + log_std.exp() * torch.randn(mean.shape, generator=belief.generator)
-        extras = {
-            "memory": belief.memory,
-            "value": value[:, 0],
-            "log_prob": gaussian_log_prob(mean, log_std, action),
-        }
-        return action, replace(belief, memory=join(states)), extras
+        self,
+        obs: Float32[Tensor, "N O"],
+        state: RecurrentState,
+        noise: Float32[Tensor, "N A"],
+        deterministic: bool = False,
+    ) -> tuple[Float32[Tensor, "N A"], RecurrentState]:
+        """Sample the Gaussian policy, or take its mean."""
+        start = torch.zeros(len(obs), device=obs.device)
+        mean, _, _, states = self.network(self._seen(obs, state), split(state.memory), start, deterministic=True)
+        action = mean if deterministic else mean + self.network.log_std.exp() * noise
+        return action, state._replace(memory=join(states))
 
-    def observe(self, belief: RecurrentBelief, transition: Transition) -> RecurrentBelief:
+    def observe(self, state: RecurrentState, transition: Transition) -> RecurrentState:
         """Remember the action as applied and the reward, for the next step's input."""
-        return replace(
-            belief,
-            last_action=transition.action.clamp(-1.0, 1.0),
-            last_reward=transition.reward,
-            episode_start=torch.zeros_like(transition.reward),
-        )
+        start = torch.zeros_like(transition.reward)
+        return RecurrentState(state.memory, transition.action.clamp(-1.0, 1.0), transition.reward, start)
 
-    def end_episode(self, belief: RecurrentBelief, worlds: Bool[Tensor, "N"]) -> RecurrentBelief:
+    def end_episode(self, state: RecurrentState, worlds: Bool[Tensor, "N"]) -> RecurrentState:
         """The memories survive; only the flag tells that a new episode begins."""
-        return replace(belief, episode_start=torch.where(worlds, 1.0, belief.episode_start))
+        return state._replace(episode_start=torch.where(worlds, 1.0, state.episode_start))
+
+    def value_of(self, memory: Float32[Tensor, "T N H"]) -> Float32[Tensor, "T N"]:
+        """Value by the memories after an observation was taken in."""
+        hidden = memory.chunk(4, dim=-1)[2]
+        value: Tensor = self.network.value_net(self.network.mlp_extractor.forward_critic(hidden))
+        return value[..., 0]
 
     @torch.no_grad()
-    def value(self, obs: Float32[Tensor, "N O"], belief: RecurrentBelief) -> Float32[Tensor, "N"]:
+    def value(self, obs: Float32[Tensor, "N O"], state: RecurrentState) -> Float32[Tensor, "N"]:
         """Value of going on from `obs`."""
-        seen, start = self._seen(obs, belief), torch.zeros(len(obs))
-        hidden, cell = split(belief.memory).vf
+        seen, start = self._seen(obs, state), torch.zeros(len(obs), device=obs.device)
+        hidden, cell = split(state.memory).vf
         values: Tensor = self.network.predict_values(seen, (hidden, cell), start)
         return values[:, 0]
 
-    def inputs(self, rollout: Rollout) -> Float32[Tensor, "T N I"]:
+    def inputs(self, segment: Segment) -> Float32[Tensor, "T N I"]:
         """What it was shown, not normalised."""
-        action, reward = torch.zeros_like(rollout.action), torch.zeros_like(rollout.reward)
-        action[1:], reward[1:] = rollout.action[:-1].clamp(-1.0, 1.0), rollout.reward[:-1]
-        return policy_inputs(rollout.obs, action, reward, rollout.episode_start.float())
+        action, reward = torch.zeros_like(segment.action), torch.zeros_like(segment.reward)
+        action[1:], reward[1:] = segment.action[:-1].clamp(-1.0, 1.0), segment.reward[:-1]
+        return policy_inputs(segment.obs, action, reward, segment.episode_start.float())
 
-    def _seen(self, obs: Float32[Tensor, "N O"], belief: RecurrentBelief) -> Float32[Tensor, "N I"]:
-        inputs = policy_inputs(obs, belief.last_action, belief.last_reward, belief.episode_start)
+    def _seen(self, obs: Float32[Tensor, "N O"], state: RecurrentState) -> Float32[Tensor, "N I"]:
+        inputs = policy_inputs(obs, state.last_action, state.last_reward, state.episode_start)
         return self.obs_norm(inputs)  # type: ignore[no-any-return]
 
 
@@ -129,43 +125,54 @@ def join(states: RNNStates) -> Float32[Tensor, "N H"]:
 class RecurrentPPO(PPO):
     """sb3-contrib's RecurrentPPO, fed by metarl's collector."""
 
-    def _make(self, obs_size: int, action_size: int, generator: torch.Generator) -> tuple[Any, Any]:
-        config, inputs = self.config, obs_size + action_size + 2
+    def _make(self, info: PolicyInfo, generator: torch.Generator, device: torch.device | str) -> tuple[Any, Any]:
+        config, inputs = self.config, info.observation_size + info.action_size + 2
         kind = {
             "net_arch": [config.hidden_size],
             "lstm_hidden_size": config.hidden_size,
             "log_std_init": math.log(config.initial_std),
         }
-        algorithm = sb3_contrib.RecurrentPPO("MlpLstmPolicy", None, policy_kwargs=kind, **ppo_arguments(config))
-        model = build(algorithm, inputs, action_size, generator)
-        return model, RecurrentPolicy(cast("RecurrentActorCriticPolicy", model.policy), inputs, action_size)
+        arguments = ppo_arguments(config, device)
+        algorithm = sb3_contrib.RecurrentPPO("MlpLstmPolicy", None, policy_kwargs=kind, **arguments)
+        model = build(algorithm, inputs, info.action_size, generator)
+        return model, RecurrentPolicy(cast("RecurrentActorCriticPolicy", model.policy), inputs, info)
+
+    def record(
+        self, obs: Tensor, state: RecurrentState, noise: Tensor, action: Tensor, next_state: RecurrentState
+    ) -> Mapping[str, Tensor]:
+        """The noise, of which densities are made, and the memories before and after."""
+        return {"noise": noise, "memory": state.memory, "after": next_state.memory}
 
     @torch.no_grad()
-    def fill_buffer(self, rollout: Rollout) -> RecurrentRolloutBuffer:
+    def fill_buffer(self, segment: Segment) -> RecurrentRolloutBuffer:
         """The trial in sb3-contrib's buffer, with advantages: what its `collect_rollouts` leaves there.
 
         Falls and time limits within the trial are no ends; the trial's end is a time limit, unless by a fall.
         """
-        config, extras = self.config, rollout.extras
-        reward = rollout.reward / self.return_norm.std.float()
-        after = self.policy.value(rollout.final_obs[-1], rollout.final_belief)  # had its last episode gone on
-        reward[-1] += config.discount * after * ~rollout.terminated[-1]
+        config, extras = self.config, segment.extras
+        value = self.policy.value_of(extras["after"])
+        log_prob = noise_log_prob(extras["noise"], self.policy.network.log_std)
+        reward = segment.reward / self.return_norm.std.float()
+        after = self.policy.value(segment.final_obs[-1], segment.final_state)  # had its last episode gone on
+        reward[-1] += config.discount * after * ~segment.terminated[-1]
         num_steps, num_worlds = reward.shape
         buffer = RecurrentRolloutBuffer(
             num_steps,
             self.model.observation_space,
             self.model.action_space,
             (num_steps, 1, num_worlds, config.hidden_size),
-            "cpu",
+            self.model.device,
             gamma=config.discount,
             gae_lambda=config.gae_lambda,
             n_envs=num_worlds,
         )
-        obs = self.policy.obs_norm(self.policy.inputs(rollout)).numpy()
+        columns = (self.policy.obs_norm(self.policy.inputs(segment)), segment.action, reward)
+        rows = [column.cpu().numpy() for column in columns]
         # A trial begins with empty memories anyway: without the flag that empties them, LSTMs run over whole sequences.
         start = torch.zeros(num_worlds).numpy()
-        for t in range(num_steps):
-            states, value, log_prob = split(extras["memory"][t]), extras["value"][t], extras["log_prob"][t]
-            buffer.add(obs[t], rollout.action[t].numpy(), reward[t].numpy(), start, value, log_prob, lstm_states=states)
-        buffer.compute_returns_and_advantage(after, rollout.ended[-1].numpy())
+        for t, (obs, action, earned) in enumerate(zip(*rows, strict=True)):
+            states = split(extras["memory"][t])
+            buffer.add(obs, action, earned, start, value[t], log_prob[t], lstm_states=states)
+        with np.errstate(over="ignore", invalid="ignore"):  # the guards tell
+            buffer.compute_returns_and_advantage(after, segment.ended[-1].cpu().numpy())
         return buffer

@@ -6,22 +6,20 @@ collector and written into SB3's own buffers as SB3's `collect_rollouts` would h
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box
-from jaxtyping import Bool
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
-from torch import Tensor, nn
 
-from metarl.core.errors import UserError
-from metarl.core.types import Metrics, Transition
+from metarl.core.errors import Diverged
+from metarl.core.types import Metrics
+from metarl.rl.finite import Guard, finite_only
 
 M = TypeVar("M", bound=BaseAlgorithm)
 
@@ -56,40 +54,38 @@ def global_streams(generator: torch.Generator) -> Iterator[None]:
             np.random.set_state(before)
 
 
-def update(model: BaseAlgorithm, train: Callable[[], None], generator: torch.Generator) -> Metrics:
-    """The algorithm's own `train`, its draws from `generator`: what it logged that varies and is finite.
+def guard(model: BaseAlgorithm) -> list[Guard]:
+    """Have the algorithm's optimisers leave out steps that are not finite; `Diverged` after a few in a row of one."""
+    found = []
+    for optimizer in optimizers(model).values():
+        found.append(Guard())
+        optimizer.register_step_pre_hook(partial(_leave_out, found[-1]))
+    return found
 
-    Where a parameter is not finite afterwards, all are put back and it is a `UserError`.
-    """
-    variables = [getattr(model, name) for name in model._get_torch_save_params()[1]]
-    before = deepcopy(model.get_parameters()), [variable.detach().clone() for variable in variables]
+
+def _leave_out(guard: Guard, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not guard.passes(*gradients, *parameters):
+        optimizer.zero_grad(set_to_none=True)  # the step then changes nothing
+
+
+def optimizers(model: Any) -> dict[str, torch.optim.Optimizer]:
+    """The algorithm's optimisers, by what they train."""
+    parts = {"policy": model.policy, "actor": getattr(model, "actor", None), "critic": getattr(model, "critic", None)}
+    found = {name: getattr(part, "optimizer", None) for name, part in parts.items()}
+    found["temperature"] = getattr(model, "ent_coef_optimizer", None)
+    return {name: optimizer for name, optimizer in found.items() if optimizer is not None}
+
+
+def update(model: BaseAlgorithm, train: Callable[[], None], generator: torch.Generator, guards: list[Guard]) -> Metrics:
+    """The algorithm's own `train`, its draws from `generator`: what it logged that varies and is finite."""
+    before = sum(guard.skipped for guard in guards)
     try:
-        with global_streams(generator):
+        with global_streams(generator), np.errstate(over="ignore", invalid="ignore"):  # the guards tell
             train()
-        sound = all(bool(value.isfinite().all()) for value in (*model.policy.parameters(), *variables))
-    except ValueError:  # torch's: the mean of a Gaussian is not a number
-        sound = False
-    if not sound:
-        model.set_parameters(before[0])  # type: ignore[arg-type]
-        for variable, value in zip(variables, before[1], strict=True):
-            variable.data.copy_(value)
-        raise UserError("a gradient of this iteration was not finite; try a lower learning_rate")
-    logged = model.logger.name_to_value
-    values = {name: float(value) for name, value in logged.items() if name not in _NOT_METRICS}
-    return {name: value for name, value in values.items() if math.isfinite(value)}
-
-
-class MemorylessPolicy(nn.Module):
-    """Believes nothing of its task: its belief is its source of noise."""
-
-    def begin(self, n: int, generator: torch.Generator) -> torch.Generator:
-        """Nothing to believe."""
-        return generator
-
-    def observe(self, belief: torch.Generator, transition: Transition) -> torch.Generator:
-        """Nothing to learn."""
-        return belief
-
-    def end_episode(self, belief: torch.Generator, worlds: Bool[Tensor, "N"]) -> torch.Generator:
-        """Nothing to remember."""
-        return belief
+    except ValueError as error:  # torch's: the mean of a Gaussian is not a number
+        raise Diverged(f"the training diverged: {str(error).splitlines()[0]}; try a lower learning_rate") from None
+    logged = {name: value for name, value in model.logger.name_to_value.items() if name not in _NOT_METRICS}
+    skipped = float(sum(guard.skipped for guard in guards) - before)
+    return finite_only({name: float(value) for name, value in logged.items()} | {"train/skipped_updates": skipped})

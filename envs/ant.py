@@ -1,25 +1,7 @@
 """Ant: a torso on four legs. Directions, goals, bodies that differ and legs that fail.
 
-Model: Gymnasium's `ant.xml`, timestep 0.01 s (Runge-Kutta), 5 substeps. Observation (27), PEARL's lineage (`qpos[2:]`,
-`qvel`):
-
-| index | element | joint | unit |
-|---|---|---|---|
-| 0 | height of the torso | root | m |
-| 1-4 | orientation of the torso, a quaternion w, x, y, z | root | 1 |
-| 5-12 | hip and ankle of the legs 1 to 4 | hip_1, ankle_1, ..., hip_4, ankle_4 | rad |
-| 13-15 | velocity of the torso in the world: x, y, z | root | m/s |
-| 16-18 | angular velocity about the torso's own axes | root | rad/s |
-| 19-26 | joint velocities, in the order of 5-12 | | rad/s |
-
-Observation of ant-goal (113), where the place matters (`qpos`, `qvel`, clipped `cfrc_ext`):
-
-| index | element | unit |
-|---|---|---|
-| 0, 1 | position of the torso: x, y | m |
-| 2-14 | height, orientation and joints: 0-12 above | |
-| 15-28 | velocities: 13-26 above | |
-| 29-112 | contact torque (3) and force (3) on each of the 14 bodies, the world first, clipped to [-1, 1] | N·m, N |
+Model: Gymnasium's `ant.xml`, timestep 0.01 s (Runge-Kutta), 5 substeps. The observation (27) is of PEARL's lineage,
+`qpos[2:]` and `qvel`; that of ant-goal (113), where the place matters, is `qpos`, `qvel` and clipped `cfrc_ext`.
 
 Legs 1 to 4: front left, front right, back left, back right, x being forward. Action (8), in [-1, 1]: torque of hip_4,
 ankle_4, hip_1, ankle_1, hip_2, ankle_2, hip_3, ankle_3, times 150 N·m.
@@ -29,24 +11,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
+from typing import ClassVar
 
-import gymnasium
 import mujoco
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Choice, Disc, LogUniform, Parameter, Tasks, TaskSpace, Uniform
-from metarl.envs.parts import BODY, MARK, add_camera, add_force_sensor, add_goal, add_lane, show_heading
+from metarl.envs.parts import (
+    BODY,
+    GYMNASIUM_MODELS,
+    MARK,
+    add_camera,
+    add_force_sensor,
+    add_goal,
+    add_lane,
+    free_torso,
+    observe_free_torso,
+    show_heading,
+)
 from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import BodyMass, Friction, JointDamping, JointFault, MotorStrength, SitePosition
 
-MODEL = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml"
+MODEL = GYMNASIUM_MODELS / "ant.xml"
 LEGS = tuple((f"hip_{leg}", f"ankle_{leg}") for leg in (1, 2, 3, 4))
 JOINTS = tuple(joint for leg in LEGS for joint in leg)
+
+
+FREE_TORSO = free_torso(JOINTS)
 
 
 class Ant(MujocoFamily):
@@ -60,6 +56,7 @@ class Ant(MujocoFamily):
     control_step = 0.05
     episode_steps = 200
     camera = "above"
+    observation: ClassVar[tuple[Part, ...]] = FREE_TORSO
 
     def spec(self) -> mujoco.MjSpec:
         """Gymnasium's model, with a sensor that makes MuJoCo compute the contact forces, and a camera."""
@@ -73,15 +70,15 @@ class Ant(MujocoFamily):
         physics.bind("qpos")[worlds] += random.uniform(-0.1, 0.1, 15)
         physics.bind("qvel")[worlds] += random.normal(0.0, 0.1, 14)
 
-    def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N O"]:
-        """See the module's first table."""
-        return torch.cat((physics.bind("qpos")[:, 2:], physics.bind("qvel")), dim=1)
+    def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
+        """The joints' state, without the place."""
+        return observe_free_torso(physics)
 
-    def contact_forces(self, physics: Physics) -> Float64[Tensor, "N 84"]:
+    def contact_forces(self, physics: Physics) -> Float[Tensor, "N 84"]:
         """Torques and forces of contacts on all bodies, clipped to [-1, 1]."""
         return physics.bind("cfrc_ext", fresh=False).flatten(1).clamp(-1.0, 1.0)
 
-    def contact_cost(self, physics: Physics) -> Float64[Tensor, "N"]:
+    def contact_cost(self, physics: Physics) -> Float[Tensor, "N"]:
         """−0.0005 Σ clip(c, −1, 1)²."""
         return self.contact_forces(physics).square_().sum(dim=1).mul_(-0.5e-3)
 
@@ -89,13 +86,13 @@ class Ant(MujocoFamily):
 class AntRunner(Ant):
     """Running: r = v·d − 0.5 |a|² − 0.0005 Σ clip(c, −1, 1)² + 1, over when the torso leaves [0.2, 1.0] m."""
 
-    def progress(self, velocity: Float64[Tensor, "N 2"], tasks: Tasks) -> Float64[Tensor, "N"]:
+    def progress(self, velocity: Float[Tensor, "N 2"], tasks: Tasks) -> Float[Tensor, "N"]:
         """Velocity in the wanted direction d [m/s]: forward."""
         return velocity[:, 0]
 
     def reward(
-        self, physics: Physics, before: Float64[Tensor, "N 15"], action: Float64[Tensor, "N 8"], tasks: Tasks
-    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        self, physics: Physics, before: Float[Tensor, "N 15"], action: Float[Tensor, "N 8"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
         """Terms `progress`, `control`, `contact` and `alive`; v is the torso's mean velocity over the step."""
         velocity = (physics.bind("qpos")[:, :2] - before[:, :2]) / self.control_step
         progress = self.progress(velocity, tasks)
@@ -130,7 +127,7 @@ class AntDir(AntRunner):
         add_lane(spec, half_width=0.5)
         return spec
 
-    def progress(self, velocity: Float64[Tensor, "N 2"], tasks: Tasks) -> Float64[Tensor, "N"]:
+    def progress(self, velocity: Float[Tensor, "N 2"], tasks: Tasks) -> Float[Tensor, "N"]:
         """Velocity along the task's direction [m/s]."""
         angle = tasks["direction"]
         return velocity[:, 0] * angle.cos() + velocity[:, 1] * angle.sin()
@@ -149,6 +146,11 @@ class AntGoal(Ant):
     )
     variations = (SitePosition("goal", MARK),)
     camera = "overview"
+    observation = (
+        Part("torso_position", 2, "m", ("x", "y")),
+        *FREE_TORSO,
+        Part("contact_force", 84, "N·m, N", help="torque (3) and force (3) on each body, the world first, in [-1, 1]"),
+    )
     constant_observations = tuple(29 + 6 * body + i for body in (0, 2, 5, 8, 11) for i in range(6))
     """Contacts of the world, and of the inner ends of the legs, which the torso shields."""
 
@@ -159,13 +161,14 @@ class AntGoal(Ant):
         add_goal(spec, radius=0.3)
         return spec
 
-    def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N 113"]:
-        """See the module's second table."""
-        return torch.cat((physics.bind("qpos"), physics.bind("qvel"), self.contact_forces(physics)), dim=1)
+    def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
+        """With the place and the contacts."""
+        own = {"torso_position": physics.bind("qpos")[:, :2], "contact_force": self.contact_forces(physics)}
+        return observe_free_torso(physics) | own
 
     def reward(
-        self, physics: Physics, before: Float64[Tensor, "N 15"], action: Float64[Tensor, "N 8"], tasks: Tasks
-    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        self, physics: Physics, before: Float[Tensor, "N 15"], action: Float[Tensor, "N 8"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
         """Terms `distance`, `control` and `contact`."""
         return {
             "distance": -(physics.bind("qpos")[:, :2] - tasks["goal"]).abs().sum(dim=1),

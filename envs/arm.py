@@ -3,18 +3,7 @@
 Model: our own `assets/arm.xml`, of the size of a UR5e or xArm 6; timestep 0.005 s, 10 substeps. The origin is the foot
 of the arm on the table, x points forward, y to the left, z up.
 
-Observation of arm-reach (15), the first 15 elements of arm-push (21):
-
-| index | element | joint | unit |
-|---|---|---|---|
-| 0-5 | joint positions | base, shoulder, elbow, wrist_1, wrist_2, wrist_3 | rad |
-| 6-11 | joint velocities, in the order of 0-5 | | rad/s |
-| 12-14 | position of the tool's tip: x, y, z | | m |
-| 15, 16 | position of the puck: x, y | puck | m |
-| 17, 18 | velocity of the puck: x, y | puck | m/s |
-| 19, 20 | where the puck is to go, drawn at each episode: x, y | | m |
-
-Action (6), in [-1, 1]: velocity command to the six joints in the order of 0-5, scaled by 1.5 rad/s. The servos' torques
+Action (6), in [-1, 1]: velocity command to the six joints, from the base on, scaled by 1.5 rad/s. The servos' torques
 are limited to 150 N·m (base, shoulder, elbow) and 28 N·m (wrists); the weight of the links is compensated.
 """
 
@@ -22,21 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import mujoco
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
+from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Ball, LogUniform, Parameter, Tasks, TaskSpace, Uniform
-from metarl.sim.family import MujocoFamily
+from metarl.sim.family import MujocoFamily, constant_like, model_constant
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import BodyMass, Friction, SitePosition
 
 MODEL = Path(__file__).parent / "assets" / "arm.xml"
-JOINTS = 6
-LOW_POSE = (0.0, 0.355, 0.696, -1.051, 0.0, 0.0)  # [rad]: the tip 0.405 m ahead of the foot, 0.04 m above the table
+JOINTS = ("base", "shoulder", "elbow", "wrist_1", "wrist_2", "wrist_3")
+NUM_JOINTS = len(JOINTS)
+LOW_POSE = torch.tensor(
+    [0.0, 0.355, 0.696, -1.051, 0.0, 0.0], dtype=torch.float64
+)  # [rad]: the tip 0.405 m ahead of the foot, 0.04 m above the table
 
 
 class Arm(MujocoFamily):
@@ -45,24 +39,31 @@ class Arm(MujocoFamily):
     control_step = 0.05
     episode_steps = 100
     camera = "side"
+    observation: ClassVar[tuple[Part, ...]] = (
+        Part("joint_position", NUM_JOINTS, "rad", JOINTS),
+        Part("joint_velocity", NUM_JOINTS, "rad/s", JOINTS),
+        Part("tool_position", 3, "m", ("x", "y", "z"), "of the tool's tip"),
+    )
 
-    def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N O"]:
-        """What every arm measures: see the module's table, 0-14."""
-        return torch.cat(
-            (physics.bind("qpos")[:, :JOINTS], physics.bind("qvel")[:, :JOINTS], self.tool(physics)), dim=1
-        )
+    def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
+        """What every arm measures."""
+        return {
+            "joint_position": physics.bind("qpos")[:, :NUM_JOINTS],
+            "joint_velocity": physics.bind("qvel")[:, :NUM_JOINTS],
+            "tool_position": self.tool(physics),
+        }
 
-    def tool(self, physics: Physics) -> Float64[Tensor, "N 3"]:
+    def tool(self, physics: Physics) -> Float[Tensor, "N 3"]:
         """Position of the tip of the tool [m]. Bound fresh: it must agree with the joints observed beside it."""
         return physics.bind("sensordata")
 
 
-def precision(distance: Float64[Tensor, "N"]) -> Float64[Tensor, "N"]:
+def precision(distance: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
     """0.5 (1 − tanh(d / 0.1 m)): the kernel of Isaac Lab's reach task, a gradient where a distance is small."""
     return (distance / 0.1).tanh_().sub_(1.0).mul_(-0.5)
 
 
-def control_cost(action: Float64[Tensor, "N 6"]) -> Float64[Tensor, "N"]:
+def control_cost(action: Float[Tensor, "N 6"]) -> Float[Tensor, "N"]:
     """−0.01 |a|²."""
     return action.square().sum(dim=1).mul_(-0.01)
 
@@ -97,14 +98,15 @@ class ArmReach(Arm):
 
     def reset(self, physics: Physics, worlds: Int64[Tensor, "n"], tasks: Tasks, random: WorldRandom) -> None:
         """At rest, upper arm upright, tool down, with joint positions + U(-0.1, 0.1)."""
-        physics.bind("qpos")[worlds] += random.uniform(-0.1, 0.1, JOINTS)
+        physics.bind("qpos")[worlds] += random.uniform(-0.1, 0.1, NUM_JOINTS)
 
     def reward(
-        self, physics: Physics, before: Float64[Tensor, "N 6"], action: Float64[Tensor, "N 6"], tasks: Tasks
-    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        self, physics: Physics, before: Float[Tensor, "N 6"], action: Float[Tensor, "N 6"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
         """Terms `distance`, `precision` and `control`."""
-        middle = torch.from_numpy(physics.model.body("workspace").pos)
-        distance = torch.linalg.vector_norm(self.tool(physics) - middle - tasks["goal"], dim=1)
+        tool, model = self.tool(physics), physics.model
+        middle = model_constant(model, "body_pos", tool)[model.body("workspace").id]
+        distance = torch.linalg.vector_norm(tool - middle - tasks["goal"], dim=1)
         return {"distance": -distance, "precision": precision(distance), "control": control_cost(action)}
 
 
@@ -128,6 +130,12 @@ class ArmPush(Arm):
         }
     )
     variations = (BodyMass("mass", ("puck",)), Friction("friction", ("puck",)))
+    observation = (
+        *Arm.observation,
+        Part("puck_position", 2, "m", ("x", "y")),
+        Part("puck_velocity", 2, "m/s", ("x", "y")),
+        Part("target_position", 2, "m", ("x", "y"), "where the puck is to go, drawn at each episode"),
+    )
 
     def spec(self) -> mujoco.MjSpec:
         """The arm, a puck and its target."""
@@ -138,22 +146,26 @@ class ArmPush(Arm):
     def reset(self, physics: Physics, worlds: Int64[Tensor, "n"], tasks: Tasks, random: WorldRandom) -> None:
         """At rest, the tool low behind the puck, joints and puck + U(-0.01, 0.01); a new target in every episode."""
         qpos, target = physics.bind("qpos"), physics.bind("mocap_pos")
-        qpos[worlds, :JOINTS] = qpos.new_tensor(LOW_POSE) + random.uniform(-0.01, 0.01, JOINTS)
-        qpos[worlds, JOINTS : JOINTS + 2] += random.uniform(-0.01, 0.01, 2)
+        qpos[worlds, :NUM_JOINTS] = constant_like(LOW_POSE, qpos) + random.uniform(-0.01, 0.01, NUM_JOINTS)
+        qpos[worlds, NUM_JOINTS : NUM_JOINTS + 2] += random.uniform(-0.01, 0.01, 2)
         target[worlds, 0, :1] = random.uniform(0.62, 0.8, 1)
         target[worlds, 0, 1:2] = random.uniform(-0.15, 0.15, 1)
 
-    def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N O"]:
-        """See the module's table."""
-        puck = slice(JOINTS, JOINTS + 2)
-        seen = (physics.bind("qpos")[:, puck], physics.bind("qvel")[:, puck], physics.bind("mocap_pos")[:, 0, :2])
-        return torch.cat((super().observe(physics, tasks), *seen), dim=1)
+    def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
+        """The arm, the puck and where it is to go."""
+        puck = slice(NUM_JOINTS, NUM_JOINTS + 2)
+        return {
+            **super().observe(physics, tasks),
+            "puck_position": physics.bind("qpos")[:, puck],
+            "puck_velocity": physics.bind("qvel")[:, puck],
+            "target_position": physics.bind("mocap_pos")[:, 0, :2],
+        }
 
     def reward(
-        self, physics: Physics, before: Float64[Tensor, "N 13"], action: Float64[Tensor, "N 6"], tasks: Tasks
-    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        self, physics: Physics, before: Float[Tensor, "N 13"], action: Float[Tensor, "N 6"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
         """Terms `distance`, `precision`, `contact` and `control`."""
-        puck = physics.bind("qpos")[:, JOINTS : JOINTS + 3]
+        puck = physics.bind("qpos")[:, NUM_JOINTS : NUM_JOINTS + 3]
         distance = torch.linalg.vector_norm(puck[:, :2] - physics.bind("mocap_pos")[:, 0, :2], dim=1)
         contact = torch.linalg.vector_norm(self.tool(physics) - puck, dim=1).mul_(-0.2)
         return {

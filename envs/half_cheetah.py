@@ -1,19 +1,7 @@
 """Half-cheetah: a planar runner with two legs. Goal velocities, directions, bodies that differ and joints that fail.
 
-Model: Gymnasium's `half_cheetah.xml` (Wawrzyński 2009), timestep 0.01 s, 5 substeps.
-
-Observation (20), PEARL's lineage (`qpos[1:]`, `qvel`, torso position):
-
-| index | element | joint | unit |
-|---|---|---|---|
-| 0 | height of the torso above its start | rootz | m |
-| 1 | pitch of the torso | rooty | rad |
-| 2-4 | back thigh, shin, foot | bthigh, bshin, bfoot | rad |
-| 5-7 | front thigh, shin, foot | fthigh, fshin, ffoot | rad |
-| 8, 9 | forward and vertical velocity | rootx, rootz | m/s |
-| 10 | pitch rate | rooty | rad/s |
-| 11-16 | joint velocities, in the order of 2-7 | | rad/s |
-| 17-19 | position of the torso: x, y (always 0), z | | m |
+Model: Gymnasium's `half_cheetah.xml` (Wawrzyński 2009), timestep 0.01 s, 5 substeps. The observation (20) is of PEARL's
+lineage: `qpos[1:]`, `qvel` and the position of the torso.
 
 Action (6), in [-1, 1]: torque of bthigh, bshin, bfoot, fthigh, fshin, ffoot, scaled by the motors' gears
 120, 90, 60, 120, 60, 30 N·m.
@@ -22,22 +10,21 @@ Action (6), in [-1, 1]: torque of bthigh, bshin, bfoot, fthigh, fshin, ffoot, sc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-import gymnasium
 import mujoco
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
+from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Choice, Parameter, Tasks, TaskSpace, Uniform
-from metarl.envs.parts import BODY
+from metarl.envs.parts import BODY, GYMNASIUM_MODELS
 from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import BodyMass, Friction, JointDamping, JointFault
 
-MODEL = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_cheetah.xml"
+MODEL = GYMNASIUM_MODELS / "half_cheetah.xml"
 JOINTS = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
 TORSO_HEIGHT = 0.7  # [m] of the torso's frame when rootz is zero
 
@@ -48,6 +35,15 @@ class HalfCheetah(MujocoFamily):
     control_step = 0.05
     episode_steps = 200
     camera = "track"
+    observation = (
+        Part("torso_height", 1, "m", help="above its start"),
+        Part("torso_pitch", 1, "rad"),
+        Part("joint_position", 6, "rad", JOINTS),
+        Part("torso_velocity", 2, "m/s", ("x", "z")),
+        Part("pitch_rate", 1, "rad/s"),
+        Part("joint_velocity", 6, "rad/s", JOINTS),
+        Part("torso_position", 3, "m", ("x", "y", "z"), "y is always 0"),
+    )
     constant_observations = (18,)
 
     def spec(self) -> mujoco.MjSpec:
@@ -59,18 +55,26 @@ class HalfCheetah(MujocoFamily):
         physics.bind("qpos")[worlds] += random.uniform(-0.1, 0.1, 9)
         physics.bind("qvel")[worlds] += random.normal(0.0, 0.1, 9)
 
-    def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N 20"]:
-        """See the module's table. The torso's position follows from its joints, free of the substep lag of `xpos`."""
-        qpos = physics.bind("qpos")
-        x, z = qpos[:, 0:1], qpos[:, 1:2] + TORSO_HEIGHT
-        return torch.cat((qpos[:, 1:], physics.bind("qvel"), x, torch.zeros_like(x), z), dim=1)
+    def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
+        """The torso's position follows from its joints, free of the substep lag of `xpos`."""
+        x, height, pitch, joints = physics.bind("qpos").split_with_sizes((1, 1, 1, 6), dim=1)
+        velocity, pitch_rate, joint_velocity = physics.bind("qvel").split_with_sizes((2, 1, 6), dim=1)
+        return {
+            "torso_height": height,
+            "torso_pitch": pitch,
+            "joint_position": joints,
+            "torso_velocity": velocity,
+            "pitch_rate": pitch_rate,
+            "joint_velocity": joint_velocity,
+            "torso_position": torch.cat((x, torch.zeros_like(x), height + TORSO_HEIGHT), dim=1),
+        }
 
-    def forward_velocity(self, physics: Physics, before: Float64[Tensor, "N 9"]) -> Float64[Tensor, "N"]:
+    def forward_velocity(self, physics: Physics, before: Float[Tensor, "N 9"]) -> Float[Tensor, "N"]:
         """Mean velocity of the torso over the step [m/s]."""
         return (physics.bind("qpos")[:, 0] - before[:, 0]) / self.control_step
 
 
-def control_cost(action: Float64[Tensor, "N A"]) -> Float64[Tensor, "N"]:
+def control_cost(action: Float[Tensor, "N A"]) -> Float[Tensor, "N"]:
     """−0.05 |a|²."""
     return action.square().sum(dim=1).mul_(-0.05)
 
@@ -91,8 +95,8 @@ class HalfCheetahVel(HalfCheetah):
     )
 
     def reward(
-        self, physics: Physics, before: Float64[Tensor, "N 9"], action: Float64[Tensor, "N 6"], tasks: Tasks
-    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        self, physics: Physics, before: Float[Tensor, "N 9"], action: Float[Tensor, "N 6"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
         """Terms `velocity` and `control`."""
         error = self.forward_velocity(physics, before) - tasks["velocity"]
         return {"velocity": -error.abs(), "control": control_cost(action)}
@@ -108,8 +112,8 @@ class HalfCheetahDir(HalfCheetah):
     space = TaskSpace({"direction": Parameter(Choice((-1.0, 1.0)), unit="1", help="+1 forward, -1 backward")})
 
     def reward(
-        self, physics: Physics, before: Float64[Tensor, "N 9"], action: Float64[Tensor, "N 6"], tasks: Tasks
-    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        self, physics: Physics, before: Float[Tensor, "N 9"], action: Float[Tensor, "N 6"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
         """Terms `forward` and `control`."""
         velocity = self.forward_velocity(physics, before)
         return {"forward": tasks["direction"] * velocity, "control": control_cost(action)}
@@ -143,8 +147,8 @@ class HalfCheetahBody(HalfCheetah):
     )
 
     def reward(
-        self, physics: Physics, before: Float64[Tensor, "N 9"], action: Float64[Tensor, "N 6"], tasks: Tasks
-    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        self, physics: Physics, before: Float[Tensor, "N 9"], action: Float[Tensor, "N 6"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
         """Terms `forward` and `control`."""
         return {"forward": self.forward_velocity(physics, before), "control": control_cost(action)}
 
@@ -171,7 +175,7 @@ class HalfCheetahCrippled(HalfCheetah):
     variations = (JointFault("dead_joint", JOINTS),)
 
     def reward(
-        self, physics: Physics, before: Float64[Tensor, "N 9"], action: Float64[Tensor, "N 6"], tasks: Tasks
-    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        self, physics: Physics, before: Float[Tensor, "N 9"], action: Float[Tensor, "N 6"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
         """Terms `forward` and `control`."""
         return {"forward": self.forward_velocity(physics, before), "control": control_cost(action)}

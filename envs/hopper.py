@@ -2,18 +2,9 @@
 
 Model: Gymnasium's `hopper.xml`, timestep 0.002 s (Runge-Kutta), 4 substeps.
 
-Observation (11), PEARL's lineage (`qpos[1:]`, `qvel` clipped to [-10, 10]):
+The observation (11) is of PEARL's lineage: `qpos[1:]`, and `qvel` clipped to [-10, 10].
 
-| index | element | joint | unit |
-|---|---|---|---|
-| 0 | height of the torso | rootz | m |
-| 1 | pitch of the torso | rooty | rad |
-| 2-4 | thigh, leg, foot | thigh_joint, leg_joint, foot_joint | rad |
-| 5, 6 | forward and vertical velocity | rootx, rootz | m/s |
-| 7 | pitch rate | rooty | rad/s |
-| 8-10 | joint velocities, in the order of 2-4 | | rad/s |
-
-Action (3), in [-1, 1]: torque of the joints 2-4, times 200 N·m.
+Action (3), in [-1, 1]: torque of the thigh, leg and foot joint, times 200 N·m.
 """
 
 from __future__ import annotations
@@ -24,7 +15,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from metarl.core.tasks import Tasks
-from metarl.envs.walker import MODELS, PlanarRunner, all_numbers
+from metarl.envs.walker import JOINTS, MODELS, PlanarRunner, all_numbers, planar_torso
 from metarl.sim.mujoco.physics import Physics
 
 
@@ -36,6 +27,7 @@ class HopperParams(PlanarRunner):
     """
 
     space = all_numbers(num_bodies=5, num_geoms=5, num_dofs=6)
+    observation = planar_torso(JOINTS[:3])
 
     def spec(self) -> mujoco.MjSpec:
         """Gymnasium's model, unchanged."""

@@ -2,25 +2,8 @@
 
 Model: Gymnasium's `humanoid.xml` (after Tassa et al. 2012), timestep 0.003 s (Runge-Kutta), 5 substeps.
 
-Observation (376), Gym's of version 2 (`qpos[2:]`, `qvel`, `cinert`, `cvel`, `qfrc_actuator`, `cfrc_ext`); n counts the
-14 bodies, the world first:
-
-| index | element | joint | unit |
-|---|---|---|---|
-| 0 | height of the torso | root | m |
-| 1-4 | orientation of the torso, a quaternion w, x, y, z | root | 1 |
-| 5-7 | abdomen | abdomen_z, _y, _x | rad |
-| 8-11 | right leg | right_hip_x, _z, _y, right_knee | rad |
-| 12-15 | left leg | left_hip_x, _z, _y, left_knee | rad |
-| 16-18 | right arm | right_shoulder1, right_shoulder2, right_elbow | rad |
-| 19-21 | left arm | left_shoulder1, left_shoulder2, left_elbow | rad |
-| 22-24 | velocity of the torso in the world: x, y, z | root | m/s |
-| 25-27 | angular velocity about the torso's own axes | root | rad/s |
-| 28-44 | joint velocities, in the order of 5-21 | | rad/s |
-| 45 + 10n | inertia (6), mass times place (3), mass of body n, about the centre of mass | | kg·m², kg·m, kg |
-| 185 + 6n | angular (3) and linear velocity (3) of body n | | rad/s, m/s |
-| 269-291 | forces of the motors, in the order of 22-44 | | N, N·m |
-| 292 + 6n | contact torque (3) and force (3) on body n | | N·m, N |
+The observation (376) is Gym's of version 2: `qpos[2:]`, `qvel`, `cinert`, `cvel`, `qfrc_actuator`, `cfrc_ext`. What is
+told of each body begins with the world.
 
 Action (17), in [-1, 1]: torque of abdomen_y, _z, _x, right_hip_x, _z, _y, right_knee, left_hip_x, _z, _y, left_knee,
 right_shoulder1, _2, right_elbow, left_shoulder1, _2, left_elbow; ±1 is a control of ±0.4, scaled by the motors' gears
@@ -30,23 +13,40 @@ right_shoulder1, _2, right_elbow, left_shoulder1, _2, left_elbow; ±1 is a contr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-import gymnasium
 import mujoco
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Angle, Parameter, Tasks, TaskSpace
-from metarl.envs.parts import add_camera, add_force_sensor, add_lane, show_heading
-from metarl.sim.family import MujocoFamily
+from metarl.envs.parts import (
+    GYMNASIUM_MODELS,
+    add_camera,
+    add_force_sensor,
+    add_lane,
+    free_torso,
+    observe_free_torso,
+    show_heading,
+)
+from metarl.sim.family import MujocoFamily, model_constant
 from metarl.sim.mujoco.physics import Physics
 
-MODEL = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "humanoid.xml"
+MODEL = GYMNASIUM_MODELS / "humanoid.xml"
 TIMESTEP = 0.003  # [s]
-DERIVED = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
+JOINTS = (
+    *("abdomen_z", "abdomen_y", "abdomen_x"),
+    *("right_hip_x", "right_hip_z", "right_hip_y", "right_knee", "left_hip_x", "left_hip_z", "left_hip_y", "left_knee"),
+    *("right_shoulder1", "right_shoulder2", "right_elbow", "left_shoulder1", "left_shoulder2", "left_elbow"),
+)
+DERIVED = {
+    "body_inertia": "cinert",
+    "body_velocity": "cvel",
+    "motor_force": "qfrc_actuator",
+    "contact_force": "cfrc_ext",
+}
 
 
 class HumanoidDir(MujocoFamily):
@@ -65,6 +65,18 @@ class HumanoidDir(MujocoFamily):
     control_step = 5 * TIMESTEP
     episode_steps = 200
     camera = "above"
+    observation = (
+        *free_torso(JOINTS),
+        Part(
+            "body_inertia",
+            140,
+            "kg·m², kg·m, kg",
+            help="inertia (6), mass times place (3) and mass of each body, about the centre of mass",
+        ),
+        Part("body_velocity", 84, "rad/s, m/s", help="angular (3) and linear velocity (3) of each body"),
+        Part("motor_force", 23, "N, N·m", help="on the torso's six degrees of freedom, then on the joints"),
+        Part("contact_force", 84, "N·m, N", help="torque (3) and force (3) on each body"),
+    )
     constant_observations = (*range(45, 55), *range(64, 185, 10), *range(185, 191), *range(269, 275), *range(292, 298))
     """Those of the world, masses, and motor forces of the root, which has no motor."""
 
@@ -81,19 +93,20 @@ class HumanoidDir(MujocoFamily):
         physics.bind("qpos")[worlds] += random.uniform(-0.01, 0.01, 24)
         physics.bind("qvel")[worlds] += random.uniform(-0.01, 0.01, 23)
 
-    def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N 376"]:
-        """See the module's table."""
-        derived = (physics.bind(field, fresh=False).flatten(1) for field in DERIVED)
-        return torch.cat((physics.bind("qpos")[:, 2:], physics.bind("qvel"), *derived), dim=1)
+    def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
+        """The joints' state without the place, and what MuJoCo derives of the bodies."""
+        derived = {part: physics.bind(field, fresh=False).flatten(1) for part, field in DERIVED.items()}
+        return observe_free_torso(physics) | derived
 
-    def snapshot(self, physics: Physics) -> Float64[Tensor, "N 2"]:
+    def snapshot(self, physics: Physics) -> Float[Tensor, "N 2"]:
         """Horizontal place of the centre of mass [m]."""
-        mass = torch.from_numpy(physics.model.body_mass)
-        return mass @ physics.bind("xipos", fresh=False)[:, :, :2] / mass.sum()
+        place = physics.bind("xipos", fresh=False)
+        mass = model_constant(physics.model, "body_mass", place)
+        return mass @ place[:, :, :2] / mass.sum()
 
     def reward(
-        self, physics: Physics, before: Float64[Tensor, "N 2"], action: Float64[Tensor, "N 17"], tasks: Tasks
-    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        self, physics: Physics, before: Float[Tensor, "N 2"], action: Float[Tensor, "N 17"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
         """Terms `progress`, `control`, `impact` and `alive`."""
         moved, angle = self.snapshot(physics) - before, tasks["direction"]
         progress = moved[:, 0] * angle.cos() + moved[:, 1] * angle.sin()

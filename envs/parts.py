@@ -1,18 +1,26 @@
-"""What several families share: how bodies differ, marks that show a task, cameras, and a sensor for body forces."""
+"""What several families share: bodies that differ, a torso's observation, marks for tasks, cameras, a force sensor."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import mujoco
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from metarl.core.info import Part
 from metarl.core.tasks import LogUniform, Parameter, Tasks, Uniform
-from metarl.sim.variations import ids
+from metarl.sim.mujoco.physics import Physics
+from metarl.sim.variations import object_id
 
+_GYMNASIUM = importlib.util.find_spec("gymnasium")
+GYMNASIUM_MODELS = Path(str(_GYMNASIUM and _GYMNASIUM.origin)).parent / "envs" / "mujoco" / "assets"
+"""The robots that come with Gymnasium, found without importing it, which takes long."""
 BODY = {
     "mass": Parameter(LogUniform(0.5, 2.0), ood=Uniform(2.0, 3.0), unit="1", nominal=1.0, help="mass, ratio"),
     "friction": Parameter(LogUniform(0.5, 2.0), ood=Uniform(0.25, 0.5), unit="1", nominal=1.0, help="friction, ratio"),
@@ -27,6 +35,33 @@ _GREEN = (0.1, 0.75, 0.25, 0.6)
 _LANE = 200.0  # [m]: no robot runs further in an episode
 _THIN = 0.01  # [m]
 _SCENE = 8.0  # [m]
+
+
+def free_torso(joints: tuple[str, ...]) -> tuple[Part, ...]:
+    """The observation of a torso that moves freely, without its place, and of the joints that follow it."""
+    return (
+        Part("torso_height", 1, "m"),
+        Part("torso_orientation", 4, "1", ("w", "x", "y", "z"), "a quaternion"),
+        Part("joint_position", len(joints), "rad", joints),
+        Part("torso_velocity", 3, "m/s", ("x", "y", "z"), "in the world"),
+        Part("gyro", 3, "rad/s", ("x", "y", "z"), "angular velocity about the torso's own axes"),
+        Part("joint_velocity", len(joints), "rad/s", joints),
+    )
+
+
+def observe_free_torso(physics: Physics) -> dict[str, Float[Tensor, "N size"]]:
+    """What `free_torso` declares."""
+    qpos, qvel = physics.bind("qpos"), physics.bind("qvel")
+    _, height, orientation, joint_position = qpos.split_with_sizes((2, 1, 4, qpos.shape[1] - 7), dim=1)
+    velocity, gyro, joint_velocity = qvel.split_with_sizes((3, 3, qvel.shape[1] - 6), dim=1)
+    return {
+        "torso_height": height,
+        "torso_orientation": orientation,
+        "joint_position": joint_position,
+        "torso_velocity": velocity,
+        "gyro": gyro,
+        "joint_velocity": joint_velocity,
+    }
 
 
 def add_goal(spec: mujoco.MjSpec, radius: float) -> None:
@@ -83,7 +118,7 @@ class SiteHeading:
 
     def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
         """See `Variation.apply`."""
-        site, angle = int(ids(model, "site", (self.site,))), tasks[self.parameter]
+        site, angle = object_id(model, "site", self.site), tasks[self.parameter]
         nil = torch.zeros_like(angle)
         live["site_pos"][:, site, :2] = self.distance * torch.stack((angle.cos(), angle.sin()), dim=1)
         live["site_quat"][:, site] = torch.stack(((angle / 2).cos(), nil, nil, (angle / 2).sin()), dim=1)

@@ -2,12 +2,6 @@
 
 Model: our own; one physics step of 0.1 s per control step.
 
-Observation (2):
-
-| index | element | joint | unit |
-|---|---|---|---|
-| 0, 1 | position: x, y | x, y | m |
-
 Action (2), in [-1, 1]: displacement along x and y, times 0.1 m.
 """
 
@@ -18,9 +12,10 @@ from collections.abc import Mapping
 
 import mujoco
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
+from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Angle, Disc, Parameter, Tasks, TaskSpace, Uniform
 from metarl.envs.parts import MARK, SiteHeading, add_goal
@@ -62,6 +57,7 @@ class Point(MujocoFamily):
     control_step = 0.1
     episode_steps = 20
     camera = "top"
+    observation = (Part("position", 2, "m", ("x", "y")),)
 
     def spec(self) -> mujoco.MjSpec:
         """Our own model, with a disc that shows the goal."""
@@ -69,9 +65,9 @@ class Point(MujocoFamily):
         add_goal(spec, radius=0.14)
         return spec
 
-    def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N 2"]:
-        """See the module's table."""
-        return physics.bind("qpos").clone()
+    def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
+        """Where the disc is."""
+        return {"position": physics.bind("qpos")}
 
 
 class PointGoal(Point):
@@ -96,8 +92,8 @@ class PointGoal(Point):
         physics.bind("qpos")[worlds] = random.uniform(-1.0, 1.0, 2)
 
     def reward(
-        self, physics: Physics, before: Float64[Tensor, "N 2"], action: Float64[Tensor, "N 2"], tasks: Tasks
-    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        self, physics: Physics, before: Float[Tensor, "N 2"], action: Float[Tensor, "N 2"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
         """Term `distance`."""
         return {"distance": -(physics.bind("qpos") - tasks["goal"]).norm(dim=1)}
 
@@ -133,8 +129,8 @@ class PointGoalSparse(Point):
         physics.bind("qpos")[worlds] = random.uniform(-0.001, 0.001, 2)
 
     def reward(
-        self, physics: Physics, before: Float64[Tensor, "N 2"], action: Float64[Tensor, "N 2"], tasks: Tasks
-    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        self, physics: Physics, before: Float[Tensor, "N 2"], action: Float[Tensor, "N 2"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
         """Term `goal`."""
         angle = tasks["angle"]
         goal = torch.stack((angle.cos(), angle.sin()), dim=1)

@@ -1,16 +1,7 @@
 """Quadruped: a 13 kg robot dog with twelve servos, and what it is rewarded for. Its tasks are in quadruped_tasks.py.
 
 Model: `assets/quadruped.xml`, our own, of the Unitree Go1's size; timestep 0.004 s, 5 substeps. It observes what such a
-robot measures, and nothing more (44):
-
-| index | element | unit |
-|---|---|---|
-| 0-2 | angular velocity of the trunk about its x, y, z (gyroscope) | rad/s |
-| 3-5 | direction of gravity in the trunk's frame; (0, 0, -1) when level | 1 |
-| 6-17 | joint angles, from the standing pose | rad |
-| 18-29 | joint velocities | rad/s |
-| 30-41 | previous action | 1 |
-| 42, 43 | command: forward velocity and turn rate, drawn anew for each episode | m/s, rad/s |
+robot measures, and nothing more (44).
 
 Joints and actions in the order FL, FR, RL, RR (front left to rear right), each abduction, hip, knee. Action (12), in
 [-1, 1]: target angle of a joint's servo (50 N·m/rad, 1 N·m·s/rad), from the standing pose (0, 0.9, -1.8) rad to
@@ -21,15 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import mujoco
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks
-from metarl.sim.family import MujocoFamily
+from metarl.sim.family import MujocoFamily, constant_like
 from metarl.sim.mujoco.physics import Physics
 
 MODEL = Path(__file__).parent / "assets" / "quadruped.xml"
@@ -38,13 +31,14 @@ MOTORS = tuple(f"{leg}_{joint}" for leg in LEGS for joint in ("abduction", "hip"
 FEET = tuple(f"{leg}_foot" for leg in LEGS)
 STAND = torch.tensor([0.0, 0.9, -1.8] * 4, dtype=torch.float64)  # joint angles [rad]
 REACH = torch.tensor([0.4, 0.7, 0.8] * 4, dtype=torch.float64)  # of an action of 1 [rad]
-STAND_HEIGHT = 0.29  # [m] of the trunk's centre
+START = torch.tensor([0.29], dtype=torch.float64)  # [m] height of the trunk's centre, standing
 LOWEST_TRUNK = 0.25  # [m] above the lowest foot, without crouching
 FOOT_DEPTH = 0.265  # [m] of the feet below the trunk, standing
 SWING_HEIGHT = 0.07  # [m] a swinging foot should be lifted
 SWING_TIME = 0.25  # [s] a swinging foot should be in the air
 DUTY, DUTY_SPAN = 0.6, 0.4  # share of time a foot should stand, and the span it is averaged over [s]
 CONTACT = 1.0  # [N] on a foot that stands
+STEADY = torch.tensor([DUTY], dtype=torch.float64)
 SPEED = (0.3, 1.0)  # [m/s] of a command
 TURN = (-0.5, 0.5)  # [rad/s] of a command
 COMMAND = torch.tensor([[0.65, 0.0], [0.35, 0.5]], dtype=torch.float64)  # middle and half width of the two
@@ -60,6 +54,14 @@ COSTS = torch.cat(  # of squares, by term
         torch.tensor([-0.3, -0.2, -0.05] * 4),  # pose: joint angles from standing [1/rad²]
     )
 ).double()
+
+PROPRIOCEPTION = (
+    Part("gyro", 3, "rad/s", ("x", "y", "z"), "angular velocity about the trunk's own axes"),
+    Part("gravity", 3, "1", ("x", "y", "z"), "its direction in the trunk's frame; (0, 0, -1) when level"),
+    Part("joint_position", 12, "rad", MOTORS, "from the standing pose"),
+    Part("joint_velocity", 12, "rad/s", MOTORS),
+    Part("previous_action", 12, "1", MOTORS),
+)
 
 
 class Quadruped(MujocoFamily):
@@ -83,6 +85,10 @@ class Quadruped(MujocoFamily):
     control_step = 0.02
     episode_steps = 250
     camera = "track"
+    observation: ClassVar[tuple[Part, ...]] = (
+        *PROPRIOCEPTION,
+        Part("command", 2, "m/s, rad/s", ("forward", "turn"), "velocity and turn rate, drawn anew for each episode"),
+    )
 
     def spec(self) -> mujoco.MjSpec:
         """Our own model, on a plane."""
@@ -92,51 +98,60 @@ class Quadruped(MujocoFamily):
         """Standing, with joint angles + U(-0.1, 0.1) rad and joint velocities + U(-0.1, 0.1) rad/s; a new command."""
         draw = random.uniform(-1.0, 1.0, 26)  # at once: a call costs more than a number
         qpos, memory = physics.bind("qpos"), physics.bind("userdata")
-        qpos[worlds, 2] = STAND_HEIGHT
-        qpos[worlds, 7:] = STAND + 0.1 * draw[:, :12]
+        stand, command = constant_like(STAND, qpos), constant_like(COMMAND, qpos)
+        qpos[worlds, 2:3] = constant_like(START, qpos)
+        qpos[worlds, 7:] = stand + 0.1 * draw[:, :12]
         physics.bind("qvel")[worlds, 6:] = 0.1 * draw[:, 12:24]
-        physics.bind("ctrl")[worlds] = STAND
-        memory[worlds, :2] = COMMAND[0] + COMMAND[1] * draw[:, 24:]
-        memory[worlds, 6:] = DUTY
+        physics.bind("ctrl")[worlds] = stand
+        memory[worlds, :2] = command[0] + command[1] * draw[:, 24:]
+        memory[worlds, 6:] = constant_like(STEADY, memory)
 
     def advance(self, physics: Physics, tasks: Tasks) -> None:
         """Remember of each foot how long it has been in the air, and its share of time on the ground of late."""
         memory, down = physics.bind("userdata"), physics.bind("sensordata", fresh=False) > CONTACT
         memory[:, 2:6].add_(self.control_step).mul_(~down)
-        memory[:, 6:].lerp_(down.double(), self.control_step / DUTY_SPAN)
+        memory[:, 6:].lerp_(down.to(memory.dtype), self.control_step / DUTY_SPAN)
 
-    def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N O"]:
-        """See the module's table."""
-        return torch.cat((self.proprioception(physics), physics.bind("userdata")[:, :2]), dim=1)
+    def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
+        """What the robot feels of itself, and the command."""
+        return {**self.proprioception(physics), "command": physics.bind("userdata")[:, :2]}
 
-    def proprioception(self, physics: Physics) -> Float64[Tensor, "N 42"]:
-        """What the robot feels of itself: the observation without the command."""
+    def proprioception(self, physics: Physics) -> dict[str, Float[Tensor, "N size"]]:
+        """What the robot feels of itself."""
         qpos, qvel = physics.bind("qpos"), physics.bind("qvel")
-        previous = (physics.bind("ctrl") - STAND) / REACH
-        return torch.cat((qvel[:, 3:6], -upward(qpos), qpos[:, 7:] - STAND, qvel[:, 6:], previous), dim=1)
+        stand = constant_like(STAND, qpos)
+        return {
+            "gyro": qvel[:, 3:6],
+            "gravity": -upward(qpos),
+            "joint_position": qpos[:, 7:] - stand,
+            "joint_velocity": qvel[:, 6:],
+            "previous_action": (physics.bind("ctrl") - stand) / constant_like(REACH, qpos),
+        }
 
-    def command(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N 2"]:
+    def command(self, physics: Physics, tasks: Tasks) -> Float[Tensor, "N 2"]:
         """Wanted forward velocity [m/s] and turn rate [rad/s]."""
         return physics.bind("userdata")[:, :2]
 
-    def snapshot(self, physics: Physics) -> Float64[Tensor, "N 40"]:
+    def snapshot(self, physics: Physics) -> Float[Tensor, "N 40"]:
         """Servo targets, places of the feet, joint velocities, time of the feet in the air."""
         feet, joint_velocity = self._feet(physics).flatten(1), physics.bind("qvel")[:, 6:]
         return torch.cat((physics.bind("ctrl"), feet, joint_velocity, physics.bind("userdata")[:, 2:6]), dim=1)
 
     def reward(
-        self, physics: Physics, before: Float64[Tensor, "N 40"], action: Float64[Tensor, "N 12"], tasks: Tasks
-    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        self, physics: Physics, before: Float[Tensor, "N 40"], action: Float[Tensor, "N 12"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
         """The terms of the class's table, in few operations: this runs at every step of training."""
         qpos, qvel, memory = physics.bind("qpos"), physics.bind("qvel"), physics.bind("userdata")
         force, ctrl = physics.bind("actuator_force", fresh=False), physics.bind("ctrl")
+        stand = constant_like(STAND, qpos)
         feet, up, velocity = self._feet(physics), up_in_world(qpos), to_trunk(qpos, qvel[:, :3])
         error = torch.cat((velocity[:, :2], qvel[:, 5:6]), dim=1)
         error[:, ::2] -= self.command(physics, tasks)
         error = error.square_().mul_(-4.0)
         restless = torch.cat((velocity[:, 2:], qvel[:, 3:5]), dim=1)
-        effort = torch.cat((force, qvel[:, 6:] - before[:, 24:36], ctrl - before[:, :12], qpos[:, 7:] - STAND), dim=1)
-        costs = torch.split_with_sizes(torch.cat((restless, effort), dim=1).square_().mul_(COSTS), SQUARES, dim=1)
+        effort = torch.cat((force, qvel[:, 6:] - before[:, 24:36], ctrl - before[:, :12], qpos[:, 7:] - stand), dim=1)
+        squares = torch.cat((restless, effort), dim=1).square_().mul_(constant_like(COSTS, qpos))
+        costs = squares.split_with_sizes(SQUARES, dim=1)
         bounce, wobble, torque, shake, jerk, pose = (cost.sum(dim=1) for cost in costs)
         lift = ((feet - qpos[:, None, :3]) * up[:, None]).sum(dim=2) + FOOT_DEPTH
         low = (1.0 - lift / SWING_HEIGHT).clamp_(0.0, 1.0)
@@ -168,24 +183,24 @@ class Quadruped(MujocoFamily):
         upright = 1.0 - 2.0 * qpos[:, 4:6].square().sum(dim=1)  # the vertical part of the trunk's up
         return (upright < 0.5) | (height < 0.12)
 
-    def _feet(self, physics: Physics) -> Float64[Tensor, "N 4 3"]:
+    def _feet(self, physics: Physics) -> Float[Tensor, "N 4 3"]:
         """Places of the feet, a substep (4 ms) old."""
         return physics.bind("site_xpos", fresh=False)[:, : len(LEGS)]
 
 
-def upward(qpos: Float64[Tensor, "N Q"]) -> Float64[Tensor, "N 3"]:
+def upward(qpos: Float[Tensor, "N Q"]) -> Float[Tensor, "N 3"]:
     """The world's up in the trunk's frame: the last row of its rotation matrix."""
     w, x, y, z = qpos[:, 3:7].unbind(dim=1)
     return torch.stack((2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)), dim=1)
 
 
-def up_in_world(qpos: Float64[Tensor, "N Q"]) -> Float64[Tensor, "N 3"]:
+def up_in_world(qpos: Float[Tensor, "N Q"]) -> Float[Tensor, "N 3"]:
     """The trunk's up in the world's frame: the last column of its rotation matrix."""
     w, x, y, z = qpos[:, 3:7].unbind(dim=1)
     return torch.stack((2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)), dim=1)
 
 
-def to_trunk(qpos: Float64[Tensor, "N Q"], vector: Float64[Tensor, "N 3"]) -> Float64[Tensor, "N 3"]:
+def to_trunk(qpos: Float[Tensor, "N Q"], vector: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
     """A vector of the world in the trunk's frame: v − 2w (q × v) + 2 q × (q × v)."""
     w, axis = qpos[:, 3:4], qpos[:, 4:7]
     turned: Tensor = 2.0 * torch.linalg.cross(axis, vector)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import mujoco
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float
 from torch import Tensor
 
 from metarl.core.tasks import Choice, LogUniform, Parameter, Tasks, TaskSpace, Uniform
-from metarl.envs.quadruped import FEET, MOTORS, SPEED, TURN, Quadruped
+from metarl.envs.quadruped import FEET, MOTORS, PROPRIOCEPTION, SPEED, TURN, Quadruped
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.terrain import TerrainChoice, Tile
 from metarl.sim.variations import CentreOfMass, Friction, JointDamping, MotorStrength, Payload, WeakMotor
@@ -87,11 +89,13 @@ class QuadrupedCommand(Quadruped):
         }
     )
 
-    def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N 42"]:
-        """See the module's table, without the command."""
+    observation = PROPRIOCEPTION
+
+    def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
+        """Without the command."""
         return self.proprioception(physics)
 
-    def command(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N 2"]:
+    def command(self, physics: Physics, tasks: Tasks) -> Float[Tensor, "N 2"]:
         """The task."""
         return torch.stack((tasks["velocity"], tasks["turn"]), dim=1)
 

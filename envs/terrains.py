@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import mujoco
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.core.tasks import Tasks
@@ -42,8 +42,8 @@ class HalfCheetahTerrain(HalfCheetah):
         return spec
 
     def reward(
-        self, physics: Physics, before: Float64[Tensor, "N 9"], action: Float64[Tensor, "N 6"], tasks: Tasks
-    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        self, physics: Physics, before: Float[Tensor, "N 9"], action: Float[Tensor, "N 6"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
         """Terms `forward` and `control`."""
         return {"forward": self.forward_velocity(physics, before), "control": control_cost(action)}
 

@@ -3,39 +3,30 @@
 Model: Gymnasium's `walker2d.xml`, timestep 0.002 s (Runge-Kutta), 4 substeps. Like the published one it has a friction
 of 0.9 under the right foot and of 1.9 under the left; `walker2d_v5.xml` has 1.9 under both.
 
-Observation (17), PEARL's lineage (`qpos[1:]`, `qvel` clipped to [-10, 10]):
+The observation (17) is of PEARL's lineage: `qpos[1:]`, and `qvel` clipped to [-10, 10].
 
-| index | element | joint | unit |
-|---|---|---|---|
-| 0 | height of the torso | rootz | m |
-| 1 | pitch of the torso | rooty | rad |
-| 2-4 | right thigh, leg, foot | thigh_joint, leg_joint, foot_joint | rad |
-| 5-7 | left thigh, leg, foot | thigh_left_joint, leg_left_joint, foot_left_joint | rad |
-| 8, 9 | forward and vertical velocity | rootx, rootz | m/s |
-| 10 | pitch rate | rooty | rad/s |
-| 11-16 | joint velocities, in the order of 2-7 | | rad/s |
-
-Action (6), in [-1, 1]: torque of the joints 2-7, times 100 N·m.
+Action (6), in [-1, 1]: torque of the joints in the order of their positions, times 100 N·m.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-import gymnasium
 import mujoco
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import LogUniform, Parameter, Tasks, TaskSpace, Uniform
+from metarl.envs.parts import GYMNASIUM_MODELS
 from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import ModelField
 
-MODELS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+JOINTS = ("thigh_joint", "leg_joint", "foot_joint", "thigh_left_joint", "leg_left_joint", "foot_left_joint")
+MODELS = GYMNASIUM_MODELS
 
 
 def all_numbers(num_bodies: int, num_geoms: int, num_dofs: int) -> TaskSpace:
@@ -52,6 +43,19 @@ def all_numbers(num_bodies: int, num_geoms: int, num_dofs: int) -> TaskSpace:
             "friction": factors(1.5, 3 * num_geoms, "geom_friction", slippery),
             "damping": factors(1.3, num_dofs, "dof_damping"),
         }
+    )
+
+
+def planar_torso(joints: tuple[str, ...]) -> tuple[Part, ...]:
+    """The observation of a robot that runs in a plane."""
+    clipped = "clipped to [-10, 10]"
+    return (
+        Part("torso_height", 1, "m"),
+        Part("torso_pitch", 1, "rad"),
+        Part("joint_position", len(joints), "rad", joints),
+        Part("torso_velocity", 2, "m/s", ("x", "z"), clipped),
+        Part("pitch_rate", 1, "rad/s", help=clipped),
+        Part("joint_velocity", len(joints), "rad/s", joints, clipped),
     )
 
 
@@ -83,13 +87,21 @@ class PlanarRunner(MujocoFamily):
         physics.bind("qpos")[worlds] += random.uniform(-0.005, 0.005, physics.model.nq)
         physics.bind("qvel")[worlds] += random.uniform(-0.005, 0.005, physics.model.nv)
 
-    def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N O"]:
-        """See the module's table."""
-        return torch.cat((physics.bind("qpos")[:, 1:], physics.bind("qvel").clamp(-10.0, 10.0)), dim=1)
+    def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
+        """The joints' state, without the place."""
+        qpos, qvel = physics.bind("qpos"), physics.bind("qvel").clamp(-10.0, 10.0)
+        return {
+            "torso_height": qpos[:, 1:2],
+            "torso_pitch": qpos[:, 2:3],
+            "joint_position": qpos[:, 3:],
+            "torso_velocity": qvel[:, :2],
+            "pitch_rate": qvel[:, 2:3],
+            "joint_velocity": qvel[:, 3:],
+        }
 
     def reward(
-        self, physics: Physics, before: Float64[Tensor, "N Q"], action: Float64[Tensor, "N A"], tasks: Tasks
-    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        self, physics: Physics, before: Float[Tensor, "N Q"], action: Float[Tensor, "N A"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
         """Terms `forward`, `alive` and `control`; v is the torso's mean velocity over the step."""
         velocity = (physics.bind("qpos")[:, 0] - before[:, 0]) / self.control_step
         control = action.square().sum(dim=1).mul_(-1e-3)
@@ -103,6 +115,7 @@ class WalkerParams(PlanarRunner):
     """
 
     space = all_numbers(num_bodies=8, num_geoms=8, num_dofs=9)
+    observation = planar_torso(JOINTS)
 
     def spec(self) -> mujoco.MjSpec:
         """Gymnasium's model, unchanged."""

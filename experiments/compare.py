@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import shlex
 import signal
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -27,9 +25,12 @@ from typing import Any
 
 from record import RESULTS, record, redraw
 
+from metarl.core.config import read_toml
 from metarl.core.errors import UserError, unknown_name
+from metarl.core.files import read_json
 from metarl.core.registry import family_names, learner_names
 from metarl.run import checkpoint
+from metarl.run.run import Run
 
 HERE = Path(__file__).parent
 METARL = (sys.executable, "-m", "metarl.cli.main")
@@ -40,7 +41,7 @@ _DIE_WITH_PARENT = 1
 
 
 @dataclass(frozen=True)
-class Run:
+class Trial:
     """One training of the comparison."""
 
     agent: str
@@ -65,24 +66,24 @@ class Run:
 class Comparison:
     """Which runs there are, and where they are kept."""
 
-    runs: list[Run]
+    runs: list[Trial]
     processes: int
     folder: Path
     """Of the run folders."""
     results: Path
     """Of what is recorded."""
 
-    def state(self, run: Run) -> str:
+    def state(self, run: Trial) -> str:
         """`done`, `begun` or `missing`; `UserError` where what is recorded was run with other settings."""
         recorded = self.results / run.name / "run.json"
         if recorded.is_file():
-            command, wanted = json.loads(recorded.read_text())["command"], ["metarl", *run.command(Path())]
+            command, wanted = read_json(recorded)["command"], ["metarl", *run.command(Path())]
             if shlex.split(command)[:-1] != wanted[:-1]:
                 raise UserError(f"{recorded} is of other settings ({command}): delete {recorded.parent} to run it anew")
             return "done"
         return "begun" if (self.folder / run.name / "config.toml").is_file() else "missing"
 
-    def execute(self, run: Run) -> None:
+    def execute(self, run: Trial) -> None:
         """Train (or go on), evaluate and record one run; `UserError` where a command fails."""
         folder = self.folder / run.name
         if self.state(run) == "missing":
@@ -93,9 +94,9 @@ class Comparison:
                 self._call(run, ["resume", str(folder), "--max-minutes", f"{remaining:.3f}"])
         for options in EVALUATIONS:
             self._call(run, ["eval", str(folder), *options])
-        record(folder, self.results)
+        record(Run(folder), self.results)
 
-    def _call(self, run: Run, words: list[str]) -> None:
+    def _call(self, run: Trial, words: list[str]) -> None:
         """Run a command of metarl beside this process, which it does not outlive; its output goes into a log."""
         log = self.folder / f"{run.name}.log"
         with log.open("a") as file:
@@ -122,16 +123,13 @@ def _die_with_parent() -> None:
 
 def _trained_minutes(folder: Path) -> float:
     """How long a run has trained up to its newest checkpoint."""
-    found = checkpoint.existing(folder / "checkpoints")
-    return json.loads((found[-1] / "manifest.json").read_text())["elapsed"] / 60.0 if found else 0.0
+    run = Run(folder)
+    return run.manifest().elapsed / 60.0 if checkpoint.existing(run.checkpoints) else 0.0
 
 
 def load(path: Path, folder: Path, results: Path) -> Comparison:
     """A comparison from its TOML; `UserError` for what it names and there is not."""
-    try:
-        content = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path}: {error}") from None
+    content = read_toml(path)
     allowed = ("seeds", "families", "agents", "max_minutes", "processes")
     for key in content:
         if key not in allowed:
@@ -143,7 +141,7 @@ def load(path: Path, folder: Path, results: Path) -> Comparison:
     return Comparison(runs, content.get("processes", 1), folder, results)
 
 
-def _runs(path: Path, content: Mapping[str, Any]) -> Iterator[Run]:
+def _runs(path: Path, content: Mapping[str, Any]) -> Iterator[Trial]:
     """All seeds' first runs ahead of their second: a comparison cut short has every cell once."""
     families, agents = content["families"], content["agents"]
     for kind, named, known in (("family", families, family_names()), ("agent", agents, learner_names())):
@@ -155,7 +153,7 @@ def _runs(path: Path, content: Mapping[str, Any]) -> Iterator[Run]:
             for agent, options in agents.items():
                 common = {key: value for key, value in options.items() if not isinstance(value, dict)}
                 own = options.get(family, {})
-                yield Run(agent, family, seed, common | own, content.get("max_minutes", 0.0))
+                yield Trial(agent, family, seed, common | own, content.get("max_minutes", 0.0))
 
 
 def execute(comparison: Comparison) -> list[str]:

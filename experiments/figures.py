@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
-from summary import Recorded, compared, paired, recorded
+from summary import compared, kinds, paired, recorded
+
+from metarl.run.run import Run
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -18,25 +19,17 @@ from matplotlib.axes import Axes
 _BEFORE, _AFTER = "#9aa3ad", "#0072b2"
 
 
-def curve(folder: Path) -> dict[str, list[float]]:
-    """A recorded learning curve, by column."""
-    head, *rows = (folder / "learning_curve.csv").read_text().splitlines()
-    columns = zip(*(map(float, row.split(",")) for row in rows), strict=True)
-    return {name: list(column) for name, column in zip(head.split(","), columns, strict=True)}
-
-
 def learning_curves(results: Path, path: Path) -> None:
     """Return of the last episode while training, a panel per family."""
-    panels: dict[str, list[Recorded]] = defaultdict(list)
+    panels: dict[str, list[Run]] = defaultdict(list)
     for run in recorded(results):
-        panels[run.place].append(run)
+        panels[run.panel].append(run)
     width = 4.5 * len(panels)
     plots, axes = plt.subplots(1, len(panels), figsize=(width, 3.2), squeeze=False, constrained_layout=True)
     for axis, (place, runs) in zip(axes[0], panels.items(), strict=True):
         for run in runs:
-            columns = curve(results / run.name)
-            steps = [value / 1e6 for value in columns["total_steps"]]
-            axis.plot(steps, columns["rollout/return_last"], label=run.name, linewidth=1.2)
+            steps, returns = ([row[key] for row in run.metrics] for key in ("total_steps", "rollout/return_last"))
+            axis.plot(np.array(steps) / 1e6, returns, label=run.name, linewidth=1.2)
         axis.set(title=place, xlabel="million control steps", ylabel="return of the last episode (training tasks)")
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, fontsize=8)
@@ -66,10 +59,11 @@ def comparison(results: Path, path: Path) -> None:
     plt.close(plots)
 
 
-def _panel(axis: Axes, place: str, agents: Mapping[str, Sequence[Recorded]]) -> None:
+def _panel(axis: Axes, place: str, agents: Mapping[str, Sequence[Run]]) -> None:
     for height, runs in enumerate(agents.values()):
-        first, last = (np.array([_mean(paired(run), episode) for run in runs]) for episode in (0, -1))
-        by_mean = np.array([_mean(run.evaluations["test", True], -1) for run in runs])
+        pairs = np.array([paired(run).returns.mean(axis=0) for run in runs])
+        first, last = pairs[:, 0], pairs[:, -1]
+        by_mean = np.array([kinds(run)["test", True].returns[:, -1].mean() for run in runs])
         axis.plot([first.mean(), last.mean()], [height] * 2, color=_AFTER, linewidth=2, alpha=0.4, zorder=1)
         axis.scatter(last, [height] * len(runs), color=_AFTER, s=14, alpha=0.45, linewidths=0, zorder=2)
         axis.scatter([first.mean()], [height], color=_BEFORE, s=42, zorder=3)
@@ -82,7 +76,3 @@ def _panel(axis: Axes, place: str, agents: Mapping[str, Sequence[Recorded]]) -> 
     axis.set_xlabel("return on test tasks", fontsize=9)
     axis.grid(axis="x", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
-
-
-def _mean(evaluation: Mapping[str, Any], episode: int) -> float:
-    return float(np.mean([returns[episode] for returns in evaluation["returns"]]))

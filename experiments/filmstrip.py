@@ -1,4 +1,4 @@
-"""Frames of a video, one above the other, as one picture.
+"""Put frames of a video one above the other into one picture.
 
 python experiments/filmstrip.py videos/half_cheetah_dir.mp4 videos/adaptation.png 0.6 3 10.9
 """

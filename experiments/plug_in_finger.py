@@ -16,6 +16,7 @@ import mujoco
 import torch
 
 from metarl.core.errors import UserError
+from metarl.core.info import Part
 from metarl.core.tasks import Choice, LogUniform, Parameter, TaskSpace, Uniform
 from metarl.sim.family import MujocoFamily
 from metarl.sim.variations import JointDamping
@@ -36,6 +37,11 @@ class FingerTurn(MujocoFamily):
     )
     control_step = 0.02  # [s]
     episode_steps = 100
+    observation = (
+        Part("joint_position", 2, "rad", ("proximal", "distal")),
+        Part("body_heading", 2, "1", ("sine", "cosine")),
+        Part("joint_velocity", 3, "rad/s", ("proximal", "distal", "hinge")),
+    )
     variations = (JointDamping("damping", ("hinge",)),)
     camera = "cam1"
 
@@ -53,8 +59,9 @@ class FingerTurn(MujocoFamily):
 
     def observe(self, physics, tasks):
         """Angles of the finger's joints, sine and cosine of the body's, velocities of all three."""
-        qpos, qvel = physics.bind("qpos"), physics.bind("qvel")
-        return torch.cat((qpos[:, :2], qpos[:, 2:].sin(), qpos[:, 2:].cos(), qvel), dim=1)
+        finger, body = physics.bind("qpos").split_with_sizes((2, 1), dim=1)
+        heading = torch.cat((body.sin(), body.cos()), dim=1)
+        return {"joint_position": finger, "body_heading": heading, "joint_velocity": physics.bind("qvel")}
 
     def reward(self, physics, before, action, tasks):
         """Terms `turn` and `control`."""

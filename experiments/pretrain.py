@@ -1,16 +1,14 @@
 """Make a pretrained policy of a finished run: `metarl video pretrained:NAME` then films it, on any machine.
 
     python experiments/pretrain.py runs/dir-s2 half-cheetah-dir-maml
-    python experiments/pretrain.py            # only rewrite the list
+    python experiments/pretrain.py            # only rewrite the list, and policy.json of each
 
-Copies configuration and provenance, writes the policy alone as a checkpoint, evaluates it anew on the fixed test tasks
-(what the tests reproduce) and lists all of them in experiments/pretrained/README.md.
+Copies configuration, provenance and what the policy observes, writes the policy alone as a checkpoint, evaluates it
+anew on the fixed test tasks (what the tests reproduce) and lists all of them in experiments/pretrained/README.md.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -18,39 +16,48 @@ from typing import Any
 
 from record import portable
 
-from metarl.cli.main import main as metarl
 from metarl.core.errors import UserError
+from metarl.core.files import write_atomic, write_json
 from metarl.rl.state import policy_alone
 from metarl.run import checkpoint
-from metarl.run.logs import write_json
-from metarl.run.pretrained import MAX_BYTES, describe_pretrained, pretrained, recorded_evaluation
-from metarl.run.run import RunFolder
+from metarl.run.evaluate import evaluate_run
+from metarl.run.pretrained import MAX_BYTES, PREFIX, describe_pretrained, recorded_evaluation
+from metarl.run.run import INFO, Run
 
 ROOT = Path(__file__).parent / "pretrained"
 RECORDED = {"test.json": 100, "repeat.json": 16}
 """Evaluations and their tasks."""
 
 
-def pretrain(run: RunFolder, name: str) -> None:
+def pretrain(run: Run, name: str) -> None:
     """Write `pretrained/NAME`; one that is there already is replaced."""
     state, manifest = checkpoint.load(checkpoint.find(run.checkpoints))
-    target = RunFolder(ROOT / name)
+    target = Run(ROOT / name)
     shutil.rmtree(target.path, ignore_errors=True)
-    target.checkpoints.mkdir(parents=True)
+    target.path.mkdir(parents=True)
     shutil.copy(run.path / "config.toml", target.path / "config.toml")
-    write_json(target.path / "run.json", portable(json.loads((run.path / "run.json").read_text())))
+    write_json(target.path / "run.json", portable(run.provenance()))
+    write_json(target.path / INFO, run.info.to_json())
     path = checkpoint.save(
-        target.checkpoints, policy_alone(state), manifest.iteration, manifest.total_steps, manifest.elapsed
+        target.checkpoints,
+        policy_alone(state),
+        iteration=manifest.iteration,
+        total_steps=manifest.total_steps,
+        elapsed=manifest.elapsed,
     )
     size = sum(file.stat().st_size for file in path.iterdir())
     if size > MAX_BYTES:
         shutil.rmtree(target.path)
         raise UserError(f"the policy takes {size:,} bytes: those that come with metarl may take {MAX_BYTES:,}")
-    target.evaluations.mkdir()
     for file, num_tasks in RECORDED.items():
-        output = os.path.relpath(target.evaluations / file)
-        if metarl(["eval", f"pretrained:{name}", "--split", "test", "--num-tasks", str(num_tasks), "--json", output]):
-            raise SystemExit(2)
+        write_json(target.path / "eval" / file, evaluate_run(Run.open(PREFIX + name), "test", num_tasks).to_json())
+
+
+def describe_robots() -> None:
+    """Write what each policy observes and commands anew, from its family as it is now."""
+    for path in sorted(ROOT.glob("*/config.toml")):
+        (path.parent / INFO).unlink(missing_ok=True)
+        write_json(path.parent / INFO, Run(path.parent).info.to_json())
 
 
 def listing() -> str:
@@ -61,14 +68,13 @@ def listing() -> str:
 
 
 def _row(entry: dict[str, Any]) -> str:
-    run = pretrained(entry["name"])
-    recorded = recorded_evaluation(run)
+    run, recorded = Run.open(PREFIX + entry["name"]), recorded_evaluation(entry["name"])
     curve = entry["adaptation_curve"]
     shown = {1: curve[0], len(curve): curve[-1]}
     points = [f"{k}: {p['mean']:.0f} [{p['low']:.0f}, {p['high']:.0f}]" for k, p in shown.items()]
-    training = f"{entry['train_steps'] / 1e6:.1f} M steps, {recorded['train_seconds'] / 60:.0f} min"
+    training = f"{entry['train_steps'] / 1e6:.1f} M steps, {recorded.train_seconds / 60:.0f} min"
     size = sum(file.stat().st_size for file in run.path.rglob("*.safetensors"))
-    config = run.read_config()
+    config = run.config()
     horizon = f", {config.episode_steps} steps" if config.episode_steps else ""
     cells = (
         f"`{entry['name']}`",
@@ -82,20 +88,21 @@ def _row(entry: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Record the run named on the command line, if any, then rewrite the list."""
+    """Record the run named on the command line, if any, then rewrite the list and what is known of the robots."""
     if len(sys.argv) not in (1, 3):
         raise SystemExit(__doc__)
     if len(sys.argv) == 3:
         try:
-            pretrain(RunFolder(Path(sys.argv[1])), sys.argv[2])
+            pretrain(Run.open(sys.argv[1]), sys.argv[2])
         except UserError as error:
             raise SystemExit(f"pretrain: {error}") from None
+    describe_robots()
     text = (
         "# Pretrained policies\n\nWritten by `python experiments/pretrain.py`; `metarl video pretrained:NAME` films "
         "one, `metarl eval pretrained:NAME` measures it. `run.json` beside each has the command, versions and machine "
         f"of its training.\n\n{listing()}\n"
     )
-    (ROOT / "README.md").write_text(text)
+    write_atomic(ROOT / "README.md", text)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,16 @@ Runs of the comparison stand together, a row per family and agent over its seeds
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from metarl.report.methods import SAMPLES_FIRST
+from metarl.core.files import write_atomic
+from metarl.run.records import EvaluationRecord
+from metarl.run.run import Run
 from metarl.run.statistics import Interval, bootstrap_interval, mean
 
 ROOT = Path(__file__).parent.parent
@@ -28,43 +27,25 @@ AGENTS = ("ppo", "maml-trpo", "pearl", "rl2", "ppo-oracle")
 _HEAD = "| agent | training | episode 1 | last episode | gain | `ood`, last |\n|---|---|---|---|---|---|"
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """One recorded run."""
-
-    name: str
-    config: dict[str, Any]
-    evaluations: dict[tuple[str, bool], dict[str, Any]]
-    """By split and whether actions were the mean; of several the one after the longest training, of most episodes."""
-
-    @property
-    def agent(self) -> str:
-        """Name of the learner."""
-        return str(self.config["agent"])
-
-    @property
-    def place(self) -> str:
-        """Family, with the horizon where it is not the family's own: returns are compared only within."""
-        limit = self.config.get("episode_steps", 0)
-        return self.config["family"] + (f", {limit} steps" if limit else "")
-
-
-def recorded(folder: Path) -> list[Recorded]:
+def recorded(folder: Path) -> list[Run]:
     """The runs recorded directly in `folder`, by name."""
-    found = []
-    for path in sorted(path.parent for path in folder.glob("*/run.json")):
-        contents = [json.loads(file.read_text()) for file in sorted((path / "eval").glob("*.json"))]
-        contents.sort(key=lambda content: (content["train_steps"], len(content["returns"][0])))
-        kinds = {(content["split"], content["deterministic"]): content for content in contents}
-        found.append(Recorded(path.name, tomllib.loads((path / "config.toml").read_text()), kinds))
-    return found
+    return [Run(path.parent) for path in sorted(folder.glob("*/run.json"))]
 
 
-def compared(results: Path = RESULTS) -> dict[str, dict[str, list[Recorded]]]:
+def kinds(run: Run) -> dict[tuple[str, bool], EvaluationRecord]:
+    """A run's evaluations by split and whether actions were the mean.
+
+    Of several the one after the longest training, of most episodes.
+    """
+    found = sorted(run.evaluations, key=lambda record: (record.train_steps, record.returns.shape[1]))
+    return {(record.split, record.deterministic): record for record in found}
+
+
+def compared(results: Path = RESULTS) -> dict[str, dict[str, list[Run]]]:
     """The comparison: its runs, one per seed, by family and agent."""
-    found: dict[str, dict[str, list[Recorded]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in recorded(results / "compare"):
-        found[run.place][run.agent].append(run)
+        found[run.panel][run.config_values["agent"]].append(run)
     order = {agent: number for number, agent in enumerate(AGENTS)}
     return {
         place: dict(sorted(agents.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
@@ -72,20 +53,20 @@ def compared(results: Path = RESULTS) -> dict[str, dict[str, list[Recorded]]]:
     }
 
 
-def paired(run: Recorded) -> dict[str, Any]:
+def paired(run: Run) -> EvaluationRecord:
     """The evaluation on test tasks whose first and last episode are comparable: sampled where the agent samples."""
-    return run.evaluations["test", run.agent not in SAMPLES_FIRST]
+    return kinds(run)["test", not run.samples_first]
 
 
-def row(label: str, runs: Sequence[Recorded]) -> str:
+def row(label: str, runs: Sequence[Run]) -> str:
     """A line of the table: the runs, of one agent on one family, are the strata of the intervals."""
-    tests = [run.evaluations["test", True] for run in runs]
-    steps, minutes = (np.mean([test[key] for test in tests]) for key in ("train_steps", "train_seconds"))
+    tests = [kinds(run)["test", True] for run in runs]
+    steps, minutes = np.mean([(test.train_steps, test.train_seconds / 60) for test in tests], axis=0)
     seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
-    training = f"{steps / 1e6:.2g} M steps, {minutes / 60:.0f} min{seeds}"
+    training = f"{steps / 1e6:.2g} M steps, {minutes:.0f} min{seeds}"
     pairs = [paired(run) for run in runs]
-    single = len(tests[0]["returns"][0]) == 1
-    outside = [run.evaluations["ood", True] for run in runs if ("ood", True) in run.evaluations]
+    single = tests[0].returns.shape[1] == 1
+    outside = [found for run in runs if (found := kinds(run).get(("ood", True)))]
     cells = (
         label,
         training,
@@ -97,8 +78,8 @@ def row(label: str, runs: Sequence[Recorded]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _of(evaluations: Sequence[dict[str, Any]], column: Any) -> Interval:
-    return bootstrap_interval([column(np.array(content["returns"])) for content in evaluations], mean)
+def _of(records: Sequence[EvaluationRecord], column: Any) -> Interval:
+    return bootstrap_interval([column(record.returns) for record in records], mean)
 
 
 def _show(interval: Interval, sign: str = "") -> str:
@@ -114,9 +95,10 @@ def tables() -> Iterator[str]:
         yield f"**{place}**"
         yield "\n".join((_HEAD, *(row(agent, runs) for agent, runs in agents.items())))
     yield "**Longer runs**, each named as under [experiments/results](experiments/results):"
-    longer = [run for run in recorded(RESULTS) if ("test", True) in run.evaluations]
-    longer.sort(key=lambda run: (run.place, run.agent))
-    yield "\n".join((_HEAD, *(row(f"{run.name}: {run.agent}, {run.place}", [run]) for run in longer)))
+    longer = [run for run in recorded(RESULTS) if ("test", True) in kinds(run)]
+    longer.sort(key=lambda run: (run.panel, run.config_values["agent"]))
+    labels = [f"{run.name}: {run.config_values['agent']}, {run.panel}" for run in longer]
+    yield "\n".join((_HEAD, *(row(label, [run]) for label, run in zip(labels, longer, strict=True))))
 
 
 def update(readme: Path = ROOT / "README.md") -> None:
@@ -124,4 +106,4 @@ def update(readme: Path = ROOT / "README.md") -> None:
     text = readme.read_text()
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    readme.write_text(before + BEGIN + "\n\n" + "\n\n".join(tables()) + "\n\n" + END + after)
+    write_atomic(readme, before + BEGIN + "\n\n" + "\n\n".join(tables()) + "\n\n" + END + after)

@@ -1,11 +1,11 @@
-"""A quadruped that walks: memoryless PPO (Stable-Baselines3) on flat ground, its gait measured and filmed.
+"""Train a quadruped to walk with memoryless PPO (Stable-Baselines3) on flat ground, measure its gait and film it.
 
     python experiments/walk.py train --minutes 25 --output runs/walk
     python experiments/walk.py measure runs/walk
     python experiments/walk.py film runs/walk --output videos/quadruped_walk.mp4
 
-The command (forward velocity and turn rate) is in the observation and drawn anew for each episode. `--bodies` trains
-over the bodies of quadruped-body instead of the nominal one: plain domain randomisation, without adaptation.
+The policy observes the command (forward velocity and turn rate), which is drawn anew for each episode. `--bodies`
+trains on the bodies of quadruped-body instead of the nominal one: domain randomisation without adaptation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,16 +28,20 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 from torch.nn import functional
 
+from metarl.core.files import write_json
+from metarl.core.info import PolicyInfo
 from metarl.core.tasks import Tasks
 from metarl.envs.quadruped import FEET, to_trunk, upward
 from metarl.envs.quadruped_tasks import QuadrupedBody, QuadrupedCommand
-from metarl.run.logs import provenance, write_json
+from metarl.rl.policy import PolicyModule
+from metarl.run.logs import provenance
 from metarl.sim.adapters.stable_baselines3 import EpisodeVecEnv
+from metarl.sim.make import make_env
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
-from metarl.video.record import VideoConfig, record
+from metarl.video.recorder import VideoConfig, record
 
 WORLDS, ROLLOUT_STEPS = 256, 25
-CLIP = 10.0  # of normalised observations
+CLIP, GAMMA = 10.0, 0.97  # bound of normalised observations, discount
 LOG_EVERY = 20  # rollouts
 SPEEDS, TURNS, REPEATS = (0.3, 0.5, 0.7, 0.9, 1.0), (-0.5, 0.0, 0.5), 8
 FILMED = ((0.3, 0.0), (1.0, 0.0), (0.6, 0.5), (0.8, -0.5))
@@ -56,11 +59,10 @@ def train(
     """Train for a time and save the policy with its normalisation."""
     begun_as = origin()
     torch.set_num_threads(threads)
-    family = QuadrupedBody()
-    space = family.space
-    env = MujocoEnv(family, WORLDS, episodes_per_trial=1, threads=threads)
+    space = QuadrupedBody.space
+    env = make_env(QuadrupedBody(), WORLDS, episodes_per_trial=1, threads=threads)
     sample = (lambda rng: space.sample("train", WORLDS, rng)) if bodies else (lambda rng: space.nominal(WORLDS))
-    envs = VecNormalize(EpisodeVecEnv(env, sample, seed), clip_obs=CLIP, gamma=0.97)
+    envs = VecNormalize(EpisodeVecEnv(env, sample, seed), clip_obs=CLIP, gamma=GAMMA)
     output.mkdir(parents=True, exist_ok=True)
     clock = Clock(minutes, output / "log.jsonl")
     model = PPO(
@@ -70,9 +72,7 @@ def train(
         n_steps=ROLLOUT_STEPS,
         batch_size=1600,
         n_epochs=4,
-        gamma=0.97,
-        gae_lambda=0.95,
-        clip_range=0.2,
+        gamma=GAMMA,
         ent_coef=0.01,
         max_grad_norm=1.0,
         target_kl=0.03,
@@ -87,12 +87,12 @@ def train(
 
 
 def origin() -> dict[str, Any]:
-    """Command, versions and machine."""
+    """Command, versions and machine of this process."""
     return provenance([]) | {"command": shlex.join(["python", *sys.argv])}
 
 
 class Clock(BaseCallback):
-    """Stops the training after a time, and logs the mean reward per step and the falls."""
+    """Stops the training after a time, and logs the mean reward per step and the number of falls."""
 
     def __init__(self, minutes: float, path: Path) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Clock(BaseCallback):
 
 
 def actor_tensors(model: PPO, envs: VecNormalize) -> dict[str, Tensor]:
-    """What acting needs: the layers of the actor, and the mean and deviation of the observations."""
+    """The tensors that acting needs: the actor's layers, and mean and deviation of the observations."""
     network, norm = model.policy, envs.obs_rms
     layers = [layer for layer in network.mlp_extractor.policy_net if isinstance(layer, torch.nn.Linear)]
     tensors = {"obs_mean": torch.tensor(norm.mean), "obs_std": torch.tensor(np.sqrt(norm.var + envs.epsilon))}
@@ -136,41 +136,34 @@ def actor_tensors(model: PPO, envs: VecNormalize) -> dict[str, Tensor]:
     return {name: tensor.float().contiguous() for name, tensor in tensors.items()}
 
 
-class Walker:
-    """The trained actor behind metarl's policy protocol: its mean action. It has no memory, so the belief is empty.
+class Walker(PolicyModule):
+    """The mean action of the trained actor as a policy without adaptation.
 
-    It is shown the `command` (N, 2), which quadruped-command hides in its task.
+    It observes the `command` (N, 2) as well, which quadruped-command hides in its task.
     """
 
-    def __init__(self, run: Path, command: Tensor) -> None:
+    def __init__(self, run: Path, command: Tensor, info: PolicyInfo) -> None:
+        super().__init__(info)
+        self.noise_size = 0
         self._command = command.float()
         self._tensors = load_file(run / "walker.safetensors")
         self._layers = sum(name.endswith(".weight") for name in self._tensors)
 
-    def begin(self, n: int, generator: torch.Generator) -> None:
-        """Nothing to remember."""
-
-    def act(self, obs: Tensor, belief: None, deterministic: bool = False) -> tuple[Tensor, None, Mapping[str, Tensor]]:
+    def act(self, obs: Tensor, state: Any, noise: Tensor, deterministic: bool = False) -> tuple[Tensor, Any]:
         """A perceptron of the normalised observation."""
         tensors = self._tensors
         x = ((torch.cat((obs, self._command), dim=1) - tensors["obs_mean"]) / tensors["obs_std"]).clamp(-CLIP, CLIP)
         for layer in range(self._layers):
             x = functional.linear(x, tensors[f"{layer}.weight"], tensors[f"{layer}.bias"])
             x = functional.elu(x) if layer < self._layers - 1 else x
-        return x, None, {}
-
-    def observe(self, belief: None, transition: Any) -> None:
-        """Nothing to remember."""
-
-    def end_episode(self, belief: None, worlds: Tensor) -> None:
-        """Nothing to remember."""
+        return x, state
 
 
 def measure(run: Annotated[Path, tyro.conf.Positional]) -> None:
-    """Tracking error, cost of transport and gait on a grid of commands, from the second half of an episode."""
+    """Measure tracking error, cost of transport and gait on a grid of commands in the second half of an episode."""
     grid = [(speed, turn) for speed in SPEEDS for turn in TURNS]
     command = torch.tensor(grid, dtype=torch.float64).repeat_interleave(REPEATS, dim=0)
-    series, fell, weight = walk(Walker(run, command), command)
+    series, fell, weight = walk(run, command)
     mean = {name: value.mean(dim=0) for name, value in series.items()}
     cost = mean["power"] / (weight * mean["forward"])
     straight = (command[:, 1] == 0.0) & (command[:, 0] >= 0.7)
@@ -185,7 +178,8 @@ def measure(run: Annotated[Path, tyro.conf.Positional]) -> None:
         "fell": int(fell.sum()),
         "steps_per_second_and_foot": float(switches),
         "share_without_contact": float((down.sum(dim=2) == 0).double().mean()),
-        "contact_correlation": correlation(down).tolist(),
+        # in a trot diagonal feet are down together (1), neighbours alternate (-1)
+        "contact_correlation": torch.corrcoef((down - down.mean(dim=0)).flatten(0, 1).T).tolist(),
     }
     rows = []
     for i, (speed, turn) in enumerate(grid):
@@ -206,10 +200,15 @@ def measure(run: Annotated[Path, tyro.conf.Positional]) -> None:
     write_json(run / "gait.json", origin() | {"summary": summary, "commands": rows})
 
 
-def walk(policy: Walker, command: Tensor) -> tuple[dict[str, Tensor], Tensor, float]:
-    """An episode of each command (N, 2): series (T, N, ...) of its second half, who fell, and the weight [N]."""
+def walk(run: Path, command: Tensor) -> tuple[dict[str, Tensor], Tensor, float]:
+    """Play an episode of each command (N, 2).
+
+    Returns series (T, N, ...) of its second half, which worlds fell, and the robot's weight [N].
+    """
     family = QuadrupedCommand()
-    env = MujocoEnv(family, len(command), episodes_per_trial=1)
+    env = make_env(family, len(command), episodes_per_trial=1)
+    assert isinstance(env, MujocoEnv)
+    policy, noise = Walker(run, command, env.info), torch.empty(len(command), 0)
     obs = env.begin(Tasks({"velocity": command[:, 0], "turn": command[:, 1]}), key=0)
     physics = env.physics
     qpos, qvel, force = physics.bind("qpos"), physics.bind("qvel"), physics.bind("actuator_force", fresh=False)
@@ -217,7 +216,7 @@ def walk(policy: Walker, command: Tensor) -> tuple[dict[str, Tensor], Tensor, fl
     fell = torch.zeros(len(command), dtype=torch.bool)
     rows: list[dict[str, Tensor]] = []
     for t in range(family.episode_steps - 1):
-        step = env.step(policy.act(obs, None)[0])
+        step = env.step(policy.act(obs, None, noise)[0])
         obs, fell = step.obs, fell | step.terminated
         if t >= family.episode_steps // 2:
             velocity = to_trunk(qpos, qvel[:, :3])
@@ -237,20 +236,14 @@ def walk(policy: Walker, command: Tensor) -> tuple[dict[str, Tensor], Tensor, fl
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}, fell, weight
 
 
-def correlation(down: Tensor) -> Tensor:
-    """Of the contacts (T, N, 4) of the feet: in a trot diagonal feet go together (1), neighbours in turns (-1)."""
-    centred = (down - down.mean(dim=0)).flatten(0, 1)
-    covariance = centred.T @ centred
-    scale = covariance.diag().sqrt()
-    return covariance / torch.outer(scale, scale)
-
-
 def film(run: Annotated[Path, tyro.conf.Positional], output: Path = Path("videos/quadruped_walk.mp4")) -> None:
-    """An episode each of four commands."""
+    """Film one episode of each of four commands."""
     command = torch.tensor(FILMED, dtype=torch.float64)
     tasks = Tasks({"velocity": command[:, 0], "turn": command[:, 1]})
     config = VideoConfig(size=(336, 224), title="a quadruped follows commands: memoryless PPO on flat ground")
-    recording = record(Walker(run, command), QuadrupedCommand(), tasks, 1, output, config)
+    with make_env(QuadrupedCommand(), 1, episodes_per_trial=1) as env:
+        policy = Walker(run, command, env.info)
+    recording = record(policy, QuadrupedCommand(), tasks, 1, output, config)
     print(f"{recording.path}: {recording.seconds:.1f} s")
 
 

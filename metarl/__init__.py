@@ -59,7 +59,7 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
-__all__ = sorted(_MODULE_OF)  # noqa: PLE0605 (a list of strings)
+__all__ = sorted(_MODULE_OF)
 
 _renamed.explain_old_imports()
 

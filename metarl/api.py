@@ -1,10 +1,10 @@
-"""What one does with metarl, as functions: every command of the command line parses its words and calls one of these."""
+"""What one does with metarl, as functions. A command of the command line parses its words and calls one of these."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,7 @@ from metarl.core.errors import UserError, unknown_name
 from metarl.core.registry import absolute, family_names, learner_config_class, learner_names, make_family
 
 if TYPE_CHECKING:
-    from metarl.core.tasks import Split, Tasks
     from metarl.core.types import Metrics
-    from metarl.rl.policy import Policy
-    from metarl.run.records import EvaluationRecord
-    from metarl.run.run import Run
     from metarl.sim.env import TrialEnv
     from metarl.sim.family import Family
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import shutil
 import subprocess
-import time
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -57,7 +55,7 @@ class Browser:
     def __exit__(self, *error):
         session, self._session = self._session, None
         self.call("Browser.close")
-        self._process.wait(20)
+        self._process.wait()
         os.close(self._in)
         os.close(self._out)
         del session
@@ -86,13 +84,10 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def _read_until(self, done, what, seconds=60):
-        end = time.monotonic() + seconds
+    def _read_until(self, done, what):
         while not done():
-            ready, _, _ = select.select([self._in], [], [], max(0.0, end - time.monotonic()))
-            assert ready, f"the browser did not answer {what} within {seconds} s"
             data = os.read(self._in, 1 << 16)
-            assert data, "the browser ended"
+            assert data, f"the browser ended before it answered {what}"
             *messages, self._buffer = (self._buffer + data).split(b"\0")
             for message in messages:
                 self._take(json.loads(message))

@@ -3,6 +3,7 @@
 import mujoco
 import torch
 
+from metarl.core.info import Part
 from metarl.core.registry import family_names
 from metarl.core.tasks import Parameter, Tasks, TaskSpace, Uniform
 from metarl.sim.family import MujocoFamily
@@ -41,6 +42,7 @@ class Rail(MujocoFamily):
     """
 
     space = TaskSpace({"goal": Parameter(Uniform(-1.0, 1.0), unit="m", ood=Uniform(2.0, 3.0), nominal=0.0)})
+    observation = (Part("position", 1, "m"), Part("velocity", 1, "m/s"))
     control_step, episode_steps = 0.02, 4
 
     def __init__(self, edge=0.05, ctrlrange="-1 1"):
@@ -53,13 +55,20 @@ class Rail(MujocoFamily):
         physics.bind("qpos")[worlds] = random.uniform(-0.01, 0.01, 1)
 
     def observe(self, physics, tasks):
-        return torch.cat((physics.bind("qpos"), physics.bind("qvel")), dim=1)
+        return {"position": physics.bind("qpos"), "velocity": physics.bind("qvel")}
 
     def reward(self, physics, before, action, tasks):
         return {"goal": -(physics.bind("qpos")[:, 0] - tasks["goal"]).abs(), "effort": -action[:, 0].abs()}
 
     def terminated(self, physics, tasks):
         return physics.bind("qpos")[:, 0] > self.edge
+
+
+def only(num_worlds, *worlds):
+    """A mask of the given worlds; of all without any."""
+    mask = torch.zeros(num_worlds, dtype=torch.bool)
+    mask[list(worlds) or slice(None)] = True
+    return mask
 
 
 def columns(**values):

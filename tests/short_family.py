@@ -33,9 +33,9 @@ class OwnLearner(RL2):
 
     Config = OwnConfig
 
-    def __init__(self, config, obs_size, action_size, generator):
-        super().__init__(RL2Config(hidden_size=8, chunk_steps=5), obs_size, action_size, generator)
+    def __init__(self, config, info, generator, device="cpu"):
+        super().__init__(RL2Config(hidden_size=8, chunk_steps=5), info, generator, device)
         self.own = config
 
-    def train_step(self, collect, generator, progress):
-        return super().train_step(collect, generator, progress) | {"train/rate": self.own.rate}
+    def update(self, segment, generator, progress):
+        return super().update(segment, generator, progress) | {"train/rate": self.own.rate}

@@ -7,58 +7,53 @@ from typing import ClassVar
 import torch
 
 from metarl.core.errors import UserError
-from metarl.core.parameters import FloatRange, IntRange, Options
+from metarl.core.parameters import Between, Checked, OneOf, number
+from metarl.rl.learner import BaseLearner
+from metarl.rl.policy import PolicyModule
+from metarl.rl.state import load_module, module_tensors
 
 
 @dataclass(frozen=True)
-class SteadyConfig:
+class SteadyConfig(Checked):
     """`push` 0 keeps the point in the square; away from it the return falls."""
 
-    search: ClassVar = {"push": FloatRange(0.0, 1.0), "laps": IntRange(1, 4), "num_worlds": Options((2, 4))}
+    search: ClassVar = {"num_worlds": OneOf(2, 4)}
 
-    push: float = 0.5
-    laps: int = 2
+    push: float = number(0.5, search=Between(0.0, 1.0))
+    laps: int = number(2, least=1, search=Between(1, 4))
     breaks_above: float = 2.0
     """A training with a stronger push fails."""
     seconds: float = 0.0
     """Time that an iteration takes."""
 
 
-class SteadyPolicy:
-    def __init__(self, push):
-        self.push = push
+class SteadyPolicy(PolicyModule):
+    def __init__(self, info, push):
+        super().__init__(info)
+        self.register_buffer("push", torch.tensor(push))
 
-    def begin(self, n, generator):
-        return None
-
-    def act(self, obs, belief, deterministic=False):
-        return torch.full((len(obs), 2), self.push), None, {}
-
-    def observe(self, belief, transition):
-        return None
-
-    def end_episode(self, belief, worlds):
-        return None
+    def act(self, obs, state, noise, deterministic=False):
+        return self.push.expand(len(obs), self.info.action_size), state
 
 
-class Steady:
+class Steady(BaseLearner):
     Config = SteadyConfig
 
-    def __init__(self, config, obs_size, action_size, generator):
-        self.config, self.policy, self.count = config, SteadyPolicy(config.push), 0
+    def __init__(self, config, info, generator, device="cpu"):
+        self.config, self.policy, self.count = config, SteadyPolicy(info, config.push).to(device), 0
 
-    def train_step(self, collect, generator, progress):
+    def update(self, segment, generator, progress):
         if self.config.push > self.config.breaks_above:
             raise UserError("reward term 'push' is inf")
         time.sleep(self.config.seconds)
-        collect(self.policy)
         self.count += 1
         return {}
 
     def state_dict(self):
-        return {"count": torch.tensor(self.count)}
+        return module_tensors(self.policy, "policy") | {"count": torch.tensor(self.count)}
 
     def load_state_dict(self, state):
+        load_module(self.policy, state, "policy")
         self.count = int(state["count"])
 
 
@@ -69,7 +64,7 @@ class NoRanges:
 
 @dataclass(frozen=True)
 class WrongName(NoRanges):
-    search: ClassVar = {"pusch": FloatRange(0.0, 1.0)}
+    search: ClassVar = {"pusch": Between(0.0, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ class WrongRange(NoRanges):
 
 @dataclass(frozen=True)
 class WrongEnd(NoRanges):
-    search: ClassVar = {"num_worlds": IntRange(0, 4)}
+    search: ClassVar = {"num_worlds": Between(0, 4)}
 
 
 class SteadyNoRanges(Steady):

@@ -10,6 +10,8 @@ ROOT = Path(__file__).parent.parent
 CORE = {
     "core.distributions",
     "core.errors",
+    "core.files",
+    "core.info",
     "core.seeding",
     "core.tasks",
     "core.types",

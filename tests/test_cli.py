@@ -65,7 +65,17 @@ def test_help_is_instant_because_it_needs_no_torch(words):
         (["resume", "nowhere"], "nowhere is not a run folder"),
         (["eval", "nowhere", "--num-tasks", "0"], "num_tasks = 0 is out of range: it must be in [1, 65536]"),
         (["video", "nowhere", "--grid", "65"], "grid = 65 is out of range: it must be in [0, 64]"),
-        (["tune", "point-goal", "rl2", "--steps", "-1"], "steps = -1 is out of range: it must be at least 0"),
+        (["tune", "rl2", "point-goal", "--steps", "-1"], "steps = -1 is out of range: it must be in [0, 10^15]"),
+        (
+            ["train", "rl2", "half-cheetah-dir", "--lr", "1"],
+            "train has no option --lr (did you mean '--learning-rate'?)",
+        ),
+        (["train", "rl2", "half-cheetah-dir", "--device=cuda"], "has no option --device; maml-trpo, pearl have it"),
+        (["train", "rl2", "half-cheetah-dir", "--total-steps", "1.5"], "'1.5' is not a whole number"),
+        (["train", "rl2", "half-cheetah-dir", "--value-weight", "inf"], "value_weight = inf is out of range"),
+        (["train", "rl2", "half-cheetah-dir", "--hidden-size", "200000"], "it would take 149 GiB"),
+        (["train", "pearl", "half-cheetah-dir", "--replay-size", "1e12"], "it would take 58.2 TiB"),
+        (["eval", "nowhere", "--num-task", "3"], "metarl eval has no option --num-task (did you mean '--num-tasks'?)"),
         (["bench", "--worlds", "0"], "worlds = (0,) is out of range"),
         (["list", "half-cheetah"], "unknown family 'half-cheetah'"),
         (["check", "half-cheetah-val"], "did you mean 'half-cheetah-vel'?"),
@@ -79,6 +89,30 @@ def test_a_mistake_is_explained_and_exits_with_2(words, expected, capsys, tmp_pa
     assert expected in " ".join((captured.out + captured.err).replace("│", "").split())
     assert "Traceback" not in captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_may_be_written_as_people_do(tmp_path):
+    words = ["--total-steps", "3.2e2", "--num_worlds", "8", "--seed=1_0", "--chunk-steps", "5", "--threads", "1"]
+    assert run("train", "rl2", SHORT, "--output", tmp_path / "run", *words, "--hidden-size", "16") == 0
+    resolved = (tmp_path / "run" / "config.toml").read_text().splitlines()
+    assert {"total_steps = 320", "num_worlds = 8", "seed = 10"} <= set(resolved)
+
+
+def test_help_and_the_bare_verb_agree(capsys):
+    assert run("train") == 2
+    assert "train needs AGENT FAMILY" in capsys.readouterr().err
+    assert run("train", "--help") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: metarl train AGENT FAMILY [-h] [OPTIONS]")
+    assert "--agent" not in shown, "no option with a default, where the verb asks for it"
+    assert run("train", "pearl", "--help") == 0
+    assert "--latent-size" in capsys.readouterr().out
+
+
+def test_help_shows_the_allowed_range(capsys):
+    run("train", "rl2", "--help")
+    shown = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert "Discount γ per control step, within a trial also across episode ends. In [0, 1). (default: 0.97)" in shown
 
 
 def test_a_reward_that_is_not_finite_names_term_and_task(tmp_path, capsys):
@@ -126,7 +160,7 @@ def test_eval_prints_a_table_and_writes_every_return(trained, tmp_path, capsys):
     assert len(content["adaptation_curve"]) == 3
     assert content["tasks"][0] == {"direction": -1.0}
     assert content["train_steps"] == 320
-    assert "--json" in content["command"]
+    assert "--json" in content["provenance"]["command"]
     kept = json.loads((trained / "eval" / "test-6x3-deterministic-seed0-iteration2.json").read_text())
     assert kept["held_out"] is False  # two directions: test holds the very tasks of train
     assert kept["returns"] == content["returns"]
@@ -178,7 +212,7 @@ def test_eval_compares_two_runs_on_the_same_tasks(trained, tmp_path, capsys):
     (path,) = (other / "eval").iterdir()
     theirs = json.loads(path.read_text())
     assert ours["tasks"] == theirs["tasks"]
-    assert "against" not in theirs
+    assert theirs["against"] is None
     assert ours["against"]["run"] == str(other)
     chances = ours["against"]["probability_of_improvement"]
     assert len(chances) == 3, "as many episodes as the longer of the two was trained for"
@@ -297,5 +331,5 @@ def test_bench_reports_ratios(tmp_path, capsys, monkeypatch):
 
 
 def test_the_package_runs_as_a_module():
-    command = [sys.executable, "-m", "metarl.cli.main", "--version"]
+    command = [sys.executable, "-m", "metarl", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=os.sep).stdout.strip()

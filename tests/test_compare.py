@@ -5,10 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from metarl.cli.main import main
 from metarl.run import checkpoint
@@ -57,16 +57,14 @@ def compare_here(place, monkeypatch):
 def test_a_killed_comparison_goes_on_and_ends_as_if_nothing_had_happened(place):
     run, result = place / "runs" / "point-goal-rl2-s1", place / "results" / "point-goal-rl2-s1"
     process = compare(place)
-    deadline = time.monotonic() + 60
-    while len(checkpoint.existing(run / "checkpoints")) == 0 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: checkpoint.existing(run / "checkpoints"), process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     reached = checkpoint.load(checkpoint.find(run / "checkpoints"))[1].iteration
     assert reached < 10, "it was over before it was killed"
 
     process = compare(place)
-    out, err = process.communicate(timeout=150)
+    out, err = process.communicate()
     assert process.returncode == 0, err
     assert "1/1 point-goal-rl2-s1: done" in out  # the other one was recorded already
 

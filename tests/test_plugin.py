@@ -24,8 +24,8 @@ SMALL = ["--grid", "2", "--width", "96", "--height", "64", "--episodes", "1"]
 PENDULUM = '''"""A pendulum of unknown mass, to be held at an unknown angle."""
 
 import mujoco
-import torch
 
+from metarl.core.info import Part
 from metarl.sim.family import MujocoFamily
 from metarl.sim.variations import BodyMass
 from metarl.core.tasks import LogUniform, Parameter, TaskSpace, Uniform
@@ -56,6 +56,7 @@ class Pendulum(MujocoFamily):
             "mass": Parameter(LogUniform(0.5, 2.0), unit="1", nominal=1.0, help="of the rod, ratio"),
         }
     )
+    observation = (Part("angle", 1, "rad"), Part("velocity", 1, "rad/s"))
     control_step, episode_steps = 0.05, 10
     variations = (BodyMass("mass", ("rod",)),)
     camera = "side"
@@ -67,7 +68,7 @@ class Pendulum(MujocoFamily):
         physics.bind("qpos")[worlds] = random.uniform(-0.2, 0.2, 1)
 
     def observe(self, physics, tasks):
-        return torch.cat((physics.bind("qpos"), physics.bind("qvel")), dim=1)
+        return {"angle": physics.bind("qpos"), "velocity": physics.bind("qvel")}
 
     def reward(self, physics, before, action, tasks):
         error = physics.bind("qpos")[:, 0] - tasks["goal"]
@@ -163,8 +164,8 @@ def test_a_look_at_a_family_is_evaluated_and_filmed(folder, monkeypatch, tmp_pat
 
 def test_the_recorder_shows_what_the_evaluator_measures_of_random_actions(monkeypatch, tmp_path):
     shown = []
-    record = importlib.import_module("metarl.video.record").record
-    monkeypatch.setattr("metarl.video.record.record", lambda *words: shown.append(record(*words)) or shown[-1])
+    record = importlib.import_module("metarl.video.recorder").record
+    monkeypatch.setattr("metarl.video.recorder.record", lambda *words: shown.append(record(*words)) or shown[-1])
     for file in ("a.mp4", "b.mp4"):
         words = ("--agent", "random", "--seed", "3", *SMALL, "--output", tmp_path / file)
         assert run("video", FAST, *words) == 0
@@ -269,13 +270,25 @@ def test_an_installed_package_s_family_is_listed_and_checked_by_name(tmp_path):
 
 # ------------------------------------------------------------------------------------------------ ten typical mistakes
 
-SEEN = 'torch.cat((physics.bind("qpos"), physics.bind("qvel")), dim=1)'
+SEEN = '{"angle": physics.bind("qpos"), "velocity": physics.bind("qvel")}'
 PAID = '{"goal": -error.abs(), "effort": -0.1 * action[:, 0].square()}'
 RESET = "def reset("
 OVER = 'def terminated(self, physics, tasks):\n        return physics.bind("qpos")[:, 0] > 100.0'
 MISTAKES = {
-    "wrong shape": (SEEN, 'physics.bind("qpos")[:, 0]', "observe returns float64 (4,) for 4 worlds, it must be"),
-    "no terms": (PAID, "-error.abs()", "reward returns float64 (4,), it must be a mapping from names to terms"),
+    "no parts": (SEEN, 'physics.bind("qpos")', "Pendulum.observe returns float64 (4, 1): declare the parts of the"),
+    "wrong shape": (
+        'bind("qvel")}',
+        'bind("qvel")[:, 0]}',
+        "the part 'velocity' of Pendulum.observe is float64 (4,), it",
+    ),
+    "misspelt part": ('"velocity": p', '"velocty": p', "returns the part 'velocty', which is not declared: add Part("),
+    "part forgotten": (', "velocity": physics.bind("qvel")', "", "does not return the part 'velocity', which"),
+    "nothing declared": (
+        "    observation = ",
+        "    observed = ",
+        "it declares no observation: write one, as observation =",
+    ),
+    "no terms": (PAID, "-error.abs()", "reward is float64 (4,), it must be a mapping from names to terms"),
     "not finite": (PAID, '{"goal": (0.5 - error).log()}', "reward term 'goal' is nan for the task {'goal': "),
     "unknown body": ('("rod",)', '("rods",)', "a variation names the unknown body 'rods'; the model has: world, rod"),
     "misspelt parameter": ('BodyMass("mass"', 'BodyMass("maas"', "task parameter 'maas' (did you mean 'mass'?)"),
@@ -286,8 +299,12 @@ MISTAKES = {
     "no range": (' ctrlrange="-1 1"', "", "actuator 'motor' has no ctrlrange"),
     "broken model": ("</mujoco>", "</mojoco>", "XML"),
     "method forgotten": (RESET, "def restart(", "does not define reset"),
-    "task shown": (SEEN, f'torch.cat(({SEEN}, tasks["goal"][:, None]), dim=1)', "element 2 of the observation is "),
-    "unused parameter": ('- tasks["goal"]', "", "the task parameter 'goal' changes neither rewards nor motion"),
+    "task shown": (
+        'bind("qvel")}',
+        'bind("qvel") + tasks["goal"][:, None]}',
+        "element 1 (velocity) of the observation is",
+    ),
+    "unused parameter": ('- tasks["goal"]', "", "the task parameter 'goal' changes neither observations nor rewards"),
     "one start": ("random.uniform(-0.2, 0.2, 1)", "0.0", "only 1 of 8 episodes start in a state of their own"),
 }
 """A slip in the pendulum's file: what stood there, what stands there now, and words of the sentence about it."""

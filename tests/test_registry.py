@@ -1,13 +1,14 @@
 """What an author may get wrong in declaring a family, and the sentence that says so, whatever the verb."""
 
 import dataclasses
+import sys
 
 import pytest
 from families import Rail
 
 from metarl.cli.main import main
 from metarl.core.errors import UserError
-from metarl.core.registry import family_names, make_family
+from metarl.core.registry import family_names, learner_class, learner_config_class, make_family
 from metarl.core.tasks import Parameter, TaskSpace, Uniform
 from metarl.sim.declarations import make
 from metarl.sim.variations import BodyMass
@@ -139,3 +140,46 @@ def test_every_verb_says_it_and_exits_with_2(verb, body, sentence, tmp_path, cap
     assert sentence in error
     assert len(error.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["robot.py"]
+
+
+def test_a_file_imports_the_modules_beside_it_and_each_folder_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for folder, steps in (("a", 7), ("b", 9)):
+        (tmp_path / folder / "parts").mkdir(parents=True)
+        (tmp_path / folder / "parts" / "__init__.py").write_text("")
+        (tmp_path / folder / "parts" / "sizes.py").write_text(f"STEPS = {steps}\n")
+        (tmp_path / folder / "beside.py").write_text("from parts.sizes import STEPS\n")
+        (tmp_path / folder / "torch.py").write_text("raise RuntimeError('hides an installed package')\n")
+        head = "from beside import STEPS\nimport torch\nfrom metarl.envs.half_cheetah import HalfCheetahDir\n"
+        body = "class Robot(HalfCheetahDir):\n    episode_steps = STEPS\n"
+        (tmp_path / folder / "robot.py").write_text(head + body)
+    made = [make_family(f"{tmp_path}/{folder}/robot.py:Robot").episode_steps for folder in "abab"]
+    assert made == [7, 9, 7, 9]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("robot.py", "'robot.py' must name the class too: robot.py:ClassName"),
+        ("x" * 300 + ".py:Robot", "there is no file xxx"),
+        ("a\0b.py:Robot", "there is no file a"),
+        ("leaves.py:Robot", "does not import: SystemExit: 3, line 2"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_one_sentence(name, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(UserError) as error:
+        make_family(name)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("config", ["", "    Config = 3\n", "    class Config: pass\n"])
+def test_a_learner_without_a_configuration_is_said(config, tmp_path):
+    (tmp_path / "own.py").write_text(f"class Own:\n    rate = 1\n{config}")
+    with pytest.raises(UserError, match="has no attribute Config, the dataclass of its hyperparameters"):
+        learner_config_class(f"{tmp_path}/own.py:Own")
+    with pytest.raises(UserError, match="is no class but a int"):
+        (tmp_path / "value.py").write_text("Own = 3\n")
+        learner_class(f"{tmp_path}/value.py:Own")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from metarl.core.seeding import WorldRandom, generator, rng
+from metarl.core.seeding import WorldRandom, generator, key, next_key, normal, rng
 
 KEYS = [(0, "a"), (1, "a"), (0, "b"), (0, "a", 0), (0, "a", 1), (0, "a", 0, 1), (0, "a", 1, 0)]
 
@@ -111,3 +111,79 @@ def test_successive_calls_continue_the_stream():
 def test_worlds_episodes_and_keys_draw_differently():
     draws = torch.cat([worlds(16, key, episode).uniform(0.0, 1.0, 2) for key in range(3) for episode in range(3)])
     assert draws.unique().numel() == draws.numel()
+
+
+def test_normal_draws_are_standard_normal_and_independent():
+    draws = normal(3, torch.arange(50), 10, 40, 6, "cpu").double()
+    assert kolmogorov_smirnov(draws.flatten(), torch.special.ndtr) < 1.63
+    correlation = torch.corrcoef(draws.reshape(-1, 6).T) - torch.eye(6)
+    assert correlation.abs().max() < 4 / (50 * 40) ** 0.5
+    assert abs(torch.corrcoef(torch.stack((draws[1:].flatten(), draws[:-1].flatten())))[0, 1]) < 0.04
+
+
+def test_a_key_is_the_first_draw_of_its_stream():
+    assert key(3, "a", 1) == int(torch.randint(2**62, (), generator=generator(3, "a", 1)))
+
+
+def test_each_world_may_have_a_key_of_its_own():
+    """As the worlds of rolling trials do: each trial's key follows from the one before."""
+    numbers, zero = torch.arange(3), torch.zeros(3, dtype=torch.long)
+    keys = torch.tensor([3, 7, 3])
+    mixed = WorldRandom(keys, numbers, zero).uniform(0.0, 1.0, 4)
+    for world, own in enumerate(keys.tolist()):
+        assert torch.equal(mixed[world], WorldRandom(own, numbers, zero).uniform(0.0, 1.0, 4)[world])
+    chain = [keys]
+    for _ in range(3):
+        chain.append(next_key(chain[-1]))
+    assert len(torch.cat(chain).unique()) == 8
+    assert torch.equal(chain[1][0], chain[1][2])
+
+
+def test_draws_take_the_precision_of_the_physics_and_are_otherwise_the_same():
+    """Also on a device: the numbers are those of the CPU."""
+    for draw in ("uniform", "normal"):
+        wide, narrow = (
+            getattr(WorldRandom(3, torch.arange(5), torch.ones(5).long(), dtype), draw)(-1.0, 2.0, 7)
+            for dtype in (torch.float64, torch.float32)
+        )
+        assert torch.equal(wide.float(), narrow)
+
+
+# noise of actions
+
+
+def test_noise_is_box_muller_on_splitmix64():
+    """Against the same in Python's integers and floats, for odd and even elements, far steps and large keys."""
+    key, streams, golden = 2**61 + 5, [0, 3, 2**40], 0x9E3779B97F4A7C15
+    drawn = normal(key, torch.tensor(streams), 10_000, 2, 5, "cpu")
+    assert (drawn.shape, drawn.dtype) == ((2, 3, 5), torch.float32)
+    for t, n, element in [(0, 0, 0), (1, 1, 3), (1, 2, 4), (0, 2, 1)]:
+        state = finalise((finalise((streams[n] * golden + key) % 2**64) + 0x6E6F697365) % 2**64)
+        state = finalise((state + (10_000 + t) * golden) % 2**64)
+        bits = finalise((state + (element // 2 + 1) * golden) % 2**64)
+        radius = math.sqrt(-2.0 * math.log(((bits >> 32) + 0.5) / 2**32))
+        angle = 2.0 * math.pi * (bits % 2**32) / 2**32
+        expected = radius * (math.sin(angle) if element % 2 else math.cos(angle))
+        assert drawn[t, n, element].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_noise_depends_on_key_stream_step_and_element_alone():
+    streams = torch.tensor([5, 2, 9, 4])
+    every = normal(1, streams, 0, 12, 6, "cpu")
+    assert torch.equal(torch.cat([normal(1, streams, step, 4, 6, "cpu") for step in (0, 4, 8)]), every)
+    assert torch.equal(normal(1, streams[2:3], 7, 1, 6, "cpu")[0, 0], every[7, 2])
+    assert torch.equal(normal(1, streams, 0, 12, 3, "cpu"), every[:, :, :3])
+    others = torch.stack((every, normal(2, streams, 0, 12, 6, "cpu"), normal(1, streams + 100, 0, 12, 6, "cpu")))
+    assert len(others.unique()) == others.numel()
+
+
+@pytest.mark.parametrize("axis", ["steps", "streams", "elements"])
+def test_noise_is_normal_along_every_axis(axis):
+    shape = {"steps": (1, 8192, 1), "streams": (8192, 1, 1), "elements": (1, 1, 8192)}[axis]
+    draws = normal(3, torch.arange(shape[0]), 0, shape[1], shape[2], "cpu").flatten().double()
+    assert abs(draws.mean()) < 4 / math.sqrt(8192)
+    assert abs(draws.std() - 1.0) < 4 / math.sqrt(2 * 8192)
+    assert abs((draws**4).mean() - 3.0) < 4 * math.sqrt(96 / 8192)
+    assert kolmogorov_smirnov(draws, torch.special.ndtr) < 1.63
+    for lag in (1, 2):
+        assert abs(torch.corrcoef(torch.stack((draws[lag:], draws[:-lag])))[0, 1]) < 4 / math.sqrt(8192)

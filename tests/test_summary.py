@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
+TASKS = {"held_out": True, "tasks": [{"direction": 1.0}, {"direction": -1.0}]}
 
 
 @pytest.fixture
@@ -30,13 +31,13 @@ def test_a_row_has_the_means_over_all_tasks_of_all_seeds(summary, tmp_path):
         folder = tmp_path / f"run-s{seed}"
         (folder / "eval").mkdir(parents=True)
         (folder / "config.toml").write_text('agent = "rl2"\nfamily = "ant-dir"\nepisode_steps = 50\n')
-        content = {"split": "test", "deterministic": True, "returns": values, "train_steps": seed * 1e6}
+        content = {"split": "test", "deterministic": True, "returns": values, "train_steps": seed * 1e6} | TASKS
         (folder / "eval" / "new.json").write_text(json.dumps(content | {"train_seconds": 60.0}))
         short = content | {"returns": np.zeros((2, 2)).tolist(), "train_steps": 10, "train_seconds": 1.0}
         (folder / "eval" / "old.json").write_text(json.dumps(short))
         (folder / "run.json").write_text("{}")
     runs = summary.recorded(tmp_path)
-    assert {run.place for run in runs} == {"ant-dir, 50 steps"}
+    assert {run.panel for run in runs} == {"ant-dir, 50 steps"}
     _, label, training, first, last, gain, ood, _ = (cell.strip() for cell in summary.row("rl2", runs).split("|"))
     assert (label, training) == ("rl2", "1.5 M steps, 1 min, 2 seeds")
     assert first.startswith("250 [")
@@ -52,9 +53,10 @@ def test_the_comparison_has_what_is_told_the_task_last_and_samples_of_those_that
         (folder / "config.toml").write_text(f'agent = "{agent}"\nfamily = "ant-dir"\n')
         for deterministic in (True, False):
             content = {"split": "test", "deterministic": deterministic, "returns": [[1.0, 2.0]], "train_steps": 1}
+            content |= {"held_out": True, "tasks": [{"direction": 1.0}]}
             (folder / "eval" / f"{deterministic}.json").write_text(json.dumps(content))
         (folder / "run.json").write_text("{}")
     agents = summary.compared(tmp_path)["ant-dir"]
     assert list(agents) == ["ppo", "maml-trpo", "rl2", "ppo-oracle", "mine"]
-    assert summary.paired(agents["rl2"][0])["deterministic"]
-    assert not summary.paired(agents["maml-trpo"][0])["deterministic"]
+    assert summary.paired(agents["rl2"][0]).deterministic
+    assert not summary.paired(agents["maml-trpo"][0]).deterministic

@@ -136,6 +136,19 @@ def test_parameters_need_one_row_per_task(values):
         Tasks(values)
 
 
+def test_an_id_names_a_task_by_what_it_is():
+    """Not by where it stands, what it was drawn for, or the precision of its tensors."""
+    tasks = SPACE.sample("train", 50, np.random.default_rng(0))
+    assert len(set(tasks.ids)) == 50
+    assert all(len(name) == 8 and int(name, 16) >= 0 for name in tasks.ids)
+    assert tasks.select(torch.tensor([3, 0])).ids == (tasks.ids[3], tasks.ids[0])
+    assert Tasks.from_rows(tasks.rows()).ids == tasks.ids
+    assert tasks.to(torch.device("cpu"), torch.float32).ids == tasks.ids
+    assert Tasks(dict(reversed(tasks.values.items()))).ids == tasks.ids
+    assert columns(a=[0.0], b=[1.0]).ids == columns(a=[-0.0], b=[1.0]).ids != columns(a=[1.0], b=[0.0]).ids
+    assert columns(a=[0.5]).ids == ("6e432292",), "ids stand in results: they may never change"
+
+
 # spaces
 
 
@@ -206,6 +219,7 @@ def test_a_task_list_survives_the_file(name, tmp_path):
     tasks = space.sample("train", 5, np.random.default_rng(0))
     save_tasks(tmp_path / "tasks.json", name, tasks)
     assert same(load_tasks(tmp_path / "tasks.json", name, space), tasks)
+    assert json.loads((tmp_path / "tasks.json").read_text())["ids"] == list(tasks.ids)
 
 
 def test_points_survive_the_file(tmp_path):
@@ -245,7 +259,7 @@ def test_a_bad_task_list_is_explained_in_one_line(content, message, tmp_path):
 
 
 def test_a_missing_task_list_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"cannot read the task list .*none\.json: No such file"):
+    with pytest.raises(UserError, match=r"none\.json is not a task list: cannot read .*none\.json: No such file"):
         load_tasks(tmp_path / "none.json", "toy", SPACE)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -17,14 +19,35 @@ from metarl.bench.plain_maml import PlainTask
 from metarl.bench.plain_pearl import PlainPearl
 from metarl.bench.worlds import mujoco_family, stepping
 from metarl.core import seeding
-from metarl.core.types import Metrics
+from metarl.core.info import Part, PolicyInfo
+from metarl.core.types import Metrics, Segment
 from metarl.rl.learner import Learner
 from metarl.run.collect import collect
 from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
+_FAMILY = "half-cheetah-body"
+"""Collection and training are measured here."""
 _SHOTS, _TASKS, _HORIZON = 20, 40, 100  # the published size of a meta-update
 _HELD = 1000  # transitions per task in PEARL's buffers
+
+
+def contests(worlds: tuple[int, ...], threads: int) -> Iterator[tuple[str, int, dict[str, Work]]]:
+    """Family, number of worlds and contenders of each comparison; the first contender is what the others are held to.
+
+    MAML's meta-update is compared with a plain loop over tasks, and PEARL's gradient step (gradient steps per second)
+    with one written plainly; on CUDA too where there is one.
+    """
+    for num_worlds in worlds:
+        yield _FAMILY, num_worlds, learning(mujoco_family(_FAMILY), num_worlds, threads)
+    yield _FAMILY, _TASKS, meta_updates(_FAMILY, threads)
+    gradient, cuda = gradient_steps(), torch.cuda.is_available()
+    if cuda:
+        gradient |= {f"{name} (CUDA)": work for name, work in list(gradient_steps("cuda").items())[1:]}
+    yield _FAMILY, 16, gradient
+    if cuda:
+        on_device = meta_updates(_FAMILY, threads, "cuda")
+        yield _FAMILY, _TASKS, {f"{name} (CUDA)": work for name, work in on_device.items()}
 
 
 def learning(family: MujocoFamily, num_worlds: int, threads: int) -> dict[str, Work]:
@@ -39,12 +62,11 @@ def learning(family: MujocoFamily, num_worlds: int, threads: int) -> dict[str, W
 
 def _agents(env: MujocoEnv) -> dict[str, Learner]:
     cells: tuple[Literal["gru", "lstm"], ...] = ("gru", "lstm")
-    sizes = (env.observation_size, env.action_size)
     agents: dict[str, Learner] = {}
     for cell in cells:
         config = RL2Config(cell=cell, hidden_size=128)
-        agents[f"RL² {cell.upper()} 128"] = RL2(config, *sizes, seeding.generator(0, "bench"))
-    agents["MAML-TRPO, 1 shot"] = MamlTrpo(MamlTrpoConfig(shots=1), *sizes, seeding.generator(0, "bench"))
+        agents[f"RL² {cell.upper()} 128"] = RL2(config, env.info, seeding.generator(0, "bench"))
+    agents["MAML-TRPO, 1 shot"] = MamlTrpo(MamlTrpoConfig(shots=1), env.info, seeding.generator(0, "bench"))
     return agents
 
 
@@ -52,18 +74,27 @@ def _tasks(env: MujocoEnv) -> Any:
     return env.family.space.sample("train", env.num_worlds, seeding.rng(0, "bench"))
 
 
+def _segment(env: MujocoEnv, agent: Learner) -> Segment:
+    return collect(env, agent.behaviour, _tasks(env), seeding.key(0, "bench"), record=agent.record)
+
+
 def _collect(env: MujocoEnv, agent: Learner) -> Done:
-    collect(env, agent.policy, _tasks(env), seeding.generator(0, "bench"))
-    return Done(env.trial_steps * env.num_worlds)
+    return Done(_segment(env, agent).reward.numel())
 
 
 def _train(env: MujocoEnv, agent: Learner) -> Done:
-    metrics = agent.train_step(
-        lambda policy: collect(env, policy, _tasks(env), seeding.generator(0, "bench")),
-        seeding.generator(0, "bench"),
-        progress=0.0,
-    )
-    return Done(env.trial_steps * env.num_worlds, _times(metrics))
+    begun = time.perf_counter()
+    segment = _segment(env, agent)
+    times = {"collect": time.perf_counter() - begun}
+    return Done(segment.reward.numel(), times | _update(agent, segment))
+
+
+def _update(agent: Learner, segment: Segment) -> dict[str, float]:
+    """Where the time of an update goes [s]."""
+    begun = time.perf_counter()
+    metrics = agent.update(segment, seeding.generator(0, "bench"), progress=0.0)
+    parts = _times(metrics)
+    return parts or {"update": time.perf_counter() - begun}
 
 
 def _times(metrics: Metrics) -> dict[str, float]:
@@ -76,25 +107,22 @@ def meta_updates(family_name: str, threads: int, device: Literal["cpu", "cuda"] 
     The plain loop is given stages and advantages; the learner computes them too. Both run on one thread.
     """
     family = mujoco_family(family_name)
-    family.episode_steps = _HORIZON
-    env = MujocoEnv(family, _TASKS, episodes_per_trial=2 * _SHOTS, threads=threads)
+    env = MujocoEnv(family, _TASKS, episodes_per_trial=2 * _SHOTS, episode_steps=_HORIZON, threads=threads)
     work: dict[str, Work] = {}
     for stride in (1, MamlTrpoConfig.fisher_stride):
         config = MamlTrpoConfig(shots=_SHOTS, fisher_stride=stride, device=device)
-        agent = MamlTrpo(config, env.observation_size, env.action_size, seeding.generator(0, "bench"))
-        rollout = collect(env, agent.policy, _tasks(env), seeding.generator(0, "bench"))
+        agent = MamlTrpo(config, env.info, seeding.generator(0, "bench"))
+        segment = _segment(env, agent)
         if not work:
-            work["plain loop over tasks"] = _plain(agent, *agent.stages(rollout)[:2])
+            work["plain loop over tasks"] = _plain(agent, *agent.stages(segment)[:2])
         same = "" if stride == 1 else f", Fisher matrix of every {stride}th step"
-        work[f"MAML-TRPO meta-update{same}"] = partial(_update, agent, agent.state_dict(), rollout)
+        work[f"MAML-TRPO meta-update{same}"] = partial(_again, agent, agent.state_dict(), segment)
     return work
 
 
-def _update(agent: MamlTrpo, state: dict[str, torch.Tensor], rollout: Any) -> Done:
+def _again(agent: MamlTrpo, state: dict[str, torch.Tensor], segment: Segment) -> Done:
     agent.load_state_dict(state)
-    metrics = agent.train_step(lambda policy: rollout, seeding.generator(0, "bench"), progress=0.0)
-    times = {name: seconds for name, seconds in _times(metrics).items() if name != "collect"}
-    return Done(rollout.reward.numel(), times)
+    return Done(segment.reward.numel(), _update(agent, segment))
 
 
 def _plain(agent: MamlTrpo, stages: Any, sampled: Any) -> Work:
@@ -138,7 +166,8 @@ def gradient_steps(device: Literal["cpu", "cuda"] = "cpu") -> dict[str, Work]:
         device=device,
     )
     random = seeding.generator(0, "bench")
-    agent = Pearl(config, 20, 6, random)
+    info = PolicyInfo((Part("observation", 20, "1"),), tuple("abcdef"), 0.05, 200, 5)
+    agent = Pearl(config, info, random)
     rows = torch.randn(config.num_slots, _HELD, agent.replay.rows.shape[2], generator=random)
     rows[..., -1] = 0.0  # no falls
     slots = torch.arange(config.num_slots, device=device)
@@ -149,6 +178,7 @@ def gradient_steps(device: Literal["cpu", "cuda"] = "cpu") -> dict[str, Work]:
     def ours() -> Done:
         chosen, context, batch = (part[0] for part in agent.draw(slots, 1, draws))
         loss = agent.gradient_step(chosen, context, batch, draws)
+        assert loss is not None
         loss.tolist()  # waits for the device
         return Done(1)
 

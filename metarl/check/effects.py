@@ -22,7 +22,7 @@ from metarl.core.tasks import Tasks
 from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.cpu import CpuPhysics
 from metarl.sim.mujoco.mujoco_env import compile_spec
-from metarl.sim.variation import Variation, dofs, ids, label
+from metarl.sim.variation import Variation, dofs, label, object_id, object_ids
 from metarl.sim.variations import (
     BodyMass,
     CentreOfMass,
@@ -81,7 +81,7 @@ def _measure(variation: Variation) -> Measure | None:
 
 
 def _damping(variation: JointDamping, experiment: Experiment) -> str | None:
-    index = dofs(experiment.nominal, ids(experiment.nominal, "joint", variation.joints)).numpy()
+    index = list(dofs(experiment.nominal, object_ids(experiment.nominal, "joint", variation.joints)))
     before, after = (_damped(model)[:, index] for model in (experiment.nominal, experiment.varied))
     return compare("what damps the joints", experiment.value(variation.parameter), before, after)
 
@@ -97,7 +97,7 @@ def _damped(model: mujoco.MjModel) -> Array:
 
 
 def _mass(variation: BodyMass, experiment: Experiment) -> str | None:
-    double, index = copy.copy(experiment.nominal), ids(experiment.nominal, "body", variation.bodies).numpy()
+    double, index = copy.copy(experiment.nominal), list(object_ids(experiment.nominal, "body", variation.bodies))
     double.body_mass[index] *= 2.0
     double.body_inertia[index] *= 2.0
     mujoco.mj_setConst(double, mujoco.MjData(double))
@@ -111,7 +111,7 @@ def _mass(variation: BodyMass, experiment: Experiment) -> str | None:
 
 
 def _payload(variation: Payload, experiment: Experiment) -> str | None:
-    load, body = experiment.value(variation.parameter), int(ids(experiment.nominal, "body", (variation.body,)))
+    load, body = experiment.value(variation.parameter), object_id(experiment.nominal, "body", variation.body)
     before, data = _pushed(experiment.nominal)
     place = data.xpos[body] + data.xmat[body].reshape(3, 3) @ np.array(variation.at)
     needed = _of_mass(experiment.nominal, data, body, place)
@@ -119,7 +119,7 @@ def _payload(variation: Payload, experiment: Experiment) -> str | None:
 
 
 def _centre(variation: CentreOfMass, experiment: Experiment) -> str | None:
-    model, body = experiment.nominal, int(ids(experiment.nominal, "body", (variation.body,)))
+    model, body = experiment.nominal, object_id(experiment.nominal, "body", variation.body)
     before, data = _pushed(model)
     way = data.xmat[body].reshape(3, 3)[:, variation.axis] * experiment.value(variation.parameter)
     here, there = (_of_mass(model, data, body, data.xipos[body] + step) for step in (np.zeros(3), way))
@@ -172,7 +172,7 @@ def _weight(model: mujoco.MjModel) -> Array:
 def _friction(variation: Friction, experiment: Experiment) -> str | None:
     """Every contact keeps its friction (another geom's counts) or changes by the ratio; some change."""
     model, ratio = experiment.nominal, experiment.value(variation.parameter)
-    varied = set(ids(model, "geom", variation.geoms).tolist())
+    varied = set(object_ids(model, "geom", variation.geoms))
     seen: dict[tuple[int, int], tuple[float, float]] = {}
     of_nominal, of_varied = mujoco.MjData(model), mujoco.MjData(experiment.varied)
     for pose in experiment.poses.touching:

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 
 import mujoco
 import numpy as np
-import torch
 
 from metarl.check.experiment import Array, Experiment, compare
 from metarl.sim.actuation import JointFault, MotorStrength, WeakMotor, driven_joints, own_motors
-from metarl.sim.variation import dofs, ids, label
+from metarl.sim.variation import dofs, label, object_ids
 
 _HELD_STEPS = 20  # for currents and integrals to build up
 _LOCKED_STEPS = 100
@@ -23,13 +22,13 @@ _LOCKED_LEAST = 0.02  # [m, rad]
 def strength(variation: MotorStrength, experiment: Experiment) -> str | None:
     """All chosen motors weaken by the ratio, and no other."""
     model, ratio = experiment.nominal, experiment.value(variation.parameter)
-    return _motors(experiment, dict.fromkeys(ids(model, "actuator", variation.actuators).tolist(), ratio))
+    return _motors(experiment, dict.fromkeys(object_ids(model, "actuator", variation.actuators), ratio))
 
 
 def weak(variation: WeakMotor, experiment: Experiment) -> str | None:
     """One motor weakens to what is left of its force, and no other."""
     index, left = round(experiment.value(variation.motor)), experiment.value(variation.strength)
-    motors = ids(experiment.nominal, "actuator", variation.actuators).tolist()
+    motors = object_ids(experiment.nominal, "actuator", variation.actuators)
     return _motors(experiment, {motor: left if i == index else 1.0 for i, motor in enumerate(motors)})
 
 
@@ -38,11 +37,10 @@ def fault(variation: JointFault, experiment: Experiment) -> str | None:
     model, index = experiment.nominal, round(experiment.value(variation.parameter))
     if index < 0:
         return None
-    names = variation.joints[index]
-    joints = ids(model, "joint", (names,) if isinstance(names, str) else names)
+    joints = variation.joints_of(model, index)
     if variation.mode == "dead":
-        return _motors(experiment, {motor: 0.0 for joint in joints.tolist() for motor in own_motors(model, joint)})
-    for dof in dofs(model, joints).tolist():
+        return _motors(experiment, dict.fromkeys(own_motors(model, joints), 0.0))
+    for dof in dofs(model, joints):
         free, locked = (abs(_way(each)[dof]) for each in (model, experiment.varied))
         if locked > max(_LOCKED_LEAST, _LOCKED_SHARE * free):
             name = label(model, "joint", int(model.dof_jntid[dof]))
@@ -68,7 +66,7 @@ def _motors(experiment: Experiment, ratios: Mapping[int, float]) -> str | None:
     for joint, motors in acting.items():
         shared = {ratios.get(motor, 1.0) for motor in motors}
         if len(shared) == 1 and motors & set(ratios) and not any(_is_dc(model, motor) for motor in motors):
-            of = model.nout + dofs(model, torch.tensor([joint])).numpy()
+            of = model.nout + np.array(dofs(model, (joint,)))
             name = f"the force of all actuators on {label(model, 'joint', joint)}"
             if before[:, of].any() and (problem := compare(name, shared.pop(), before[:, of], after[:, of])):
                 return problem

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from metarl.cli.parsing import parse
-from metarl.core.config import require
+from metarl.core.parameters import Checked, number, require
 
 
 @dataclass(frozen=True)
-class BenchOptions:
+class BenchOptions(Checked):
     """Speed of environments and training, as ratios to bare physics measured in the same run."""
 
     families: tuple[str, ...] = (
@@ -23,32 +23,28 @@ class BenchOptions:
     """Families to step; collection and training are measured on half-cheetah-body."""
     worlds: tuple[int, ...] = (64, 256)
     """Batch sizes; the families are stepped with the largest."""
-    seconds: float = 3.0
+    seconds: float = number(3.0, above=0, most=3600)
     """Time per measurement [s]; each is repeated in turns and the median taken."""
-    threads: int = 0
+    threads: int = number(0, least=0, most=1024)
     """Threads of the physics; 0 for one per CPU."""
     json: Path | None = None
     """Also write the figures to this file."""
 
     def __post_init__(self) -> None:
-        require(
-            self,
-            "worlds",
-            len(self.worlds) > 0 and min(self.worlds, default=0) >= 1,
-            "one or more counts, each at least 1",
-        )
-        require(self, "seconds", 0 < self.seconds <= 3600, "in (0, 3600]")
-        require(self, "threads", 0 <= self.threads <= 1024, "in [0, 1024]")
+        super().__post_init__()
+        sound = bool(self.worlds) and all(1 <= count <= 65536 for count in self.worlds)
+        require(self, "worlds", sound, "one or more counts, each in [1, 65536]")
 
 
 def run(words: list[str]) -> int:
     """Measure, and print."""
     options = parse(BenchOptions, "bench", words)
-    from metarl.bench.bench import print_benchmark, run_benchmark, to_json
-    from metarl.run.logs import console, provenance, write_json
+    from metarl.bench.bench import print_benchmark, run_benchmark
+    from metarl.core.files import write_json
+    from metarl.run.logs import console, provenance
 
     rows = run_benchmark(options.families, options.worlds, options.seconds, options.threads)
     print_benchmark(rows, console())
     if options.json is not None:
-        write_json(options.json, provenance(["bench", *words]) | {"rows": to_json(rows)})
+        write_json(options.json, provenance(["bench", *words]) | {"rows": [asdict(row) for row in rows]})
     return 0

@@ -16,7 +16,9 @@ class CheckOptions:
     family: str
     """A name from `metarl list`, path/to/file.py:ClassName, or a MJCF file (.xml or .mjcf)."""
     folder: Path | None = None
-    """Of a MJCF file: where the files it refers to may lie, if not in its own folder."""
+    """For a MJCF file: the folder in which the files it refers to may lie, instead of its own."""
+    memory: float = 2.0
+    """For a MJCF file: the memory that the model may use [GiB]."""
     json: Path | None = None
     """Also write the findings to this file."""
 
@@ -24,13 +26,14 @@ class CheckOptions:
 def run(words: list[str]) -> int:
     """Print the findings; 2 where there is a problem."""
     options = parse(CheckOptions, "check", words)
-    from metarl.check.check import check_family, check_mjcf, verdict
+    from metarl.check.check import check_family, verdict
+    from metarl.check.mjcf_file import check_mjcf
+    from metarl.core.files import write_json
     from metarl.core.registry import make_family
-    from metarl.run.logs import write_json
 
     path = Path(options.family)
-    if path.suffix.lower() in (".xml", ".mjcf"):
-        findings = check_mjcf(path, options.folder)
+    if path.suffix.lower() in (".xml", ".mjcf", ".urdf"):
+        findings = check_mjcf(path, options.folder, round(options.memory * 2**30))
     else:
         findings = check_family(make_family(options.family))
     for line in verdict(options.family, findings):

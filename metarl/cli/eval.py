@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from metarl.cli.parsing import parse
-from metarl.cli.subject import require_untrained, subject_of
-from metarl.core.config import require
+from metarl.cli.subject import Subject, require_untrained, subject_of, trained
 from metarl.core.errors import UserError
+from metarl.core.parameters import require
 
 if TYPE_CHECKING:
     from metarl.core.tasks import Tasks
-    from metarl.run.evaluate import Evaluation
-    from metarl.run.subject import Subject
+    from metarl.run.records import EvaluationRecord
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class EvalOptions:
     tasks: Path | None = None
     """Task list (JSON) to evaluate on instead of a split; the JSON of an evaluation is one."""
     checkpoint: str | None = None
-    """Checkpoint, as iteration-000120; the newest by default."""
+    """Checkpoint, as iteration-000120, or best; the newest by default."""
     json: Path | None = None
     """Also write the result to FILE.json (with a second split, its own to FILE-ood.json); RUN/eval/ always has it."""
 
@@ -58,15 +57,25 @@ def run(words: list[str]) -> int:
     """Evaluate, print the tables, and write every return as JSON."""
     options = parse(EvalOptions, "eval", words)
     from metarl.rl.parallel import single_threaded_math
+    from metarl.run.evaluate import compared
+    from metarl.run.logs import console
+    from metarl.run.tables import comparison_table, record_table
 
     single_threaded_math()
-    subject = subject_of(options)
+    subject = subject_of(options.run, options.agent, options.checkpoint)
     other = None if options.against is None else _other(options.against, subject)
+    episodes = options.episodes or max(each.episodes for each in (subject, other) if each)
     for number, (split, tasks) in enumerate(_task_lists(options, subject)):
+        record = _evaluate(subject, tasks, episodes, split, options, words)
+        console().print(record_table(record, str(options.run) if other else ""))
+        if other is not None:
+            theirs = _evaluate(other, tasks, episodes, split, options, words)
+            console().print(record_table(theirs, str(options.against)))
+            _write(other, theirs, None)
+            record = compared(record, theirs, str(options.against))
+            console().print(comparison_table(record, theirs, str(options.run)))
         json = options.json
-        if json is not None and number:
-            json = json.with_stem(f"{json.stem}-{split}")
-        _Evaluator(options, words, split, tasks).run(subject, other, json)
+        _write(subject, record, json.with_stem(f"{json.stem}-{split}") if json is not None and number else json)
     return 0
 
 
@@ -76,99 +85,51 @@ def _task_lists(options: EvalOptions, subject: Subject) -> list[tuple[str, Tasks
 
     space = subject.family.space
     if options.tasks is not None:
-        return [(f"list-{options.tasks.stem}", load_tasks(options.tasks, subject.family_name, space))]
+        return [(f"list-{options.tasks.stem}", load_tasks(options.tasks, subject.origin.family, space))]
     splits = [options.split] if options.split else [split for split in space.splits if split != "train"]
     return [(split, space.fixed(split, options.num_tasks)) for split in splits]
 
 
 def _other(path: Path, subject: Subject) -> Subject:
     """The run to compare with; `UserError` where its tasks or episodes are not those of the subject."""
-    from metarl.run.subject import trained
-
     other = trained(path)
     for what, ours, theirs in (
-        ("family", subject.family_name, other.family_name),
-        ("episode_steps", subject.family.episode_steps, other.family.episode_steps),
+        ("family", subject.origin.family, other.origin.family),
+        ("episode_steps", _limit(subject), _limit(other)),
     ):
         if ours != theirs:
             raise UserError(f"--against {path} cannot be compared: its {what} is {theirs}, not {ours}")
     return other
 
 
-@dataclass(frozen=True)
-class _Evaluator:
-    """Evaluates on one list of tasks, prints, and writes."""
+def _limit(subject: Subject) -> int:
+    return subject.origin.episode_steps or subject.family.episode_steps
 
-    options: EvalOptions
-    words: list[str]
-    split: str
-    tasks: Tasks
 
-    def run(self, subject: Subject, other: Subject | None, json: Path | None) -> None:
-        """The subject alone, or both and how they compare."""
-        from metarl.run.evaluate import improvement, print_comparison
-        from metarl.run.logs import console
+def _evaluate(
+    subject: Subject, tasks: Tasks, episodes: int, split: str, options: EvalOptions, words: list[str]
+) -> EvaluationRecord:
+    from metarl.run.evaluate import evaluate, labelled
 
-        episodes = self.options.episodes or max(each.episodes for each in (subject, other) if each)
-        ours = self._evaluate(subject, episodes, self.options.run)
-        against: dict[str, Any] = {}
-        if other is not None and self.options.against is not None:
-            path = self.options.against
-            theirs = self._evaluate(other, episodes, path)
-            self._write(other, theirs, {}, None)
-            chances = improvement(ours, theirs)
-            print_comparison((self.options.run, path), (ours, theirs), chances, console())
-            found = [chance.to_json() for chance in chances]
-            against = {"against": {"run": str(path), **other.summary, "probability_of_improvement": found}}
-        self._write(subject, ours, against, json)
+    record = evaluate(
+        subject.policy,
+        subject.family,
+        tasks,
+        episodes,
+        seed=options.seed,
+        deterministic=not (options.stochastic or options.agent == "random"),
+        origin=subject.origin,
+    )
+    return labelled(record, split, subject.family, ["eval", *words])
 
-    @property
-    def deterministic(self) -> bool:
-        """The policy's mean actions."""
-        return not (self.options.stochastic or self.options.agent == "random")
 
-    def _evaluate(self, subject: Subject, episodes: int, path: Path) -> Evaluation:
-        """Evaluate and print the table."""
-        from metarl.run.evaluate import evaluate, print_table
-        from metarl.run.logs import console
+def _write(subject: Subject, record: EvaluationRecord, json: Path | None) -> None:
+    """Into the run's folder, and to the file the user named."""
+    from metarl.core.files import write_json
 
-        evaluation = evaluate(
-            subject.policy,
-            subject.family,
-            self.tasks,
-            episodes,
-            seed=self.options.seed,
-            deterministic=self.deterministic,
-        )
-        note = ", the same as in training" if self._shared(subject) and subject.iteration else ""
-        title = subject.title(f"{len(self.tasks)} {self.split} tasks{note}")
-        if self.options.against:
-            title = f"{path}: {title}"
-        print_table(evaluation, title, console())
-        return evaluation
-
-    def _shared(self, subject: Subject) -> bool:
-        """The test tasks are the very tasks of training."""
-        return self.split == "test" and subject.family.space.is_finite
-
-    def _write(self, subject: Subject, evaluation: Evaluation, more: dict[str, Any], json: Path | None) -> None:
-        """Into the run's folder, and to the file the user named."""
-        from metarl.run.logs import provenance, write_json
-
-        content = {
-            **provenance(["eval", *self.words]),
-            **subject.summary,
-            "split": self.split,
-            "held_out": self.split in ("test", "ood") and not self._shared(subject),
-            "seed": self.options.seed,
-            "deterministic": self.deterministic,
-            **more,
-            **evaluation.to_json(),
-        }
-        mode = "deterministic" if self.deterministic else "stochastic"
-        size = f"{len(self.tasks)}x{evaluation.returns.shape[1]}"
-        name = f"{self.split}-{size}-{mode}-seed{self.options.seed}-iteration{subject.iteration}.json"
-        for path in (subject.run.evaluations / name if subject.run else None, json):
-            if path is not None:
-                write_json(path, content)
-                print(f"wrote {path}")
+    if json is not None:
+        write_json(json, record.to_json())
+    written = subject.run.write_evaluation(record) if subject.run is not None else None
+    for path in (written, json):
+        if path is not None:
+            print(f"wrote {path}")

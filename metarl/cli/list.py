@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +24,13 @@ class ListOptions:
 def run(words: list[str]) -> int:
     """Print what there is."""
     options = parse(ListOptions, "list", words)
+    from rich.console import Console
+
+    from metarl.core.files import write_json
     from metarl.run.catalogue import catalogue, print_catalogue
-    from metarl.run.logs import console, write_json
 
     content = catalogue(options.family)
-    print_catalogue(content, console())
+    print_catalogue(content, Console(file=sys.stdout, highlight=False, markup=False, emoji=False))
     if options.json is not None:
         write_json(options.json, content)
     return 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import cast
 
 from metarl.core.errors import UserError, unknown_name
@@ -19,7 +21,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   resume RUN           continue a training exactly where it stopped
   eval RUN             returns per episode on held-out tasks, with intervals
   video RUN            film the robot adapting to held-out tasks
-  tune FAMILY AGENT    search a learner's hyperparameters, on training tasks only
+  tune AGENT FAMILY    search a learner's hyperparameters, on training tasks only
   report RUN...        what runs have shown, as one HTML file
   list [FAMILY]        families with their task parameters, and agents
   check FAMILY         test a family against the contract every family fulfils, or a MJCF file
@@ -50,9 +52,26 @@ VERBS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code: 2 for a user's mistake, 130 or 143 when stopped by a signal."""
+    try:
+        if argv is None:  # a process of our own
+            _answer_signals()
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f"metarl: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at exit
+        return 141
+    except KeyboardInterrupt:
+        if argv is None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # another one must not interrupt this
+        print("metarl: interrupted", file=sys.stderr)
+        return 130
+
+
+def _main(words: list[str]) -> int:
     if "MUJOCO_GL" in os.environ:  # a wrong value would fail MuJoCo's import; only videos need it, and say so
         os.environ["METARL_GL"] = os.environ.pop("MUJOCO_GL")
-    words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
@@ -61,20 +80,28 @@ def main(argv: list[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    verb = VERBS.get(words[0])
-    try:
-        if verb is None:
-            raise unknown_name("verb", words[0], VERBS)
-        return _run_of(verb)(words[1:])
-    except UserError as error:
-        print(f"metarl: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at exit
-        return 141
-    except KeyboardInterrupt:
-        print("metarl: interrupted", file=sys.stderr)
-        return 130
+    if words[0] not in VERBS:
+        raise unknown_name("verb", words[0], VERBS)
+    return _run_of(VERBS[words[0]])(words[1:])
+
+
+def _answer_signals() -> None:
+    """Let a stop from outside clean up as Ctrl-C does; a SIGHUP that is ignored, as under nohup, stays so."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C: at once while modules are imported, when nothing is at stake and an exception may be mistaken."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"metarl: interrupted\n")
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _run_of(module: str) -> Callable[[list[str]], int]:

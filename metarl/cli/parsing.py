@@ -1,14 +1,54 @@
-"""Words of the command line into a verb's options, by tyro."""
+"""Words of the command line into a verb's options, by tyro; help and ranges come from `core.parameters`."""
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
 
 import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
+
+from metarl.core.config import TrainConfig, load_config, train_defaults
+from metarl.core.errors import UserError, did_you_mean
+from metarl.core.parameters import declarations, describe
+from metarl.core.registry import agents_with, family_names, learner_config_class, learner_names
+
+_NAMED_FIRST = ("agent", "family")
+"""Of a training: given ahead of the options, so not shown among them."""
 
 
-def parse(options: Any, verb: str, words: list[str], default: Any = None) -> Any:
-    """Parse a verb's words into its options; a mistake prints what is allowed and exits with 2."""
+@dataclass(frozen=True)
+class TrainOptions:
+    """Meta-train a learner on a family. The options depend on AGENT: those of rl2 are shown where none is named.
+
+    With --config FILE, agent and family are the file's where they are not named.
+    """
+
+    training: TrainConfig[Any]
+    """The run's configuration."""
+    config: Path | None = None
+    """Start from this TOML file; options on the command line override it."""
+    output: Path | None = None
+    """Run folder; runs/FAMILY-AGENT-sSEED-TIME by default."""
+
+
+def parse(options: Any, verb: str, words: list[str], default: Any = None, positional: str = "") -> Any:
+    """Parse a verb's words into its options; a mistake prints what is allowed and exits with 2.
+
+    `positional` is what the usage line shows where the words ahead of the options are parsed elsewhere.
+    """
+    _require_known(_flags(options, default), verb, words)
     markers = (
         tyro.conf.PositionalRequiredArgs,
         tyro.conf.PositionalMetavarFromFieldName,
@@ -16,7 +56,121 @@ def parse(options: Any, verb: str, words: list[str], default: Any = None) -> Any
         tyro.conf.FlagCreatePairsOff,
         tyro.conf.DisallowNone,
     )
-    arguments: dict[str, Any] = {"prog": f"metarl {verb}", "args": words, "config": markers}
-    if default is not None:
-        arguments["default"] = default
-    return tyro.cli(options, **arguments)
+    registry = ConstructorRegistry()
+    registry.primitive_rule(_whole_number)
+    registry.struct_rule(_options)
+    given = {} if default is None else {"default": default}
+    return tyro.cli(options, prog=f"metarl {verb}{positional}", args=words, config=markers, registry=registry, **given)
+
+
+def parse_training(words: list[str]) -> TrainOptions:
+    """Parse `train`'s words: the agent decides which options there are, a file what their defaults are."""
+    named = list(takewhile(lambda word: not word.startswith("-"), words[:2]))
+    rest = words[len(named) :]
+    changes: dict[str, Any] = dict(zip(_NAMED_FIRST, named, strict=False))
+    changes |= {name: value for name in _NAMED_FIRST if (value := _value_of(rest, f"--{name}"))}
+    file = _value_of(rest, "--config")
+    if file:
+        base = load_config(Path(file))
+    elif len(changes) < 2 and not {"-h", "--help"} & set(rest):
+        raise UserError(
+            "train needs AGENT FAMILY ahead of its options, or --config FILE; "
+            f"agents: {', '.join(learner_names())}; families: {', '.join(family_names())}"
+        )
+    else:
+        base = TrainConfig(agent="rl2", family="FAMILY", learner=None)
+    config_class = learner_config_class(changes.get("agent", base.agent))
+    if not isinstance(base.learner, config_class):
+        changes["learner"] = config_class()
+    if not file:
+        changes |= train_defaults(config_class)
+    base = dataclasses.replace(base, **changes)
+    parsed: TrainOptions = parse(TrainOptions, "train", rest, TrainOptions(base), " AGENT FAMILY")
+    return parsed
+
+
+def _value_of(words: list[str], flag: str) -> str | None:
+    """Value of `--flag VALUE` or `--flag=VALUE`, if it is there; `--agent` and `--family` are taken out."""
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == flag:
+            end = place + (1 if equals else 2)
+            value = value if equals else "".join(words[place + 1 : end])
+            if flag != "--config":
+                del words[place:end]
+            return value
+    return None
+
+
+def _flags(options: Any, default: Any) -> dict[str, bool]:
+    """Names of the options, with hyphens, and whether each is a switch."""
+    found: dict[str, bool] = {}
+    for name, kind, _ in declarations(options):
+        value = getattr(default, name, None)
+        if dataclasses.is_dataclass(value):
+            found |= _flags(type(value), value)
+        elif not (isinstance(default, TrainConfig) and name in _NAMED_FIRST):
+            found[name.replace("_", "-")] = kind is bool
+    return found
+
+
+def _require_known(known: dict[str, bool], verb: str, words: list[str]) -> None:
+    """`UserError` for an option that the verb does not have."""
+    for word in words:
+        name = word.removeprefix("--").partition("=")[0].replace("_", "-")
+        if not word.startswith("--") or name in known or name in ("", "help"):
+            continue
+        if known.get(name.removeprefix("no-")) and name.startswith("no-"):
+            continue
+        owners = agents_with(name.replace("-", "_")) if verb == "train" else []
+        if owners:
+            raise UserError(f"this agent has no option --{name}; {', '.join(owners)} have it")
+        near = did_you_mean(f"--{name}", [f"--{other}" for other in known])
+        raise UserError(f"metarl {verb} has no option --{name}{near}: `metarl {verb} --help` lists them")
+
+
+def _options(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Tyro's view of a dataclass: the help is the docstring and the allowed range, which tyro does not know."""
+    kind = get_origin(info.type) or info.type
+    if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
+        return None
+    made = dataclasses.is_dataclass(info.default)
+    fields = []
+    hints = get_type_hints(kind, include_extras=True)  # with tyro's own markers
+    for row, (name, _, declared) in zip(describe(kind), declarations(kind), strict=True):
+        if kind is TrainConfig and name in _NAMED_FIRST:
+            continue
+        default = getattr(info.default, name) if made else row.default
+        shown = tyro.MISSING if default is dataclasses.MISSING else default
+        limits = declared.allowed()
+        text = f"{row.help} {limits[0].upper()}{limits[1:]}." if limits else row.help
+        of_type = type(default) if dataclasses.is_dataclass(default) else hints[name]
+        fields.append(StructFieldSpec(name, of_type, shown, text))
+
+    def make(**values: Any) -> Any:
+        return dataclasses.replace(info.default, **values) if made else kind(**values)
+
+    make.__doc__ = kind.__doc__
+    return StructConstructorSpec(make, tuple(fields))
+
+
+def _whole_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
+    """Whole numbers may be written 100000, 100_000 or 1e5."""
+
+    def read(words: list[str]) -> int:
+        with suppress(ValueError):
+            return int(words[0])
+        with suppress(ValueError):
+            if float(words[0]).is_integer():
+                return int(float(words[0]))
+        raise ValueError(f"'{words[0]}' is not a whole number")
+
+    if info.type is not int:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )

@@ -38,29 +38,31 @@ class ReportOptions:
 def run(words: list[str]) -> int:
     """Evaluate and film what is missing, then write the report."""
     options = parse(ReportOptions, "report", words)
-    from metarl.cli import eval as evaluate
-    from metarl.report.report import default_path, film, missing_evaluations, read_runs, write_report
+    from metarl.report.build import default_path, film, missing_evaluations, open_runs, write_report
     from metarl.rl.parallel import single_threaded_math
-    from metarl.run.logs import provenance
+    from metarl.run.evaluate import evaluate_run
+    from metarl.run.logs import console, provenance
     from metarl.run.pretrained import require_run
 
     for path in options.runs:
         require_run(path, "report")
     single_threaded_math()
-    found = read_runs(options.runs)
-    for one in found:
+    runs = open_runs(options.runs)
+    for run in runs:
         if not options.no_eval:
-            for split in missing_evaluations(one.path):
-                evaluate.run([str(one.path), "--split", split])
+            for split in missing_evaluations(run):
+                record = evaluate_run(run, split)
+                console().print(record)
+                print(f"wrote {run.write_evaluation(record)}")
         if not options.no_videos:
             try:
-                filmed = film(one.path)
+                filmed = film(run)
             except UserError as error:
-                print(f"{one.path} is reported without a video: {error}", flush=True)
+                print(f"{run} is reported without a video: {error}", flush=True)
             else:
                 if filmed is not None:
                     print(f"wrote {filmed}", flush=True)
     output = options.output or default_path(options.runs)
-    numbers = write_report(read_runs(options.runs), output, provenance(["report", *words]))
+    numbers = write_report(runs, output, provenance(["report", *words]))
     print(f"wrote {output} and {numbers}")
     return 0

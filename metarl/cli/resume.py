@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metarl.cli.parsing import parse
-from metarl.core.config import require
+from metarl.core.parameters import require
 
 if TYPE_CHECKING:
-    from metarl.run.train import Outcome, Training
+    from metarl.run.train import Training
 
 
 @dataclass(frozen=True)
 class ResumeOptions:
-    """Continue a training exactly where it stopped."""
+    """Continue a training exactly where it stopped, or further than was meant at first."""
 
     run: Path
     """Run folder."""
     checkpoint: str | None = None
-    """Checkpoint to continue from, as iteration-000120; the newest by default."""
+    """Checkpoint to continue from, as iteration-000120, or best; the newest by default."""
+    total_steps: int = 0
+    """Train up to this length, also a run that is finished [control steps over all worlds]; 0 for the run's own.
+    Learning rates and a curriculum go on from the share of the new length that is done."""
     max_minutes: float = 0.0
     """Stop, save and report after this long [min]; 0 for no limit."""
 
     def __post_init__(self) -> None:
+        require(self, "total_steps", self.total_steps >= 0, "at least 0")
         require(self, "max_minutes", 0 <= self.max_minutes < float("inf"), "at least 0")
 
 
@@ -33,32 +38,40 @@ def run(words: list[str]) -> int:
     """Continue a run."""
     options = parse(ResumeOptions, "resume", words)
     from metarl.run.pretrained import require_run
-    from metarl.run.run import RunFolder, note_resumption
-    from metarl.run.train import Training
+    from metarl.run.sessions import resumed
 
     require_run(options.run, "resume")
-    run = RunFolder(options.run)
-    training = Training(run, run.read_config())
-    training.restore(options.checkpoint)
-    note_resumption(run, ["resume", *words], training.iteration)
-    print(f"resuming {run.path} after iteration {training.iteration} of {training.num_iterations}", flush=True)
-    return execute(training, options.max_minutes)
+    more = options.total_steps or None
+    with resumed(options.run, ["resume", *words], which=options.checkpoint, total_steps=more) as training:
+        where = f"after iteration {training.iteration} of {training.num_iterations}"
+        print(f"resuming {training.run} {where}", flush=True)
+        return execute(training, options.max_minutes)
 
 
 def execute(training: Training, max_minutes: float) -> int:
     """Train, then say how it ended and what to do next."""
     from metarl.rl.learner import Remarking
     from metarl.run.logs import console
-    from metarl.run.run import locked
 
     if isinstance(training.learner, Remarking):
         print(*training.learner.remarks(training.config.total_steps), sep="\n", flush=True)
-    with locked(training.run):
-        outcome: Outcome = training.execute(console(), max_minutes)
     path = shlex.quote(str(training.run.path))
+    try:
+        outcome = training.execute(console(), max_minutes)
+    except (KeyboardInterrupt, SystemExit):
+        words = f"saved up to iteration {training.saved}; continue with: metarl resume {path}"
+        if not (training.iteration or training.resumed):
+            words = f"{path} is removed, as no iteration was complete; the same command begins anew"
+        print(f"\n{words}", file=sys.stderr)
+        raise
     print(f"{outcome.total_steps:,} steps in {outcome.elapsed / 60:.1f} min, saved in {path}")
-    if not outcome.finished:
-        print(f"{training.num_iterations - outcome.iteration} iterations left; continue with: metarl resume {path}")
-    else:
+    if outcome.finished:
         print(f"next: metarl eval {path}, or: metarl video {path}")
-    return 0 if outcome.signal is None or outcome.finished else 128 + outcome.signal
+        return 0
+    if outcome.out_of_time:
+        print(
+            f"stopped by --max-minutes {outcome.out_of_time:g} at iteration {outcome.iteration} of "
+            f"{outcome.num_iterations}: results will be below those of the whole training"
+        )
+    print(f"{outcome.num_iterations - outcome.iteration} iterations left; continue with: metarl resume {path}")
+    return 0 if outcome.signal is None else 128 + outcome.signal

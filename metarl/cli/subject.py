@@ -2,43 +2,72 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metarl.core.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from metarl.run.subject import Subject
+    from metarl.rl.policy import Policy
+    from metarl.run.records import Origin
+    from metarl.run.run import Run
+    from metarl.sim.family import Family
 
 _UNTRAINED = ("zero", "random")
 
 
-@runtime_checkable
-class SubjectOptions(Protocol):
-    """The options that name it."""
+class Subject(NamedTuple):
+    """A policy and the family it acts on."""
 
-    @property
-    def run(self) -> Path:
-        """Run folder, or a family's name."""
-        ...
-
-    @property
-    def agent(self) -> str | None:
-        """One of those that never train, or None for a run's own."""
-        ...
-
-    @property
-    def checkpoint(self) -> str | None:
-        """A run's checkpoint; None for the newest."""
-        ...
+    policy: Policy[Any]
+    family: Family
+    origin: Origin
+    """What records and titles say of the policy."""
+    episodes: int
+    """Episodes per task where the user does not say."""
+    run: Run | None = None
+    """None for a policy that never trained."""
 
 
-def subject_of(options: SubjectOptions) -> Subject:
-    """The run's policy, or an untrained one on the family in its place."""
-    from metarl.run.subject import trained, untrained
+def subject_of(path: Path, agent: str | None, checkpoint: str | None) -> Subject:
+    """A run's policy, or with `agent` one that never trained on the family in the run's place."""
+    if agent is None:
+        return trained(path, checkpoint)
+    from metarl.run.untrained import EPISODES, untrained
 
-    return untrained(options.agent, str(options.run)) if options.agent else trained(options.run, options.checkpoint)
+    family = str(path)
+    if _is_run(path) and not _names_family(family):
+        raise UserError(
+            f"{family} is a run folder, which has an agent of its own: leave out --agent {agent}, or name a family "
+            "instead of the folder"
+        )
+    return Subject(*untrained(agent, family), EPISODES)
+
+
+def trained(path: Path, checkpoint: str | None = None) -> Subject:
+    """A run's policy at its newest checkpoint, or at the one named; `UserError` where `path` is no run folder."""
+    from metarl.run.run import Run
+
+    if not _is_run(path) and _names_family(str(path)):
+        raise UserError(
+            f"{path} is a family, not a run folder: add --agent zero or --agent random for a look at it before any "
+            "training"
+        )
+    run = Run.open(path)
+    episodes = run.config().episodes_per_trial
+    return Subject(run.policy(checkpoint), run.family(), run.origin(checkpoint), episodes, run)
+
+
+def _is_run(path: Path) -> bool:
+    return os.path.isfile(path / "config.toml")  # unlike Path's, False too for a name that cannot be
+
+
+def _names_family(name: str) -> bool:
+    from metarl.core.registry import family_names
+
+    return ".py:" in name or name in family_names()
 
 
 def require_untrained(agent: str | None, given: Mapping[str, object]) -> None:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from metarl.cli.parsing import parse
-from metarl.core.config import TrainConfig, require
+from metarl.core.config import TrainConfig, load_config, train_defaults
 from metarl.core.errors import UserError
+from metarl.core.parameters import Checked, number
+from metarl.core.registry import absolute, family_names, learner_config_class, learner_names
 
 
 @dataclass(frozen=True)
-class TuneOptions:
-    """Search the ranges that a learner declares (`search` in its configuration) for the best hyperparameters.
+class TuneOptions(Checked):
+    """Search where a learner's configuration says so (`metarl list` names learners) for the best hyperparameters.
 
     A trial trains one configuration in a run folder of its own and is judged by the deterministic policy's return in
     the last episode on a fixed list of training tasks; held-out tasks are never looked at. The first trial is the
@@ -23,48 +25,41 @@ class TuneOptions:
     Interrupted in any way, the same command goes on where it was.
     """
 
-    family: str
-    """Family of tasks: a name from `metarl list`, or path/to/file.py:ClassName."""
     agent: str
     """Learner: a name from `metarl list`, or path/to/file.py:ClassName."""
-    trials: int = 20
+    family: str
+    """Family of tasks: a name from `metarl list`, or path/to/file.py:ClassName."""
+    trials: int = number(20, least=1, most=100_000)
     """Trials in all, those of earlier sessions and the given-up included."""
-    steps: int = 0
+    steps: int = number(0, least=0, most=10**15)
     """Length of each training [control steps over all worlds]; 0 for what `metarl train` would take."""
-    max_minutes: float = 0.0
+    max_minutes: float = number(0.0, least=0)
     """Stop after this long [min]; the same command goes on. 0 for no limit."""
-    trial_minutes: float = 0.0
+    trial_minutes: float = number(0.0, least=0)
     """Judge each training after this long even if steps are left [min]; 0 for no limit."""
     config: Path | None = None
     """The default configuration (TOML, as for train). What it puts outside its range is not searched."""
     search: tuple[str, ...] = ()
     """Fields to search; all that the learner declares by default."""
-    num_tasks: int = 50
+    num_tasks: int = number(50, least=1, most=65536)
     """Training tasks on which each trained policy is judged."""
-    seed: int = 0
-    """Seed of the search and of every training."""
-    threads: int = 0
+    seed: int = number(0, least=0, below=2**32)
+    """Seed of the study and of every training."""
+    threads: int = number(0, least=0, most=1024)
     """Threads of the physics; 0 for one per CPU. Results are the same."""
     output: Path | None = None
     """Study folder; runs/tune-FAMILY-AGENT by default. Each trial is a run folder in it."""
 
-    def __post_init__(self) -> None:
-        require(self, "trials", 1 <= self.trials <= 100_000, "in [1, 100000]")
-        require(self, "num_tasks", 1 <= self.num_tasks <= 65536, "in [1, 65536]")
-        require(self, "steps", self.steps >= 0, "at least 0")
-        for name in ("max_minutes", "trial_minutes"):
-            require(self, name, 0 <= getattr(self, name) < float("inf"), "at least 0")
-
 
 def run(words: list[str]) -> int:
-    """Search, then say what was found and how to train it."""
+    """Tune, then say what was found and how to train it."""
     options = parse(TuneOptions, "tune", words)
     base = _base(options)
     from metarl.core.registry import make_family
+    from metarl.run.folder import locked
     from metarl.run.logs import console
-    from metarl.run.run import RunFolder, locked
     from metarl.run.study import Plan, declared_ranges, value_of
-    from metarl.run.tune import Search
+    from metarl.run.tune import Tuner
 
     make_family(base.family)
     declared = declared_ranges(base, options.search)
@@ -72,41 +67,33 @@ def run(words: list[str]) -> int:
     if not ranges:
         raise UserError(f"nothing to search: {options.config} puts every field outside its range")
     path = _folder(options)
-    plan = Plan(base, ranges, options.num_tasks, options.trial_minutes)
     print(f"tuning {base.agent} on {base.family}, seed {base.seed}, in {path}")
     for name, support in declared.items():
         print(f"  {name}: {support}" if name in ranges else f"  {name}: {value_of(base, name)}, outside {support}")
-    with locked(RunFolder(path)):
-        search = Search(path, plan, ["tune", *words], console())
-        print(f"{len(search.study.trials)} of {options.trials} trials done", flush=True)
+    with locked(path):
+        plan = Plan(base, ranges, options.num_tasks, options.trial_minutes)
+        tuner = Tuner(path, plan, ["tune", *words], console())
+        print(f"{len(tuner.study.trials)} of {options.trials} trials done", flush=True)
         try:
-            ended = search.run(options.trials, options.max_minutes)
+            ended = tuner.run(options.trials, options.max_minutes)
             code = 0 if ended.signal is None else 128 + ended.signal
         except KeyboardInterrupt:  # between two trainings
             code = 130
-        return _close(search, path, code, left=options.trials - len(search.study.trials))
-
-
-def _close(search: Any, path: Path, code: int, left: int) -> int:
-    """Say what was found, and what to do next."""
-    print(*search.verdict(), sep="\n")
-    if left > 0:
-        print(f"{left} trials left; go on with: {shlex.join(['metarl', *search.command])}")
-    if search.study.best is not None:
+        print(*tuner.verdict(), sep="\n")
+    if (left := options.trials - len(tuner.study.trials)) > 0:
+        print(f"{left} trials left; go on with: {shlex.join(['metarl', *tuner.command])}")
+    if tuner.study.best is not None:
         best = path / "best.toml"
         print(f"wrote {best}")
         print("the best of many is flattered by the choice: confirm it with other seeds, and on held-out tasks")
-        print(f"next: metarl train --config {shlex.quote(str(best))} --seed {search.plan.base.seed + 1}")
+        print(f"next: metarl train --config {shlex.quote(str(best))} --seed {base.seed + 1}")
     return code
 
 
 def _base(options: TuneOptions) -> TrainConfig[Any]:
     """The default configuration: a run's as `metarl train` would make it, or the file's."""
-    from metarl.core.config import load_config, train_defaults
-    from metarl.core.registry import absolute, learner_config_class, learner_names
-
-    if options.family in learner_names():
-        raise UserError(f"tune takes FAMILY AGENT: metarl tune {options.agent} {options.family}")
+    if options.agent in family_names() and options.family in learner_names():
+        raise UserError(f"tune takes AGENT FAMILY, as train does: metarl tune {options.family} {options.agent}")
     config_class = learner_config_class(options.agent)
     agent, family = absolute(options.agent), absolute(options.family)
     if options.config is None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from metarl.cli.parsing import parse
 from metarl.cli.subject import require_untrained, subject_of
-from metarl.core.config import require
+from metarl.core.parameters import require
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class VideoOptions:
     seed: int = 0
     """Seed of the initial states and of random actions."""
     checkpoint: str | None = None
-    """Checkpoint, as iteration-000120; the newest by default."""
+    """Checkpoint, as iteration-000120, or best; the newest by default."""
 
     def __post_init__(self) -> None:
         require_untrained(self.agent, {"--checkpoint": self.checkpoint})
@@ -60,22 +60,22 @@ def run(words: list[str]) -> int:
     """Film the subject's trials."""
     options = parse(VideoOptions, "video", words)
     from metarl.rl.parallel import single_threaded_math
-    from metarl.video.record import VideoConfig, record
+    from metarl.video.recorder import VideoConfig, record
 
     single_threaded_math()
-    subject = subject_of(options)
+    subject = subject_of(options.run, options.agent, options.checkpoint)
     tasks = subject.family.space.fixed(options.split, options.grid or _TASKS[options.layout])
     num_episodes, wall = options.episodes or subject.episodes, options.layout == "wall"
     config = VideoConfig(
         size=(options.width or (240 if wall else 480), options.height or (160 if wall else 320)),
         seed=options.seed,
-        title=subject.title(f"{options.split} tasks"),
+        title=subject.origin.title(f"{options.split} tasks"),
         layout="side-by-side" if options.layout == "side-by-side" else "sequence",
         episodes=options.show or ((num_episodes,) if wall else ()),
         seconds=options.seconds,
         plot=options.plot,
     )
     path = options.output or Path("videos/look.mp4" if options.agent else "videos/adaptation.mp4")
-    recording = record(subject.policy, subject.family, tasks, num_episodes, path, config)
+    recording = record(subject.policy, subject.family, tasks, num_episodes, path, config, subject.origin)
     print(f"wrote {recording.path}: {recording.seconds:.0f} s, {len(tasks)} tasks")
     return 0

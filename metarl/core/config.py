@@ -7,32 +7,32 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import reprlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Generic, TypeVar, get_origin
 
 from metarl.core.errors import UserError, unknown_name
-from metarl.core.registry import learner_config_class
+from metarl.core.files import read_text
+from metarl.core.parameters import Checked, ConfigError, declarations, fault, memory_text, number, require
+from metarl.core.registry import agents_with, learner_config_class
 
 C = TypeVar("C")
 L = TypeVar("L")
 """Configuration of a learner."""
 
-
-class ConfigError(UserError):
-    """A configuration value is out of its range; the message names field, value and range."""
-
-
-def require(config: object, field_name: str, holds: bool, allowed: str) -> None:
-    """Raise `ConfigError` unless the field's value is allowed."""
-    if not holds:
-        raise ConfigError(f"{field_name} = {getattr(config, field_name)!r} is out of range: it must be {allowed}")
+_KEPT_STEPS = 2**32
+"""Control steps that an iteration may keep, at most."""
+_STEP_BYTES = 64
+"""What one of them takes at the least: observations before and after, action, reward, flags [bytes]."""
+_FILE_BYTES = 2**20
+"""Size of a TOML file, at most."""
 
 
 @dataclass(frozen=True)
-class TrainConfig(Generic[L]):
+class TrainConfig(Checked, Generic[L]):
     """One training run: which learner on which family, for how long, on how many worlds."""
 
     agent: str
@@ -41,41 +41,38 @@ class TrainConfig(Generic[L]):
     """Family of tasks: a name from `metarl list`, or path/to/file.py:ClassName."""
     learner: L
     """The learner's own configuration."""
-    seed: int = 0
+    seed: int = number(0, least=0, below=2**32)
     """Seed of every random stream of the run."""
-    total_steps: int = 5_000_000
+    total_steps: int = number(5_000_000, least=1, most=10**15)
     """Length of the training [control steps over all worlds]; rounded up to whole iterations."""
-    max_minutes: float = 0.0
+    max_minutes: float = number(0.0, least=0)
     """Stop, save and report after this long even if steps are left [min]; 0 for no limit."""
-    num_worlds: int = 32
+    num_worlds: int = number(32, least=1, most=65536)
     """Robots simulated at once, each on a task of its own."""
-    episodes_per_trial: int = 2
+    episodes_per_trial: int = number(2, least=1, most=1_000_000)
     """Episodes K on one task before all that was learned of it is forgotten."""
-    episode_steps: int = 0
+    episode_steps: int = number(0, least=0, most=1_000_000)
     """Time limit of an episode [control steps]; 0 for the family's own."""
-    train_tasks: int = 0
+    train_tasks: int = number(0, least=0, most=1_000_000)
     """Train on a fixed list of this many tasks, as PEARL does (100 for half-cheetah-vel); 0 draws ever new ones."""
     curriculum: str = ""
     """Task parameter, as difficulty, that training widens from its easiest tenth to its whole range; none if empty."""
-    curriculum_share: float = 0.5
+    curriculum_share: float = number(0.5, above=0, most=1)
     """Share of the training after which the curriculum's range is whole."""
-    threads: int = 0
+    threads: int = number(0, least=0, most=1024)
     """Threads of the physics, or processes of external environments; 0 for one per CPU. Results are the same."""
-    checkpoint_minutes: float = 2.0
+    checkpoint_minutes: float = number(2.0, least=0)
     """Time between checkpoints [min]."""
+    validation_tasks: int = number(16, least=0, most=65536)
+    """Training tasks on which each checkpoint is evaluated, so that the best is kept too; 0 keeps the newest only."""
 
     def __post_init__(self) -> None:
-        require(self, "seed", 0 <= self.seed < 2**32, "in [0, 2^32)")
-        for name in ("total_steps", "num_worlds", "episodes_per_trial"):
-            require(self, name, getattr(self, name) >= 1, "at least 1")
-        require(self, "num_worlds", self.num_worlds <= 65536, "at most 65536")
-        require(self, "episode_steps", 0 <= self.episode_steps <= 1_000_000, "in [0, 1000000]")
-        require(self, "train_tasks", 0 <= self.train_tasks <= 1_000_000, "in [0, 1000000]")
+        super().__post_init__()
         require(self, "train_tasks", not (self.train_tasks and self.curriculum), "0 with a curriculum")
-        require(self, "curriculum_share", 0 < self.curriculum_share <= 1, "in (0, 1]")
-        require(self, "threads", 0 <= self.threads <= 1024, "in [0, 1024]")
-        for name in ("max_minutes", "checkpoint_minutes"):
-            require(self, name, 0 <= getattr(self, name) < float("inf"), "at least 0")
+        kept = self.num_worlds * self.episodes_per_trial * max(1, self.episode_steps)
+        size = memory_text(kept * _STEP_BYTES)
+        allowed = f"smaller: a trial of all worlds has {kept:,} control steps, which would take {size} of memory"
+        require(self, "num_worlds", kept <= _KEPT_STEPS, allowed)
 
 
 def to_toml(config: TrainConfig[Any]) -> str:
@@ -96,6 +93,15 @@ def load_config(path: Path) -> TrainConfig[Any]:
     if not isinstance(learner, dict):
         raise UserError(f"{path}: learner must be a table, [learner]")
     config_class = learner_config_class(values["agent"])
+    of_run, of_learner = _names(TrainConfig), _names(config_class)
+    for key in values.keys() - of_run:
+        if key in of_learner:
+            raise UserError(f"{path}: {key} belongs into the table [learner], below the options of the run")
+    for key in learner.keys() - of_learner:
+        if key in of_run:
+            raise UserError(f"{path}: {key} is an option of the run and belongs above the table [learner]")
+        if owners := agents_with(key):
+            raise UserError(f"{path}, [learner]: {values['agent']} has no option {key}; {', '.join(owners)} have it")
     values["learner"] = build(config_class, learner, f"{path}, [learner]")
     return build(TrainConfig, {**train_defaults(config_class), **values}, str(path))
 
@@ -114,42 +120,47 @@ def task_visible(config_class: type[Any]) -> bool:
 def read_toml(path: Path) -> dict[str, Any]:
     """The file's content; `UserError` where it cannot be read or is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(read_text(path, _FILE_BYTES))
+    except RecursionError:
+        raise UserError(f"{path} is not valid TOML: it is nested too deeply") from None
+    except ValueError as error:  # of TOML, or of a number with thousands of digits
         raise UserError(f"{path} is not valid TOML: {error}") from None
 
 
 def build(cls: type[C], values: dict[str, Any], where: str) -> C:
     """Construct a configuration from plain values, with the field, its value and the nearest name in every error."""
-    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = get_type_hints(cls)
+    known = {name: (kind, declared) for name, kind, declared in declarations(cls)}
+    made = {}
     for key, value in values.items():
         if key not in known:
             raise UserError(f"{where}: {unknown_name('option', key, known)}")
-        kind = hints[key]
-        if get_origin(kind) is tuple and isinstance(value, list):
-            values = values | {key: tuple(value)}
-        elif kind is float and isinstance(value, int) and not isinstance(value, bool):
-            values = values | {key: float(value)}
-        elif kind is bool and not isinstance(value, bool):
-            raise UserError(f"{where}: {key} = {value!r} must be true or false")
-        elif kind in (int, float, str) and (not isinstance(value, kind) or isinstance(value, bool)):
-            raise UserError(f"{where}: {key} = {value!r} must be of type {kind.__name__}")
-        elif get_origin(kind) is Literal and value not in get_args(kind):
-            raise UserError(f"{where}: {key} = {value!r} must be one of {', '.join(get_args(kind))}")
-    missing = [
-        name
-        for name, f in known.items()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and name not in values
-    ]
+        kind, declared = known[key]
+        made[key] = _cast(kind, value)
+        if problem := fault(kind, made[key], declared):
+            raise ConfigError(f"{where}: {key} = {reprlib.repr(value)} {problem}")
+    fields = [f for f in dataclasses.fields(cls) if f.name not in values]  # type: ignore[arg-type]
+    missing = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
     if missing:
         raise UserError(f"{where}: {', '.join(missing)} missing")
     try:
-        return cls(**values)
+        return cls(**made)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _names(config_class: type[Any]) -> set[str]:
+    return {name for name, _, _ in declarations(config_class)}
+
+
+def _cast(kind: Any, value: object) -> object:
+    """What a file's value stands for: a list for a tuple, 3 for 3.0, and 1e5 for 100000."""
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 def _literal(key: str, value: object) -> str:
@@ -159,7 +170,7 @@ def _literal(key: str, value: object) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # the one escape TOML adds to JSON's
     if isinstance(value, int | float):
-        return repr(value)
+        return int.__repr__(value) if isinstance(value, int) else float.__repr__(value)  # not np.float64(0.1)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_literal(key, item) for item in value) + "]"
     raise ConfigError(f"{key} = {value!r} cannot be written to a TOML file: it must be numbers, texts or lists of them")

@@ -10,9 +10,22 @@ class UserError(Exception):
     """A mistake in what the user asked for; the message says what, where and what is allowed."""
 
 
+class Diverged(UserError):  # noqa: N818
+    """A learner's loss, gradient or parameters are not finite, again and again: it cannot go on."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Error for a name that is not in `known`, with the nearest valid one and the full list."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" (did you mean '{near[0]}'?)" if near else ""
-    return UserError(f"unknown {kind} '{name}'{hint}; available: {', '.join(names)}")
+    return UserError(f"unknown {kind} '{name}'{did_you_mean(name, names)}; available: {', '.join(names)}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest of the known names as a hint, ` (did you mean 'learning_rate'?)`; empty where none is near.
+
+    Initials count as near: `lr` means learning_rate.
+    """
+    names, short = sorted(known), name.strip("-")
+    initials = [n for n in names if "".join(word[:1] for word in n.strip("-").replace("-", "_").split("_")) == short]
+    near = initials or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f" (did you mean '{near[0]}'?)" if near else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,6 +31,27 @@ class Part:
             raise UserError(
                 f"observation part '{self.name}' has {self.size} numbers, but {len(self.elements)} names of elements"
             )
+
+
+def element_names(parts: Sequence[Part]) -> list[str]:
+    """The name of every number of the vector, as `gyro.x`, `torso_height` or `contact_force.17`."""
+    return [
+        part.name if part.size == 1 else f"{part.name}.{part.elements[i] if part.elements else i}"
+        for part in parts
+        for i in range(part.size)
+    ]
+
+
+def observation_table(parts: Sequence[Part]) -> list[dict[str, str]]:
+    """One row per part, in words: its `index` range in the vector, `part`, `elements`, `unit` and `help`."""
+    rows, first = [], 0
+    for part in parts:
+        last = first + part.size - 1
+        index = f"{first}-{last}" if part.size > 1 else f"{first}"
+        elements = ", ".join(part.elements)
+        rows.append({"index": index, "part": part.name, "elements": elements, "unit": part.unit, "help": part.help})
+        first += part.size
+    return rows
 
 
 @dataclass(frozen=True)

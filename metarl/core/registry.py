@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from importlib.metadata import EntryPoint, entry_points
@@ -46,17 +48,32 @@ def make_family(name: str) -> Family:
 def learner_class(name: str) -> type[Learner]:
     """The learner called `name`; `UserError` names the nearest known one."""
     table = {key: entry.learner for key, entry in LEARNERS.items()}
-    return cast("type[Learner]", _find(name, "agent", table, _LEARNER_GROUP))
+    found = _find(name, "agent", table, _LEARNER_GROUP)
+    if not inspect.isclass(found):
+        raise UserError(f"agent '{name}' is no class but a {type(found).__name__}")
+    return cast("type[Learner]", found)
+
+
+def samples_first(name: str) -> bool:
+    """Whether the table says of a learner that it samples before it adapts; False for those of others."""
+    return name in LEARNERS and LEARNERS[name].samples_first
 
 
 def learner_config_class(name: str) -> type[Any]:
     """The configuration class of the learner: from the table, else the learner's attribute `Config`."""
     if name in LEARNERS:
         return cast("type[Any]", _load(LEARNERS[name].config))
-    found = learner_class(name)
-    if not hasattr(found, "Config"):
+    config_class = getattr(learner_class(name), "Config", None)
+    if not inspect.isclass(config_class) or not dataclasses.is_dataclass(config_class):
         raise UserError(f"agent '{name}' has no attribute Config, the dataclass of its hyperparameters")
-    return cast("type[Any]", found.Config)
+    return cast("type[Any]", config_class)
+
+
+def agents_with(option: str) -> list[str]:
+    """Our own learners whose configuration has an option of that name."""
+    return [
+        name for name in LEARNERS if option in [field.name for field in dataclasses.fields(learner_config_class(name))]
+    ]
 
 
 def absolute(name: str) -> str:
@@ -70,6 +87,8 @@ def _find(name: str, kind: str, table: dict[str, str], group: str) -> Any:
         return _load(table[name])
     if ".py:" in name:
         return _from_file(name)
+    if name.endswith(".py"):
+        raise UserError(f"'{name}' must name the class too: {name}:ClassName")
     plugins = _plugins(group)
     if name in plugins:
         try:
@@ -91,10 +110,13 @@ def _load(reference: str) -> Any:
 def _from_file(reference: str) -> Any:
     """The class in `path/to/file.py:Class`."""
     location, attribute = reference.rsplit(":", 1)
-    path = Path(location).resolve()
-    if not path.is_file():
+    try:
+        there = Path(location).is_file()
+    except (OSError, ValueError):  # a name that is too long, or with a NUL
+        there = False
+    if not there:
         raise UserError(f"there is no file {location}")
-    module = _import_file(path)
+    module = _import_file(Path(location).resolve())
     if not hasattr(module, attribute):
         classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
         raise UserError(f"{location}: {unknown_name('class', attribute, classes)}")
@@ -106,14 +128,43 @@ def _import_file(path: Path) -> ModuleType:
     """The file as a module, run once: a class asked for twice is the same class."""
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
     spec = importlib.util.spec_from_file_location(f"metarl_user_{path.stem}_{digest}", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} is not a Python file")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    _let_siblings_be_imported(path.parent)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        del sys.modules[spec.name]
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f", line {lines[-1]}" if lines else ""
         raise UserError(f"{path} does not import: {type(error).__name__}: {error}{where}") from None
     return module
+
+
+_sibling_folders: list[str] = []
+"""Folders of files named by a user, that were put on Python's path for the modules beside them."""
+
+
+def _let_siblings_be_imported(folder: Path) -> None:
+    """Put a folder at the end of Python's path: `helper.py` in it can be imported, and hides no installed package.
+
+    A module of the same name that came from another such folder is forgotten, so that each file meets its own.
+    """
+    own = str(folder)
+    if own not in sys.path:
+        _sibling_folders.append(own)
+    if own in _sibling_folders:
+        sys.path[:] = [*(entry for entry in sys.path if entry not in _sibling_folders), own]
+        sys.path += [entry for entry in _sibling_folders if entry != own]
+    for name, module in list(sys.modules.items()):
+        home = os.path.dirname((getattr(module, "__file__", None) or "").removesuffix("/__init__.py"))
+        if "." not in name and home in _sibling_folders and home != own and _holds(folder, name):
+            for loaded in [other for other in sys.modules if f"{other}.".startswith(f"{name}.")]:
+                del sys.modules[loaded]
+
+
+def _holds(folder: Path, module: str) -> bool:
+    """Whether a folder has a module or a package of that name."""
+    return (folder / f"{module}.py").is_file() or (folder / module / "__init__.py").is_file()

@@ -55,4 +55,4 @@ class _OldImports:
 def explain_old_imports() -> None:
     """Answer imports of old modules from now on; once is enough."""
     if not any(isinstance(finder, _OldImports) for finder in sys.meta_path):
-        sys.meta_path.append(_OldImports())  # type: ignore[arg-type]
+        sys.meta_path.append(_OldImports())

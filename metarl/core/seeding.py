@@ -7,12 +7,14 @@ import zlib
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+_NOISE = 0x6E6F697365  # `noise`: keeps the draws of `normal` apart from those of `WorldRandom`
+_NEXT = 0x747269616C  # `trial`
 
 
 def _sequence(seed: int, stream: str, indices: tuple[int, ...]) -> np.random.SeedSequence:
@@ -30,6 +32,11 @@ def generator(seed: int, stream: str, *indices: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0]))
 
 
+def key(seed: int, stream: str, *indices: int) -> int:
+    """Key of a trial's counter-based draws: what `TrialEnv.begin`, `WorldRandom` and `normal` take."""
+    return int(torch.randint(2**62, (), generator=generator(seed, stream, *indices)))
+
+
 def _shift_right(x: Int64[Tensor, "..."], bits: int) -> Int64[Tensor, "..."]:
     """Logical shift: torch's is arithmetic on signed integers."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
@@ -42,6 +49,11 @@ def _hash(x: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
     return x ^ _shift_right(x, 31)
 
 
+def next_key(key: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
+    """Key of the trial that follows one of `key` in the same world."""
+    return _hash(key + _NEXT)
+
+
 class WorldRandom:
     """Counter-based draws for a set of worlds, one independent stream per world and episode.
 
@@ -49,19 +61,47 @@ class WorldRandom:
     leaves the rest of the batch bit-identical. Each call takes the next block of every world's stream.
     """
 
-    def __init__(self, key: int, worlds: Int64[Tensor, "n"], episodes: Int64[Tensor, "n"]) -> None:
+    def __init__(
+        self,
+        key: int | Int64[Tensor, "n"],
+        worlds: Int64[Tensor, "n"],
+        episodes: Int64[Tensor, "n"],
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        """`key` may differ between worlds. Draws are on the device of `worlds`, computed in float64, then `dtype`."""
         self._state = _hash(_hash(worlds * _GOLDEN + key) + episodes * _GOLDEN)
         self._used = 0
+        self._dtype = dtype
 
-    def uniform(self, low: float, high: float, size: int) -> Float64[Tensor, "n size"]:
+    def uniform(self, low: float, high: float, size: int) -> Float[Tensor, "n size"]:
         """Draws from U[low, high), shape (n, size)."""
-        counter = torch.arange(self._used + 1, self._used + size + 1) * _GOLDEN
-        self._used += size
-        bits = _shift_right(_hash(self._state[:, None] + counter), 11)
-        return low + (high - low) * (bits.double() * 2.0**-53)
+        return (low + (high - low) * self._unit(size)).to(self._dtype)
 
-    def normal(self, mean: float, std: float, size: int) -> Float64[Tensor, "n size"]:
+    def normal(self, mean: float, std: float, size: int) -> Float[Tensor, "n size"]:
         """Draws from N(mean, std²), shape (n, size), by the Box-Muller transform."""
-        u = self.uniform(0.0, 1.0, 2 * size)
+        u = self._unit(2 * size)
         radius = (-2.0 * torch.log1p(-u[:, :size])).sqrt()
-        return mean + std * radius * torch.cos(2.0 * math.pi * u[:, size:])
+        return (mean + std * radius * torch.cos(2.0 * math.pi * u[:, size:])).to(self._dtype)
+
+    def _unit(self, size: int) -> Float64[Tensor, "n size"]:
+        counter = torch.arange(self._used + 1, self._used + size + 1, device=self._state.device) * _GOLDEN
+        self._used += size
+        return _shift_right(_hash(self._state[:, None] + counter), 11).double() * 2.0**-53
+
+
+def normal(
+    key: int, streams: Int64[Tensor, "N"], first_step: int, num_steps: int, size: int, device: torch.device | str
+) -> Float32[Tensor, "T N size"]:
+    """Standard normal draws for `num_steps` steps of N streams, those from `first_step` on.
+
+    Each is a function of key, stream, step and element alone: however steps are cut into blocks, whatever stands beside
+    it, and on every device (computed in float64, so that rounding hides what devices differ in).
+    """
+    steps = torch.arange(first_step, first_step + num_steps, device=device)
+    streams = _hash(_hash(streams.to(device) * _GOLDEN + key) + _NOISE)
+    pairs = torch.arange(1, (size + 1) // 2 + 1, device=device) * _GOLDEN
+    bits = _hash(_hash(streams + steps[:, None] * _GOLDEN)[:, :, None] + pairs)
+    # Box-Muller takes two numbers in (0, 1) of 32 bits each out of one hash, and gives two normal draws.
+    radius = (-2.0 * ((_shift_right(bits, 32).double() + 0.5) * 2.0**-32).log()).sqrt()
+    angle = (bits & 0xFFFFFFFF).double() * (2.0 * math.pi * 2.0**-32)
+    return torch.stack((radius * angle.cos(), radius * angle.sin()), dim=3).flatten(2)[:, :, :size].float()

@@ -5,7 +5,7 @@ Nothing here knows a simulator. A task is a row of named numbers; a family says 
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from metarl.core import seeding
@@ -30,15 +30,16 @@ from metarl.core.distributions import (
     Value as Value,
 )
 from metarl.core.errors import UserError, unknown_name
+from metarl.core.files import read_json, write_json
 
 Split = Literal["train", "test", "ood"]
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """N tasks as a struct of arrays: each parameter has shape (N,) or (N, d), float64."""
+    """N tasks as a struct of arrays: each parameter has shape (N,) or (N, d), float64 as it is drawn."""
 
-    values: Mapping[str, Float64[Tensor, "N *d"]]
+    values: Mapping[str, Float[Tensor, "N *d"]]
 
     def __post_init__(self) -> None:
         sizes = {name: len(value) for name, value in self.values.items()}
@@ -48,8 +49,26 @@ class Tasks:
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
 
-    def __getitem__(self, name: str) -> Float64[Tensor, "N *d"]:
+    def __getitem__(self, name: str) -> Float[Tensor, "N *d"]:
         return self.values[name]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """A name of each task, eight hexadecimal digits: a hash of its parameters, rounded to float32.
+
+        The same task has the same id in every list, record, picture and process. Worked out when asked for, so that
+        sampling, selecting and stepping do not pay for it.
+        """
+        rows = {name: self.values[name].detach().cpu().float().numpy() + 0.0 for name in sorted(self.values)}
+        heads = {name: f"{name}={value[0].size}:".encode() for name, value in rows.items()}
+        return tuple(
+            hashlib.blake2b(b"".join(heads[name] + rows[name][i].tobytes() for name in rows), digest_size=4).hexdigest()
+            for i in range(len(self))
+        )
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Tasks:
+        """The same tasks as tensors of another device and dtype."""
+        return Tasks({name: value.to(device, dtype) for name, value in self.values.items()})
 
     def select(self, index: Int64[Tensor, "n"]) -> Tasks:
         """The tasks at `index`, in that order (repeats allowed)."""
@@ -185,18 +204,19 @@ class TaskSpace:
 
 
 def save_tasks(path: Path, family: str, tasks: Tasks) -> None:
-    """Write a task list as JSON."""
-    path.write_text(json.dumps({"family": family, "tasks": tasks.rows()}, indent=1) + "\n")
+    """Write a task list as JSON; its `ids` are there to be found again in results, and are not read back."""
+    write_json(path, {"family": family, "tasks": tasks.rows(), "ids": tasks.ids})
 
 
 def load_tasks(path: Path, family: str, space: TaskSpace) -> Tasks:
     """Read a task list back; `UserError` where it is no task list or belongs to another family."""
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
+    except UserError as error:
+        raise UserError(f"{path} is not a task list: {error}") from None
+    try:
         owner, rows = content["family"], content["tasks"]
         tasks = Tasks.from_rows(rows)
-    except OSError as error:
-        raise UserError(f"cannot read the task list {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
         raise UserError(f'{path} is not a task list: it needs {{"family": ..., "tasks": [{{...}}, ...]}}') from None
     if owner != family and not family.endswith(f"/{owner}"):  # a user's own file: runs know it by its full path

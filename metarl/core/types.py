@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 Metrics = dict[str, float]
@@ -23,7 +23,7 @@ class Step:
     """Observation this step led to, before any reset; equals `obs` where the episode goes on."""
     reward: Float32[Tensor, "N"]
     """Reward of the step: the sum of `reward_terms`."""
-    reward_terms: Mapping[str, Float64[Tensor, "N"]]
+    reward_terms: Mapping[str, Float[Tensor, "N"]]
     """The named parts of the reward."""
     terminated: Bool[Tensor, "N"]
     """The episode ended by its own rules (a fall) or by divergence of the physics."""
@@ -34,7 +34,7 @@ class Step:
     episode_start: Bool[Tensor, "N"]
     """`obs` is the first observation of an episode."""
     trial_start: Bool[Tensor, "N"]
-    """`obs` would be the first of a new trial: this one is over, call `begin` with new tasks."""
+    """The trial is over: `obs` is the first of the next one where its task was queued, else call `begin`."""
 
     @property
     def ended(self) -> Bool[Tensor, "N"]:
@@ -54,8 +54,11 @@ class Transition:
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """One trial of N worlds, time-major. Step t acts on `obs[t]` and leads to `final_obs[t]`."""
+class Segment:
+    """What N worlds did in T control steps, time-major: a whole trial each, or a part of it.
+
+    Step t acts on `obs[t]` and leads to `final_obs[t]`.
+    """
 
     obs: Float32[Tensor, "T N O"]
     final_obs: Float32[Tensor, "T N O"]
@@ -66,12 +69,20 @@ class Rollout:
     diverged: Bool[Tensor, "T N"]
     episode_start: Bool[Tensor, "T N"]
     """`obs[t]` is the first observation of an episode."""
-    task_number: Int64[Tensor, "N"]
+    trial_start: Bool[Tensor, "T N"]
+    """`obs[t]` is the first observation of a trial."""
+    trial_end: Bool[Tensor, "T N"]
+    """The trial ended with the step."""
+    next_obs: Float32[Tensor, "N O"]
+    """What the next segment would act on first."""
+    task_number: Int64[Tensor, "T N"]
     """Which task each world ran: its place in the run's fixed list, or a number that no other task of the run has."""
     extras: Mapping[str, Tensor]
-    """What the policy returned beside its action at each step, shape (T, N, ...)."""
-    final_belief: Any
-    """The policy's belief after the last step, as if its episode went on: what bootstraps the trial's time limit."""
+    """What the learner wanted recorded of each step, shape (T, N, ...)."""
+    initial_state: Any
+    """The policy's adaptation state before the first step."""
+    final_state: Any
+    """And the one to go on from; where the trial is over and no other follows, as if its last episode went on."""
 
     @property
     def ended(self) -> Bool[Tensor, "T N"]:

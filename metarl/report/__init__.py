@@ -1,1 +1,1 @@
-"""Reports: what runs have shown, as one HTML file and as JSON."""
+"""Reports show the results of runs in one HTML file, and its numbers as JSON."""

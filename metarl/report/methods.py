@@ -1,4 +1,4 @@
-"""Runs into methods: seeds of one algorithm in one configuration are pooled, everything else stands by itself."""
+"""Groups runs into methods: the seeds of one algorithm in one configuration are pooled."""
 
 from __future__ import annotations
 
@@ -6,25 +6,35 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from metarl.report.runs import Evaluated, Run, short
-from metarl.run.statistics import (
-    Interval,
-    bootstrap_interval,
-    interquartile_mean,
-    probability_of_improvement,
-    worst_decile,
-)
+from metarl.run.records import EvaluationRecord
+from metarl.run.run import Run, short
+from metarl.run.statistics import Interval, probability_of_improvement
 
-SAMPLES_FIRST = ("maml-trpo",)
-"""Agents that sample before they adapt even where the mean action is asked for: their gain is of sampled actions."""
-_NO_DIFFERENCE = ("seed", "threads", "checkpoint_minutes")
-"""Options that make no other method."""
+_NO_DIFFERENCE = ("seed", "threads", "checkpoint_minutes", "validation_tasks")
+"""Options that may differ within a method."""
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Evaluations of a method's runs on the same tasks in the same way."""
+
+    evaluations: tuple[EvaluationRecord, ...]
+    runs: tuple[Run, ...]
+    """The run of each evaluation, in the same order."""
+
+    @property
+    def one(self) -> EvaluationRecord:
+        """The first evaluation, for what all of them share."""
+        return self.evaluations[0]
+
+    def column(self, episode: int) -> list[Float64[np.ndarray, "N"]]:
+        """Returns of one episode (counted from 0, or backwards from -1): an array per run."""
+        return [evaluation.returns[:, episode] for evaluation in self.evaluations]
 
 
 @dataclass(frozen=True)
@@ -33,136 +43,83 @@ class Method:
 
     label: str
     """The agent's name, with that of its runs where an agent has several configurations on a family."""
+    agent: str
     runs: tuple[Run, ...]
     differs: dict[str, Any]
     """Options in which it differs from the agent's other methods on the family, with its values."""
+    pools: tuple[Pooled, ...]
+    """Its evaluations, pooled by split and kind of actions."""
 
-    @property
-    def agent(self) -> str:
-        """The algorithm."""
-        return short(self.runs[0].agent)
-
-    @property
-    def seeds(self) -> list[int]:
-        """Of the trainings."""
-        return [run.seed for run in self.runs]
-
-
-@dataclass(frozen=True)
-class Pooled:
-    """Evaluations of a method's runs on the same tasks in the same way."""
-
-    evaluations: tuple[Evaluated, ...]
-    runs: tuple[Run, ...]
-    """Whose they are, in the same order."""
-
-    @property
-    def one(self) -> Evaluated:
-        """Any of them: for what they share."""
-        return self.evaluations[0]
-
-    def column(self, episode: int) -> list[Float64[np.ndarray, "N"]]:
-        """Returns of an episode, counted from 0 or backwards from -1: a stratum per run."""
-        return [evaluation.returns[:, episode] for evaluation in self.evaluations]
-
-    def by_task(self, episode: int) -> Float64[np.ndarray, "N"]:
-        """Return of each task, mean over runs."""
-        return np.asarray(np.mean(self.column(episode), axis=0))
-
-    def curve(self) -> list[Interval]:
-        """Adaptation curve: interquartile mean over runs and tasks with its 95 % interval, per episode."""
-        return [bootstrap_interval(self.column(k), interquartile_mean) for k in range(self.one.returns.shape[1])]
-
-    def gain(self) -> Interval:
-        """Last minus first episode of the same task."""
-        differences = [e.returns[:, -1] - e.returns[:, 0] for e in self.evaluations]
-        return bootstrap_interval(differences, interquartile_mean)
-
-    def worst(self) -> float:
-        """Mean return of the last episode on the worst tenth of the tasks, seeds pooled."""
-        return worst_decile(np.concatenate(self.column(-1)))
+    def headline(self, split: str) -> Pooled | None:
+        """The evaluation by which methods are compared: with mean actions if there is one."""
+        return next((pool for pool in self.pools if pool.one.split == split), None)
 
 
 def methods_of(runs: Sequence[Run]) -> tuple[list[Method], list[str]]:
-    """The methods of one family's runs, and remarks on runs that were left out."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(_key(run), []).append(run)
-    kept, remarks = [], []
-    for group in groups.values():
-        best: dict[int, Run] = {}
-        for run in sorted(group, key=lambda run: -run.train_steps):
-            if run.seed in best:
-                twin = best[run.seed]
-                remarks.append(
-                    f"{run.name} has the configuration and seed of {twin.name}: it is left out of all figures."
-                )
-            best.setdefault(run.seed, run)
-        kept.append(tuple(sorted(best.values(), key=lambda run: run.seed)))
-    return [_method(group, kept) for group in kept], remarks
+    """The methods of one family's runs, sorted by label, and remarks on runs that were left out."""
+    groups: dict[str, dict[int, Run]] = {}
+    remarks = []
+    for run in sorted(runs, key=lambda run: -run.train_steps):
+        options = {k: v for k, v in run.config_values.items() if k not in _NO_DIFFERENCE}
+        group = groups.setdefault(json.dumps(options, sort_keys=True, default=str), {})
+        twin = group.setdefault(run.config_values["seed"], run)
+        if twin is not run:
+            remarks.append(f"{run.name} has the configuration and seed of {twin.name}: it is left out of all figures.")
+    kept = [tuple(group[seed] for seed in sorted(group)) for group in groups.values()]
+    return sorted((_method(group, kept) for group in kept), key=lambda method: method.label), remarks
 
 
-def pooled(method: Method) -> list[Pooled]:
-    """A method's evaluations by split and kind of actions, at the end of its trainings; `train` is not among them.
-
-    Where runs were evaluated in several ways, that which most of them share; then that of most tasks and episodes.
-    """
-    found: dict[tuple[str, bool], dict[str, list[tuple[Evaluated, Run]]]] = {}
-    for run in method.runs:
-        newest = max((evaluation.train_steps for evaluation in run.evaluations), default=0)
-        for evaluation in run.evaluations:
-            if evaluation.train_steps == newest and evaluation.split != "train":
-                ways = found.setdefault((evaluation.split, evaluation.deterministic), {})
-                ways.setdefault(_way(evaluation), []).append((evaluation, run))
-    choices = [max(ways.values(), key=lambda pairs: (len(pairs), pairs[0][0].returns.shape)) for ways in found.values()]
-    pools = [Pooled(*zip(*pairs, strict=True)) for pairs in choices]
-    order = {"test": 0, "ood": 1}
-    return sorted(pools, key=lambda pool: (order.get(pool.one.split, 2), pool.one.split, not pool.one.deterministic))
-
-
-def headline(pools: Sequence[Pooled], split: str) -> Pooled | None:
-    """A split's evaluation to compare methods by: with the policy's mean actions where there is one."""
-    return next((pool for pool in pools if pool.one.split == split), None)
-
-
-def improvement(ours: Pooled, theirs: Pooled) -> Interval | None:
-    """Probability that ours returns more in the last episode of a task; None where the tasks are not the same."""
-    if ours.one.tasks != theirs.one.tasks:
+def improvement(ours: Pooled | None, theirs: Pooled | None) -> Interval | None:
+    """Probability that ours returns more in the last episode of a task; None if the tasks are not the same."""
+    if ours is None or theirs is None or ours.one.tasks.rows() != theirs.one.tasks.rows():
         return None
     return probability_of_improvement([np.array(ours.column(-1))], [np.array(theirs.column(-1))])
 
 
-def _key(run: Run) -> str:
-    return json.dumps({k: v for k, v in run.config.items() if k not in _NO_DIFFERENCE}, sort_keys=True, default=str)
-
-
-def _way(evaluation: Evaluated) -> str:
-    return json.dumps([evaluation.seed, evaluation.returns.shape, evaluation.tasks])
-
-
 def _method(group: tuple[Run, ...], groups: Sequence[tuple[Run, ...]]) -> Method:
-    agent = short(group[0].agent)
-    rivals = [other for other in groups if short(other[0].agent) == agent]
+    agent = short(group[0].config_values["agent"])
+    rivals = [other for other in groups if short(other[0].config_values["agent"]) == agent]
     if len(rivals) == 1:
-        return Method(agent, group, {})
-    names = [_stem(other) for other in rivals]
+        return Method(agent, agent, group, {}, _pools(group))
     name = _stem(group)
-    if Counter(names)[name] > 1 or not name:
+    if not name or Counter(map(_stem, rivals))[name] > 1:
         name = ", ".join(run.name for run in group)
-    flat = [_flat(other[0].config) for other in rivals]
-    mine = _flat(group[0].config)
-    differs = {k: v for k, v in mine.items() if k not in _NO_DIFFERENCE and any(o.get(k) != v for o in flat)}
-    return Method(f"{agent} ({name})", group, differs)
+    flat = [_flat(other[0].config_values) for other in rivals]
+    differs = {k: v for k, v in _flat(group[0].config_values).items() if any(other.get(k) != v for other in flat)}
+    return Method(f"{agent} ({name})", agent, group, differs, _pools(group))
 
 
 def _stem(runs: Sequence[Run]) -> str:
-    """What the runs' names begin with: `dir` of dir-s1 and dir-s2."""
-    if len(runs) == 1:
-        return runs[0].name
-    columns = takewhile(lambda letters: len(set(letters)) == 1, zip(*(run.name for run in runs), strict=False))
-    return "".join(letters[0] for letters in columns).removesuffix("s").rstrip("-_. ")
+    """The common beginning of the runs' names: `dir` for dir-s1 and dir-s2."""
+    names = [run.name for run in runs]
+    same = next((n for n, letters in enumerate(zip(*names, strict=False)) if len(set(letters)) > 1), None)
+    return names[0] if len(names) == 1 else min(names, key=len)[:same].removesuffix("s").rstrip("-_. ")
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
     learner = config.get("learner")
-    return {k: v for k, v in config.items() if k != "learner"} | (learner if isinstance(learner, dict) else {})
+    options = config | (learner if isinstance(learner, dict) else {})
+    return {k: v for k, v in options.items() if k not in ("learner", *_NO_DIFFERENCE)}
+
+
+def _pools(runs: Sequence[Run]) -> tuple[Pooled, ...]:
+    """Pool the evaluations after the trainings' ends by split and kind of actions, without the split `train`.
+
+    If runs were evaluated in several ways, the way that most runs share counts, then that with most tasks and episodes.
+    """
+    found: dict[tuple[str, bool], dict[str, list[tuple[EvaluationRecord, Run]]]] = {}
+    for run in runs:
+        newest = max((evaluation.train_steps for evaluation in run.evaluations), default=0)
+        for evaluation in run.evaluations:
+            if evaluation.train_steps == newest and evaluation.split != "train":
+                ways = found.setdefault((evaluation.split, evaluation.deterministic), {})
+                way = json.dumps([evaluation.seed, evaluation.returns.shape, evaluation.tasks.rows()])
+                ways.setdefault(way, []).append((evaluation, run))
+    choices = [max(ways.values(), key=lambda pairs: (len(pairs), pairs[0][0].returns.shape)) for ways in found.values()]
+    order = {"test": 0, "ood": 1}
+    return tuple(
+        sorted(
+            (Pooled(*zip(*pairs, strict=True)) for pairs in choices),
+            key=lambda pool: (order.get(pool.one.split, 2), pool.one.split, not pool.one.deterministic),
+        )
+    )

@@ -1,72 +1,64 @@
-"""The protocols every algorithm fulfils, so that one loop, one evaluator and one recorder serve them all."""
+"""The protocol that every algorithm fulfils, so that one loop, one evaluator and one recorder serve them all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from metarl.core.errors import UserError
-from metarl.core.types import Metrics, Rollout, Transition
-
-B = TypeVar("B")
-"""A belief: what a policy knows of the task. A value passed in and out, one row per world."""
-
-
-@runtime_checkable
-class Policy(Protocol[B]):
-    """Acts, and adapts through its belief. A trial is: begin, then act, observe (and end_episode) step by step."""
-
-    def begin(self, n: int, generator: torch.Generator) -> B:
-        """Belief of `n` worlds that know nothing of their task yet. All the trial's draws come from `generator`."""
-        ...
-
-    def act(
-        self, obs: Float32[Tensor, "N O"], belief: B, deterministic: bool = False
-    ) -> tuple[Float32[Tensor, "N A"], B, Mapping[str, Tensor]]:
-        """Action in [-1, 1] (beyond it is clipped by the environment), belief, and what the learner wants recorded."""
-        ...
-
-    def observe(self, belief: B, transition: Transition) -> B:
-        """Take in what the action led to."""
-        ...
-
-    def end_episode(self, belief: B, worlds: Bool[Tensor, "N"]) -> B:
-        """An episode ended in `worlds`; the trial goes on with the next one."""
-        ...
-
-
-Collect = Callable[[Policy[Any]], Rollout]
-"""Runs one trial of the iteration's tasks with a policy. Repeatable: each call is a fresh trial of the same tasks."""
+from metarl.core.info import PolicyInfo
+from metarl.core.types import Metrics, Segment
+from metarl.rl.policy import Policy
 
 
 @runtime_checkable
 class Learner(Protocol):
-    """Meta-trains a policy.
+    """Meta-trains a policy. `BaseLearner` has defaults for what few learners care for.
 
-    Constructed as `cls(config, obs_size, action_size, generator)`, where `config` is of the class that the table
-    `metarl.agents.LEARNERS` names, or the learner's own attribute `Config`.
+    `config` is of the class that the table `metarl.agents.LEARNERS` names, or the learner's own attribute `Config`.
+    All tensors of the learner are on `device`.
     """
+
+    def __init__(
+        self, config: Any, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
+    ) -> None: ...
 
     @property
     def policy(self) -> Policy[Any]:
         """What it trains."""
         ...
 
-    def train_step(self, collect: Collect, generator: torch.Generator, progress: float) -> Metrics:
-        """One iteration: collect, then update.
+    @property
+    def segment_steps(self) -> int | None:
+        """Control steps of all worlds between two updates; None for whole trials."""
+        ...
 
-        All draws of the update come from `generator`; `progress` in [0, 1] is the share of the training done.
+    @property
+    def behaviour(self) -> Policy[Any]:
+        """The policy that collects the next segment."""
+        ...
+
+    def record(self, obs: Tensor, state: Any, noise: Tensor, action: Tensor, next_state: Any) -> Mapping[str, Tensor]:
+        """What is to be kept of a step beside what every segment holds: tensors (N, ...), the same names each time.
+
+        `state` is the one that `act` was given, unless the policy writes into it, `next_state` that after `observe`.
+        """
+        ...
+
+    def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
+        """Learn from a segment that `behaviour` collected.
+
+        All draws come from `generator`; `progress` in [0, 1] is the share of the training done.
         """
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything needed to continue exactly: parameters, normalisers, optimiser.
 
-        What the policy needs to act goes by `policy/...`; `state.load_policy` makes do with that.
+        What the policy needs to act is named `policy/...`; `state.load_policy` needs nothing else.
         """
         ...
 
@@ -75,21 +67,28 @@ class Learner(Protocol):
         ...
 
 
+class BaseLearner:
+    """Learns from whole trials that the policy itself collects, and records nothing beside what every segment holds."""
+
+    policy: Any
+    segment_steps: int | None = None
+
+    @property
+    def behaviour(self) -> Any:
+        """The policy itself."""
+        return self.policy
+
+    def record(self, obs: Tensor, state: Any, noise: Tensor, action: Tensor, next_state: Any) -> Mapping[str, Tensor]:
+        """Nothing."""
+        return {}
+
+
 @runtime_checkable
 class Remarking(Protocol):
     """A learner with something to say before a training begins, as what its buffers take."""
 
     def remarks(self, total_steps: int) -> list[str]:
         """One line each; `total_steps` is the training's length [control steps]."""
-        ...
-
-
-@runtime_checkable
-class Signalling(Protocol):
-    """A policy whose belief can be watched: a few numbers of it, for a plot."""
-
-    def signal(self, belief: Any) -> Mapping[str, Float32[Tensor, "N D"]]:
-        """What is worth watching, by its name in a plot; of more than a handful of columns the recorder makes few."""
         ...
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Literal
 
@@ -13,6 +14,15 @@ from torch import Tensor, nn
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 """Bounds of the policy's log standard deviation: e⁻⁵ to e² of the action's unit."""
+
+
+@contextmanager
+def seeded(generator: torch.Generator) -> Iterator[None]:
+    """Networks made in the block take their initial weights from one draw of `generator`."""
+    seed = int(torch.randint(2**31, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-_CLIP = 10.0  # standard deviations
+CLIP = 10.0
+"""Normalised values lie within this many standard deviations."""
 
 
 class RunningNorm(nn.Module):
@@ -25,7 +26,11 @@ class RunningNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """(x − mean) / std, clipped to ±10; the identity (clipped) before any data."""
         scale = (self.var + 1e-8).rsqrt().to(x.dtype)
-        return ((x - self.mean.to(x.dtype)) * scale).clamp(-_CLIP, _CLIP)
+        return ((x - self.mean.to(x.dtype)) * scale).clamp(-CLIP, CLIP)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Mean and 1 / std in float32: what `forward` subtracts and multiplies by."""
+        return self.mean.float(), (self.var + 1e-8).rsqrt().float()
 
     @property
     def std(self) -> Tensor:
@@ -34,10 +39,12 @@ class RunningNorm(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Float[Tensor, "*B"]) -> None:
-        """Merge a batch; all leading dimensions are samples."""
+        """Merge a batch; all leading dimensions are samples. One that is not finite, or empty, changes nothing."""
         samples = x.reshape(-1, *self.mean.shape).double()
         batch_count, batch_mean = len(samples), samples.mean(dim=0)
         batch_var = samples.var(dim=0, unbiased=False)
+        if not bool((batch_mean + batch_var).isfinite().all()):
+            return
         total = self.count + batch_count
         delta = batch_mean - self.mean
         spread = self.var * self.count + batch_var * batch_count + delta.square() * self.count * batch_count / total

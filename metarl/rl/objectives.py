@@ -17,6 +17,11 @@ def gaussian_log_prob(
     return (-0.5 * z.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(dim=-1)
 
 
+def noise_log_prob(noise: Float[Tensor, "*B A"], log_std: Float[Tensor, "*S A"]) -> Float[Tensor, "*B"]:
+    """`gaussian_log_prob` of the action mean + exp(log_std) · noise, whatever the mean."""
+    return (-0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(dim=-1)
+
+
 def gaussian_entropy(log_std: Float[Tensor, "A"]) -> Float[Tensor, ""]:
     """Entropy of a diagonal Gaussian [nats], summed over action dimensions."""
     return (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum()

@@ -12,7 +12,7 @@ from torch import Tensor
 class TaskReplay:
     """The newest `capacity` rows of each of `num_slots` tasks."""
 
-    def __init__(self, num_slots: int, capacity: int, width: int, device: str = "cpu") -> None:
+    def __init__(self, num_slots: int, capacity: int, width: int, device: torch.device | str = "cpu") -> None:
         self.rows = torch.zeros(num_slots, capacity, width, device=device)
         self._next = torch.zeros(num_slots, dtype=torch.long, device=device)
         self._written = torch.zeros(num_slots, dtype=torch.long, device=device)

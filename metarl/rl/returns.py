@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -28,11 +28,30 @@ def gae(
     return advantage
 
 
-def discounted_return(reward: Float[Tensor, "T N"], gamma: float) -> Float[Tensor, "T N"]:
-    """Running discounted sum of *past* rewards, R_t = γ R_{t−1} + r_t: its spread is the scale of the returns."""
+def discounted_return(
+    reward: Float[Tensor, "T N"], gamma: float, start: Bool[Tensor, "T N"] | None = None
+) -> Float[Tensor, "T N"]:
+    """Running discounted sum of *past* rewards, R_t = γ R_{t−1} + r_t: its spread is the scale of the returns.
+
+    It begins anew with the first step, and where `start` is set.
+    """
     running = torch.empty_like(reward)
     total = torch.zeros_like(reward[0])
     for t in range(len(reward)):
-        total = gamma * total + reward[t]
+        total = gamma * total + reward[t] if start is None else gamma * total.masked_fill(start[t], 0.0) + reward[t]
         running[t] = total
     return running
+
+
+def standardised(advantage: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    """Advantages with mean 0 and standard deviation 1; zero where there is one alone."""
+    if advantage.numel() < 2:
+        return torch.zeros_like(advantage)
+    return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+
+
+def explained_variance(value: Float[Tensor, "*B"], target: Float[Tensor, "*B"]) -> float:
+    """Share of the targets' variance that the values explain; 0 where there is one alone."""
+    if target.numel() < 2:
+        return 0.0
+    return float(1.0 - (target - value).var() / target.var().clamp(min=1e-8))

@@ -1,14 +1,19 @@
-"""A learner's state as named tensors, `part/name`: taken apart for a checkpoint, and put together again."""
+"""States as tensors: a learner's by name (`part/name`), as checkpoints hold it, and a policy's adaptation state."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
-from metarl.rl.learner import Policy
+if TYPE_CHECKING:
+    from metarl.rl.policy import Policy
+
+S = TypeVar("S")
+"""An adaptation state."""
 
 _POLICY = "policy"
 _ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
@@ -21,11 +26,28 @@ def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def policy_alone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Of a learner's state what its policy needs to act."""
-    return {name: value for name, value in state.items() if name.startswith(f"{_POLICY}/")}
+    return {name: value for name, value in renamed(state).items() if name.startswith(f"{_POLICY}/")}
+
+
+def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state by today's names: version 0.1 kept SAC's networks together."""
+    new = {
+        "networks/actor.": f"{_POLICY}/network.",
+        "networks/critic.": "critic/",
+        "networks/critic_target.": "target/",
+    }
+    found = dict(state)
+    for name, value in state.items():
+        for before, after in new.items():
+            if name.startswith(before):
+                found[after + name.removeprefix(before)] = value
+                del found[name]
+    return found
 
 
 def load_policy(policy: Policy[Any], state: Mapping[str, Tensor]) -> None:
     """Restore a policy from its learner's state, whole or `policy_alone`; `ValueError` where it does not fit."""
+    state = renamed(state)
     if not isinstance(policy, torch.nn.Module):
         raise ValueError(f"{type(policy).__name__} is no torch module, and needs its learner's whole state")
     load_module(policy, state, _POLICY)
@@ -74,3 +96,35 @@ def load_optimizer(
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def any_of(mask: Bool[Tensor, "*N"]) -> bool:
+    """Whether any is set; on a GPU, where asking would wait for it, always true."""
+    return mask.device.type != "cpu" or bool(mask.any())
+
+
+def select_rows(worlds: Bool[Tensor, "N"], new: S, old: S) -> S:
+    """The state of `new` in `worlds`, that of `old` elsewhere."""
+    rows = [
+        torch.where(worlds.view(-1, *[1] * (x.dim() - 1)), x, y)
+        for x, y in zip(new, old, strict=True)  # type: ignore[call-overload]
+    ]
+    return type(old)(*rows)
+
+
+def state_tensors(state: Any) -> dict[str, Tensor]:
+    """A state's tensors by name, contiguous copies on the CPU: what a file of it holds."""
+    return {name: value.detach().cpu().clone().contiguous() for name, value in state._asdict().items()}
+
+
+def load_state(policy: Policy[S], tensors: Mapping[str, Tensor], device: torch.device | str = "cpu") -> S:
+    """Inverse of `state_tensors`; `ValueError` where the tensors are not those of a state of this policy."""
+    rows = len(next(iter(tensors.values()))) if tensors else 0
+    empty = policy.initial_state(rows, device)
+    like: dict[str, Tensor] = empty._asdict()  # type: ignore[attr-defined]
+    if like.keys() != tensors.keys():
+        raise ValueError(f"the state's tensors do not match: {sorted(like.keys() ^ tensors.keys())}")
+    for name, value in tensors.items():
+        if value.shape != like[name].shape or value.dtype != like[name].dtype:
+            raise ValueError(f"the state's {name} is {value.dtype} {tuple(value.shape)}, not {tuple(like[name].shape)}")
+    return type(empty)(**{name: value.to(device, copy=True) for name, value in tensors.items()})

@@ -8,24 +8,35 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors, save as dump_tensors
 from torch import Tensor
 
 from metarl.core.errors import UserError, unknown_name
+from metarl.core.files import read_bytes, read_json, sync_folder, write_atomic
 
-FORMAT = 1
+FORMAT = 2
 KEEP = 2
-"""Checkpoints kept in a run; older ones are removed once a newer one is complete."""
+"""Newest checkpoints kept in a run, beside the best; others are removed once a newer one is complete."""
+BEST = "best"
+"""Stands for the checkpoint of the highest validation return; the newest where none was validated."""
+MAX_BYTES = 16 * 2**30
+"""No tensors file is larger."""
 
 _TENSORS, _MANIFEST = "tensors.safetensors", "manifest.json"
+_NAME = re.compile(r"iteration-\d+|\.iteration-\d+\.(partial|old)")
+_HUGE = 10**15
+"""Beyond every count and time of a training."""
 
 
 class CheckpointError(UserError):
@@ -36,7 +47,6 @@ class CheckpointError(UserError):
 class Manifest:
     """What a checkpoint says of itself."""
 
-    format: int
     iteration: int
     """Iterations completed."""
     total_steps: int
@@ -45,29 +55,48 @@ class Manifest:
     """Training time so far [s]."""
     sha256: str
     """Checksum of the tensors file."""
+    size: int | None = None
+    """Length of the tensors file [bytes]; None in a manifest of format 1."""
+    validation: float | None = None
+    """Mean return of the last episode on the run's validation tasks; None where it was not measured."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with a checksum of its own."""
+        content = {"format": FORMAT, **asdict(self)}
+        return content | {"checksum": _checksum(content)}
 
 
-def save(folder: Path, state: Mapping[str, Tensor], iteration: int, total_steps: int, elapsed: float) -> Path:
-    """Write a checkpoint into `folder`, then drop all but the newest `KEEP`. Raises `CheckpointError`."""
-    blob = dump_tensors({name: value.contiguous() for name, value in state.items()})
-    manifest = Manifest(FORMAT, iteration, total_steps, elapsed, hashlib.sha256(blob).hexdigest())
+def save(
+    folder: Path, state: Mapping[str, Tensor], *, iteration: int, total_steps: int, elapsed: float,
+    validation: float | None = None,
+) -> Path:  # fmt: skip
+    """Write a checkpoint into `folder`, then drop all but the newest `KEEP` and the best. Raises `CheckpointError`.
+
+    A state with a number that is not finite is refused: what it would have trained on is lost already. The folder that
+    `folder` lies in must exist.
+    """
     target = folder / f"iteration-{iteration:06d}"
+    if bad := _not_finite(state):
+        raise CheckpointError(f"{target} is not saved: {bad}{_what_there_is(folder)}")
+    blob = dump_tensors({name: value.contiguous() for name, value in state.items()})
+    manifest = Manifest(iteration, total_steps, elapsed, hashlib.sha256(blob).hexdigest(), len(blob), validation)
     staging = folder / f".{target.name}.partial"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
-        _write(staging / _TENSORS, blob)
-        _write(staging / _MANIFEST, (json.dumps(asdict(manifest), indent=1) + "\n").encode())
+        write_atomic(staging / _TENSORS, blob, parents=False)
+        write_atomic(staging / _MANIFEST, json.dumps(manifest.to_json(), indent=1) + "\n", parents=False)
         _swap(staging, target)
-        _sync(folder)
-    except OSError as error:
+        sync_folder(folder)
+    except (OSError, UserError) as error:
         shutil.rmtree(staging, ignore_errors=True)
-        raise CheckpointError(
-            f"cannot save {target} ({len(blob):,} bytes): {error.strerror}; earlier checkpoints are intact"
-        ) from None
-    for old in existing(folder)[:-KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
+        reason = error.strerror if isinstance(error, OSError) else str(error).rsplit(": ", 1)[-1]
+        raise CheckpointError(f"cannot save {target} ({len(blob):,} bytes): {reason}{_what_there_is(folder)}") from None
+    kept = {*existing(folder)[-KEEP:], find(folder, BEST)}
+    for old in existing(folder):
+        if old not in kept:
+            shutil.rmtree(old, ignore_errors=True)
     return target
 
 
@@ -82,6 +111,18 @@ def set_aside_after(folder: Path, iteration: int) -> None:
         raise CheckpointError(f"cannot set aside newer checkpoints in {folder}: {error.strerror}") from None
 
 
+def remove_incomplete(folder: Path) -> None:
+    """Remove what a save left that was cut short. Only for whoever holds the run."""
+    for path in folder.glob(".iteration-*.old"):  # the machine stopped between the two renames of `_swap`
+        target = folder / path.name[1:].removesuffix(".old")
+        if not target.exists() and (path / _MANIFEST).is_file():
+            os.replace(path, target)
+    complete = existing(folder)
+    for path in [*folder.glob(".iteration-*"), *folder.glob("iteration-*")]:
+        if _NAME.fullmatch(path.name) and path not in complete and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def existing(folder: Path) -> list[Path]:
     """Complete checkpoints in `folder`, oldest first."""
     named = [path for path in folder.glob("iteration-*") if path.name.removeprefix("iteration-").isdecimal()]
@@ -89,59 +130,100 @@ def existing(folder: Path) -> list[Path]:
 
 
 def find(folder: Path, name: str | None = None) -> Path:
-    """The checkpoint called `name`, the newest by default."""
+    """The checkpoint called `name`, or the `best`; the newest by default."""
     found = {path.name: path for path in existing(folder)}
     if not found:
         raise CheckpointError(f"there is no checkpoint in {folder}")
     if name is None:
         return list(found.values())[-1]
+    if name == BEST:
+        return max(found.values(), key=lambda path: (_validation(path), _iteration(path)))
     if name not in found:
-        raise CheckpointError(str(unknown_name("checkpoint", name, found)))
+        raise CheckpointError(str(unknown_name("checkpoint", name, [*found, BEST])))
     return found[name]
-
-
-def _iteration(path: Path) -> int:
-    return int(path.name.removeprefix("iteration-"))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], Manifest]:
     """Read and verify a checkpoint. Raises `CheckpointError` in one line where it is damaged or foreign."""
+    manifest = read_manifest(path)
+    others = [other.name for other in existing(path.parent) if other != path]
+    hint = f"; try --checkpoint {others[-1]}" if others else ""
     try:
-        blob = (path / _TENSORS).read_bytes()
-        text = (path / _MANIFEST).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        raise CheckpointError(f"{path} is not a checkpoint: {reason}") from None
-    manifest = _parse_manifest(path, text)
+        blob = read_bytes(path / _TENSORS, MAX_BYTES if manifest.size is None else manifest.size)
+    except UserError as error:
+        raise CheckpointError(f"{path} is damaged: {error}{hint}") from None
     if hashlib.sha256(blob).hexdigest() != manifest.sha256:
-        others = [other.name for other in existing(path.parent) if other != path]
-        hint = f"; try --checkpoint {others[-1]}" if others else ""
         raise CheckpointError(f"{path} is damaged: {_TENSORS} does not match its checksum{hint}")
     try:
-        return load_tensors(blob), manifest
+        state = load_tensors(blob)
     except SafetensorError as error:
         raise CheckpointError(f"{path / _TENSORS} is not a safetensors file: {error}") from None
+    if bad := _not_finite(state):
+        raise CheckpointError(f"{path} cannot be used: {bad}{hint}")
+    return state, manifest
 
 
-def _parse_manifest(path: Path, text: str) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """What the checkpoint at `path` says of itself; `CheckpointError` where it is damaged or foreign."""
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a checkpoint: there is no such folder")
     try:
-        content = json.loads(text)
-    except ValueError:
-        content = None
-    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
-        raise CheckpointError(f"{path / _MANIFEST} is not a manifest of this program")
-    if content["format"] != FORMAT:
-        raise CheckpointError(f"{path} has format {content['format']}, this version reads format {FORMAT}")
-    kinds: dict[str, Any] = {
-        "format": int,
-        "iteration": int,
-        "total_steps": int,
-        "elapsed": (int, float),
-        "sha256": str,
-    }
-    if content.keys() != kinds.keys() or not all(isinstance(content[name], kind) for name, kind in kinds.items()):
-        raise CheckpointError(f"{path / _MANIFEST} is not a manifest of this program")
-    return Manifest(**content | {"elapsed": float(content["elapsed"])})
+        content = read_json(path / _MANIFEST, 2**16)
+    except UserError as error:
+        raise CheckpointError(f"{path / _MANIFEST} is not a manifest of this program: {error}") from None
+    number = content.pop("format", None)
+    if isinstance(number, int) and not isinstance(number, bool) and number not in (1, FORMAT):
+        raise CheckpointError(f"{path} has format {number}, this version reads formats 1 and {FORMAT}")
+    fields = Manifest.__dataclass_fields__
+    wanted = {"iteration", "total_steps", "elapsed", "sha256"} if number == 1 else {*fields, "checksum"}
+    whole = number == 1 or content.pop("checksum", None) == _checksum({"format": FORMAT, **content})
+    if content.keys() != wanted - {"checksum"} or not whole or not _plausible(content):
+        raise CheckpointError(f"{path / _MANIFEST} is not a manifest of this program, or is damaged")
+    manifest = Manifest(**content | {"elapsed": float(content["elapsed"])})
+    named = path.name.rsplit("-", 1)[-1]
+    if named.isdecimal() and int(named) != manifest.iteration:
+        raise CheckpointError(f"{path / _MANIFEST} is damaged: it is of iteration {manifest.iteration}")
+    return manifest
+
+
+def _plausible(content: Mapping[str, Any]) -> bool:
+    """Whether the fields are of their types and in their ranges; `true` is no number."""
+    counts = [content[name] for name in ("iteration", "total_steps", "size") if content.get(name) is not None]
+    validation = content.get("validation")
+    return (
+        all(type(count) is int and 0 <= count < _HUGE for count in counts)
+        and type(content["elapsed"]) in (int, float)
+        and 0 <= content["elapsed"] < _HUGE
+        and type(content["sha256"]) is str
+        and (validation is None or (type(validation) in (int, float) and math.isfinite(validation)))
+    )
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _not_finite(state: Mapping[str, Tensor]) -> str:
+    """What is wrong with a state that holds NaN or infinite numbers; empty where nothing is."""
+    bad = [name for name, value in state.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]
+    return f"{len(bad)} of its {len(state)} tensors hold NaN or infinite numbers, as {bad[0]}" if bad else ""
+
+
+def _what_there_is(folder: Path) -> str:
+    found = existing(folder)
+    return f"; {found[-1].name} is intact" if found else "; there is no earlier checkpoint"
+
+
+def _validation(path: Path) -> float:
+    try:
+        found = read_manifest(path).validation
+    except CheckpointError:
+        found = None
+    return -math.inf if found is None else found
+
+
+def _iteration(path: Path) -> int:
+    return int(path.name.removeprefix("iteration-"))
 
 
 def _swap(staging: Path, target: Path) -> None:
@@ -156,19 +238,3 @@ def _swap(staging: Path, target: Path) -> None:
             os.replace(old, target)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import platform
@@ -9,18 +10,36 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
+import numpy as np
+from jaxtyping import Float64
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from metarl.core.errors import UserError
+from metarl.core.files import parse_json, read_text, write_atomic
 from metarl.core.types import Metrics
+
+Show = Callable[[int, float, float, float, float], None]
+"""Shows a person an iteration: its number, steps/s, returns of the first and last episode, remaining time [s]."""
+Row = Mapping[str, int | float]
+"""Numbers of one iteration, or means of some."""
+POINTS = 200
+"""A learning curve is kept as the means of at most this many blocks of iterations."""
+CURVE = {
+    "steps": "total_steps",
+    "seconds": "time/elapsed",
+    "first": "rollout/return_first",
+    "last": "rollout/return_last",
+}
+"""Columns of a learning curve, and what the logs call them."""
+MAX_LOG = 2**32
+"""No log is larger [bytes]."""
 
 _PACKAGES = ("metarl-robotics", "torch", "mujoco", "gymnasium", "stable-baselines3", "numpy")
 
@@ -29,44 +48,35 @@ class MetricsFile:
     """One JSON object per iteration, appended; TensorBoard events beside it."""
 
     def __init__(self, folder: Path, iteration: int = 0, total_steps: int = 0) -> None:
-        """Continue after `iteration`, reached at `total_steps`: later lines of an interrupted run are dropped.
+        """Continue after `iteration`, reached at `total_steps`: later lines and a torn last one are dropped.
 
         Raises `UserError` where the file cannot be written or holds something else.
         """
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._path = folder / "metrics.jsonl"
+        self._path, self._purge_step = folder / "metrics.jsonl", total_steps + 1
+        self._board: EventFile | None = None
+        if self._path.exists():
+            text = read_text(self._path, MAX_LOG)
+            kept = "".join(line for line, row in _lines(self._path, text) if row["iteration"] <= iteration)
+            if kept != text:
+                write_atomic(self._path, kept, parents=False)
         with self._explained():
-            if self._path.exists():
-                self._keep(iteration)
             self._file = self._path.open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=total_steps + 1)
 
     def write(self, iteration: int, total_steps: int, metrics: Metrics) -> None:
         """Append one iteration; `UserError` where the disk is full."""
         with self._explained():
             self._file.write(json.dumps({"iteration": iteration, "total_steps": total_steps} | metrics) + "\n")
             self._file.flush()
-            for name, value in metrics.items():
-                self._board.add_scalar(name, value, total_steps)
+            if self._board is None:
+                self._board = EventFile(self._path.parent / "tensorboard", self._purge_step)
+            self._board.write(total_steps, metrics)
 
     def close(self) -> None:
         """Flush what can be flushed; a full disk has been reported by `write`."""
         for stream in (self._file, self._board):
             with suppress(OSError):
-                stream.close()
-
-    def _keep(self, iteration: int) -> None:
-        """Drop the lines after `iteration` and a torn last one; the file is replaced in one step."""
-        try:
-            text = self._path.read_text(encoding="utf-8")
-            lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-            kept = [line for line in lines if json.loads(line)["iteration"] <= iteration]
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{self._path} is damaged: every line must be a JSON object with an iteration") from None
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        os.replace(partial, self._path)
+                if stream is not None:
+                    stream.close()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -76,85 +86,125 @@ class MetricsFile:
             raise UserError(f"cannot write {self._path}: {error.strerror}; the last checkpoint is intact") from None
 
 
-@runtime_checkable
-class ProgressView(Protocol):
-    """Shows a person how the training goes."""
+class EventFile:
+    """TensorBoard's file of events, written at once: its own writer does so in a thread, whose errors nobody gets."""
 
-    def update(self, iteration: int, rate: float, first: float, last: float, remaining: float) -> None:
-        """Rate in steps/s, returns of the first and last episode, remaining time in s."""
-        ...
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        """Curves of files before this one end ahead of `purge_step`."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-    def __enter__(self) -> ProgressView: ...
+        folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.0f}.{platform.node()}.{os.getpid()}.{time.monotonic_ns()}"
+        self._file = (folder / name).open("ab")
+        self._records = RecordWriter(self._file)
+        self._add(Event(file_version="brain.Event:2"))
+        self._add(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def write(self, step: int, metrics: Metrics) -> None:
+        """One point of every curve."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        self._add(Event(step=step, summary=Summary(value=values)))
+        self._file.flush()
 
-def progress_view(num_iterations: int, console: Console) -> ProgressView:
-    """A live bar on a terminal, plain lines when piped, nothing on a quiet console."""
-    lively = console.is_terminal or console.quiet
-    return LiveBar(num_iterations, console) if lively else PlainLines(num_iterations)
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
-
-class LiveBar:
-    """One live line: bar, iteration, steps/s, returns, ETA."""
-
-    def __init__(self, num_iterations: int, console: Console) -> None:
-        self._bar = Progress(
-            BarColumn(bar_width=24),
-            TextColumn("iteration {task.completed}/{task.total} · {task.description}"),
-            TimeElapsedColumn(),
-            console=console,
-        )
-        self._task: TaskID = self._bar.add_task("starting", total=num_iterations)
-
-    def update(self, iteration: int, rate: float, first: float, last: float, remaining: float) -> None:
-        """See `ProgressView`."""
-        self._bar.update(self._task, completed=iteration, description=_summary(rate, first, last, remaining))
-
-    def __enter__(self) -> LiveBar:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
+    def _add(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
 
 
-class PlainLines:
-    """A line every few seconds."""
+def read_metrics(folder: Path) -> list[Row]:
+    """The iterations of `metrics.jsonl`, or of recorded results' `learning_curve.csv`; a torn last line is left out.
 
-    def __init__(self, num_iterations: int, interval: float = 10.0) -> None:
-        """`interval` [s]."""
-        self._num_iterations, self._interval, self._last = num_iterations, interval, 0.0
-
-    def update(self, iteration: int, rate: float, first: float, last: float, remaining: float) -> None:
-        """See `ProgressView`."""
-        now = time.monotonic()
-        if now - self._last >= self._interval or iteration == self._num_iterations:
-            self._last = now
-            print(
-                f"iteration {iteration}/{self._num_iterations} · {_summary(rate, first, last, remaining)}",
-                flush=True,
-            )
-
-    def __enter__(self) -> PlainLines:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
+    Empty where nothing was logged; `UserError` where a line holds something else.
+    """
+    metrics, recorded = folder / "metrics.jsonl", folder / "learning_curve.csv"
+    if metrics.is_file():
+        return [row for _, row in _lines(metrics, read_text(metrics, MAX_LOG))]
+    if not recorded.is_file():
+        return []
+    try:
+        return [
+            {key: float(value) for key, value in row.items()} for row in csv.DictReader(read_text(recorded).split())
+        ]
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"{recorded} is damaged: every line must hold an iteration's numbers") from None
 
 
-def _summary(rate: float, first: float, last: float, remaining: float) -> str:
-    minutes, seconds = divmod(round(remaining), 60)
-    return f"{rate:,.0f} steps/s · return {first:.1f} → {last:.1f} · {minutes}:{seconds:02d} left"
+def learning_curve(rows: Sequence[Row]) -> dict[str, Float64[np.ndarray, "_P"]]:
+    """Means of at most `POINTS` blocks of iterations, by the names of `CURVE`; empty where nothing was logged."""
+    rows = [row for row in rows if all(name in row for name in CURVE.values())]
+    if not rows:
+        return {}
+    starts = np.arange(0, len(rows), -(-len(rows) // POINTS))
+    curve = {}
+    for key, name in CURVE.items():
+        values = np.array([row[name] for row in rows], np.float64)
+        curve[key] = np.add.reduceat(values, starts) / np.diff([*starts, len(rows)])
+        if key in ("steps", "seconds"):
+            curve[key][-1] = values[-1]  # the training's end, not its last block's middle
+    return curve
 
 
-def provenance(argv: list[str]) -> dict[str, Any]:
+def total_times(rows: Sequence[Row]) -> dict[str, float]:
+    """Seconds by what they went to, as `collect`."""
+    sums: dict[str, float] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name.startswith("time/") and name not in ("time/elapsed", "time/steps_per_second"):
+                key = name.removeprefix("time/")
+                sums[key] = sums.get(key, 0.0) + value
+    return sums
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[str, Row]]:
+    """The whole lines of a log with what they hold."""
+    for line in text.splitlines(keepends=True):
+        if line.endswith("\n"):
+            row = None
+            with suppress(UserError):
+                row = parse_json(line, str(path))
+            numbers = isinstance(row, dict) and all(type(value) in (int, float) for value in row.values())
+            if not isinstance(row, dict) or not numbers or "iteration" not in row:
+                raise UserError(f"{path} is damaged: every line must be a JSON object with an iteration's numbers")
+            yield line, row
+
+
+@contextmanager
+def progress_view(num_iterations: int, console: Console, interval: float = 10.0) -> Iterator[Show]:
+    """A live bar on a terminal, a line every `interval` [s] when piped, nothing on a quiet console."""
+    last = -interval
+
+    def show_line(iteration: int, rate: float, first: float, last_return: float, remaining: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= interval or iteration == num_iterations:
+            last = time.monotonic()
+            print(f"iteration {iteration}/{num_iterations} · {words(rate, first, last_return, remaining)}", flush=True)
+
+    def words(rate: float, first: float, last_return: float, remaining: float) -> str:
+        minutes, seconds = divmod(round(remaining), 60)
+        return f"{rate:,.0f} steps/s · return {first:.1f} → {last_return:.1f} · {minutes}:{seconds:02d} left"
+
+    if not (console.is_terminal or console.quiet):
+        yield show_line
+        return
+    columns = (
+        BarColumn(bar_width=24),
+        TextColumn("iteration {task.completed}/{task.total} · {task.description}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("starting", total=num_iterations)
+        yield lambda iteration, *numbers: bar.update(task, completed=iteration, description=words(*numbers))
+
+
+def provenance(argv: Sequence[str]) -> dict[str, Any]:
     """Command, versions, git commit and machine of this process."""
     return {
         "command": shlex.join(["metarl", *argv]),
@@ -163,15 +213,6 @@ def provenance(argv: list[str]) -> dict[str, Any]:
         "git_commit": _git_commit(),
         "machine": {"system": platform.platform(), "cpu": _cpu_name(), "num_cpus": os.cpu_count()},
     }
-
-
-def write_json(path: Path, content: object) -> None:
-    """Indented JSON with a final newline; `UserError` where the file cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 def console() -> Console:

@@ -1,161 +1,259 @@
-"""A run's folder on disk: what is in it, and how to rebuild the learner from it."""
+"""A training on disk: what its folder holds, and how to rebuild policy and learner from it."""
 
 from __future__ import annotations
 
-import fcntl
-import json
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import dataclasses
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from metarl.core import seeding
-from metarl.core.config import TrainConfig, load_config, task_visible, to_toml
-from metarl.core.errors import UserError
-from metarl.core.registry import learner_class, make_family
-from metarl.rl.learner import Learner
+from metarl.core.config import TrainConfig, load_config, read_toml, task_visible
+from metarl.core.errors import UserError, unknown_name
+from metarl.core.files import read_json, read_text, write_json
+from metarl.core.info import PolicyInfo
+from metarl.core.registry import learner_class, learner_names, make_family, samples_first
+from metarl.rl.learner import Learner, require_device
+from metarl.rl.policy import Policy
 from metarl.rl.state import load_policy, policy_alone
 from metarl.run import checkpoint
-from metarl.run.logs import provenance, write_json
-from metarl.sim.env import TrialEnv
+from metarl.run.checkpoint import CheckpointError, Manifest
+from metarl.run.logs import Row, learning_curve, read_metrics, total_times
+from metarl.run.pretrained import PREFIX, pretrained_names, pretrained_root
+from metarl.run.records import EvaluationRecord, Origin
 from metarl.sim.family import Family
 from metarl.sim.make import make_env
 
+CONFIG, PROVENANCE, INFO = "config.toml", "run.json", "policy.json"
+_LARGEST_SIZE = 10**6
+"""No observation or action is longer."""
 
-@dataclass(frozen=True)
-class RunFolder:
-    """`config.toml`, `run.json`, `metrics.jsonl`, `checkpoints/`, `eval/`, `tensorboard/`."""
 
-    path: Path
+class Run:
+    """A run's folder: `config.toml`, `run.json`, `policy.json`, `metrics.jsonl`, `checkpoints/`, `eval/`, `videos/`.
+
+    Recorded results have no checkpoints, and a thinned `learning_curve.csv` in place of `metrics.jsonl`. Reading is
+    reading data: of the code that a configuration names, only `config`, `family`, `policy` and `learner` run any.
+    """
+
+    def __init__(self, path: Path, pretrained: str = "") -> None:
+        """`pretrained`: name of the policy if it is one that comes with metarl, in whose folder nothing is written."""
+        self.path, self.pretrained = path, pretrained
+
+    def __str__(self) -> str:
+        return PREFIX + self.pretrained if self.pretrained else str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run('{self}')"
+
+    @staticmethod
+    def open(source: str | Path | Run) -> Run:
+        """The run in a folder, or the policy `pretrained:NAME` that comes with metarl; `UserError` where it is none."""
+        if isinstance(source, Run):
+            return source
+        if str(source).startswith(PREFIX):
+            name, names = str(source).removeprefix(PREFIX), pretrained_names()
+            if name not in names:
+                raise unknown_name("pretrained policy", name, names)
+            return Run(pretrained_root() / name, name)
+        run = Run(Path(source))
+        run.toml()
+        return run
+
+    @property
+    def name(self) -> str:
+        """Of the folder, or of the policy that comes with metarl."""
+        return self.pretrained or self.path.resolve().name
+
+    # ------------------------------------------------------------------------------------------------ what was run
+
+    def toml(self) -> str:
+        """The configuration as it was written; `UserError` where this is no run folder."""
+        if not os.path.isdir(self.path):  # unlike Path's, False too for a name that cannot be
+            raise UserError(f"{self.path} is not a run folder: there is no such folder")
+        if not os.path.lexists(self.path / CONFIG):
+            raise UserError(f"{self.path} is not a run folder: it has no {CONFIG}")
+        return read_text(self.path / CONFIG)
+
+    def config(self) -> TrainConfig[Any]:
+        """The resolved configuration, typed by its learner."""
+        self.toml()
+        return load_config(self.path / CONFIG)
+
+    @cached_property
+    def config_values(self) -> dict[str, Any]:
+        """The configuration as plain data, with the defaults of options younger than the run where they are known."""
+        self.toml()
+        values = read_toml(self.path / CONFIG)
+        if values.get("agent") in learner_names():
+            with suppress(UserError):
+                return dataclasses.asdict(self.config())
+        known = {f.name: f.default for f in dataclasses.fields(TrainConfig) if f.default is not dataclasses.MISSING}
+        found: dict[str, Any] = {"agent": "", "family": ""} | known | values
+        for key, kind in (("agent", str), ("family", str), ("seed", int), ("episode_steps", int)):
+            if type(found[key]) is not kind:
+                raise UserError(f"{self.path / CONFIG}: {key} = {found[key]!r} must be of type {kind.__name__}")
+        return found
+
+    def provenance(self) -> dict[str, Any]:
+        """Command, versions, git commit and machine of the training; empty where they are lost."""
+        with suppress(UserError):
+            return read_json(self.path / PROVENANCE)
+        return {}
+
+    @property
+    def panel(self) -> str:
+        """The family, with the run's own time limit: returns over other horizons are no neighbours."""
+        limit = self.config_values["episode_steps"]
+        return short(str(self.config_values["family"])) + (f", {limit} steps" if limit else "")
+
+    @cached_property
+    def info(self) -> PolicyInfo:
+        """What its policy observes and commands: of `policy.json`, or of the family in folders of metarl 0.1."""
+        if not (self.path / INFO).exists():
+            config = self.config()
+            options = {"episodes_per_trial": config.episodes_per_trial, **env_options(config)}
+            with make_env(make_family(config.family), 1, threads=1, **options) as env:
+                return env.info
+        info = PolicyInfo.from_json(read_json(self.path / INFO))
+        if not (0 < info.observation_size < _LARGEST_SIZE and 0 < info.action_size < _LARGEST_SIZE):
+            raise UserError(f"{self.path / INFO} is damaged: it describes no policy")
+        return info
+
+    @property
+    def samples_first(self) -> bool:
+        """Its policy samples before it adapts, also where the mean action is asked for."""
+        known = (self.path / INFO).exists()
+        return self.info.samples_first if known else samples_first(str(self.config_values["agent"]))
+
+    def origin(self, which: str | None = None) -> Origin:
+        """What records say of the policy at a checkpoint."""
+        config, manifest = self.config(), self.manifest(which)
+        return Origin(
+            agent=config.agent,
+            family=config.family,
+            train_seed=config.seed,
+            train_steps=manifest.total_steps,
+            train_seconds=manifest.elapsed,
+            iteration=manifest.iteration,
+            episode_steps=config.episode_steps,
+            task_visible=task_visible(type(config.learner)),
+        )
+
+    # ---------------------------------------------------------------------------------------- what came of it: data
+
+    @cached_property
+    def metrics(self) -> list[Row]:
+        """The iterations' metrics, as they were when first asked for; of recorded results those of their curve."""
+        return read_metrics(self.path)
+
+    @property
+    def curve(self) -> dict[str, Any]:
+        """Learning curve, see `logs.learning_curve`."""
+        return learning_curve(self.metrics)
+
+    def times(self) -> dict[str, float]:
+        """Seconds of the training by what they went to; recorded results have them in a file."""
+        file = self.path / "time.json"
+        if not (self.path / "metrics.jsonl").is_file():
+            return read_json(file) if file.is_file() else {}
+        return total_times(self.metrics)
+
+    @cached_property
+    def evaluations(self) -> tuple[EvaluationRecord, ...]:
+        """The records in `eval/`, by name."""
+        return tuple(EvaluationRecord.read(path) for path in sorted((self.path / "eval").glob("[!.]*.json")))
+
+    @property
+    def videos(self) -> tuple[Path, ...]:
+        """The films in `videos/`."""
+        return tuple(sorted((self.path / "videos").glob("[!.]*.mp4")))
+
+    @property
+    def train_steps(self) -> int:
+        """Control steps of the training, as far as is known."""
+        ends = [int(self.curve["steps"][-1])] if self.curve else []
+        return max([*ends, *(record.train_steps for record in self.evaluations)], default=0)
+
+    @property
+    def train_seconds(self) -> float:
+        """Length of the training [s], as far as is known."""
+        ends = [float(self.curve["seconds"][-1])] if self.curve else []
+        return max([*ends, *(record.train_seconds for record in self.evaluations)], default=0.0)
+
+    def write_evaluation(self, record: EvaluationRecord) -> Path | None:
+        """Keep a record of the run's policy in `eval/`; None beside a pretrained policy, where nothing is written."""
+        if self.pretrained:
+            return None
+        path = self.path / "eval" / record.name
+        with suppress(OSError):  # what is written next says why; a folder that is gone is not made again
+            path.parent.mkdir(exist_ok=True)
+        write_json(path, record.to_json(), parents=False)
+        vars(self).pop("evaluations", None)
+        return path
+
+    # ------------------------------------------------------------------------------------ policies and learners
 
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
-    @property
-    def evaluations(self) -> Path:
-        """Folder of the evaluations."""
-        return self.path / "eval"
+    def manifest(self, which: str | None = None) -> Manifest:
+        """What the newest checkpoint says of itself, or the one named `which`."""
+        return checkpoint.read_manifest(checkpoint.find(self.checkpoints, which))
 
-    def read_config(self) -> TrainConfig:
-        """The run's resolved configuration; `UserError` where this is no run folder."""
-        if not (self.path / "config.toml").is_file():
-            raise UserError(f"{self.path} is not a run folder: it has no config.toml")
-        return load_config(self.path / "config.toml")
+    def family(self) -> Family:
+        """What it trains on."""
+        return make_family(self.config().family)
 
+    def policy(self, which: str | None = None, device: str = "cpu") -> Policy[Any]:
+        """The policy at the newest checkpoint, or at the one named `which` (`best` is one); builds no simulator."""
+        learner = make_learner(self.config(), self.info, device)
 
-def default_path(config: TrainConfig) -> Path:
-    """`runs/<family>-<agent>-s<seed>-<time>`."""
-    family, agent = (name.rsplit(":", 1)[-1] for name in (config.family, config.agent))
-    return Path("runs") / f"{family}-{agent}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+        def load(state: Mapping[str, Tensor]) -> None:
+            if isinstance(learner.policy, nn.Module) and policy_alone(state):
+                load_policy(learner.policy, state)
+            else:
+                learner.load_state_dict(state)
 
+        self._load(load, which)
+        return learner.policy
 
-def create(path: Path, config: TrainConfig, argv: list[str]) -> RunFolder:
-    """Make a new run folder; `UserError` rather than touch one that is in use."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} exists and is not empty: choose another --output, or `metarl resume {path}`")
-    text = to_toml(config)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "config.toml").write_text(text, encoding="utf-8")
-        write_json(path / "run.json", provenance(argv))
-    except OSError as error:
-        raise UserError(f"cannot write to {path}: {error.strerror}") from None
-    return RunFolder(path)
+    def load_learner(self, learner: Learner, which: str | None = None) -> Manifest:
+        """Bring a learner to a checkpoint, to train on from there."""
+        return self._load(learner.load_state_dict, which)
 
-
-@contextmanager
-def locked(run: RunFolder) -> Iterator[None]:
-    """Hold the run for this process: two trainings in one folder would destroy each other's files."""
-    with (run.path / ".lock").open("w") as file:
+    def _load(self, load: Any, which: str | None) -> Manifest:
+        """Hand a checkpoint's state to `load`; `CheckpointError` where it does not fit."""
+        path = checkpoint.find(self.checkpoints, which)
+        state, manifest = checkpoint.load(path)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{run.path} is in use: another process trains in it") from None
-        yield
+            load(state)
+        except (ValueError, RuntimeError, TypeError) as error:
+            reason = str(error).split("\n")[0]
+            raise CheckpointError(f"{path} does not fit this run's configuration: {reason}") from None
+        return manifest
 
 
-def note_resumption(run: RunFolder, argv: list[str], iteration: int) -> None:
-    """Append to `run.json` with what, where and from which iteration the run goes on."""
-    path = run.path / "run.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        resumed = [*content.get("resumed", []), provenance(argv) | {"after_iteration": iteration}]
-    except (OSError, ValueError, AttributeError):
-        raise UserError(f"{path} is missing or damaged: it must be a JSON object") from None
-    write_json(path, content | {"resumed": resumed})
+def short(name: str) -> str:
+    """A family's or an agent's name without the path of a user's own file."""
+    return name.rsplit("/", 1)[-1]
 
 
-def family_of(config: TrainConfig) -> Family:
-    """The family a run trains on: with the run's own time limit where it has one, its task shown to an oracle."""
-    family = make_family(config.family)
-    if task_visible(type(config.learner)):
-        family.task_visible = True
-    if config.episode_steps:
-        family.episode_steps = config.episode_steps
-    return family
+def env_options(config: TrainConfig[Any]) -> dict[str, Any]:
+    """What a run asks of its worlds: its own time limit where it has one, the task shown to an oracle."""
+    return {"episode_steps": config.episode_steps or None, "task_visible": task_visible(type(config.learner))}
 
 
-def make_learner(config: TrainConfig, env: TrialEnv) -> Learner:
-    """A fresh learner for the environment."""
+def make_learner(config: TrainConfig[Any], info: PolicyInfo, device: torch.device | str = "cpu") -> Learner:
+    """A fresh learner for a robot."""
+    require_device(str(device))
     generator = seeding.generator(config.seed, "init")
-    return learner_class(config.agent)(config.learner, env.observation_size, env.action_size, generator)  # type: ignore[call-arg]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A learner restored from a run, with what it was trained on."""
-
-    config: TrainConfig
-    family: Family
-    learner: Learner
-    manifest: checkpoint.Manifest
-
-    def summary(self) -> dict[str, object]:
-        """What was trained, on what, for how long, as plain data."""
-        return {
-            "agent": self.config.agent,
-            "family": self.config.family,
-            "train_seed": self.config.seed,
-            "train_steps": self.manifest.total_steps,
-            "train_seconds": self.manifest.elapsed,
-        }
-
-
-def load_learner(run: RunFolder, learner: Learner, which: str | None = None) -> checkpoint.Manifest:
-    """Bring a learner to the run's newest checkpoint, or to the one named `which`, to train on from there."""
-    return _load(run, learner.load_state_dict, which)
-
-
-def restore(run: RunFolder, which: str | None = None) -> Trained:
-    """The run's learner at its newest checkpoint, or at the one named `which`.
-
-    Of a checkpoint that holds a policy alone, the learner's policy: enough to act, not to train on.
-    """
-    config = run.read_config()
-    family = family_of(config)
-    with make_env(family, 1, threads=1) as env:
-        learner = make_learner(config, env)
-
-    def load(state: Mapping[str, Tensor]) -> None:
-        if len(policy_alone(state)) == len(state):
-            load_policy(learner.policy, state)
-        else:
-            learner.load_state_dict(state)
-
-    return Trained(config, family, learner, _load(run, load, which))
-
-
-def _load(run: RunFolder, load: Callable[[dict[str, Tensor]], None], which: str | None) -> checkpoint.Manifest:
-    """Hand a checkpoint's state to `load`; `CheckpointError` where it does not fit."""
-    path = checkpoint.find(run.checkpoints, which)
-    state, manifest = checkpoint.load(path)
-    try:
-        load(state)
-    except ValueError as error:
-        raise checkpoint.CheckpointError(f"{path} does not fit this run's configuration: {error}") from None
-    return manifest
+    return learner_class(config.agent)(config.learner, info, generator, device)

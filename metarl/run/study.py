@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from metarl.core import seeding
 from metarl.core.config import TrainConfig
 from metarl.core.errors import UserError, unknown_name
-from metarl.core.parameters import FloatRange, IntRange, Range, Value
+from metarl.core.parameters import Between, Log, Search, Value, declarations, searches
 
 try:
     import optuna
@@ -33,7 +33,7 @@ RUN_FIELDS = ("num_worlds",)
 """Options of the run, not of the learner, that a learner may have searched too."""
 
 _RANDOM_TRIALS = 8
-"""Trials, the default's included, before the sampler goes by what it has seen."""
+"""Trials, the default's included, before the sampler uses what it has seen."""
 _UNPRUNED_TRIALS = 4
 """Complete trials before one is pruned."""
 _KEPT_PERCENT = 75.0
@@ -51,7 +51,7 @@ class Plan:
 
     base: TrainConfig[Any]
     """The default: the first trial, and what all trials have in common."""
-    ranges: Mapping[str, Range]
+    ranges: Mapping[str, Search]
     """What is searched: fields of the learner's configuration or of `RUN_FIELDS`."""
     num_tasks: int
     """Training tasks on which a trained policy is evaluated."""
@@ -73,7 +73,7 @@ class Plan:
         """What has to stay the same for trials to be comparable, as plain data."""
         run = asdict(self.base)
         learner = {f"learner.{name}": value for name, value in run.pop("learner").items()}
-        for name in ("threads", "checkpoint_minutes"):
+        for name in ("threads", "checkpoint_minutes", "validation_tasks"):
             del run[name]
         ranges = {f"search.{name}": str(support) for name, support in self.ranges.items()}
         judged = {"num_tasks": self.num_tasks, "trial_minutes": self.trial_minutes}
@@ -87,28 +87,24 @@ def value_of(config: TrainConfig[Any], name: str) -> Any:
     return getattr(owner, name)
 
 
-def declared_ranges(config: TrainConfig[Any], only: tuple[str, ...] = ()) -> dict[str, Range]:
-    """What the learner declares to be searched, or those of it in `only`; `UserError` for what it got wrong."""
-    learner_class = type(config.learner)
-    declared = getattr(learner_class, "search", None)
-    if not declared or not isinstance(declared, Mapping):
+def declared_ranges(config: TrainConfig[Any], only: Iterable[str] = ()) -> dict[str, Search]:
+    """What the learner's configuration declares to be searched, or those of it in `only`; `UserError` for mistakes."""
+    config_class = type(config.learner)
+    declared, where = searches(config_class), f"`search` of {config_class.__name__}"
+    if not declared:
         raise UserError(
-            f"agent '{config.agent}' declares no ranges to search: give {learner_class.__name__} a class variable "
-            '`search`, as {"learning_rate": FloatRange(1e-4, 3e-3, log=True)} with the ranges of metarl.core.parameters'
+            f"agent '{config.agent}' declares nothing to search: write it at the fields of {config_class.__name__}, "
+            "as learning_rate: float = number(1e-3, search=Log(1e-4, 3e-3)), with metarl.core.parameters"
         )
     known = [*(field.name for field in fields(config.learner)), *RUN_FIELDS]
     for name, support in declared.items():
         if name not in known:
-            raise UserError(f"`search` of {learner_class.__name__}: {unknown_name('field', name, known)}")
-        if not isinstance(support, Range):
-            raise UserError(
-                f"`search` of {learner_class.__name__}: {name} = {support!r} must be a FloatRange, IntRange or Options"
-            )
+            raise UserError(f"{where}: {unknown_name('field', name, known)}")
         try:
             for value in support.ends():
                 Plan(config, {}, 1).configuration({name: value})
         except UserError as error:
-            raise UserError(f"`search` of {learner_class.__name__}: {error}") from None
+            raise UserError(f"{where}: {error}") from None
     for name in only:
         if name not in declared:
             raise unknown_name("searched field", name, declared)
@@ -160,25 +156,19 @@ class Study:
             self._study.enqueue_trial(self.plan.default())
         seed = int(seeding.rng(self.plan.base.seed, "tune", number).integers(2**32))
         self._study.sampler = optuna.samplers.TPESampler(n_startup_trials=_RANDOM_TRIALS, seed=seed)
-        return self._study.ask({name: _distribution(support) for name, support in self.plan.ranges.items()})
+        return self._study.ask({name: self._distribution(name) for name in self.plan.ranges})
 
     def reported(self, trial: Trial) -> dict[int, float]:
         """What a trial that was interrupted had reported, by control steps; empty for a new one."""
         values: dict[str, float] = trial.user_attrs.get(_REPORTED, {})
         return {int(steps): value for steps, value in values.items()}
 
-    def complete_trial(self, trial: Trial, value: float) -> None:
-        """Book its value."""
-        self._study.tell(trial, value)
-
-    def prune_trial(self, trial: Trial) -> None:
-        """Book that it was given up."""
-        self._study.tell(trial, state=TrialState.PRUNED)
-
-    def fail_trial(self, trial: Trial, error: str) -> None:
-        """Book that its training failed, and why."""
-        trial.set_user_attr(_ERROR, error)
-        self._study.tell(trial, state=TrialState.FAIL)
+    def end_trial(self, trial: Trial, value: float | None, error: str = "") -> None:
+        """Book its value; without one it was given up, or failed where there is an error."""
+        if error:
+            trial.set_user_attr(_ERROR, error)
+        state = TrialState.FAIL if error else TrialState.PRUNED
+        self._study.tell(trial, value, state=None if value is not None else state)
 
     def importance(self) -> dict[str, float]:
         """Each field's share in what sets the best quarter of the complete trials apart, largest first.
@@ -197,6 +187,16 @@ class Study:
             f"{folder} holds trials with {name} = {before.get(name)!r}, not {now.get(name)!r}: go on with the options "
             "it was begun with, or choose another --output"
         )
+
+    def _distribution(self, name: str) -> BaseDistribution:
+        """Optuna's word for what is searched."""
+        support, base = self.plan.ranges[name], self.plan.base
+        if not isinstance(support, Between):
+            return CategoricalDistribution(support.values)
+        kinds = {field: kind for owner in (TrainConfig, type(base.learner)) for field, kind, _ in declarations(owner)}
+        if kinds[name] is int:
+            return IntDistribution(int(support.low), int(support.high), log=isinstance(support, Log))
+        return FloatDistribution(support.low, support.high, log=isinstance(support, Log))
 
     def _requeue_interrupted(self) -> None:
         """Trials still running are nobody's: whoever ran them was killed. Their parameters are to be tried again."""
@@ -228,12 +228,3 @@ def mended(journal: Path) -> Path:
         if not content.endswith(b"\n"):
             os.truncate(journal, content.rfind(b"\n") + 1)
     return journal
-
-
-def _distribution(support: Range) -> BaseDistribution:
-    """Optuna's word for a range."""
-    if isinstance(support, FloatRange):
-        return FloatDistribution(support.low, support.high, log=support.log)
-    if isinstance(support, IntRange):
-        return IntDistribution(support.low, support.high, log=support.log)
-    return CategoricalDistribution(support.values)

@@ -1,27 +1,26 @@
-"""The search of `metarl tune`: one training per trial, hopeless ones given up, the best written as a run's TOML."""
+"""What `metarl tune` does: one training per trial, hopeless ones given up, the best written as a run's TOML."""
 
 from __future__ import annotations
 
 import math
-import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 from rich.console import Console
 
 from metarl.core.config import TrainConfig, to_toml
 from metarl.core.errors import UserError
+from metarl.core.files import write_atomic
 from metarl.core.types import Metrics
-from metarl.run import checkpoint, run as folder
-from metarl.run.evaluate import evaluate
-from metarl.run.run import RunFolder
+from metarl.run import checkpoint, folder
+from metarl.run.run import Run
 from metarl.run.study import Plan, Study, value_of
 from metarl.run.train import Training
 
@@ -31,7 +30,7 @@ RUNGS = (0.4, 0.6, 0.8)
 
 @dataclass(frozen=True)
 class Ended:
-    """How a search ended."""
+    """How a session of tuning ended."""
 
     signal: int | None = None
     """The signal that stopped it."""
@@ -39,8 +38,8 @@ class Ended:
     """Whether trials were left when the time was over."""
 
 
-class Search:
-    """Tries configurations, in a folder that it holds the lock of."""
+class Tuner:
+    """Tries configurations in a folder that it holds the lock of, and books them in the folder's study."""
 
     def __init__(self, path: Path, plan: Plan, command: list[str], console: Console) -> None:
         """`command`: the words that are to be typed to do the same again."""
@@ -51,7 +50,7 @@ class Search:
         """Go on until the study has `num_trials` trials, or for `max_minutes` [min; 0: no limit].
 
         A training that fails counts as a failed trial. Raises its `UserError` if it is the default's, or the second
-        in a row: then it is not for the configuration.
+        in a row: then the configuration is not the cause.
         """
         deadline = time.monotonic() + max_minutes * 60.0 if max_minutes else math.inf
         failed = False
@@ -60,90 +59,73 @@ class Search:
                 return Ended(out_of_time=True)
             trial = self.study.begin_trial()
             try:
-                ended = self._try(number, num_trials, trial, deadline)
+                ended = self._try(f"trial {number}/{num_trials}", number, trial, deadline)
             except UserError as error:
                 if number == 1:
                     raise
-                self.study.fail_trial(trial, str(error))
-                self._tell(number, num_trials, f"failed: {error}")
+                self.study.end_trial(trial, None, str(error))
+                print(f"trial {number}/{num_trials} · failed: {error}", flush=True)
                 if failed:
                     raise
                 failed = True
                 continue
             failed = False
-            self._write_best()
+            if self.study.best is not None:
+                head = [shlex.join(["metarl", *self.command]), *self.verdict()]
+                _write_best(self.path / "best.toml", self.plan.configuration(self.study.best[1].params), head)
             if ended is not None:
                 return ended
         return Ended()
 
-    def _try(self, number: int, num_trials: int, trial: Trial, deadline: float) -> Ended | None:
-        """Train and judge one configuration; how the search ended, if it did so in the course of it."""
-        run = RunFolder(self.path / f"trial-{number:03d}")
+    def _try(self, label: str, number: int, trial: Trial, deadline: float) -> Ended | None:
+        """Train and judge one configuration; how the session ended, if it did so in the course of it."""
+        run = Run(self.path / f"trial-{number:03d}")
         with (
             self._training(run, self.plan.configuration(trial.params)) as training,
             self.console.status("") as status,
         ):
-            watch = Watch(
-                training,
-                trial,
-                evaluate=lambda: self._value(training),
-                show=lambda text: status.update(f"trial {number} of {num_trials} · {text}"),
-                trial_minutes=self.plan.trial_minutes,
-                deadline=deadline,
-            )
-            watch.take_up(self.study.reported(trial))
+            watch = Watch(training, trial, self.plan, deadline)
+            watch.report(self.study.reported(trial))
+
+            def after_iteration(metrics: Metrics) -> bool:
+                progress = f"iteration {training.iteration} of {training.num_iterations}"
+                status.update(f"{label} · {progress} · return {metrics['rollout/return_last']:.4g} while training")
+                return watch.goes_on()
+
             signal = None
             if not watch.hopeless:
-                signal = training.execute(Console(quiet=True), after_iteration=watch).signal
+                signal = training.execute(Console(quiet=True), callbacks=[after_iteration]).signal
             if signal is not None or watch.out_of_time:
                 return Ended(signal, watch.out_of_time)
-            value = None if watch.hopeless else self._value(training)
-        minutes = f"{training.elapsed / 60:.1f} min"
+            value = None if watch.hopeless else value_after(training, self.plan)
+        self.study.end_trial(trial, value)
+        ending = f"return {value:.4g}" if value is not None else f"return {watch.reported:.4g}"
         if value is None:
-            self.study.prune_trial(trial)
             shutil.rmtree(run.checkpoints, ignore_errors=True)
-            what = f"pruned at {training.total_steps:,} steps, return {watch.reported:.4g} · {minutes}"
-        else:
-            self.study.complete_trial(trial, value)
-            what = f"return {value:.4g} · {minutes}"
-        self._tell(number, num_trials, what, trial)
+            ending = f"pruned at {training.total_steps:,} steps, {ending}"
+        default = self.plan.default()
+        changed = " ".join(f"{name}={_text(v)}" for name, v in trial.params.items() if v != default[name])
+        best = f" · best {self.study.best[1].values[0]:.4g}" if self.study.best else ""
+        first, minutes = " (default)" if number == 1 else "", training.elapsed / 60
+        print(f"{label}{first} · {ending} · {minutes:.1f} min{best}" + (f" · {changed}" if changed else ""), flush=True)
         return None
 
     @contextmanager
-    def _training(self, run: RunFolder, config: TrainConfig[Any]) -> Iterator[Training]:
+    def _training(self, run: Run, config: TrainConfig[Any]) -> Iterator[Training]:
         """The run's training from its newest checkpoint on, or a new one."""
         goes_on = bool(checkpoint.existing(run.checkpoints))
-        goes_on = goes_on and replace(run.read_config(), threads=config.threads) == config
+        goes_on = goes_on and replace(run.config(), threads=config.threads) == config
         if not goes_on:
             shutil.rmtree(run.path, ignore_errors=True)
             folder.create(run.path, config, self.command)
         training = Training(run, config)
         with training.env:
             if goes_on:
-                training.restore()
-                folder.note_resumption(run, self.command, training.iteration)
+                training.restore(argv=self.command)
             yield training
 
-    def _value(self, training: Training) -> float:
-        """Return of the last episode of a trial, deterministic policy, mean over the fixed list of training tasks."""
-        config, family = self.plan.base, training.family
-        tasks = family.space.fixed("train", self.plan.num_tasks)
-        evaluation = evaluate(
-            training.learner.policy, family, tasks, config.episodes_per_trial, seed=config.seed, threads=config.threads
-        )
-        value = float(evaluation.returns[:, -1].mean())
-        if not math.isfinite(value):
-            raise UserError(f"the trained policy's return is {value}")
-        return value
-
-    def _write_best(self) -> None:
-        """`best.toml`: the best trial's configuration as it was trained, and what is known of it."""
-        if self.study.best is not None:
-            config = self.plan.configuration(self.study.best[1].params)
-            write_best(self.path / "best.toml", config, [shlex.join(["metarl", *self.command]), *self.verdict()])
-
     def verdict(self) -> list[str]:
-        """What came of the search, as lines of text."""
+        """What came of the study, as lines of text."""
         best, trials, base = self.study.best, self.study.trials, self.plan.base
         states = [trial.state for trial in trials]
         lines = [
@@ -153,98 +135,71 @@ class Search:
         if best is None:
             return lines
         number, trial = best
-        default = next((trial.values[0] for n, trial in self.study.complete if n == 1), math.nan)
-        lines += [
+        first = next((trial.values[0] for n, trial in self.study.complete if n == 1), math.nan)
+        lines.append(
             f"return of episode {base.episodes_per_trial}, mean over {self.plan.num_tasks} training tasks: "
-            f"default {default:.4g}, best (trial {number}) {trial.values[0]:.4g}",
-            *(changes(self.plan, trial) if number > 1 else ["nothing tried was better than the default"]),
-        ]
+            f"default {first:.4g}, best (trial {number}) {trial.values[0]:.4g}"
+        )
+        if number == 1:
+            lines.append("nothing tried was better than the default")
+        else:
+            config = self.plan.configuration(trial.params)
+            for name, before in self.plan.default().items():
+                after = value_of(config, name)
+                lines.append(f"  {name} {_text(before)}" + (f" -> {_text(after)}" if after != before else ""))
         if importance := self.study.importance():
             lines.append("importance: " + ", ".join(f"{name} {share:.0%}" for name, share in importance.items()))
         return lines
-
-    def _tell(self, number: int, num_trials: int, what: str, trial: Trial | None = None) -> None:
-        """One line of a trial that ended."""
-        values = trial.params if trial else {}
-        default = self.plan.default()
-        changed = " ".join(f"{k}={_text(v)}" for k, v in values.items() if v != default[k])
-        best = f" · best {self.study.best[1].values[0]:.4g}" if self.study.best else ""
-        label = " (default)" if number == 1 else ""
-        print(f"trial {number}/{num_trials}{label} · {what}{best}" + (f" · {changed}" if changed else ""), flush=True)
 
 
 class Watch:
     """Follows a training: reports its value at each rung, and ends it when it is hopeless or late."""
 
-    def __init__(
-        self,
-        training: Training,
-        trial: Trial,
-        evaluate: Callable[[], float],
-        show: Callable[[str], None] = lambda text: None,
-        *,
-        trial_minutes: float = 0.0,
-        deadline: float = math.inf,
-    ) -> None:
-        """`trial_minutes`: limit of the training [min; 0: none]; `deadline`: end of the search [s, monotonic clock]."""
-        self._training, self._trial, self._evaluate, self._show = training, trial, evaluate, show
-        self._trial_seconds, self._deadline = trial_minutes * 60.0 or math.inf, deadline
+    def __init__(self, training: Training, trial: Trial, plan: Plan, deadline: float = math.inf) -> None:
+        """`deadline`: end of the session [s, monotonic clock]."""
+        self._training, self._trial, self._plan, self._deadline = training, trial, plan, deadline
         self._rungs = [round(share * training.config.total_steps) for share in RUNGS]
         self.hopeless = False
         """The study's pruner gave it up."""
         self.out_of_time = False
-        """The search is over before the training is."""
+        """The session is over before the training is."""
         self.reported = math.nan
         """Last value reported."""
 
-    def __call__(self, metrics: Metrics) -> bool:
+    def goes_on(self) -> bool:
         """Whether to go on, after an iteration."""
         training = self._training
-        progress = f"iteration {training.iteration} of {training.num_iterations}"
-        self._show(f"{progress} · return {metrics['rollout/return_last']:.4g} while training")
         if training.iteration == training.num_iterations:
             return True
-        if reached := self._reached():
-            value = self._evaluate()
-            self._report({rung: value for rung in reached})
-        late = training.elapsed >= self._trial_seconds
+        if any(rung <= training.total_steps for rung in self._rungs):
+            self.report(dict.fromkeys(self._rungs, value_after(training, self._plan)))
+        late = training.elapsed >= (self._plan.trial_minutes * 60.0 or math.inf)
         self.out_of_time = not (self.hopeless or late) and time.monotonic() >= self._deadline
         return not (self.hopeless or late or self.out_of_time)
 
-    def take_up(self, reported: Mapping[int, float]) -> None:
-        """Report anew what the training had reached when it was interrupted: the values of the rungs behind it."""
-        self._report({rung: reported[rung] for rung in self._reached() if rung in reported})
-
-    def _reached(self) -> list[int]:
-        """Rungs reached since the last time, which count as reported from now on."""
+    def report(self, values: Mapping[int, float]) -> None:
+        """Report the values of the rungs reached since the last time, as far as there are any."""
         reached = [rung for rung in self._rungs if rung <= self._training.total_steps]
         self._rungs = self._rungs[len(reached) :]
-        return reached
-
-    def _report(self, values: Mapping[int, float]) -> None:
-        for rung, self.reported in values.items():
-            self._trial.report(self.reported, rung)
-        if values:
-            self.hopeless = self._trial.should_prune()
+        for rung in reached:
+            if rung in values:
+                self.reported = values[rung]
+                self._trial.report(self.reported, rung)
+                self.hopeless = self._trial.should_prune()
 
 
-def changes(plan: Plan, trial: FrozenTrial) -> list[str]:
-    """The searched fields' values in a trial beside the default's, a line each."""
-    config = plan.configuration(trial.params)
-    return [
-        f"  {name} {_text(before)}" + ("" if before == (after := value_of(config, name)) else f" -> {_text(after)}")
-        for name, before in plan.default().items()
-    ]
+def value_after(training: Training, plan: Plan) -> float:
+    """Return of the last episode of a trial, deterministic policy, mean over the fixed list of training tasks."""
+    tasks = training.family.space.fixed("train", plan.num_tasks)
+    value = float(training.evaluate(tasks).returns[:, -1].mean())
+    if not math.isfinite(value):
+        raise UserError(f"the trained policy's return is {value}")
+    return value
 
 
-def write_best(path: Path, config: TrainConfig[Any], header: list[str]) -> None:
-    """The configuration as TOML below comment lines, replaced in one step."""
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text("".join(f"# {line}\n" for line in header) + "\n" + to_toml(config), encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+def _write_best(path: Path, config: TrainConfig[Any], head: list[str]) -> None:
+    """Write the best trial's configuration as it was trained, below comment lines."""
+    write_atomic(path, "".join(f"# {line}\n" for line in head) + "\n" + to_toml(config))
 
 
 def _text(value: object) -> str:

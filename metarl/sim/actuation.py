@@ -20,22 +20,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import mujoco
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
 from metarl.sim.variation import (
     OfOneParameter,
+    OfOneRatio,
+    constant,
     dofs,
-    ids,
     joints_between,
     label,
-    require_index,
+    nonzero,
+    object_ids,
     require_ratio,
     tendon_joints,
 )
@@ -43,43 +45,43 @@ from metarl.sim.variation import (
 _GAIN, _BIAS, _TRN = mujoco.mjtGain, mujoco.mjtBias, mujoco.mjtTrn
 _DIRECT = (int(_TRN.mjTRN_JOINT), int(_TRN.mjTRN_JOINTINPARENT))
 _SO3 = int(_TRN.mjTRN_SO3)
+_DC = int(_GAIN.mjGAIN_DCMOTOR)
+_CONTROLLERS = (int(_GAIN.mjGAIN_PID), _DC)
 _PEAK = (2, 3)  # of a muscle: its peak force, and what gives it where that is negative
-_ENTRIES: dict[str, dict[int, tuple[int, ...]]] = {
-    "actuator_gainprm": {
-        int(_GAIN.mjGAIN_FIXED): (0,),
-        int(_GAIN.mjGAIN_AFFINE): (0, 1, 2),
-        int(_GAIN.mjGAIN_PID): (0,),
-        int(_GAIN.mjGAIN_SO3): (0,),
-        int(_GAIN.mjGAIN_MUSCLE): _PEAK,
-        int(_GAIN.mjGAIN_DCMOTOR): (4, 5, 6),
-    },
-    "actuator_biasprm": {
-        int(_BIAS.mjBIAS_NONE): (),
-        int(_BIAS.mjBIAS_AFFINE): (0, 1, 2),
-        int(_BIAS.mjBIAS_SO3): (0, 1, 2),
-        int(_BIAS.mjBIAS_MUSCLE): _PEAK,
-        int(_BIAS.mjBIAS_DCMOTOR): (),
-    },
-    "actuator_dynprm": {int(mujoco.mjtDyn.mjDYN_DCMOTOR): (1, 3)},
+_GAINS: dict[int, tuple[int, ...]] = {
+    int(_GAIN.mjGAIN_FIXED): (0,),
+    int(_GAIN.mjGAIN_AFFINE): (0, 1, 2),
+    int(_GAIN.mjGAIN_PID): (0,),
+    int(_GAIN.mjGAIN_SO3): (0,),
+    int(_GAIN.mjGAIN_MUSCLE): _PEAK,
+    _DC: (4, 5, 6),
 }
-"""Of each field and type, the numbers that the force is proportional to."""
-_TYPES = {
-    "actuator_gainprm": "actuator_gaintype",
-    "actuator_biasprm": "actuator_biastype",
-    "actuator_dynprm": "actuator_dyntype",
+_BIASES: dict[int, tuple[int, ...]] = {
+    int(_BIAS.mjBIAS_NONE): (),
+    int(_BIAS.mjBIAS_AFFINE): (0, 1, 2),
+    int(_BIAS.mjBIAS_SO3): (0, 1, 2),
+    int(_BIAS.mjBIAS_MUSCLE): _PEAK,
+    int(_BIAS.mjBIAS_DCMOTOR): (),
 }
-_INVERSE = (("actuator_gainprm", 0), ("actuator_dynprm", 2))
-"""Of a DC motor, its electrical and its thermal resistance, which grow as it weakens."""
+_PROPORTIONAL: tuple[tuple[str, str, dict[int, tuple[int, ...]], bool], ...] = (
+    ("actuator_gainprm", "actuator_gaintype", _GAINS, False),
+    ("actuator_biasprm", "actuator_biastype", _BIASES, False),
+    ("actuator_dynprm", "actuator_dyntype", {int(mujoco.mjtDyn.mjDYN_DCMOTOR): (1, 3)}, False),
+    ("actuator_gainprm", "actuator_gaintype", {_DC: (0,)}, True),
+    ("actuator_dynprm", "actuator_gaintype", {_DC: (2,)}, True),
+)
+"""Of each field, by an actuator's type, the numbers that its force is proportional to, or to one over them (the
+electrical and the thermal resistance of a DC motor, which grow as it weakens)."""
 _LEAST = 1e-9  # what is left of a dead motor whose resistance would be infinite, or whose states would be missing
 _FEEDFORWARD = 4  # bit of `actuator_ctrlspec`: mjINPUT_FF, which the bindings do not export
 _LOCK = 1e4  # [N·m]: far above any motor here; a friction-loss constraint, so the solver stays well conditioned
 _HARD = (0.9999, 0.9999, 0.001, 0.5, 2.0)  # solimp at MuJoCo's limit: at its default 0.9 the lock creeps [rad/s]
-_FORCE = tuple(_ENTRIES)
+_FORCE = ("actuator_gainprm", "actuator_biasprm", "actuator_dynprm")
 _LIMITS = ("actuator_forcerange", "jnt_actfrcrange", "tendon_actfrcrange")
 
 
 @dataclass(frozen=True)
-class MotorStrength(OfOneParameter):
+class MotorStrength(OfOneRatio):
     """Force of actuators at the same state and control: gain, bias and all force limits scale together.
 
     So servos weaken as motors do. Damping and armature of an actuator are no force of its own, and stay.
@@ -91,11 +93,10 @@ class MotorStrength(OfOneParameter):
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
         """`value`: ratio to the pristine force."""
-        require_ratio(self.parameter, value)
-        index = ids(model, "actuator", self.actuators)
-        factor = value[:, None].expand(-1, len(index))
-        _weaken(model, live, index, factor)
-        _weaken_limits(model, live, index, factor, together=True)
+        motors = object_ids(model, "actuator", self.actuators)
+        factor = value[:, None].expand(-1, len(motors))
+        _weaken(model, live, motors, factor)
+        _weaken_limits(model, live, motors, factor, together=True)
 
 
 @dataclass(frozen=True)
@@ -119,15 +120,21 @@ class WeakMotor:
         """The motor's."""
         return {self.motor: range(-1, len(self.actuators))}
 
+    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
+        """See `Variation`."""
+        require_ratio(self.strength, tasks[self.strength])
+
+    def used(self, model: mujoco.MjModel) -> tuple[str, ...]:
+        """Those that are not zero."""
+        return nonzero(model, self.fields)
+
     def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
         """See `Variation.apply`."""
-        require_ratio(self.strength, tasks[self.strength])
-        weak = require_index(self.motor, tasks[self.motor], self.indices[self.motor])
-        index = ids(model, "actuator", self.actuators)
-        is_weak = weak[:, None] == torch.arange(len(index), device=weak.device)
+        motors, weak = object_ids(model, "actuator", self.actuators), tasks[self.motor]
+        is_weak = weak.round()[:, None] == torch.arange(len(motors), device=weak.device)
         factor = torch.where(is_weak, tasks[self.strength][:, None], 1.0)
-        _weaken(model, live, index, factor)
-        _weaken_limits(model, live, index, factor, together=False)
+        _weaken(model, live, motors, factor)
+        _weaken_limits(model, live, motors, factor, together=False)
 
 
 @dataclass(frozen=True)
@@ -148,40 +155,57 @@ class JointFault(OfOneParameter):
         """The joint's."""
         return {self.parameter: range(-1, len(self.joints))}
 
+    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
+        """See `Variation`."""
+        for number in range(len(self.joints)):
+            self.joints_of(model, number)
+        if self.mode == "locked" and model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_FRICTIONLOSS:
+            raise UserError("no joint can be locked, as the model's option flag disables frictionloss: enable it")
+
+    def used(self, model: mujoco.MjModel) -> tuple[str, ...]:
+        """A dead motor's that are not zero."""
+        return nonzero(model, self.fields) if self.mode == "dead" else self.fields
+
+    def joints_of(self, model: mujoco.MjModel, number: int) -> tuple[int, ...]:
+        """Indices of the joints that are number `number`; `UserError` names an unknown one."""
+        names = self.joints[number]
+        return object_ids(model, "joint", (names,) if isinstance(names, str) else names)
+
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
         """`value`: index of what is broken, -1 for none."""
-        groups = [ids(model, "joint", (names,) if isinstance(names, str) else names) for names in self.joints]
-        fault = require_index(self.parameter, value, self.indices[self.parameter])
-        for number, joints in enumerate(groups):
-            broken = fault == number
+        for number in range(len(self.joints)):
+            joints, broken = self.joints_of(model, number), value.round() == number
             if self.mode == "locked":
-                _lock(model, live, dofs(model, joints), broken)
-                continue
-            motors = sorted({motor for joint in joints.tolist() for motor in own_motors(model, joint)})
-            _weaken(model, live, torch.tensor(motors), (~broken)[:, None].to(value.dtype).expand(-1, len(motors)))
+                _lock(live, constant(dofs(model, joints), value.device), broken)
+            else:
+                motors = own_motors(model, joints)
+                _weaken(model, live, motors, (~broken)[:, None].to(value.dtype).expand(-1, len(motors)))
 
 
-def _lock(model: mujoco.MjModel, live: Mapping[str, Tensor], index: Int64[Tensor, "n"], broken: Tensor) -> None:
+def _lock(live: Mapping[str, Tensor], index: Int64[Tensor, "n"], broken: Bool[Tensor, "N"]) -> None:
     """Stop the chosen degrees of freedom in the worlds `broken`."""
-    if model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_FRICTIONLOSS:
-        raise UserError("no joint can be locked, as the model's option flag disables frictionloss: enable it")
     loss, impedance = live["dof_frictionloss"], live["dof_solimp"]
     loss[:, index] += _LOCK * broken[:, None].to(loss.dtype)
-    hard = impedance.new_tensor(_HARD)
+    hard = constant(_HARD, impedance.device, impedance.dtype)
     impedance[:, index] = torch.where(broken[:, None, None], hard, impedance[:, index])
 
 
-def own_motors(model: mujoco.MjModel, joint: int) -> list[int]:
-    """Actuators that act on the joint itself, not through a tendon or site; `UserError` where there are none."""
-    found = []
-    for i, (kind, (target, other)) in enumerate(_transmissions(model)):
-        if target == joint and (kind in _DIRECT or (kind == _SO3 and other < 0)):
-            found.append(i)
-    if not found:
-        through = [label(model, "actuator", i) for i in range(model.nactuator) if joint in driven_joints(model, i)]
-        what = f"only {', '.join(through)} moves it with others: use WeakMotor" if through else "nothing drives it"
-        raise UserError(f"{label(model, 'joint', joint)} has no motor of its own that could be dead: {what}")
-    return found
+@lru_cache(maxsize=64)
+def own_motors(model: mujoco.MjModel, joints: tuple[int, ...]) -> tuple[int, ...]:
+    """Actuators that act on one of the joints, not through a tendon or site; `UserError` for a joint without one."""
+    found = set()
+    for joint in joints:
+        own = {
+            i
+            for i, (kind, (target, other)) in enumerate(_transmissions(model))
+            if target == joint and (kind in _DIRECT or (kind == _SO3 and other < 0))
+        }
+        if not own:
+            through = [label(model, "actuator", i) for i in range(model.nactuator) if joint in driven_joints(model, i)]
+            what = f"only {', '.join(through)} moves it with others: use WeakMotor" if through else "nothing drives it"
+            raise UserError(f"{label(model, 'joint', joint)} has no motor of its own that could be dead: {what}")
+        found |= own
+    return tuple(sorted(found))
 
 
 def _transmissions(model: mujoco.MjModel) -> list[tuple[int, list[int]]]:
@@ -202,45 +226,55 @@ def driven_joints(model: mujoco.MjModel, actuator: int) -> set[int]:
     return {target}
 
 
+class _Entries(NamedTuple):
+    """Numbers of one field that the forces of some actuators are proportional to, one by one."""
+
+    field: str
+    actuators: tuple[int, ...]
+    columns: tuple[int, ...]
+    positions: tuple[int, ...]
+    """Of each number's actuator among the chosen."""
+    inverse: bool
+    """The force is proportional to one over it."""
+
+
 def _weaken(
-    model: mujoco.MjModel, live: Mapping[str, Tensor], index: Int64[Tensor, "n"], factor: Float[Tensor, "N n"]
+    model: mujoco.MjModel, live: Mapping[str, Tensor], motors: tuple[int, ...], factor: Float[Tensor, "N n"]
 ) -> None:
-    """Scale the forces of actuators ahead of any limit: `factor` per world, and per actuator or of all."""
-    masks = _force_entries(model, tuple(index.tolist()))
-    is_dc = torch.from_numpy(model.actuator_gaintype[index.numpy()] == int(_GAIN.mjGAIN_DCMOTOR))
-    is_pid = torch.from_numpy(model.actuator_gaintype[index.numpy()] == int(_GAIN.mjGAIN_PID))
-    # MuJoCo takes a controller whose gain is zero for one without the gain's state.
-    factor = torch.where(is_dc | is_pid, factor.clamp(min=_LEAST), factor)
-    for field, mask in masks.items():
-        live[field][:, index] *= torch.where(mask, factor[:, :, None], 1.0)
-    if bool(is_dc.any()):
-        for field, entry in _INVERSE:
-            live[field][:, index, entry] *= torch.where(is_dc, 1.0 / factor, 1.0)
+    """Scale the forces of actuators ahead of any limit, by `factor` per world and actuator."""
+    device, (states, force) = factor.device, _force_entries(model, motors)
+    if any(states):  # MuJoCo takes a controller whose gain is zero for one without the gain's state
+        factor = torch.where(constant(states, device, torch.bool), factor.clamp(min=_LEAST), factor)
+    for field, actuators, columns, positions, inverse in force:
+        if field in live:
+            own = factor[:, constant(positions, device)]
+            live[field][:, constant(actuators, device), constant(columns, device)] *= 1.0 / own if inverse else own
 
 
 @lru_cache(maxsize=64)
-def _force_entries(model: mujoco.MjModel, actuators: tuple[int, ...]) -> dict[str, Tensor]:
-    """For each field, which numbers of each actuator (n, 10) its force is proportional to; `UserError` if not known."""
-    for actuator in actuators:
-        _require_known(model, actuator)
-    masks = {}
-    for field, entries in _ENTRIES.items():
-        masks[field] = torch.zeros(len(actuators), getattr(model, field).shape[1], dtype=torch.bool)
-        for row, actuator in enumerate(actuators):
-            masks[field][row, list(entries.get(int(getattr(model, _TYPES[field])[actuator]), ()))] = True
-    return masks
+def _force_entries(model: mujoco.MjModel, motors: tuple[int, ...]) -> tuple[tuple[bool, ...], list[_Entries]]:
+    """Which of the actuators have states of their gain, and the numbers to scale; `UserError` if they are not known."""
+    for motor in motors:
+        _require_known(model, motor)
+    force = []
+    for field, by, entries, inverse in _PROPORTIONAL:
+        types = getattr(model, by)
+        chosen = [(motor, i, at) for at, motor in enumerate(motors) for i in entries.get(int(types[motor]), ())]
+        if chosen:
+            actuators, columns, positions = zip(*chosen, strict=True)
+            force.append(_Entries(field, actuators, columns, positions, inverse))
+    return tuple(int(model.actuator_gaintype[motor]) in _CONTROLLERS for motor in motors), force
 
 
 def _require_known(model: mujoco.MjModel, actuator: int) -> None:
     """`UserError` for an actuator whose force cannot be scaled."""
     name, gain = label(model, "actuator", actuator), int(model.actuator_gaintype[actuator])
-    known = gain in _ENTRIES["actuator_gainprm"]
-    known &= int(model.actuator_biastype[actuator]) in _ENTRIES["actuator_biasprm"]
+    known = gain in _GAINS
+    known &= int(model.actuator_biastype[actuator]) in _BIASES
     if not known or model.actuator_plugin[actuator] >= 0:
         kind = "a plugin" if model.actuator_plugin[actuator] >= 0 else "of type 'user'"
         raise UserError(f"the strength of {name} cannot vary, as it is {kind} and its force is computed by a program")
-    controllers = (int(_GAIN.mjGAIN_PID), int(_GAIN.mjGAIN_DCMOTOR))
-    if gain in controllers and model.actuator_ctrlspec[actuator] & _FEEDFORWARD:
+    if gain in _CONTROLLERS and model.actuator_ctrlspec[actuator] & _FEEDFORWARD:
         raise UserError(
             f"the strength of {name} cannot vary, as its input 'ff' feeds a force forward that no gain scales: leave "
             "'ff' out, and use a motor for it"
@@ -256,36 +290,37 @@ def _require_known(model: mujoco.MjModel, actuator: int) -> None:
 def _weaken_limits(
     model: mujoco.MjModel,
     live: Mapping[str, Tensor],
-    index: Int64[Tensor, "n"],
+    motors: tuple[int, ...],
     factor: Float[Tensor, "N n"],
     *,
     together: bool,
 ) -> None:
     """Scale the force limits at actuators, joints and tendons, by `factor` per world and actuator."""
-    live["actuator_forcerange"][:, index] *= factor[:, :, None]
-    for field, (elements, rows) in _shared_limits(model, tuple(index.tolist()), together).items():
-        live[field][:, elements] *= factor[:, rows, None]
+    for field, elements, positions in _limits(model, motors, together):
+        if field in live:
+            own = factor[:, constant(positions, factor.device), None]
+            live[field][:, constant(elements, factor.device)] *= own
 
 
 @lru_cache(maxsize=64)
-def _shared_limits(
-    model: mujoco.MjModel, actuators: tuple[int, ...], together: bool
-) -> dict[str, tuple[list[int], list[int]]]:
-    """Limits at joints and at tendons (their indices) that bound varied actuators (for each, a position of one).
+def _limits(
+    model: mujoco.MjModel, motors: tuple[int, ...], together: bool
+) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    """Fields of limits, their elements that bound varied actuators, and for each the position of one among `motors`.
 
     `UserError` where a limit bounds the sum of several forces that do not vary `together`.
     """
     driven = [driven_joints(model, i) for i in range(model.nactuator)]
     pulled = [{target} if kind == int(_TRN.mjTRN_TENDON) else set() for kind, (target, _) in _transmissions(model)]
-    limits = {}
+    limits = [("actuator_forcerange", motors, tuple(range(len(motors))))]
     for field, kind, limited, acts_on in (
         ("jnt_actfrcrange", "joint", model.jnt_actfrclimited, driven),
         ("tendon_actfrcrange", "tendon", model.tendon_actfrclimited, pulled),
     ):
-        elements, rows = [], []
+        found = []
         for element in limited.nonzero()[0].tolist():
             acting = [i for i in range(model.nactuator) if element in acts_on[i]]
-            varied = [i for i in acting if i in actuators]
+            varied = [i for i in acting if i in motors]
             if varied and len(acting) > 1 and not (together and varied == acting):
                 names = ", ".join(label(model, "actuator", i) for i in acting)
                 raise UserError(
@@ -293,9 +328,10 @@ def _shared_limits(
                     "together: vary them all by one MotorStrength, or give each actuator a forcerange instead"
                 )
             if varied:
-                elements.append(element)
-                rows.append(actuators.index(varied[0]))
-        limits[field] = (elements, rows)
+                found.append((element, motors.index(varied[0])))
+        if found:
+            elements, positions = zip(*found, strict=True)
+            limits.append((field, elements, positions))
     return limits
 
 

@@ -14,11 +14,13 @@ import numpy as np
 
 from metarl.core import seeding
 from metarl.core.errors import UserError, unknown_name
+from metarl.core.info import Part
 from metarl.core.tasks import Choice, Distribution, Parameter, TaskSpace
 from metarl.sim.external.external_env import ExternalFamily
 from metarl.sim.family import Family, MujocoFamily
 from metarl.sim.variation import Variation, no_index
 
+_PARTS = "as observation = (Part('joint_position', 2, 'rad'), ...) with Part of metarl.core.info"
 _KINDS = "Uniform, LogUniform, Choice, Angle, Disc, Ball, or your own with sample, contains and describe"
 _DRAWS = 100  # of an index that is drawn from no finite list
 
@@ -57,7 +59,7 @@ def require_parameters(family: MujocoFamily) -> None:
 
 def _made(name: str, found: type[MujocoFamily | ExternalFamily]) -> MujocoFamily | ExternalFamily:
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    arguments = inspect.signature(found).parameters.values()
+    arguments = list(inspect.signature(found.__init__).parameters.values())[1:]  # but for self
     needed = [one.name for one in arguments if one.default is one.empty and one.kind not in variadic]
     if needed:
         raise UserError(
@@ -84,7 +86,20 @@ def _problems(family: MujocoFamily | ExternalFamily) -> Iterator[str]:
         yield f"episode_steps = {_short(steps)} must be a whole number (int), at least 1"
     if not _is_number(seconds) or not 0 < seconds < math.inf:
         yield f"control_step = {_short(seconds)} must be a positive number (float) of seconds"
-    constant = declared.constant_observations
+    yield from _observation(family)
+
+
+def _observation(family: MujocoFamily | ExternalFamily) -> Iterator[str]:
+    parts: Any = family.observation
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, Part) for part in parts):
+        yield f"observation = {_short(parts)} must be a tuple of Parts, {_PARTS}"
+        return
+    if not parts and isinstance(family, MujocoFamily):
+        yield f"it declares no observation: write one, {_PARTS}, and let observe return a mapping from their names"
+    named = [part.name for part in parts]
+    if twice := sorted({name for name in named if named.count(name) > 1}):
+        yield f"observation declares the part '{twice[0]}' twice"
+    constant: Any = family.constant_observations
     if not isinstance(constant, list | tuple | range) or not all(_is_whole(index) for index in constant):
         yield f"constant_observations = {_short(constant)} must be a tuple of whole numbers, as (18,)"
 

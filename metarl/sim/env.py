@@ -10,10 +10,15 @@ restarts at once on the same task, within the same step: that step returns the n
     truncated                                     ×           × (the trial ends)
     episode_start         ×                       ×           ×   of the observation the step returns
     trial_start                                               ×
+
+Worlds may be at different places of their trials. One whose trial ends takes the task that `queue` holds for it and
+begins its next trial in the same step; the others do not notice. A step never waits for the device: what differs
+between worlds is kept by mask, and what goes wrong is noted on the device until `check` reads it.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,14 +26,19 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from metarl.core.errors import UserError
-from metarl.core.tasks import Tasks
+from metarl.core.info import ParameterRange, Part, PolicyInfo
+from metarl.core.seeding import next_key
+from metarl.core.tasks import Tasks, Value
 from metarl.core.types import Step
 from metarl.sim.family import Family
 from metarl.sim.task_code import task_code
+
+_UNREAD_STEPS = 64
+"""Rewards that are kept unread on the CPU: one look at many costs less than many looks."""
 
 
 class RewardError(UserError):
@@ -53,99 +63,167 @@ class Moved:
     """Where one control step led all worlds, ahead of any restart."""
 
     obs: Float32[Tensor, "N S"]
-    reward_terms: Mapping[str, Float64[Tensor, "N"]]
+    reward_terms: Mapping[str, Float[Tensor, "N"]]
     """The reward is their sum."""
-    terminated: Bool[Tensor, "N"]
-    """By the family's rules."""
-    truncated: Bool[Tensor, "N"]
+    terminated: Bool[Tensor, "N"] | None
+    """By the family's rules. None, here and below: certainly in no world."""
+    truncated: Bool[Tensor, "N"] | None
     """By a time limit of the simulator's own, ahead of the family's."""
-    diverged: Bool[Tensor, "N"]
+    diverged: Bool[Tensor, "N"] | None
     """What the step returned is not to be learnt from."""
 
 
 class TrialEnv(ABC):
     """A batch of worlds running trials: owns episodes, restarts and truncation, never the choice of task.
 
-    What simulates the worlds fills in `_pose`, `_restart`, `_observe` and `_move`.
+    What simulates the worlds fills in `_pose`, `_restart`, `_observe` and `_move`, and calls `_describe` once made.
     """
 
-    action_size: int
-    """Length A of an action."""
-    sensed_size: int
-    """Length of what the simulator itself observes."""
     observation_bound: float
     """No element of an observation is larger; beyond it a step counts as diverged."""
+    info: PolicyInfo
+    """What a policy has to know of these worlds."""
 
-    def __init__(self, family: Family, num_worlds: int, episodes_per_trial: int) -> None:
+    def __init__(
+        self,
+        family: Family,
+        num_worlds: int,
+        *,
+        episodes_per_trial: int,
+        episode_steps: int | None,
+        task_visible: bool,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
         self.family = family
         self.num_worlds = num_worlds
         self.episodes_per_trial = episodes_per_trial
-        self.task_visible = family.task_visible
-        """Observations end with the task's `task_code`; not to be changed within a trial."""
-        self._code = torch.zeros(num_worlds, 0)
-        self._all = self._streams = torch.arange(num_worlds)
-        self._no = torch.zeros(num_worlds, dtype=torch.bool)
-        self._key = 0
+        self.episode_steps = episode_steps or family.episode_steps
+        """Time limit of an episode [control steps]."""
+        self.task_visible = task_visible
+        """Observations end with the task's `task_code`."""
+        self.device, self.dtype = device, dtype
+        self._all = self._streams = torch.arange(num_worlds, device=device)
+        self._every, self._no = torch.ones_like(self._all, dtype=torch.bool), torch.zeros_like(self._all).bool()
+        self._keys, self._episode, self._due = (torch.zeros_like(self._all) for _ in range(3))
         self._tasks: Tasks | None = None
-        self._episode = torch.zeros(num_worlds, dtype=torch.long)
-        self._episode_step = torch.zeros(num_worlds, dtype=torch.long)
-        self._trial_step = 0
-        # Until a world's episode ends early, all worlds share one episode clock and need no per-world test.
-        self._in_step = True
+        self._code: Tensor | None = None
+        self._queued: tuple[Tasks, Tensor | None, int] | None = None
+        # Numbers on the CPU are looked at, which costs nothing there, to skip what has nothing to do. A device would
+        # have to be waited for. Of trials the host knows when they end: they have one length.
+        self._looks = device.type == "cpu"
+        self._steps = 0
+        self._due_steps: set[int] = set()
+        self._ends: set[int] = set()
+        self._phase = self._all
+        self._over = False
+        self._unread: list[tuple[Tensor, Tensor, Tasks]] = []
+        self._fault = torch.zeros_like(self._all)
+        self._fault_value = torch.zeros_like(self._all, dtype=torch.float64)
+        self._fault_tasks: Tasks | None = None
+        self._term_names: tuple[str, ...] = ()
 
     @property
     def observation_size(self) -> int:
         """Length O of an observation."""
-        if not self.task_visible:
-            return self.sensed_size
-        space = self.family.space
-        return self.sensed_size + task_code(space, space.nominal()).shape[1]
+        return self.info.observation_size
+
+    @property
+    def action_size(self) -> int:
+        """Length A of an action."""
+        return self.info.action_size
 
     @property
     def trial_steps(self) -> int:
         """Control steps of a trial."""
-        return self.episodes_per_trial * self.family.episode_steps
+        return self.episodes_per_trial * self.episode_steps
 
     @property
     def tasks(self) -> Tasks:
-        """The tasks of the running trial."""
+        """The tasks that the worlds are on, on their device."""
         if self._tasks is None:
             raise RuntimeError("no trial is running: call begin(tasks, key) first")
         return self._tasks
 
-    def begin(self, tasks: Tasks, key: int, streams: Int64[Tensor, "N"] | None = None) -> Float32[Tensor, "N O"]:
+    def begin(
+        self,
+        tasks: Tasks,
+        key: int,
+        streams: Int64[Tensor, "N"] | None = None,
+        clock: Int64[Tensor, "N"] | None = None,
+    ) -> Float32[Tensor, "N O"]:
         """Start a trial on `tasks`, one per world; `key` seeds all its resets. Returns the first observation.
 
-        A world draws its resets from the random stream of its own number, or of that in `streams`.
+        A world draws its resets from the random stream of its own number, or of that in `streams`. It starts at the
+        first step of its trial, or at step `clock` of it (with an episode that ends where it would have).
         """
-        if len(tasks) != self.num_worlds:
-            raise ValueError(f"{self.num_worlds} worlds need as many tasks, got {len(tasks)}")
-        self.family.space.check(tasks)
-        self._tasks, self._key, self._trial_step, self._in_step = tasks, key, 0, True
-        self._streams = self._all if streams is None else streams
-        self._code = task_code(self.family.space, tasks) if self.task_visible else torch.zeros(self.num_worlds, 0)
-        self._pose(tasks)
-        self._episode.fill_(-1)
-        self._next_episode(self._all)
-        return self._first_observation()
+        self.check()
+        self._tasks, self._code = self._taken(tasks)
+        self._queued, self._steps, self._over = None, 0, False
+        self._streams = self._all if streams is None else streams.to(self.device)
+        self._keys.fill_(key)
+        begun = torch.zeros_like(self._all) if clock is None else clock.to(self.device)
+        if clock is not None and not bool(((clock >= 0) & (clock < self.trial_steps)).all()):
+            raise ValueError(f"clocks must lie within a trial, from 0 to {self.trial_steps - 1}: {clock.tolist()}")
+        self._phase = (-begun) % self.trial_steps
+        self._ends = set(self._phase.tolist())
+        self._episode.copy_(begun // self.episode_steps)
+        self._due.copy_(self.episode_steps - begun % self.episode_steps)
+        self._due_steps = set(self._due.tolist())
+        self._pose(self._every)
+        self._restart(self._every)
+        obs = self._first_observation(self._every)
+        self.check()
+        return obs
+
+    def queue(self, tasks: Tasks) -> None:
+        """Let each world begin its next trial on its row of `tasks`, in the step that ends its present one.
+
+        It holds for one trial's length: a world's next end but one needs another call, or a `begin`.
+        """
+        _ = self.tasks
+        self._queued = (*self._taken(tasks), self._steps)
 
     def step(self, action: Float32[Tensor, "N A"]) -> Step:
-        """Apply `action` (clipped to [-1, 1]) for one control step.
-
-        Raises `RewardError` where a reward is not finite in a world that has not diverged.
-        """
+        """Apply `action` (clipped to [-1, 1]) for one control step; see `check`."""
         tasks = self.tasks
-        if self._trial_step >= self.trial_steps:
-            raise RuntimeError("the trial is over: call begin(tasks, key)")
-        moved = self._move(action.double().clamp(-1.0, 1.0), tasks)
-        self._trial_step += 1
-        self._episode_step += 1
-        obs, diverged = moved.obs, moved.diverged
+        if self._over:
+            raise RuntimeError("the trial is over: call begin(tasks, key), or queue(tasks) before it ends")
+        moved = self._move(action.to(self.dtype).clamp(-1.0, 1.0), tasks)
         rows = torch.stack(tuple(moved.reward_terms.values()))  # a copy: a term may be a view of a state to be reset
-        terms, total = self._finite(dict(zip(moved.reward_terms, rows, strict=True)), rows.sum(dim=0), diverged)
-        if bool(diverged.any()):  # whatever it observed, no one may learn from it
-            obs = torch.where(diverged[:, None], torch.zeros_like(obs), obs)
-        return self._advance(self._with_task(obs), total.float(), terms, moved)
+        obs = moved.obs
+        if moved.diverged is not None:  # whatever it observed or earned, no one may learn from it
+            rows = rows.masked_fill(moved.diverged, 0.0)
+            obs = obs.masked_fill(moved.diverged[:, None], 0.0)
+        reward = rows.sum(dim=0).float()
+        self._term_names = tuple(moved.reward_terms)
+        self._unread.append((rows, reward, tasks))
+        if not self._looks or len(self._unread) == _UNREAD_STEPS:
+            self._read_rewards()
+        terms = dict(zip(self._term_names, rows.unbind(), strict=True))
+        return self._advance(self._with_task(obs), reward, terms, moved)
+
+    def check(self) -> None:
+        """Raise what went wrong since the last check; the one place that waits for the device.
+
+        `RewardError` where a reward was not finite, in float32, in a world that had not diverged; `UserError` where a
+        first observation was not.
+        """
+        self._read_rewards()
+        codes = self._fault.cpu().numpy()
+        if not codes.any():
+            return
+        world = int(np.flatnonzero(codes)[0])
+        code, value = int(codes[world]), self._fault_value[world].item()
+        assert self._fault_tasks is not None
+        task = self._fault_tasks.select(self._all[world : world + 1]).rows()[0]
+        self._fault.zero_()
+        if code < 0:
+            raise UserError(f"element {-code - 1} of the first observation is {value} for the task {task}")
+        if code > len(self._term_names):
+            raise RewardError(f"the sum of the reward terms is {value} for the task {task}")
+        beyond = ", too large for float32" if math.isfinite(value) else ""
+        raise RewardError(f"reward term '{self._term_names[code - 1]}' is {value} for the task {task}{beyond}")
 
     @abstractmethod
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> Cameras:
@@ -164,77 +242,143 @@ class TrialEnv(ABC):
         self.close()
 
     @abstractmethod
-    def _pose(self, tasks: Tasks) -> None:
-        """Put every world on its task of a new trial."""
+    def _pose(self, mask: Bool[Tensor, "N"]) -> None:
+        """Put the worlds of `mask` on their present tasks, ahead of a trial."""
 
     @abstractmethod
-    def _restart(self, worlds: Int64[Tensor, "n"], episodes: Int64[Tensor, "n"]) -> None:
-        """Put `worlds` at the start of an episode; all draws come from `_key`, the world's stream and its episode."""
+    def _restart(self, mask: Bool[Tensor, "N"]) -> None:
+        """Put the worlds of `mask` at the start of an episode.
+
+        All draws come from the world's key (`_keys`), stream (`_streams`) and number of the episode (`_episode`).
+        """
 
     @abstractmethod
     def _observe(self) -> Float32[Tensor, "N S"]:
         """What every world observes now."""
 
     @abstractmethod
-    def _move(self, action: Float64[Tensor, "N A"], tasks: Tasks) -> Moved:
+    def _move(self, action: Float[Tensor, "N A"], tasks: Tasks) -> Moved:
         """One control step under `action`, in [-1, 1]."""
+
+    def _describe(self, sensed_size: int, actions: Sequence[str]) -> None:
+        """Set `info`."""
+        space = self.family.space
+        parts = tuple(self.family.observation) or (Part("observation", sensed_size, "1"),)
+        if self.task_visible:
+            parts += (Part("task", task_code(space, space.nominal()).shape[1], "1", help="the task, as `task_code`"),)
+        ranges = tuple(
+            ParameterRange(name, own.unit, own.train.describe(), _hashable(own.nominal))
+            for name, own in space.parameters.items()
+        )
+        step, steps, episodes = self.family.control_step, self.episode_steps, self.episodes_per_trial
+        self.info = PolicyInfo(parts, tuple(actions), step, steps, episodes, ranges)
+
+    def _taken(self, tasks: Tasks) -> tuple[Tasks, Tensor | None]:
+        """Tasks as the worlds hold them, and their code where that is visible."""
+        if len(tasks) != self.num_worlds:
+            raise ValueError(f"{self.num_worlds} worlds need as many tasks, got {len(tasks)}")
+        self.family.space.check(tasks)
+        code = task_code(self.family.space, tasks).to(self.device) if self.task_visible else None
+        return tasks.to(self.device, self.dtype), code
 
     def _advance(
         self, final_obs: Float32[Tensor, "N O"], reward: Float32[Tensor, "N"], terms: Mapping[str, Tensor], moved: Moved
     ) -> Step:
-        """Work out which episodes ended, restart them on their task, and assemble the step."""
-        diverged, terminated = moved.diverged, moved.terminated | moved.diverged
-        trial_over = self._trial_step >= self.trial_steps
-        any_early = bool((terminated | moved.truncated).any())
-        on_time = self._trial_step % self.family.episode_steps == 0
-        self._in_step &= on_time or not any_early
-        if not (any_early or trial_over or (on_time if self._in_step else True)):
-            return Step(final_obs, final_obs, reward, terms, self._no, self._no, self._no, self._no, self._no)
+        """Work out which episodes and trials ended, begin the next ones, and assemble the step."""
+        self._steps += 1
+        now, no = self._steps % self.trial_steps, self._no
+        timeout = None
+        if not self._looks or self._steps in self._due_steps:
+            timeout = self._due <= self._steps
+            self._due_steps.discard(self._steps)
+        terminated = _either(moved.terminated, moved.diverged)
+        truncated = _either(timeout, moved.truncated)
+        ended = _either(terminated, truncated)
+        if now not in self._ends and (ended is None or self._none(ended)):
+            return Step(final_obs, final_obs, reward, terms, no, no, no, no, no)
 
-        timeout = moved.truncated | (self._episode_step >= self.family.episode_steps)
-        truncated = (timeout | trial_over) & ~terminated
-        ended = terminated | truncated
-        worlds = ended.nonzero()[:, 0]
+        ended = no if ended is None else ended
+        over, restarted = no, ended
+        if now in self._ends:
+            over = self._phase == now
+            truncated, ended = _either(truncated, over), ended | over
+            self._over = not self._next_trial(over)
+            restarted = ended & ~over if self._over else ended
         obs = final_obs
-        if len(worlds) and not trial_over:
-            self._next_episode(worlds)
-            obs = torch.where(ended[:, None], self._first_observation(), final_obs)
-        trial_start = torch.full_like(ended, trial_over)
-        return Step(obs, final_obs, reward, terms, terminated, truncated, diverged, ended | trial_start, trial_start)
+        if not self._none(restarted):
+            self._episode.add_(restarted)
+            self._due.masked_fill_(restarted, self._steps + self.episode_steps)
+            self._due_steps.add(self._steps + self.episode_steps)
+            self._restart(restarted)
+            obs = torch.where(restarted[:, None], self._first_observation(restarted), final_obs)
+        terminated = no if terminated is None else terminated
+        truncated = no if truncated is None else truncated & ~terminated
+        diverged = no if moved.diverged is None else moved.diverged
+        return Step(obs, final_obs, reward, terms, terminated, truncated, diverged, ended, over)
 
-    def _next_episode(self, worlds: Tensor) -> None:
-        """Begin the next episode of `worlds`, on their present tasks."""
-        self._episode[worlds] += 1
-        self._episode_step[worlds] = 0
-        self._restart(worlds, self._episode[worlds])
+    def _next_trial(self, over: Bool[Tensor, "N"]) -> bool:
+        """Put the worlds whose trial is over on their queued tasks; False where none are queued."""
+        if self._queued is None or self._steps - self._queued[2] > self.trial_steps:
+            return False
+        tasks, code, _ = self._queued
+        self._tasks = _chosen(over, tasks, self.tasks)
+        if code is not None and self._code is not None:
+            self._code = torch.where(over[:, None], code, self._code)
+        self._keys = torch.where(over, next_key(self._keys), self._keys)
+        self._episode.masked_fill_(over, -1)
+        self._pose(over)
+        return True
 
-    def _first_observation(self) -> Float32[Tensor, "N O"]:
-        """Observation after a restart; `UserError` where it is not finite."""
+    def _first_observation(self, mask: Bool[Tensor, "N"]) -> Float32[Tensor, "N O"]:
+        """Observation after a restart of the worlds of `mask`."""
         obs = self._observe()
-        bad = (~torch.isfinite(obs)).nonzero().tolist()
-        if bad:
-            world, element = bad[0]
-            value, task = obs[world, element].item(), self.tasks.rows()[world]
-            raise UserError(f"element {element} of the first observation is {value} for the task {task}")
+        finite = obs.isfinite()
+        if not (self._looks and finite.numpy().all()):
+            element = finite.long().argmin(dim=1, keepdim=True)
+            value = obs.gather(1, element)[:, 0]
+            self._note(mask & ~value.isfinite(), -1 - element[:, 0], value, self.tasks)
         return self._with_task(obs)
 
     def _with_task(self, obs: Float32[Tensor, "N S"]) -> Float32[Tensor, "N O"]:
         """What the simulator observes, followed by the task where that is visible."""
-        return torch.cat((obs, self._code), dim=1) if self.task_visible else obs
+        return obs if self._code is None else torch.cat((obs, self._code), dim=1)
 
-    def _finite(
-        self, terms: Mapping[str, Tensor], total: Tensor, diverged: Bool[Tensor, "N"]
-    ) -> tuple[Mapping[str, Tensor], Tensor]:
-        """Zero the reward of diverged worlds; raise where a healthy world's reward is not finite."""
-        if diverged.any():
-            terms = {name: torch.where(diverged, torch.zeros_like(term), term) for name, term in terms.items()}
-            total = torch.where(diverged, torch.zeros_like(total), total)
-        if not bool(torch.isfinite(total.sum())):
-            for name, term in terms.items():
-                bad = (~torch.isfinite(term)).nonzero()[:, 0]
-                if len(bad):
-                    world = int(bad[0])
-                    raise RewardError(
-                        f"reward term '{name}' is {term[world].item()} for the task {self.tasks.rows()[world]}"
-                    )
-        return terms, total
+    def _read_rewards(self) -> None:
+        """Note which term made a reward not finite, or their sum where each term is finite."""
+        unread, self._unread = self._unread, []
+        if self._looks and np.isfinite([reward.numpy() for _, reward, _ in unread]).all():
+            return
+        for rows, reward, tasks in unread:
+            rows = torch.cat((rows, reward[None].to(rows.dtype)))
+            term = rows.float().isfinite().long().argmin(dim=0, keepdim=True)
+            self._note(~reward.isfinite(), 1 + term[0], rows.gather(0, term)[0], tasks)
+
+    def _note(self, bad: Bool[Tensor, "N"], code: Int64[Tensor, "N"], value: Float[Tensor, "N"], tasks: Tasks) -> None:
+        """Keep the first fault of each world for `check`, with its task: nothing here waits for the device."""
+        bad = bad & (self._fault == 0)
+        self._fault = torch.where(bad, code, self._fault)
+        self._fault_value = torch.where(bad, value.double(), self._fault_value)
+        self._fault_tasks = _chosen(bad, tasks, self._fault_tasks or tasks)
+
+    def _none(self, mask: Bool[Tensor, "N"]) -> bool:
+        """Certainly no world is in the mask."""
+        return self._looks and not mask.numpy().any()
+
+
+def _either(one: Bool[Tensor, "N"] | None, other: Bool[Tensor, "N"] | None) -> Bool[Tensor, "N"] | None:
+    """Their union, None being empty."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one | other
+
+
+def _chosen(mask: Bool[Tensor, "N"], one: Tasks, other: Tasks) -> Tasks:
+    """The tasks of `one` in the worlds of `mask`, of `other` elsewhere."""
+    values = {}
+    for name, value in one.values.items():
+        values[name] = torch.where(mask if value.dim() == 1 else mask[:, None], value, other[name])
+    return Tasks(values)
+
+
+def _hashable(value: Value | None) -> float | tuple[float, ...] | None:
+    return tuple(value) if isinstance(value, list) else value

@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import functools
+from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import mujoco
-from jaxtyping import Bool, Float64, Int64
+import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from metarl.core.errors import UserError
+from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks, TaskSpace
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variation import Variation
 
 
-class Family:
-    """A distribution of tasks, whatever simulates them: what may be trained on, evaluated and filmed."""
+class _Immutable(ABCMeta):
+    """Seals an object at the end of its construction."""
+
+    def __call__(cls, *args: Any, **words: Any) -> Any:
+        made = super().__call__(*args, **words)
+        object.__setattr__(made, "_sealed", True)
+        return made
+
+
+class Family(metaclass=_Immutable):
+    """A distribution of tasks, whatever simulates them: what may be trained on, evaluated and filmed.
+
+    A family is immutable once it is made. Its constructor may set attributes; nothing may afterwards.
+    """
 
     space: ClassVar[TaskSpace]
     """The task parameters and their splits."""
     control_step: ClassVar[float]
     """Time between two actions [s]."""
-    episode_steps: int
-    """Time limit of an episode [control steps]; a class declares it, and a run may set another for its own object."""
-    task_visible: bool = False
-    """The task's numbers stand behind the observation: what an oracle sees. A run sets it for its own object."""
+    episode_steps: ClassVar[int]
+    """Time limit of an episode [control steps], unless `make_env` is given another."""
+    observation: ClassVar[tuple[Part, ...]] = ()
+    """The parts of the observation, in the order in which they stand in the vector that a policy sees."""
     constant_observations: ClassVar[Sequence[int]] = ()
-    """Elements of the observation that never change: only a published observation should have any."""
+    """Elements of the vector that never change: only a published observation should have any."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if "_sealed" in vars(self):
+            raise UserError(
+                f"{type(self).__name__}.{name} cannot be set, as a family never changes once it is made: "
+                "`episode_steps` and `task_visible` are arguments of make_env, and what an episode has to remember "
+                "goes into physics.bind('userdata')"
+            )
+        super().__setattr__(name, value)
 
 
-class MujocoFamily(Family, ABC):
+class MujocoFamily(Family):
     """A robot and the distribution of tasks it may face; its `control_step` is a multiple of the model's timestep.
 
-    The functions below are batched torch over all worlds, float64 in and out; `physics.bind(field)` gives live
-    tensors over MjData. A family holds no state of its own: what differs between worlds is in their `Tasks`.
+    The functions below are batched torch over all worlds, in the device and dtype of the physics (float64 on the CPU);
+    `physics.bind(field)` gives live tensors over MjData. What differs between worlds is in their `Tasks`.
     """
 
     variations: ClassVar[Sequence[Variation]] = ()
@@ -56,19 +80,22 @@ class MujocoFamily(Family, ABC):
         """
 
     @abstractmethod
-    def observe(self, physics: Physics, tasks: Tasks) -> Float64[Tensor, "N O"]:
-        """Observation of every world. It must not contain the task."""
+    def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
+        """Each part that `observation` declares, in every world; views of the state will do, they are copied.
+
+        It must not contain the task.
+        """
 
     @abstractmethod
     def reward(
-        self, physics: Physics, before: Float64[Tensor, "N S"], action: Float64[Tensor, "N A"], tasks: Tasks
-    ) -> Mapping[str, Float64[Tensor, "N"]]:
+        self, physics: Physics, before: Float[Tensor, "N S"], action: Float[Tensor, "N A"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
         """Named terms of the reward, which is their sum.
 
         `before` is the `snapshot` taken ahead of the step, `action` what was applied, in [-1, 1].
         """
 
-    def snapshot(self, physics: Physics) -> Float64[Tensor, "N S"]:
+    def snapshot(self, physics: Physics) -> Float[Tensor, "N S"]:
         """What `reward` needs to know of the state before the step; the joint positions by default."""
         return physics.bind("qpos").clone()
 
@@ -91,3 +118,25 @@ class MujocoFamily(Family, ABC):
                 f"control_step {self.control_step} s is not a whole multiple of the timestep {model.opt.timestep} s"
             )
         return substeps
+
+
+def constant_like(constant: Tensor, like: Tensor) -> Tensor:
+    """A module's constant in the device and dtype of another tensor; copied once, not at every call."""
+    if constant.dtype == like.dtype and constant.device == like.device:
+        return constant
+    return _copied(constant, like.device, like.dtype)
+
+
+def model_constant(model: mujoco.MjModel, field: str, like: Tensor) -> Tensor:
+    """A field of the model that no task changes, in the device and dtype of another tensor; copied once."""
+    return _of_model(model, field, like.device, like.dtype)
+
+
+@functools.cache
+def _copied(constant: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return constant.to(device, dtype)
+
+
+@functools.lru_cache(maxsize=16)
+def _of_model(model: mujoco.MjModel, field: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.from_numpy(getattr(model, field).copy()).to(device, dtype)

@@ -10,17 +10,52 @@ from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 
 def make_env(
-    family: Family, num_worlds: int, *, episodes_per_trial: int = 2, threads: int = 0, pictures: bool = False
+    family: Family,
+    num_worlds: int,
+    *,
+    episodes_per_trial: int = 2,
+    episode_steps: int | None = None,
+    task_visible: bool = False,
+    physics: str = "mujoco",
+    threads: int = 0,
+    pictures: bool = False,
 ) -> TrialEnv:
-    """Worlds of a family: in MuJoCo's threads, or in processes that run an environment of the user's.
+    """Worlds of a family: in a back end of MuJoCo's physics, or in processes that run an environment of the user's.
 
-    `threads`, of either kind, is one per CPU where 0; results do not depend on it. External environments draw only
-    if made for `pictures`. Close what is returned, or use it in a `with`.
+    Args:
+        family: The robot and its tasks.
+        num_worlds: How many are stepped together.
+        episodes_per_trial: Episodes K on one task.
+        episode_steps: Time limit of an episode [control steps]; the family's own unless told.
+        task_visible: The task's numbers stand behind the observation: what an oracle sees.
+        physics: Name of the back end that moves a MuJoCo family.
+        threads: Threads or processes, one per CPU where 0; results do not depend on it.
+        pictures: External environments draw only if made for it.
+
+    Returns:
+        An environment to be closed, or used in a `with`.
+
+    Raises:
+        UserError: The family or the back end is of no known kind, or its environment cannot be made.
     """
     if isinstance(family, MujocoFamily):
-        return MujocoEnv(family, num_worlds, episodes_per_trial=episodes_per_trial, threads=threads)
+        return MujocoEnv(
+            family,
+            num_worlds,
+            episodes_per_trial=episodes_per_trial,
+            episode_steps=episode_steps,
+            task_visible=task_visible,
+            physics=physics,
+            threads=threads,
+        )
     if isinstance(family, ExternalFamily):
         return ExternalEnv(
-            family, num_worlds, episodes_per_trial=episodes_per_trial, processes=threads, pictures=pictures
+            family,
+            num_worlds,
+            episodes_per_trial=episodes_per_trial,
+            episode_steps=episode_steps,
+            task_visible=task_visible,
+            processes=threads,
+            pictures=pictures,
         )
     raise UserError(f"{type(family).__name__} is neither a MujocoFamily nor an ExternalFamily")

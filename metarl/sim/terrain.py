@@ -15,13 +15,14 @@ from typing import TypeAlias
 import mujoco
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from metarl.core import seeding
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.tasks import Choice, Parameter, Tasks, TaskSpace, Uniform
-from metarl.sim.variation import ids, require_index
+from metarl.sim.family import constant_like
+from metarl.sim.variation import object_id
 
 Heights: TypeAlias = Float64[np.ndarray, "Y X"]
 """Heights [m] on the grid: rows along y, columns along x."""
@@ -226,9 +227,9 @@ class TerrainChoice:
             parameters[self.shift] = Parameter(Uniform(-1.0, 1.0), unit="1", nominal=0.0, help=what)
         return TaskSpace(parameters)
 
-    def height(self, tasks: Tasks, place: Float64[Tensor, "N 2"]) -> Float64[Tensor, "N"]:
+    def height(self, tasks: Tasks, place: Float[Tensor, "N 2"]) -> Float[Tensor, "N"]:
         """Height of each world's ground at a place [m], to the nearest grid point; that of its edge beyond it."""
-        grounds, tile = _stacked(self), self.tile
+        grounds, tile = constant_like(_stacked(self), place), self.tile
         ahead, aside = tile.start + place[:, 0], tile.width / 2 + place[:, 1]
         if self.side:
             aside = aside - self.side * tasks[self.shift]
@@ -265,19 +266,30 @@ class TerrainChoice:
 
     def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
         """See `Variation.apply`."""
-        geom = int(ids(model, "geom", (self.geom,)))
+        geom = object_id(model, "geom", self.geom)
         number = self._number(tasks)
         live["geom_dataid"][:, geom] += number.to(live["geom_dataid"].dtype)
-        lowest = _stacked(self).amin(dim=(1, 2))
+        lowest = constant_like(_lowest(self), live["geom_pos"])
         live["geom_pos"][:, geom, 2] += lowest[number] - lowest[0]
         if self.side:
             live["geom_pos"][:, geom, 1] += self.side * tasks[self.shift]
 
     def _number(self, tasks: Tasks) -> Int64[Tensor, "N"]:
         """Index of each world's ground: by kind, then by difficulty."""
-        levels = torch.tensor(self.difficulties, dtype=torch.float64)
-        level = (tasks[self.difficulty][:, None] - levels).abs().argmin(dim=1)
-        return require_index(self.terrain, tasks[self.terrain], self.indices[self.terrain]) * len(levels) + level
+        wanted = tasks[self.difficulty][:, None]
+        levels = constant_like(_levels(self), wanted)
+        level = (wanted - levels).abs().argmin(dim=1)
+        return tasks[self.terrain].round().long() * len(levels) + level
+
+
+@functools.cache
+def _lowest(choice: TerrainChoice) -> Float64[Tensor, "G"]:
+    return _stacked(choice).amin(dim=(1, 2))
+
+
+@functools.cache
+def _levels(choice: TerrainChoice) -> Float64[Tensor, "L"]:
+    return torch.tensor(choice.difficulties, dtype=torch.float64)
 
 
 @functools.cache

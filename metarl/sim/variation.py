@@ -1,4 +1,4 @@
-"""What a variation is, and what all of them need: names, indices, and scaling in place.
+"""What a variation is, what applies them, and what all of them need: names, indices, guards, scaling in place.
 
 A variation changes one quantity, and MuJoCo may hold that quantity in several fields, or in other fields for another
 kind of element: a variation scales all of them, or refuses the model by the name of what it cannot vary.
@@ -9,15 +9,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import mujoco
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
+from metarl.sim.mujoco.physics import Physics
 
 _SIZES = {"body": "nbody", "geom": "ngeom", "joint": "njnt", "actuator": "nactuator", "site": "nsite"}
 
@@ -26,8 +28,13 @@ _SIZES = {"body": "nbody", "geom": "ngeom", "joint": "njnt", "actuator": "nactua
 class Variation(Protocol):
     """One way in which a task changes the robot or its world.
 
-    One whose parameter is an index may say so in a property `indices`, a mapping from the parameter to the `range` of
-    its values: a family whose task space can draw another is refused when it is made.
+    It may have three more members:
+
+    `indices`, a property: a mapping from the parameters that are an index to the `range` of their values. Other values
+    are refused, and so is a family whose task space can draw one.
+    `require(model, tasks)` raises `UserError` for a model or tasks that it cannot pose. It may look at the values,
+    which are on the host, as `apply` may not: within a trial nothing waits for the device.
+    `used(model)`: those of its fields that it writes in this model. Others may be missing in `live`.
     """
 
     @property
@@ -50,7 +57,7 @@ class Variation(Protocol):
 
 @dataclass(frozen=True)
 class OfOneParameter(ABC):
-    """A variation that reads one task parameter."""
+    """A variation that reads one task parameter, a number."""
 
     parameter: str
     """Its name."""
@@ -60,12 +67,80 @@ class OfOneParameter(ABC):
         """It alone."""
         return (self.parameter,)
 
+    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
+        """See `Variation`."""
+        require_number(self.parameter, tasks[self.parameter])
+
     def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
         """See `Variation.apply`."""
         self._write(model, live, tasks[self.parameter])
 
     @abstractmethod
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None: ...
+
+
+class OfOneRatio(OfOneParameter):
+    """One whose parameter is a ratio to the pristine values."""
+
+    fields: tuple[str, ...]
+
+    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
+        """See `Variation`."""
+        require_ratio(self.parameter, tasks[self.parameter])
+
+    def used(self, model: mujoco.MjModel) -> tuple[str, ...]:
+        """Those that are not zero."""
+        return nonzero(model, self.fields)
+
+
+class Variator:
+    """Applies a family's variations to a batch of worlds, from the pristine model it remembers."""
+
+    def __init__(self, physics: Physics, variations: Sequence[Variation]) -> None:
+        self._physics = physics
+        self._variations = tuple(variations)
+        fields = sorted({field for variation in variations for field in _used(physics.model, variation)})
+        self._live = {field: physics.expand(field) for field in fields}
+        self._pristine = {field: live[0].clone() for field, live in self._live.items()}
+        inputs = frozenset(mujoco.MjModel._setconst_inputs)
+        self._needs_const = any(field in inputs or field.startswith("opt.") for field in fields)
+
+    def require(self, tasks: Tasks) -> None:
+        """`UserError` for tasks that cannot be posed. It looks at their values: call it ahead of a trial."""
+        for variation in self._variations:
+            if hasattr(variation, "require"):
+                variation.require(self._physics.model, tasks)
+            for name, allowed in getattr(variation, "indices", {}).items():
+                require_index(name, tasks[name], allowed)
+
+    def apply(self, tasks: Tasks, mask: Bool[Tensor, "N"] | None = None) -> None:
+        """Give the worlds of `mask` the models of their tasks (N tasks for N worlds).
+
+        Without a mask, outside trials, all worlds, and `require` is called for the tasks.
+        """
+        if not self._variations:
+            return
+        if mask is None:
+            self.require(tasks)
+            mask = torch.ones(self._physics.num_worlds, dtype=torch.bool, device=self._physics.device)
+        worlds = self._physics.covering(mask)
+        rows = {name: value.expand(len(worlds), *value.shape).clone() for name, value in self._pristine.items()}
+        chosen = tasks.select(worlds)
+        for variation in self._variations:
+            variation.apply(self._physics.model, rows, chosen)
+        for name, live in self._live.items():
+            live[worlds] = rows[name]
+        if self._needs_const:
+            self._physics.set_const(mask)
+
+
+def _used(model: mujoco.MjModel, variation: Variation) -> tuple[str, ...]:
+    return tuple(variation.used(model)) if hasattr(variation, "used") else variation.fields
+
+
+def nonzero(model: mujoco.MjModel, fields: Sequence[str]) -> tuple[str, ...]:
+    """Those of the fields that hold more than zeros, which no ratio changes."""
+    return tuple(field for field in fields if getattr(model, field).any())
 
 
 def require_number(parameter: str, value: Float[Tensor, "N *d"]) -> None:
@@ -78,20 +153,18 @@ def require_number(parameter: str, value: Float[Tensor, "N *d"]) -> None:
 
 
 def require_ratio(parameter: str, value: Float[Tensor, "N *d"]) -> None:
-    """`UserError` where a ratio to the pristine value is negative, or no number."""
+    """`UserError` where a ratio to the pristine value is negative."""
     require_number(parameter, value)
     if bool((value < 0).any()):
         raise UserError(f"task parameter '{parameter}' = {float(value.min()):g} is a ratio: it must not be negative")
 
 
-def require_index(parameter: str, value: Float[Tensor, "N *d"], allowed: range) -> Int64[Tensor, "N"]:
-    """`value` as whole numbers; `UserError` where it is none of `allowed`, of which -1 stands for none."""
+def require_index(parameter: str, value: Float[Tensor, "N *d"], allowed: range) -> None:
+    """`UserError` where a value is none of `allowed`, of which -1 stands for none."""
     require_number(parameter, value)
-    index = value.round().long()
-    wrong = (index != value) | (index < allowed.start) | (index >= allowed.stop)
+    wrong = (value.round() != value) | (value < allowed.start) | (value >= allowed.stop)
     if bool(wrong.any()):
         raise UserError(f"task parameter '{parameter}' = {float(value[wrong][0]):g} {no_index(allowed)}")
-    return index
 
 
 def no_index(allowed: range) -> str:
@@ -100,17 +173,38 @@ def no_index(allowed: range) -> str:
     return f"is the index of nothing: it must be a whole number from 0 to {allowed.stop - 1}{none}"
 
 
-def ids(model: mujoco.MjModel, kind: str, names: Sequence[str] | None) -> Int64[Tensor, "n"]:
+def ids(
+    model: mujoco.MjModel, kind: str, names: Sequence[str] | None, device: torch.device | str = "cpu"
+) -> Int64[Tensor, "n"]:
     """Indices of the named objects; all of them for None. `UserError` names an unknown one."""
+    return constant(object_ids(model, kind, names if names is None else tuple(names)), torch.device(device))
+
+
+def object_id(model: mujoco.MjModel, kind: str, name: str) -> int:
+    """Index of a named object; `UserError` for an unknown one."""
+    return object_ids(model, kind, (name,))[0]
+
+
+@lru_cache(maxsize=256)
+def object_ids(model: mujoco.MjModel, kind: str, names: tuple[str, ...] | None) -> tuple[int, ...]:
+    """What `ids` holds. Remembered: worlds change their tasks within a step, and a search of the names takes long."""
     size = getattr(model, _SIZES[kind])
     if names is None:
-        return torch.arange(size)
+        return tuple(range(size))
     known = [name_of(model, kind, i) for i in range(size)]
     for name in names:
         if name not in known:
             available = ", ".join(known_name for known_name in known if known_name)
             raise UserError(f"a variation names the unknown {kind} '{name}'; the model has: {available}")
-    return torch.tensor([known.index(name) for name in names], dtype=torch.long)
+    return tuple(known.index(name) for name in names)
+
+
+@lru_cache(maxsize=1024)
+def constant(
+    numbers: tuple[int, ...] | tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.long
+) -> Tensor:
+    """The numbers as a tensor, copied to the device once; never to be written to."""
+    return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 def name_of(model: mujoco.MjModel, kind: str, index: int) -> str:
@@ -124,22 +218,27 @@ def label(model: mujoco.MjModel, kind: str, index: int) -> str:
     return f"{kind} '{name}'" if name else f"{kind} {index}"
 
 
-def scale(live: Tensor, index: Int64[Tensor, "n"], factor: Float[Tensor, "N *d"]) -> None:
-    """live[w, i] *= factor[w] for every world w and object i in `index`; or each number by its own, row by row."""
-    chosen = live[:, index]
+def scale(live: Mapping[str, Tensor], field: str, numbers: tuple[int, ...], factor: Float[Tensor, "N *d"]) -> None:
+    """live[field][w, i] *= factor[w] for every world w and each object i of `numbers`; or each number by its own.
+
+    A field that is not there is zero, and stays.
+    """
+    if field not in live or not numbers:
+        return
+    values, index = live[field], constant(numbers, factor.device)
+    chosen = values[:, index]
     if factor.dim() == 1:
-        live[:, index] = chosen * factor.reshape(-1, *(1,) * (live.dim() - 1))
+        values[:, index] = chosen * factor.reshape(-1, *(1,) * (values.dim() - 1))
         return
     if factor[0].numel() != chosen[0].numel():
-        numbers = "x".join(str(size) for size in chosen.shape[1:])
-        raise UserError(f"a variation of {numbers} numbers was given {factor[0].numel()} factors")
-    live[:, index] = chosen * factor.reshape(chosen.shape)
+        shape = "x".join(str(size) for size in chosen.shape[1:])
+        raise UserError(f"a variation of {shape} numbers was given {factor[0].numel()} factors")
+    values[:, index] = chosen * factor.reshape(chosen.shape)
 
 
-def dofs(model: mujoco.MjModel, joints: Int64[Tensor, "n"]) -> Int64[Tensor, "m"]:
+def dofs(model: mujoco.MjModel, joints: Sequence[int]) -> tuple[int, ...]:
     """Degrees of freedom of the given joints."""
-    chosen = set(joints.tolist())
-    return torch.tensor([dof for dof in range(model.nv) if int(model.dof_jntid[dof]) in chosen], dtype=torch.long)
+    return tuple(dof for dof, joint in enumerate(model.dof_jntid.tolist()) if joint in joints)
 
 
 def tendon_joints(model: mujoco.MjModel, tendon: int) -> set[int]:

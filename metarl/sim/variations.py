@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import mujoco
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
-from scipy.spatial.transform import Rotation
+from jaxtyping import Float
 from torch import Tensor
 
 from metarl.core.errors import UserError
@@ -28,39 +28,43 @@ from metarl.sim.actuation import (
     WeakMotor as WeakMotor,
     require_own_muscle_force,
 )
-from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variation import (
     OfOneParameter,
+    OfOneRatio,
     Variation as Variation,
+    Variator as Variator,
+    constant,
     dofs,
     ids as ids,
     label,
-    require_number,
-    require_ratio,
+    object_id as object_id,
+    object_ids,
     scale,
     tendon_joints,
 )
 
 
 @dataclass(frozen=True)
-class BodyMass(OfOneParameter):
+class BodyMass(OfOneRatio):
     """Mass and inertia of bodies, scaled together (same shape, another density). Armatures, of rotors, stay."""
 
     bodies: tuple[str, ...] | None = None
     """Names; None for every body."""
     fields: tuple[str, ...] = ("body_mass", "body_inertia")
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None:
-        """`value`: ratio to the pristine mass."""
-        require_ratio(self.parameter, value)
+    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
+        """See `Variation`."""
+        super().require(model, tasks)
         require_own_muscle_force(model, f"a variation of masses by '{self.parameter}'")
-        index = ids(model, "body", self.bodies)
+
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
+        """`value`: ratio to the pristine mass."""
         for field in self.fields:
-            scale(live[field], index, value)
+            scale(live, field, object_ids(model, "body", self.bodies), value)
 
 
 @dataclass(frozen=True)
-class Friction(OfOneParameter):
+class Friction(OfOneRatio):
     """Sliding friction of geoms, and of the explicit contact pairs that they are part of; of all flexes with all geoms.
 
     MuJoCo takes the larger of two touching geoms', or that of higher priority: vary both, or the one that counts.
@@ -70,24 +74,36 @@ class Friction(OfOneParameter):
     """Names; None for every geom."""
     fields: tuple[str, ...] = ("geom_friction", "pair_friction", "flex_friction")
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None:
-        """`value`: ratio to the pristine coefficient."""
-        require_ratio(self.parameter, value)
+    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
+        """See `Variation`."""
+        super().require(model, tasks)
         if model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_OVERRIDE:
             raise UserError(
                 "the friction of geoms cannot vary, as the model's option flag `override` gives all contacts that of "
                 "o_friction: disable the flag"
             )
-        index = ids(model, "geom", self.geoms)
-        scale(live["geom_friction"][:, :, 0], index, value)
-        touching = torch.from_numpy(np.isin(model.pair_geom1, index) | np.isin(model.pair_geom2, index))
-        live["pair_friction"][:, touching, :2] *= value[:, None, None]
-        if self.geoms is None:
-            live["flex_friction"][:, :, 0] *= value[:, None]
+
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
+        """`value`: ratio to the pristine coefficient."""
+        geoms = object_ids(model, "geom", self.geoms)
+        flexes = tuple(range(model.nflex)) if self.geoms is None else ()
+        for field, numbers, sliding in (
+            ("geom_friction", geoms, 1),
+            ("pair_friction", _pairs(model, geoms), 2),
+            ("flex_friction", flexes, 1),
+        ):
+            if field in live and numbers:
+                live[field][:, constant(numbers, value.device), :sliding] *= value[:, None, None]
+
+
+@lru_cache(maxsize=64)
+def _pairs(model: mujoco.MjModel, geoms: tuple[int, ...]) -> tuple[int, ...]:
+    """Explicit contact pairs of which one of the geoms is part."""
+    return tuple((np.isin(model.pair_geom1, geoms) | np.isin(model.pair_geom2, geoms)).nonzero()[0].tolist())
 
 
 @dataclass(frozen=True)
-class JointDamping(OfOneParameter):
+class JointDamping(OfOneRatio):
     """Viscous damping of joints: every coefficient of its polynomial, and those of the motors and tendons upon them.
 
     Feedback on velocity (`kv`, a damper's or a DC motor's) is the motor's force, and stays.
@@ -100,43 +116,32 @@ class JointDamping(OfOneParameter):
         *("tendon_damping", "tendon_dampingpoly"),
     )
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
         """`value`: ratio to the pristine damping."""
-        require_ratio(self.parameter, value)
-        joints = ids(model, "joint", self.joints)
-        tendons, varied = self._tendons(model, set(joints.tolist())), joints.numpy()
-        onto = {
-            int(mujoco.mjtTrn.mjTRN_JOINT): varied,
-            int(mujoco.mjtTrn.mjTRN_JOINTINPARENT): varied,
-            int(mujoco.mjtTrn.mjTRN_TENDON): tendons.numpy(),
-        }
-        motors = [
-            motor
-            for motor in range(model.nactuator)
-            if int(model.actuator_trnid[motor, 0]) in onto.get(int(model.actuator_trntype[motor]), ())
-        ]
-        for kind, index in (
-            ("dof", dofs(model, joints)),
-            ("actuator", torch.tensor(motors, dtype=torch.long)),
-            ("tendon", tendons),
-        ):
-            scale(live[f"{kind}_damping"], index, value)
-            scale(live[f"{kind}_dampingpoly"], index, value)
+        for kind, numbers in _damping(model, object_ids(model, "joint", self.joints)).items():
+            scale(live, f"{kind}_damping", numbers, value)
+            scale(live, f"{kind}_dampingpoly", numbers, value)
 
-    def _tendons(self, model: mujoco.MjModel, varied: set[int]) -> Int64[Tensor, "n"]:
-        """Tendons that only varied joints move; `UserError` names one that damps others as well."""
-        found = []
-        for tendon in range(model.ntendon):
-            moving = tendon_joints(model, tendon)
-            if moving and moving <= varied:
-                found.append(tendon)
-            elif moving & varied and _damps(model, tendon):
-                others = ", ".join(label(model, "joint", joint) for joint in sorted(moving - varied))
-                raise UserError(
-                    f"{label(model, 'tendon', tendon)} damps varied joints together with {others}: vary their damping "
-                    "too, or give the joints a damping of their own"
-                )
-        return torch.tensor(found, dtype=torch.long)
+
+@lru_cache(maxsize=64)
+def _damping(model: mujoco.MjModel, joints: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Degrees of freedom, tendons and actuators that damp these joints; `UserError` for a tendon of others too."""
+    tendons = []
+    for tendon in range(model.ntendon):
+        moving = tendon_joints(model, tendon)
+        if moving and moving.issubset(joints):
+            tendons.append(tendon)
+        elif moving.intersection(joints) and _damps(model, tendon):
+            others = ", ".join(label(model, "joint", joint) for joint in sorted(moving.difference(joints)))
+            raise UserError(
+                f"{label(model, 'tendon', tendon)} damps varied joints together with {others}: vary their damping "
+                "too, or give the joints a damping of their own"
+            )
+    kinds = mujoco.mjtTrn
+    onto = {int(kinds.mjTRN_JOINT): joints, int(kinds.mjTRN_JOINTINPARENT): joints, int(kinds.mjTRN_TENDON): tendons}
+    targets = zip(model.actuator_trntype.tolist(), model.actuator_trnid[:, 0].tolist(), strict=True)
+    motors = [motor for motor, (kind, target) in enumerate(targets) if target in onto.get(kind, ())]
+    return {"dof": dofs(model, joints), "tendon": tuple(tendons), "actuator": tuple(motors)}
 
 
 def _damps(model: mujoco.MjModel, tendon: int) -> bool:
@@ -152,9 +157,8 @@ class Gravity(OfOneParameter):
 
     fields: tuple[str, ...] = ("opt.gravity",)
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None:
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
         """`value`: ratio to the pristine gravity."""
-        require_number(self.parameter, value)
         live["opt.gravity"].mul_(value[:, None])
 
 
@@ -167,29 +171,34 @@ class Payload(OfOneParameter):
     """Where it sits, in the body's frame [m]."""
     fields: tuple[str, ...] = ("body_mass", "body_ipos", "body_iquat", "body_inertia")
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None:
-        """`value`: mass of the load [kg]; nothing changes where it is zero."""
-        require_number(self.parameter, value)
-        body, loaded = int(ids(model, "body", (self.body,))), value != 0.0
+    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
+        """See `Variation`."""
+        super().require(model, tasks)
         require_own_muscle_force(model, f"a load of '{self.parameter}'")
+        body = object_id(model, "body", self.body)
         _require_no_box(model, body)
-        mass, centre, quaternion, inertia = (live[field][loaded, body] for field in self.fields)
-        load = value[loaded]
-        if bool((mass + load <= 0).any()):
-            least = f"'{self.parameter}' = {float(load.min()):g} kg"
+        least, mass = float(tasks[self.parameter].min()), float(model.body_mass[body])
+        if mass + least <= 0:
             raise UserError(
-                f"a load of {least} leaves {label(model, 'body', body)} without mass: it has {mass[0]:g} kg"
+                f"a load of '{self.parameter}' = {least:g} kg leaves {label(model, 'body', body)} without mass: it "
+                f"has {mass:g} kg"
             )
-        share = (load / (mass + load))[:, None]
-        arm = centre.new_tensor(self.at) - centre
-        axes = torch.from_numpy(Rotation.from_quat(quaternion.numpy(), scalar_first=True).as_matrix())
+
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
+        """`value`: mass of the load [kg]; nothing changes where it is zero."""
+        body = object_id(model, "body", self.body)
+        mass, centre, quaternion, inertia = own = [live[field][:, body] for field in self.fields]
+        share = (value / (mass + value))[:, None]
+        arm = constant(self.at, centre.device, centre.dtype) - centre
+        axes = _axes(quaternion)
         tensor = axes @ torch.diag_embed(inertia) @ axes.mT
         steiner = torch.diag_embed(arm.square().sum(dim=1, keepdim=True).expand(-1, 3)) - arm[:, :, None] * arm[:, None]
         moments, axes = torch.linalg.eigh(tensor + (mass[:, None] * share)[:, :, None] * steiner)
         axes[:, :, 2] *= torch.linalg.det(axes)[:, None]  # right-handed
-        new = (mass + load, centre + share * arm, _quaternion(axes), moments)
-        for field, own in zip(self.fields, new, strict=True):
-            live[field][loaded, body] = own
+        new = (mass + value, centre + share * arm, _quaternion(axes), moments)
+        for field, before, after in zip(self.fields, own, new, strict=True):
+            loaded = (value != 0.0).reshape(-1, *(1,) * (after.dim() - 1))
+            live[field][:, body] = torch.where(loaded, after, before)
 
 
 @dataclass(frozen=True)
@@ -205,11 +214,14 @@ class CentreOfMass(OfOneParameter):
         if self.axis not in (0, 1, 2):
             raise UserError(f"CentreOfMass moves along the axis {self.axis}: it must be 0, 1 or 2, for x, y or z")
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None:
-        """`value`: displacement [m]."""
-        require_number(self.parameter, value)
+    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
+        """See `Variation`."""
+        super().require(model, tasks)
         require_own_muscle_force(model, f"a centre of mass that moves by '{self.parameter}'")
-        live["body_ipos"][:, int(ids(model, "body", (self.body,))), self.axis] += value
+
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
+        """`value`: displacement [m]."""
+        live["body_ipos"][:, object_id(model, "body", self.body), self.axis] += value
 
 
 @dataclass(frozen=True)
@@ -219,9 +231,12 @@ class SitePosition(OfOneParameter):
     site: str
     fields: tuple[str, ...] = ("site_pos",)
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N d"]) -> None:
+    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
+        """A point is what it reads."""
+
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N d"]) -> None:
         """`value`: its first d coordinates, d ≤ 3 [m]; the others stay."""
-        live["site_pos"][:, int(ids(model, "site", (self.site,))), : value.shape[1]] = value
+        live["site_pos"][:, object_id(model, "site", self.site), : value.shape[1]] = value
 
 
 @dataclass(frozen=True)
@@ -247,16 +262,21 @@ class ModelField(OfOneParameter):
         """It alone."""
         return (self.field,)
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float64[Tensor, "N *d"]) -> None:
-        """`value`: one ratio, or as many as the field has numbers, in their order (row by row)."""
-        numbers, pristine = live[self.field], np.asarray(operator.attrgetter(self.field)(model))
-        if not numbers.is_floating_point() or not pristine.any():
-            reason = "every number of it is zero" if numbers.is_floating_point() else "it holds no real numbers"
+    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
+        """See `Variation`."""
+        pristine = np.asarray(operator.attrgetter(self.field)(model))
+        if not np.issubdtype(pristine.dtype, np.floating) or not pristine.any():
+            real = np.issubdtype(pristine.dtype, np.floating)
+            reason = "every number of it is zero" if real else "it holds no real numbers"
             raise UserError(f"ModelField cannot scale '{self.field}', as {reason}")
         if self.field in mujoco.MjModel._setconst_inputs:
             require_own_muscle_force(model, f"a variation of '{self.field}'")
-        numbers = numbers if numbers.dim() > 1 else numbers[:, None]
-        scale(numbers, torch.arange(numbers.shape[1]), value)
+
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
+        """`value`: one ratio, or as many as the field has numbers, in their order (row by row)."""
+        numbers = live[self.field]
+        numbers = numbers if numbers.dim() > 1 else numbers[:, None]  # of a scalar option, one
+        scale({self.field: numbers}, self.field, tuple(range(numbers.shape[1])), value)
 
 
 def _require_no_box(model: mujoco.MjModel, body: int) -> None:
@@ -270,29 +290,35 @@ def _require_no_box(model: mujoco.MjModel, body: int) -> None:
         )
 
 
-def _quaternion(axes: Float64[Tensor, "n 3 3"]) -> Float64[Tensor, "n 4"]:
-    """Quaternions (w, x, y, z) of rotation matrices."""
-    return torch.from_numpy(Rotation.from_matrix(axes.numpy()).as_quat(scalar_first=True).reshape(-1, 4))
+def _axes(quaternion: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
+    """Rotation matrices of quaternions (w, x, y, z)."""
+    w, x, y, z = (quaternion / _norm(quaternion)).unbind(dim=1)
+    rows = (
+        (x * x - y * y - z * z + w * w, 2 * (x * y - z * w), 2 * (x * z + y * w)),
+        (2 * (x * y + z * w), -x * x + y * y - z * z + w * w, 2 * (y * z - x * w)),
+        (2 * (x * z - y * w), 2 * (y * z + x * w), -x * x - y * y + z * z + w * w),
+    )
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
 
-class Variator:
-    """Applies a family's variations to a batch of worlds, from the pristine model it remembers."""
+def _quaternion(axes: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
+    """Quaternions (w, x, y, z) of rotation matrices, by way of the largest of the four (Shepperd 1978)."""
+    a, b, c = axes.unbind(dim=1)
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = a.unbind(dim=1), b.unbind(dim=1), c.unbind(dim=1)
+    trace = xx + yy + zz
+    candidates = (  # each is the quaternion times four times its own largest element
+        (zy - yz, 1 - trace + 2 * xx, yx + xy, zx + xz),
+        (xz - zx, xy + yx, 1 - trace + 2 * yy, zy + yz),
+        (yx - xy, xz + zx, yz + zy, 1 - trace + 2 * zz),
+        (1 + trace, zy - yz, xz - zx, yx - xy),
+    )
+    found = torch.stack([torch.stack(each, dim=1) for each in candidates], dim=1)
+    best = torch.stack((xx, yy, zz, trace), dim=1).argmax(dim=1)[:, None, None].expand(-1, 1, 4)
+    chosen = found.gather(1, best)[:, 0]
+    return chosen / _norm(chosen)
 
-    def __init__(self, physics: Physics, variations: Sequence[Variation]) -> None:
-        self._physics = physics
-        self._variations = tuple(variations)
-        fields = sorted({field for variation in variations for field in variation.fields})
-        self._live = {field: physics.expand(field) for field in fields}
-        self._pristine = {field: live[0].clone() for field, live in self._live.items()}
-        inputs = frozenset(mujoco.MjModel._setconst_inputs)
-        self._needs_const = any(field in inputs or field.startswith("opt.") for field in fields)
-        self._worlds = torch.arange(physics.num_worlds)
 
-    def apply(self, tasks: Tasks) -> None:
-        """Give every world the model of its task (N tasks for N worlds)."""
-        for field, live in self._live.items():
-            live[:] = self._pristine[field]
-        for variation in self._variations:
-            variation.apply(self._physics.model, self._live, tasks)
-        if self._needs_const:
-            self._physics.set_const(self._worlds)
+def _norm(quaternion: Float[Tensor, "n 4"]) -> Float[Tensor, "n 1"]:
+    """Summed as SciPy does, w last: the same to the last bit."""
+    norm: Tensor = torch.linalg.vector_norm(quaternion.roll(-1, dims=1), dim=1, keepdim=True)
+    return norm

@@ -1,1 +1,1 @@
-"""Films of trials: episodes in sequence or side by side, walls of tasks, plots of return and belief."""
+"""Videos of trials: episodes in sequence or side by side, walls of tasks, plots of returns and read-outs."""

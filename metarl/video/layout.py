@@ -1,4 +1,4 @@
-"""What is shown where and when: episodes of tasks, one after the other or side by side."""
+"""Layouts decide what is shown where and when: episodes one after the other, or side by side."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Layout = Literal["sequence", "side-by-side"]
 
 @dataclass(frozen=True)
 class Shot:
-    """An episode of a world."""
+    """One episode of one world."""
 
     world: int
     episode: int
-    """From 0."""
+    """Number of the episode, from 0."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Scene:
     """Shots that run in step, from the start of each episode until the last of them has ended."""
 
     shots: tuple[Shot, ...]
-    """Row by row."""
+    """The shots, row by row."""
     columns: int
 
     @property
@@ -36,7 +36,7 @@ class Scene:
 
     @property
     def rows(self) -> int:
-        """Rows of tiles; the last need not be full."""
+        """Number of rows of tiles; the last row need not be full."""
         return -(-len(self.shots) // self.columns)
 
     def ages(self, take: Take, stride: int, limit: int, hold: int) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""The plot under a picture: the episode's return, and what the policy believes, as they develop."""
+"""The plot under a picture shows how the episode's return and the policy's read-outs develop."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 
 from metarl.video.layout import Shot
+from metarl.video.lettering import GREY, write
 from metarl.video.take import Take
-from metarl.video.text import GREY, write
 
 _FINE = 2  # drawn this many times larger, then reduced: smooth lines
-_MAX_LINES = 8  # a signal of more components is shown by its principal ones
+_MAX_LINES = 8  # what has more components is shown by its principal ones
 _COMPONENTS = 3
 _PAPER, _AXIS, _FAINT = (24, 24, 24), (70, 70, 70), (95, 105, 125)
 _COLOURS = (
@@ -27,12 +27,12 @@ _COLOURS = (
     (110, 225, 220),
     (255, 120, 110),
 )
-"""Of the lines, told apart on the dark ground."""
+"""Colours of the lines, distinct on the dark ground."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What is plotted over one horizontal axis."""
+    """The scales of one panel of the plot."""
 
     name: str
     low: float
@@ -42,7 +42,7 @@ class Panel:
 
 
 class Plot:
-    """Return over the episode, those before it faint behind; beside it the policy's signals over the whole trial."""
+    """Plots the return over the episode, earlier ones faintly, and the policy's read-outs over the whole trial."""
 
     def __init__(self, take: Take, shots: Iterable[Shot], size: tuple[int, int], limit: int, window: int) -> None:
         """`size` is that of the picture above, `limit` the longest that is shown of an episode [steps].
@@ -54,14 +54,14 @@ class Plot:
         shown = list(shots)
         curves = [self._curve(s.world, e) for s in shown for e in range(s.episode + 1)]
         self._return = _panel("return", curves, max(map(len, curves)) - 1)
-        named = [_lines(name, signal, window) for name, signal in take.signals.items()]
-        self._signals = [(_panel(name, [lines], len(lines) - 1), lines) for name, lines in named]
+        named = [_lines(name, values, window) for name, values in take.read_outs.items()]
+        self._read_outs = [(_panel(name, [lines], len(lines) - 1), lines) for name, lines in named]
 
     def draw(self, shot: Shot, age: int) -> UInt8[np.ndarray, "h W 3"]:
-        """As it stands `age` steps into the shot's episode."""
+        """Draw the plot as it is `age` steps into the shot's episode."""
         image = Image.new("RGB", (self.width * _FINE, self.height * _FINE), _PAPER)
         pen = ImageDraw.Draw(image)
-        wide = self.width * _FINE / (1 + len(self._signals))
+        wide = self.width * _FINE / (1 + len(self._read_outs))
         episodes = [self._curve(shot.world, episode) for episode in range(shot.episode + 1)]
         frame = self._frame(pen, self._return, 0.0, wide)
         for earlier in episodes[:-1]:
@@ -69,7 +69,7 @@ class Plot:
         frame.line(episodes[-1][: age + 1], _COLOURS[0], 2)
         starts = self._take.starts[shot.world]
         now = min(starts[shot.episode] + age, starts[shot.episode + 1])
-        for number, (panel, lines) in enumerate(self._signals, start=1):
+        for number, (panel, lines) in enumerate(self._read_outs, start=1):
             frame = self._frame(pen, panel, number * wide, wide)
             for start in starts[1 : shot.episode + 1]:
                 frame.mark(start)
@@ -81,7 +81,7 @@ class Plot:
         return self._take.collected(world, episode)[: self._limit + 1]
 
     def _frame(self, pen: ImageDraw.ImageDraw, panel: Panel, left: float, wide: float) -> _Frame:
-        """An empty panel with its name and scale."""
+        """Draw an empty panel with its name and scale."""
         text = max(9, round(self.height / 8)) * _FINE
         gap = 4 * _FINE
         box = (left + gap, float(text + gap), left + wide - gap, float(self.height * _FINE - gap))
@@ -100,7 +100,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class _Frame:
-    """A panel's place in the image."""
+    """A panel at its place in the image."""
 
     pen: ImageDraw.ImageDraw
     panel: Panel
@@ -108,18 +108,18 @@ class _Frame:
     """Left, upper, right and lower edge [pixels]."""
 
     def line(self, values: Float[np.ndarray, "L"], colour: tuple[int, int, int], width: int) -> None:
-        """Values of successive steps from the left edge on."""
+        """Draw values of successive steps, from the left edge on."""
         if len(values) > 1:
             x, y = self._across(np.arange(len(values))), self._up(values)
             self.pen.line(np.stack((x, y), axis=1).ravel().tolist(), colour, width * _FINE)
 
     def mark(self, step: int) -> None:
-        """A vertical line."""
+        """Draw a vertical line at a step."""
         x = float(self._across(np.asarray([step]))[0])
         self.pen.line((x, self.box[1], x, self.box[3]), _AXIS, _FINE)
 
     def level(self, value: float) -> None:
-        """A horizontal line."""
+        """Draw a horizontal line at a value."""
         y = float(self._up(np.asarray([value]))[0])
         self.pen.line((self.box[0], y, self.box[2], y), _AXIS, _FINE)
 
@@ -141,37 +141,37 @@ def _panel(name: str, values: list[np.ndarray], steps: int) -> Panel:
     return Panel(name, low, high, steps)
 
 
-def _lines(name: str, signal: Float[np.ndarray, "T N D"], window: int) -> tuple[str, Float[np.ndarray, "T N C"]]:
-    """A signal as few lines, and its name.
+def _lines(name: str, values: Float[np.ndarray, "T N D"], window: int) -> tuple[str, Float[np.ndarray, "T N C"]]:
+    """Reduce a read-out to few lines; returns its name for the plot and the lines.
 
-    A memory of many units swings with the gait, more than with what it knows: what is shown of it are the principal
-    components of its running mean.
+    The units of a memory vary more with the gait than with what the policy knows, so the principal components of
+    their running mean are shown.
     """
-    if signal.shape[2] <= _MAX_LINES:
-        return name, signal
-    lines, share = principal(running_mean(signal, window), _COMPONENTS)
+    if values.shape[2] <= _MAX_LINES:
+        return name, values
+    lines, share = principal(running_mean(values, window), _COMPONENTS)
     return f"{name}: {_COMPONENTS} directions, {share:.0%}", lines
 
 
-def running_mean(signal: Float[np.ndarray, "T N D"], window: int) -> Float[np.ndarray, "T N D"]:
-    """Mean of the last `window` steps, of fewer at the beginning."""
-    total = np.concatenate((np.zeros_like(signal[:1], np.float64), signal.cumsum(axis=0, dtype=np.float64)))
+def running_mean(values: Float[np.ndarray, "T N D"], window: int) -> Float[np.ndarray, "T N D"]:
+    """Mean over the last `window` steps; at the beginning over fewer."""
+    total = np.concatenate((np.zeros_like(values[:1], np.float64), values.cumsum(axis=0, dtype=np.float64)))
     now = np.arange(1, len(total))
     start = np.maximum(now - window, 0)
     mean: np.ndarray = (total[now] - total[start]) / (now - start)[:, None, None]
     return mean
 
 
-def principal(signal: Float[np.ndarray, "T N D"], number: int) -> tuple[Float[np.ndarray, "T N C"], float]:
+def principal(values: Float[np.ndarray, "T N D"], number: int) -> tuple[Float[np.ndarray, "T N C"], float]:
     """Projection on the first principal components over all steps and worlds, and their share of the variance.
 
-    A component points to where its largest coefficient is positive.
+    The sign of a component is such that its largest coefficient is positive.
     """
-    flat = signal.reshape(-1, signal.shape[2]).astype(np.float64)
+    flat = values.reshape(-1, values.shape[2]).astype(np.float64)
     centred = flat - flat.mean(axis=0)
-    values, vectors = np.linalg.eigh(centred.T @ centred)  # ascending
+    variances, vectors = np.linalg.eigh(centred.T @ centred)  # ascending
     directions = vectors[:, : -number - 1 : -1]
     largest = np.abs(directions).argmax(axis=0)
     directions = directions * np.sign(directions[largest, np.arange(number)])
-    share = values[-number:].sum() / max(values.sum(), 1e-12)
-    return (centred @ directions).reshape(*signal.shape[:2], number), float(share)
+    share = variances[-number:].sum() / max(variances.sum(), 1e-12)
+    return (centred @ directions).reshape(*values.shape[:2], number), float(share)

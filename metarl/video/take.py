@@ -23,8 +23,9 @@ from torch import Tensor
 from metarl.core import seeding
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
-from metarl.rl.learner import Policy, Signalling
+from metarl.rl.policy import Policy, ReadOut
 from metarl.run.collect import trial_steps
+from metarl.run.records import Origin
 from metarl.sim.env import Cameras, TrialEnv
 from metarl.sim.family import Family
 from metarl.sim.make import make_env
@@ -32,35 +33,35 @@ from metarl.sim.make import make_env
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a trial is to be drawn."""
+    """Which pictures and read-outs of a trial are kept."""
 
     size: tuple[int, int]
     """Width and height of a picture [pixels]."""
     episodes: frozenset[int]
-    """Episodes, numbered from 0."""
+    """Episodes to draw, numbered from 0."""
     stride: int
-    """Every how many control steps there is a picture."""
+    """Number of control steps from one picture to the next."""
     steps: int
-    """Up to this step of an episode."""
-    signals: bool
-    """Whether the policy's signals are kept."""
+    """Pictures end at this step of an episode."""
+    read_outs: bool
+    """Whether what can be read out of the policy's state is kept."""
 
     def due(self, episode: Int64[Tensor, "N"], age: Int64[Tensor, "N"]) -> Bool[Tensor, "N"]:
-        """Worlds of which a picture is wanted, `age` steps into their episode."""
+        """The worlds of which a picture is wanted, when they are `age` steps into their `episode`."""
         shown = torch.tensor(sorted(self.episodes))
         return torch.isin(episode, shown) & (age <= self.steps) & (age % self.stride == 0)
 
 
 @dataclass(frozen=True)
 class Take:
-    """What was filmed: every reward, where the episodes are, and pictures of some."""
+    """A filmed trial: all rewards, the starts of the episodes, and the pictures that were wanted."""
 
     tasks: Tasks
     reward: Float64[np.ndarray, "T N"]
     starts: tuple[tuple[int, ...], ...]
-    """First step of each episode, and the trial's length; per world."""
-    signals: Mapping[str, Float32[np.ndarray, "T N D"]]
-    """The policy's, after each step."""
+    """For each world the first step of each episode, and last the trial's length."""
+    read_outs: Mapping[str, Float32[np.ndarray, "T N D"]]
+    """What can be read out of the policy's state after each step, by name."""
     pictures: Pictures
 
     def length(self, world: int, episode: int) -> int:
@@ -68,7 +69,7 @@ class Take:
         return self.starts[world][episode + 1] - self.starts[world][episode]
 
     def collected(self, world: int, episode: int) -> Float64[np.ndarray, "L1"]:
-        """Return of an episode so far: before its first step, and after each."""
+        """The return of an episode so far, before its first step and after each one."""
         start, stop = self.starts[world][episode : episode + 2]
         return np.concatenate(([0.0], self.reward[start:stop, world].cumsum()))
 
@@ -78,10 +79,10 @@ class Take:
         return torch.tensor(rows, dtype=torch.float64)
 
     def picture(self, world: int, episode: int, age: int) -> UInt8[np.ndarray, "H W 3"]:
-        """The world `age` steps into an episode, as far as there is a picture of it.
+        """The picture of a world `age` steps into an episode.
 
-        There is none of the trial's very first instant, nor of an episode's last but the trial's: the world has
-        restarted by then. The nearest of the same episode stands for them.
+        The trial's first instant has no picture, nor has the end of an episode other than the trial's last, because
+        the world has restarted by then. The nearest picture of the same episode is shown instead.
         """
         start, stop = self.starts[world][episode : episode + 2]
         last = stop - 1 if stop == len(self.reward) else max(stop - 2, start - 1)
@@ -89,7 +90,7 @@ class Take:
 
 
 class Pictures:
-    """Pictures by world and step, compressed (JPEG of a quality beyond the video's) into a file."""
+    """Pictures by world and step, compressed in a file (JPEG, of a higher quality than the video)."""
 
     def __init__(self, file: IO[bytes], num_worlds: int) -> None:
         self._file = file
@@ -97,7 +98,7 @@ class Pictures:
         self._places: list[list[tuple[int, int]]] = [[] for _ in range(num_worlds)]
 
     def add(self, world: int, step: int, picture: UInt8[np.ndarray, "H W 3"]) -> None:
-        """Keep the picture of a world after a step, later than all before."""
+        """Keep the picture of a world after a step, which must be later than the steps before."""
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
         with _explained():
@@ -107,7 +108,7 @@ class Pictures:
         self._places[world].append((place, buffer.tell()))
 
     def at(self, world: int, first: int, step: int) -> UInt8[np.ndarray, "H W 3"]:
-        """The newest picture of a world up to `step`; the earliest from `first` on where there is none."""
+        """The latest picture of a world between steps `first` and `step`; without one, the next later picture."""
         steps = self._steps[world]
         index = bisect_right(steps, step) - 1
         if index < 0 or steps[index] < first:
@@ -128,7 +129,14 @@ def _explained() -> Iterator[None]:
 
 @contextmanager
 def filmed(
-    policy: Policy[Any], family: Family, tasks: Tasks, num_episodes: int, wanted: Wanted, seed: int, threads: int
+    policy: Policy[Any],
+    family: Family,
+    tasks: Tasks,
+    num_episodes: int,
+    wanted: Wanted,
+    seed: int,
+    threads: int,
+    origin: Origin,
 ) -> Iterator[Take]:
     """Play a trial on each task, all at once, as an evaluation of the same seed does, and draw what is wanted.
 
@@ -137,7 +145,15 @@ def filmed(
     with _explained():
         scratch = tempfile.TemporaryFile()  # noqa: SIM115 (closed below; an error of what is filmed is not the file's)
     with scratch as file:
-        worlds = make_env(family, len(tasks), episodes_per_trial=num_episodes, threads=threads, pictures=True)
+        worlds = make_env(
+            family,
+            len(tasks),
+            episodes_per_trial=num_episodes,
+            episode_steps=origin.episode_steps or None,
+            task_visible=origin.task_visible,
+            threads=threads,
+            pictures=True,
+        )
         with worlds as env:
             take = _shoot(env, policy, tasks, wanted, seed, Pictures(file, len(tasks)))
         yield take
@@ -146,11 +162,11 @@ def filmed(
 def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, seed: int, pictures: Pictures) -> Take:
     reward = np.zeros((env.trial_steps, len(tasks)))
     starts = [[0] for _ in range(len(tasks))]
-    signals: dict[str, list[Tensor]] = {}
+    read_outs: dict[str, list[Tensor]] = {}
     episode, age = torch.zeros(len(tasks), dtype=torch.long), torch.zeros(len(tasks), dtype=torch.long)
     cameras: Cameras | None = None
     try:
-        for t, now in enumerate(trial_steps(env, policy, tasks, seeding.generator(seed, "evaluate"), True)):
+        for t, now in enumerate(trial_steps(env, policy, tasks, seeding.key(seed, "evaluate"), True)):
             reward[t] = now.step.reward.numpy()
             begins = now.step.ended & ~now.step.trial_start
             for world in now.step.ended.nonzero()[:, 0].tolist():
@@ -163,11 +179,11 @@ def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, see
                 drawn = cameras.draw()
                 for world in due.nonzero()[:, 0].tolist():
                     pictures.add(world, t, drawn[world])
-            if wanted.signals and isinstance(policy, Signalling):
-                for name, value in policy.signal(now.belief).items():
-                    signals.setdefault(name, []).append(value)
+            if wanted.read_outs and isinstance(policy, ReadOut):
+                for name, value in policy.read_out(now.state).items():
+                    read_outs.setdefault(name, []).append(value)
     finally:
         if cameras is not None:
             cameras.close()
-    kept = {name: torch.stack(values).numpy() for name, values in signals.items()}
+    kept = {name: torch.stack(values).numpy() for name, values in read_outs.items()}
     return Take(tasks, reward, tuple(map(tuple, starts)), kept, pictures)

@@ -1,4 +1,4 @@
-"""The picture: a tile per shot, with its captions, and under it a plot where one is wanted."""
+"""A frame of the video: a tile per shot with its captions, and under it a plot where one is wanted."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from metarl.video.layout import Scene, Shot
+from metarl.video.lettering import GREY, write
 from metarl.video.plot import Plot
 from metarl.video.take import Take
-from metarl.video.text import GREY, write
 
 _TITLE_HEIGHT = 32
 _BACKGROUND = 32
@@ -17,7 +17,7 @@ _NUM_BEFORE = 3  # returns of earlier episodes in a caption
 
 
 def score(take: Take, shot: Shot, age: int, num_episodes: int, limit: int) -> str:
-    """The episode's number and its return so far; of how much, where it is cut short."""
+    """Text of the episode's number and its return so far, and its whole return where it is cut short."""
     collected, number = take.collected(shot.world, shot.episode), shot.episode + 1
     words = [f"episode {number}/{num_episodes}", f"return {collected[min(age, len(collected) - 1)]:.1f}"]
     if limit < len(collected) - 1:
@@ -26,7 +26,7 @@ def score(take: Take, shot: Shot, age: int, num_episodes: int, limit: int) -> st
 
 
 def before(take: Take, shot: Shot) -> str:
-    """Returns of the last few episodes before; empty for the first."""
+    """Text of the returns of the few episodes before; empty for the first episode."""
     earlier = range(max(0, shot.episode - _NUM_BEFORE), shot.episode)
     returns = ", ".join(f"{take.collected(shot.world, episode)[-1]:.1f}" for episode in earlier)
     return f"   before: {returns}" if returns else ""
@@ -38,14 +38,14 @@ class Sheet:
     def __init__(
         self, take: Take, labels: list[str], size: tuple[int, int], title: str, num_episodes: int, limit: int
     ) -> None:
-        """`labels` say what each world's task is; `limit` is the longest that is shown of an episode [steps]."""
+        """`labels` say what each world's task is; of each episode at most `limit` steps are shown."""
         self._take, self._labels, self._size, self._title = take, labels, size, title
         self._num_episodes, self._limit = num_episodes, limit
         self._top = _TITLE_HEIGHT if title else 0
         self._text = max(11, round(size[1] / 20))
 
     def draw(self, scene: Scene, age: int, announced: bool, plot: Plot | None) -> UInt8[np.ndarray, "H W 3"]:
-        """A scene, `age` steps into its episodes; `announced` shows their numbers large."""
+        """Draw a scene `age` steps into its episodes; `announced` shows their numbers in large letters."""
         width, height = self._size
         full = height + (plot.height if plot else 0)
         canvas = np.full((self._top + scene.rows * full, scene.columns * width, 3), _BACKGROUND, np.uint8)
@@ -78,7 +78,7 @@ class Sheet:
         tile[-1], tile[:, -1] = _BACKGROUND, _BACKGROUND
 
     def _caption(self, pen: ImageDraw.ImageDraw, place: tuple[int, int], shot: Shot, age: int, earlier: str) -> None:
-        """Task and score; the returns of `earlier` episodes where they fit in."""
+        """Write task and score, and the returns of `earlier` episodes where they fit."""
         (left, top), size, room = place, self._text, self._size[0] - 16
         words = score(self._take, shot, age, self._num_episodes, self._limit)
         if pen.textlength(words + earlier, font_size=size) <= room:

@@ -13,9 +13,10 @@ from metarl.agents.pearl import Pearl
 from metarl.core import seeding
 from metarl.core.config import ConfigError, TrainConfig
 from metarl.core.errors import UserError
-from metarl.run import checkpoint, run as folder
+from metarl.run import checkpoint, folder
 from metarl.run.collect import collect, trial_steps
 from metarl.run.logs import console
+from metarl.run.run import Run
 from metarl.run.train import Training
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
@@ -37,20 +38,18 @@ FAMILIES = pytest.mark.parametrize("family", [Sign(), FragileSign()], ids=["sign
 def make(family=None, num_worlds=4, episodes=5, **changes):
     env = MujocoEnv(family or Sign(), num_worlds, episodes_per_trial=episodes, threads=1)
     config = dataclasses.replace(CONFIG, **changes)
-    return env, Pearl(config, env.observation_size, env.action_size, seeding.generator(0, "init"))
+    return env, Pearl(config, env.info, seeding.generator(0, "init"))
 
 
 def trial(env, learner, number=0, task_number=None):
     tasks = env.family.space.sample("train", env.num_worlds, seeding.rng(0, "tasks", number))
-    generator = seeding.generator(0, "collect", number)
-    return collect(env, learner.policy, tasks, generator, task_number=task_number)
+    key = seeding.key(0, "collect", number)
+    return collect(env, learner.behaviour, tasks, key, record=learner.record, task_number=task_number)
 
 
 def train(env, learner, numbers):
     for number in numbers:
-        metrics = learner.train_step(
-            lambda _, n=number: trial(env, learner, n), seeding.generator(0, "update", number), 0.0
-        )
+        metrics = learner.update(trial(env, learner, number), seeding.generator(0, "update", number), 0.0)
     return metrics
 
 
@@ -66,23 +65,24 @@ def test_z_is_drawn_once_per_episode_and_of_the_posterior_after_the_prior_ones(f
     env, learner = make(family)
     policy, tasks = learner.policy, env.family.space.fixed("train", 4)
     before, episode = None, torch.zeros(4, dtype=torch.long)
-    for now in trial_steps(env, policy, tasks, seeding.generator(0, "collect")):
+    for now in trial_steps(env, policy, tasks, seeding.key(0, "collect")):
         if before is not None:
-            changed = (now.belief.z != before.z).any(dim=1)
+            changed = (now.state.z != before.z).any(dim=1)
             assert torch.equal(changed, now.episode_start)
-        assert torch.equal(now.belief.episode, episode)
-        assert torch.equal(now.extras["prior"], episode < 2)
-        episode, before = episode + now.step.ended, now.belief
+        assert torch.equal(now.state.episode, episode)
+        assert torch.equal(learner.policy.exploring(now.before), episode < 2)
+        episode, before = episode + now.step.ended, now.state
     assert int(episode.min()) >= 5
 
 
 def test_a_sharp_posterior_decides_z_and_the_prior_phase_ignores_it():
     _, learner = make()
-    belief = learner.policy.begin(2, torch.Generator().manual_seed(0))
-    belief = dataclasses.replace(
-        belief, weighted=torch.full((2, 3), 5e8), precision=torch.full((2, 3), 1e8), episode=torch.tensor([0, 1])
+    policy = learner.policy
+    state = policy.initial_state(2)._replace(
+        weighted=torch.full((2, 3), 5e8), precision=torch.full((2, 3), 1e8), episode=torch.tensor([0, 1])
     )
-    after = learner.policy.end_episode(belief, torch.tensor([True, True]))
+    state = policy.end_episode(state, torch.tensor([True, True]))
+    _, after = policy.act(torch.zeros(2, 2), state, torch.randn(2, 4, generator=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(after.z[1], torch.full((3,), 5.0), rtol=0, atol=1e-2)
     assert (after.z[0] - 5.0).abs().max() > 0.5
 
@@ -91,11 +91,11 @@ def test_a_sharp_posterior_decides_z_and_the_prior_phase_ignores_it():
 def test_the_belief_is_the_posterior_the_learner_infers(use_next_obs_in_context):
     """Step by step from transitions, and all at once from the rows of the context buffer."""
     env, learner = make(episodes=2, use_next_obs_in_context=use_next_obs_in_context)
-    rollout = trial(env, learner)
-    learner.store(rollout)
+    segment = trial(env, learner)
+    learner.store(segment)
     context = torch.stack([held(learner.context, slot) for slot in range(4)])
     mean, variance = learner.policy.infer(context[..., : learner.policy.context_width])
-    belief = rollout.final_belief
+    belief = segment.final_state
     torch.testing.assert_close(mean, belief.weighted / belief.precision, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(variance, 1.0 / belief.precision, rtol=1e-4, atol=1e-6)
 
@@ -107,27 +107,27 @@ def test_the_belief_is_the_posterior_the_learner_infers(use_next_obs_in_context)
 def test_every_transition_is_stored_with_the_observation_it_led_to(family):
     """Traps: the last transition dropped, the next episode's first observation in it, time limits as terminal."""
     env, learner = make(family)
-    rollout = trial(env, learner)
-    learner.store(rollout)
-    assert rollout.truncated.any()
-    assert bool(rollout.terminated.any()) == (family.limit < 1)
+    segment = trial(env, learner)
+    learner.store(segment)
+    assert segment.truncated.any()
+    assert bool(segment.terminated.any()) == (family.limit < 1)
     for world in range(4):
         obs, action, reward, final_obs, terminated = held(learner.replay, world).split((2, 1, 1, 2, 1), dim=1)
-        assert torch.equal(obs, rollout.obs[:, world])
-        assert torch.equal(action, rollout.action[:, world])
-        assert torch.equal(reward[:, 0], rollout.reward[:, world])
-        assert torch.equal(final_obs, rollout.final_obs[:, world])
-        assert torch.equal(terminated[:, 0].bool(), rollout.terminated[:, world])
-        prior = rollout.extras["prior"][:, world]
+        assert torch.equal(obs, segment.obs[:, world])
+        assert torch.equal(action, segment.action[:, world])
+        assert torch.equal(reward[:, 0], segment.reward[:, world])
+        assert torch.equal(final_obs, segment.final_obs[:, world])
+        assert torch.equal(terminated[:, 0].bool(), segment.terminated[:, world])
+        prior = segment.extras["prior"][:, world]
         assert torch.equal(held(learner.context, world), held(learner.replay, world)[prior])
 
 
 def test_a_step_that_diverged_is_not_learnt_from():
     env, learner = make()
-    rollout = trial(env, learner)
-    diverged = rollout.diverged.clone()
+    segment = trial(env, learner)
+    diverged = segment.diverged.clone()
     diverged[3, 1] = True
-    learner.store(dataclasses.replace(rollout, diverged=diverged))
+    learner.store(dataclasses.replace(segment, diverged=diverged))
     assert learner.replay.size[:4].tolist() == [40, 39, 40, 40]
 
 
@@ -141,7 +141,7 @@ def test_context_is_of_the_task_s_last_trial_alone(numbers):
         task = torch.tensor(number)
         mark = torch.full_like(made.reward, float(i)).unsqueeze(-1)
         obs = torch.cat((task.float().expand_as(made.reward).unsqueeze(-1), mark), dim=-1)
-        learner.store(dataclasses.replace(made, obs=obs, task_number=task))
+        learner.store(dataclasses.replace(made, obs=obs, task_number=task.expand_as(made.reward)))
         last |= {n: i for n in number}
     for slot in range(21):
         context, replay = held(learner.context, slot), held(learner.replay, slot)
@@ -354,7 +354,7 @@ def test_what_buffers_and_checkpoints_take_is_said_up_front(tmp_path):
 
 
 def test_a_list_of_tasks_is_met_in_rounds(tmp_path):
-    training = Training(folder.RunFolder(tmp_path), run_config())
+    training = Training(Run(tmp_path), run_config())
     numbers = [training.task_number(i).tolist() for i in range(6)]
     for i in (0, 2, 4):
         assert sorted(numbers[i] + numbers[i + 1]) == list(range(8))

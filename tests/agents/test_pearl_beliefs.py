@@ -11,7 +11,7 @@ from metarl.agents.pearl import Pearl
 from metarl.agents.pearl_metrics import identification
 from metarl.core import seeding
 from metarl.core.registry import make_family
-from metarl.core.types import Rollout, Transition
+from metarl.core.types import Segment, Transition
 from metarl.rl.prototypes import direction
 from metarl.run.collect import collect, trial_steps
 from metarl.run.evaluate import evaluate
@@ -28,10 +28,16 @@ def know(policy, prototypes):
 
 def belief_of(policy, vectors, episode):
     """The belief of worlds whose factors' vectors sum up to `vectors`."""
-    belief = policy.begin(len(vectors), torch.Generator().manual_seed(0))
-    return dataclasses.replace(
-        belief, weighted=vectors, precision=torch.ones_like(vectors), episode=torch.full((len(vectors),), episode)
+    state = drawn(policy, policy.initial_state(len(vectors)))
+    return state._replace(
+        weighted=vectors, precision=torch.ones_like(vectors), episode=torch.full((len(vectors),), episode)
     )
+
+
+def drawn(policy, state, seed=0):
+    """The state once the policy has acted, and drawn z where an episode began."""
+    noise = torch.randn(len(state.z), policy.noise_size, generator=torch.Generator().manual_seed(seed))
+    return policy.act(torch.zeros(len(state.z), 2), state, noise)[1]
 
 
 # ------------------------------------------------------------------------------------------------------ the belief
@@ -44,7 +50,7 @@ def test_the_belief_is_the_sum_of_the_encoder_s_vectors_in_any_order():
     rows = torch.randn(30, 2, 6, generator=random)
     sums = []
     for order in (torch.arange(30), torch.randperm(30, generator=random)):
-        belief = policy.begin(2, random)
+        belief = policy.initial_state(2)
         for obs, action, reward, final_obs in (torch.split(row, [2, 1, 1, 2], dim=1) for row in rows[order]):
             belief = policy.observe(belief, Transition(obs, action, reward[:, 0], final_obs, torch.zeros(2).bool()))
         sums.append(belief.weighted)
@@ -61,7 +67,7 @@ def test_after_the_prior_episodes_z_is_the_prototype_nearest_by_angle():
     know(learner.policy, torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [-1.0, -1.0, 0.0]]))
     vectors = torch.tensor([[9.0, 8.0, 0.0], [0.01, 0.02, 0.01], [-1.0, 0.1, 0.0], [0.1, -5.0, 0.0]])
     belief = belief_of(learner.policy, vectors, episode=1)
-    after = learner.policy.end_episode(belief, torch.tensor([True, True, True, False]))
+    after = drawn(learner.policy, learner.policy.end_episode(belief, torch.tensor([True, True, True, False])))
     assert torch.equal(after.z[:3], learner.policy.prototypes[[0, 1, 2]])
     assert torch.equal(after.z[3], belief.z[3])
 
@@ -72,8 +78,8 @@ def test_exploration_draws_every_known_prototype_evenly_and_no_other():
     policy = learner.policy
     learner.policy.prototypes[:] = direction(torch.randn(8, 3, generator=torch.Generator().manual_seed(0)))
     policy.known[[1, 4, 6]] = True
-    begun = policy.begin(1500, torch.Generator().manual_seed(1))
-    later = policy.end_episode(begun, torch.ones(1500, dtype=torch.bool))
+    begun = drawn(policy, policy.initial_state(1500), 1)
+    later = drawn(policy, policy.end_episode(begun, torch.ones(1500, dtype=torch.bool)), 2)
     for z in (begun.z, later.z):
         count = (z[:, None] == policy.prototypes).all(dim=2).sum(dim=0)
         assert count[[0, 2, 3, 5, 7]].sum() == 0
@@ -87,15 +93,15 @@ def test_an_unknown_prototype_is_never_the_nearest():
     know(learner.policy, torch.eye(3))
     learner.policy.forget(torch.tensor([0]))
     belief = belief_of(learner.policy, torch.tensor([[1.0, 0.2, 0.0]]), episode=1)
-    after = learner.policy.end_episode(belief, torch.tensor([True]))
+    after = drawn(learner.policy, learner.policy.end_episode(belief, torch.tensor([True])))
     assert torch.equal(after.z[0], learner.policy.prototypes[1])
 
 
 def test_without_any_prototype_z_is_a_direction():
     env, learner = make(belief="prototype")
     tasks = env.family.space.fixed("train", 4)
-    for now in trial_steps(env, learner.policy, tasks, seeding.generator(0, "collect")):
-        torch.testing.assert_close(now.belief.z.norm(dim=1), torch.full((4,), 3**0.5))
+    for now in trial_steps(env, learner.policy, tasks, seeding.key(0, "collect")):
+        torch.testing.assert_close(now.state.z.norm(dim=1), torch.full((4,), 3**0.5))
 
 
 # --------------------------------------------------------------------------------------------------- the learning
@@ -140,17 +146,17 @@ def synthetic(rewards, seed, steps=60):
     reward = torch.as_tensor(rewards) + 0.1 * torch.randn(steps, n, generator=random)
     no, obs = torch.zeros(steps, n, dtype=torch.bool), torch.randn(steps, n, 2, generator=random)
     action = torch.rand(steps, n, 1, generator=random) * 2 - 1
-    numbers, extras = torch.arange(n), {"prior": ~no}
-    return Rollout(obs, obs, action, reward, no, no, no, no, numbers, extras, None)
+    numbers, extras = torch.arange(n).expand(steps, n), {"prior": ~no}
+    return Segment(obs, obs, action, reward, no, no, no, no, no, no, obs[0], numbers, extras, None, None)
 
 
 @HEADS
 def test_identification_is_certain_where_rewards_tell_tasks_apart(belief):
     _, learner = make(belief=belief, meta_batch=8, num_updates=100, learning_rate=3e-3, kl_weight=1e-3)
     told = torch.linspace(-4.0, 4.0, 8)
-    first = learner.train_step(lambda _: synthetic(told, 0), seeding.generator(0, "update", 0), 0.0)
+    first = learner.update(synthetic(told, 0), seeding.generator(0, "update", 0), 0.0)
     assert "train/identification" not in first
-    second = learner.train_step(lambda _: synthetic(told, 1), seeding.generator(0, "update", 1), 0.0)
+    second = learner.update(synthetic(told, 1), seeding.generator(0, "update", 1), 0.0)
     assert second["train/identification"] == 1.0
     assert learner._identification(synthetic(told.flip(0), 2))["train/identification"] == 0.0
 
@@ -159,7 +165,7 @@ def test_identification_is_certain_where_rewards_tell_tasks_apart(belief):
 def test_identification_is_by_chance_where_nothing_tells_tasks_apart(belief):
     """Eight tasks, 320 trials: 1/8 with a standard deviation of 0.02."""
     _, learner = make(belief=belief, meta_batch=8, num_updates=50)
-    learner.train_step(lambda _: synthetic(torch.zeros(8), 0), seeding.generator(0, "update"), 0.0)
+    learner.update(synthetic(torch.zeros(8), 0), seeding.generator(0, "update"), 0.0)
     shares = [learner._identification(synthetic(torch.zeros(8), n))["train/identification"] for n in range(1, 41)]
     assert sum(shares) / 40 == pytest.approx(1 / 8, abs=0.08)
 
@@ -167,24 +173,25 @@ def test_identification_is_by_chance_where_nothing_tells_tasks_apart(belief):
 def test_identification_counts_only_tasks_that_were_met():
     _, learner = make(belief="prototype")
     know(learner.policy, torch.eye(3))
-    rollout = synthetic(torch.zeros(4), 0)
-    own = [int(x) for x in (learner.policy.prototypes[:3] @ learner.policy.explored(rollout).T).argmax(dim=0)]
+    segment = synthetic(torch.zeros(4), 0)
+    own = [int(x) for x in (learner.policy.prototypes[:3] @ learner.policy.explored(segment).T).argmax(dim=0)]
     places = (torch.arange(3), learner.policy.prototypes[:3])
     other = (own[1] + 1) % 3
     slot = torch.tensor([own[0], other, -1, -1])
-    assert identification(learner.policy, rollout, slot, places) == {"train/identification": 0.5}
-    assert identification(learner.policy, rollout, torch.full((4,), -1), places) == {}
+    assert identification(learner.policy, segment, slot, places) == {"train/identification": 0.5}
+    assert identification(learner.policy, segment, torch.full((4,), -1), places) == {}
 
 
 @HEADS
 def test_what_was_explored_is_what_the_belief_was_when_the_prior_episodes_ended(belief):
     env, learner = make(FragileSign(), belief=belief)
     tasks, ended = env.family.space.fixed("train", 4), torch.zeros(4, 3)
-    for now in trial_steps(env, learner.policy, tasks, seeding.generator(0, "collect")):
-        place = learner.policy.place(now.belief.weighted, now.belief.precision)
-        ended[now.extras["prior"]] = place[now.extras["prior"]]
-    rollout = collect(env, learner.policy, tasks, seeding.generator(0, "collect"))
-    torch.testing.assert_close(learner.policy.explored(rollout), ended, rtol=1e-3, atol=1e-4)
+    for now in trial_steps(env, learner.policy, tasks, seeding.key(0, "collect")):
+        place = learner.policy.place(now.state.weighted, now.state.precision)
+        prior = learner.policy.exploring(now.before)
+        ended[prior] = place[prior]
+    segment = collect(env, learner.policy, tasks, seeding.key(0, "collect"), record=learner.record)
+    torch.testing.assert_close(learner.policy.explored(segment), ended, rtol=1e-3, atol=1e-4)
 
 
 @HEADS
@@ -197,14 +204,11 @@ def test_goals_are_recognised_and_the_belief_helps_on_held_out_ones(belief):
     env = MujocoEnv(family, 20, episodes_per_trial=4, threads=1)
     changes = {"hidden_size": 64, "encoder_size": 32, "num_updates": 120, "meta_batch": 10, "batch_size": 24}
     changes |= {"num_slots": 20, "learning_rate": 3e-3, "discount": 0.9, "kl_weight": 0.01, "initial_steps": 1600}
-    learner = Pearl(dataclasses.replace(CONFIG, belief=belief, **changes), 2, 2, seeding.generator(0, "init"))
+    learner = Pearl(dataclasses.replace(CONFIG, belief=belief, **changes), env.info, seeding.generator(0, "init"))
     goals, shares = family.space.fixed("train", 20), []
     for number in range(12):
-        metrics = learner.train_step(
-            lambda policy, n=number: collect(env, policy, goals, seeding.generator(0, "collect", n)),
-            seeding.generator(0, "update", number),
-            0.0,
-        )
+        segment = collect(env, learner.policy, goals, seeding.key(0, "collect", number), record=learner.record)
+        metrics = learner.update(segment, seeding.generator(0, "update", number), 0.0)
         shares.append(metrics.get("train/identification", 0.0))
     assert sum(shares[-4:]) / 4 > 0.05 + 4 * 0.024
     returns = evaluate(learner.policy, family, family.space.fixed("test", 50), 3).returns

@@ -11,14 +11,14 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from metarl.agents.baseline_configs import PPOConfig, PPOOracleConfig
-from metarl.agents.ppo import PPO
+from metarl.agents.ppo_baseline import PPO
 from metarl.agents.sb3 import global_streams
 from metarl.core import seeding
 from metarl.core.config import TrainConfig
 from metarl.core.errors import UserError
-from metarl.run import run as folder
+from metarl.run import folder
 from metarl.run.collect import collect
-from metarl.run.evaluate import evaluate
+from metarl.run.evaluate import evaluate_run
 from metarl.run.logs import console
 from metarl.run.train import Training
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
@@ -29,53 +29,53 @@ SMALL = PPOConfig(hidden_size=16, batch_size=16, num_epochs=2)
 def make(config=SMALL, worlds=3):
     """Carts that fall off at 0.05 m; episodes of 4 steps, two in a trial."""
     env = MujocoEnv(Rail(), worlds, episodes_per_trial=2, threads=1)
-    learner = PPO(config, env.observation_size, env.action_size, seeding.generator(0, "init"))
+    learner = PPO(config, env.info, seeding.generator(0, "init"))
 
     def trial(number):
         tasks = env.family.space.sample("train", worlds, seeding.rng(0, "tasks", number))
-        return lambda policy: collect(env, policy, tasks, seeding.generator(0, "collect", number))
+        return lambda policy: collect(env, policy, tasks, seeding.key(0, "collect", number), record=learner.record)
 
     return learner, trial
 
 
 def train(learner, trial, numbers):
-    return [learner.train_step(trial(n), seeding.generator(0, "update", n), 0.5) for n in numbers][-1]
+    return [learner.update(trial(n)(learner.behaviour), seeding.generator(0, "update", n), 0.5) for n in numbers][-1]
 
 
 class Recorded(DummyVecEnv):
     """A trial as an SB3 environment that plays it back, whatever the actions are."""
 
-    def __init__(self, model, obs, final_obs, reward, rollout):
+    def __init__(self, model, obs, final_obs, reward, segment):
         self.num_envs, self.t = obs.shape[1], 0
         self.observation_space, self.action_space = model.observation_space, model.action_space
-        self.obs, self.final_obs, self.reward, self.rollout = obs, final_obs, reward, rollout
+        self.obs, self.final_obs, self.reward, self.segment = obs, final_obs, reward, segment
 
     def step(self, actions):
         t, self.t = self.t, self.t + 1
-        assert np.array_equal(actions, self.rollout.action[t].clamp(-1, 1).numpy())
-        ended = self.rollout.ended[t].numpy()
+        assert np.array_equal(actions, self.segment.action[t].clamp(-1, 1).numpy())
+        ended = self.segment.ended[t].numpy()
         infos = [{} for _ in ended]
         for world in ended.nonzero()[0]:
             infos[world] = {
                 "terminal_observation": self.final_obs[t, world].numpy(),
-                "TimeLimit.truncated": bool(self.rollout.truncated[t, world]),
+                "TimeLimit.truncated": bool(self.segment.truncated[t, world]),
             }
         following = self.obs[self.t] if self.t < len(self.obs) else self.final_obs[t]
         return following.numpy(), self.reward[t].numpy().copy(), ended, infos
 
 
-def collected_by_sb3(learner, rollout):
+def collected_by_sb3(learner, segment):
     """What SB3's own `collect_rollouts` makes of the trial."""
     model, norm = learner.model, learner.policy.obs_norm
-    obs, final_obs = norm(rollout.obs), norm(rollout.final_obs)
-    env = Recorded(model, obs, final_obs, rollout.reward / learner.return_norm.std.float(), rollout)
-    played = iter(rollout.action)
+    obs, final_obs = norm(segment.obs), norm(segment.final_obs)
+    env = Recorded(model, obs, final_obs, segment.reward / learner.return_norm.std.float(), segment)
+    played = iter(segment.action)
 
     def forward(seen):
         action = next(played)
         return action, *model.policy.evaluate_actions(seen, action)[:2]
 
-    steps, worlds = rollout.reward.shape
+    steps, worlds = segment.reward.shape
     spaces, rates = (model.observation_space, model.action_space), {"gamma": 0.97, "gae_lambda": 0.9}
     buffer = RolloutBuffer(steps, *spaces, "cpu", n_envs=worlds, **rates)
     model._last_obs, model._last_episode_starts = obs[0].numpy(), np.ones(worlds, dtype=bool)
@@ -88,14 +88,14 @@ def collected_by_sb3(learner, rollout):
 
 
 def test_the_buffer_is_what_sb3_itself_would_have_collected():
-    learner, trial = make(dataclasses.replace(SMALL, initial_std=2.0))
+    learner, trial = make(dataclasses.replace(SMALL, initial_std=2.0), worlds=8)
     train(learner, trial, range(3))  # the normalisers have seen data
-    rollout = trial(3)(learner.policy)
-    inner = rollout.ended[:-1]
-    assert bool((rollout.terminated[:-1] & inner).any())
-    assert bool((rollout.truncated[:-1] & inner).any())
-    assert bool((rollout.action.abs() > 1).any())
-    ours, theirs = learner.fill_buffer(rollout), collected_by_sb3(learner, rollout)
+    segment = trial(3)(learner.policy)
+    inner = segment.ended[:-1]
+    assert bool((segment.terminated[:-1] & inner).any())
+    assert bool((segment.truncated[:-1] & inner).any())
+    assert bool((segment.action.abs() > 1).any())
+    ours, theirs = learner.fill_buffer(segment), collected_by_sb3(learner, segment)
     assert ours.full
     names = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs", "advantages", "returns")
     for name in names:
@@ -128,7 +128,7 @@ def test_sb3s_draws_come_from_our_generator_and_leave_the_global_streams_alone()
 def test_the_learning_rate_falls_with_the_progress():
     learner, trial = make(dataclasses.replace(SMALL, learning_rate=1e-3, final_learning_rate=2e-4))
     for progress, rate in ((0.0, 1e-3), (0.5, 6e-4), (1.0, 2e-4)):
-        metrics = learner.train_step(trial(0), seeding.generator(0, "update"), progress)
+        metrics = learner.update(trial(0)(learner.behaviour), seeding.generator(0, "update"), progress)
         assert metrics["train/learning_rate"] == pytest.approx(rate)
 
 
@@ -138,11 +138,11 @@ def test_a_gradient_that_is_not_finite_is_an_error_and_loses_nothing():
     before = learner.state_dict()
 
     def broken(policy):
-        rollout = trial(1)(policy)
-        return dataclasses.replace(rollout, reward=rollout.reward * float("nan"))
+        segment = trial(1)(policy)
+        return dataclasses.replace(segment, reward=segment.reward * float("nan"))
 
     with pytest.raises(UserError, match="not finite; try a lower learning_rate"):
-        learner.train_step(broken, seeding.generator(0, "update", 1), 0.5)
+        learner.update(broken(learner.policy), seeding.generator(0, "update", 1), 0.5)
     assert all(torch.equal(value, learner.state_dict()[name]) for name, value in before.items())
 
 
@@ -152,15 +152,13 @@ def test_a_gradient_that_is_not_finite_is_an_error_and_loses_nothing():
 def point_goal(path, agent, learner, **changes):
     values = {"num_worlds": 64, "episodes_per_trial": 1, "threads": 1, "total_steps": 64 * 20 * 30}
     run = folder.create(path, TrainConfig(agent, "point-goal", learner, **(values | changes)), ["train"])
-    training = Training(run, run.read_config())
+    training = Training(run, run.config())
     training.execute(console())
     return training
 
 
 def return_of(training):
-    found = folder.restore(training.run)
-    tasks = found.family.space.fixed("test", 50)
-    return float(evaluate(found.learner.policy, found.family, tasks, 1, threads=1).returns.mean())
+    return float(evaluate_run(training.run, "test", 50, threads=1).returns.mean())
 
 
 def test_the_oracle_reaches_goals_that_ppo_cannot_know(tmp_path):
@@ -181,11 +179,11 @@ def test_an_oracle_resumes_bit_for_bit(tmp_path):
     config = PPOOracleConfig(hidden_size=16)
     whole = point_goal(tmp_path / "whole", "ppo-oracle", config, **short)
     run = folder.create(tmp_path / "stopped", whole.config, ["train"])
-    first = Training(run, run.read_config())
+    first = Training(run, run.config())
     for _ in range(2):
         first._iterate()
     first.save()
-    second = Training(run, run.read_config())
+    second = Training(run, run.config())
     second.restore()
     assert second.iteration == 2
     second.execute(console())

@@ -25,19 +25,17 @@ WORLDS, STEPS = 3, 8
 def make(**changes):
     """Carts that fall off at 0.05 m; two episodes of 4 steps are a trial."""
     env = MujocoEnv(Rail(), WORLDS, episodes_per_trial=2, threads=1)
-    learner = RecurrentPPO(
-        dataclasses.replace(SMALL, **changes), env.observation_size, env.action_size, seeding.generator(0, "init")
-    )
+    learner = RecurrentPPO(dataclasses.replace(SMALL, **changes), env.info, seeding.generator(0, "init"))
 
     def trial(number):
         tasks = env.family.space.sample("train", WORLDS, seeding.rng(0, "tasks", number))
-        return lambda policy: collect(env, policy, tasks, seeding.generator(0, "collect", number))
+        return lambda policy: collect(env, policy, tasks, seeding.key(0, "collect", number), record=learner.record)
 
     return learner, trial
 
 
 def train(learner, trial, numbers):
-    return [learner.train_step(trial(n), seeding.generator(0, "update", n), 0.5) for n in numbers][-1]
+    return [learner.update(trial(n)(learner.behaviour), seeding.generator(0, "update", n), 0.5) for n in numbers][-1]
 
 
 class Normalised(TrialVecEnv):
@@ -61,16 +59,13 @@ def test_the_buffer_is_what_sb3_contrib_would_have_collected_on_the_trial_enviro
     model, env = learner.model, MujocoEnv(Rail(), WORLDS, episodes_per_trial=2, threads=1)
     envs = Normalised(env, lambda rng: env.family.space.sample("train", WORLDS, rng), learner)
     first = envs.reset()
-    tasks, key = env.tasks, env._key
+    tasks, key = env.tasks, int(env._keys[0])
     # our collector, on the same tasks and from the same states
-    generator = seeding.generator(0, "collect")
     other = MujocoEnv(Rail(), WORLDS, episodes_per_trial=2, threads=1)
-    begin = other.begin
-    other.begin = lambda tasks, _: begin(tasks, key)
-    rollout = collect(other, learner.policy, tasks, generator)
-    assert bool(rollout.terminated[:-1].any())
-    assert not bool(rollout.terminated[-1].all())
-    played, plain = iter(rollout.action), model.policy.forward
+    segment = collect(other, learner.policy, tasks, key, record=learner.record)
+    assert bool(segment.terminated[:-1].any())
+    assert not bool(segment.terminated[-1].all())
+    played, plain = iter(segment.action), model.policy.forward
 
     def forward(seen, states, start):
         action = next(played)
@@ -89,7 +84,7 @@ def test_the_buffer_is_what_sb3_contrib_would_have_collected_on_the_trial_enviro
     model.policy.forward = forward
     model.collect_rollouts(envs, callback, theirs, STEPS)
     del model.policy.forward
-    ours = learner.fill_buffer(rollout)
+    ours = learner.fill_buffer(segment)
     states = ("hidden_states_pi", "cell_states_pi", "hidden_states_vf", "cell_states_vf")
     for name in ("observations", "actions", "values", "log_probs", *states):
         np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=3e-6, err_msg=name)
@@ -120,14 +115,14 @@ def test_the_flag_that_is_left_out_of_the_buffer_changes_nothing():
 
 def test_memory_lasts_for_the_trial_and_the_policy_is_fed_what_rl2_is_fed():
     learner, trial = make(initial_std=2.0)
-    rollout = trial(0)(learner.policy)
-    inputs = learner.policy.inputs(rollout)
+    segment = trial(0)(learner.policy)
+    inputs = learner.policy.inputs(segment)
     assert inputs.shape == (STEPS, WORLDS, 2 + 1 + 2)
     assert inputs[0, :, 2:].tolist() == [[0.0, 0.0, 1.0]] * WORLDS
-    assert torch.equal(inputs[1:, :, 2], rollout.action[:-1, :, 0].clamp(-1, 1))
-    assert torch.equal(inputs[1:, :, 3], rollout.reward[:-1])
-    assert torch.equal(inputs[:, :, 4], rollout.episode_start.float())
-    memory = rollout.extras["memory"]
+    assert torch.equal(inputs[1:, :, 2], segment.action[:-1, :, 0].clamp(-1, 1))
+    assert torch.equal(inputs[1:, :, 3], segment.reward[:-1])
+    assert torch.equal(inputs[:, :, 4], segment.episode_start.float())
+    memory = segment.extras["memory"]
     assert not bool(memory[0].any())
     assert bool(memory[1:].any(dim=-1).all())
     assert torch.equal(join(split(memory[3])), memory[3])

@@ -8,12 +8,15 @@ import torch
 from families import ALL_FAMILIES
 
 from metarl.agents.configs import RL2Config
-from metarl.agents.rl2 import RL2, chunk_length
+from metarl.agents.rl2 import RL2
 from metarl.core import seeding
+from metarl.core.errors import Diverged
+from metarl.core.info import Part
 from metarl.core.registry import make_family
 from metarl.core.tasks import Choice, Parameter, TaskSpace
 from metarl.core.types import Transition
 from metarl.rl.objectives import gaussian_log_prob
+from metarl.rl.ppo import advantages, chunk_length
 from metarl.run.collect import collect
 from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
@@ -27,6 +30,7 @@ class Sign(MujocoFamily):
     """The reward is d · a for an unknown sign d; a world whose slider passes 0.02 m falls, where `fragile`."""
 
     space = TaskSpace({"sign": Parameter(Choice((-1.0, 1.0)), unit="1")})
+    observation = (Part("position", 1, "m"), Part("velocity", 1, "m/s"))
     control_step, episode_steps = 0.05, 8
     limit = float("inf")
 
@@ -37,7 +41,7 @@ class Sign(MujocoFamily):
         physics.bind("qpos")[worlds] = random.uniform(-0.01, 0.01, 1)
 
     def observe(self, physics, tasks):
-        return torch.cat((physics.bind("qpos"), physics.bind("qvel")), dim=1)
+        return {"position": physics.bind("qpos"), "velocity": physics.bind("qvel")}
 
     def reward(self, physics, before, action, tasks):
         return {"sign": tasks["sign"] * action[:, 0]}
@@ -58,19 +62,19 @@ FAMILIES = pytest.mark.parametrize("family", [Sign(), FragileSign()], ids=["sign
 def make(family, num_worlds=6, **changes):
     env = MujocoEnv(family, num_worlds, episodes_per_trial=2, threads=1)
     config = dataclasses.replace(CONFIG, **changes)
-    return env, RL2(config, env.observation_size, env.action_size, seeding.generator(0, "init"))
+    return env, RL2(config, env.info, seeding.generator(0, "init"))
 
 
 def trial(env, learner, number=0, deterministic=False):
     tasks = env.family.space.sample("train", env.num_worlds, seeding.rng(0, "tasks", number))
-    generator = seeding.generator(0, "collect", number)
-    return collect(env, learner.policy, tasks, generator, deterministic=deterministic)
+    key = seeding.key(0, "collect", number)
+    return collect(env, learner.behaviour, tasks, key, record=learner.record, deterministic=deterministic)
 
 
 def warm(env, learner, iterations=2):
     """Train a little, so that normalisers and weights are no longer at their initial values."""
     for number in range(iterations):
-        learner.train_step(lambda _, n=number: trial(env, learner, n), seeding.generator(0, "update", number), 0.0)
+        learner.update(trial(env, learner, number), seeding.generator(0, "update", number), 0.0)
 
 
 @CELLS
@@ -79,7 +83,7 @@ def test_the_update_sees_exactly_what_the_policy_saw(cell, family):
     """Inputs, stored memories and normalisation agree: before the first gradient step every ratio is one."""
     env, learner = make(family, cell=cell)
     warm(env, learner)
-    chunks, _ = learner._prepare(trial(env, learner, 7))
+    chunks, _ = learner.prepare(trial(env, learner, 7))
     mean, _, _ = learner.policy.network(chunks.inputs, chunks.obs, chunks.memory)
     log_prob = gaussian_log_prob(mean, learner.policy.network.log_std, chunks.action)
     torch.testing.assert_close(log_prob, chunks.log_prob, rtol=0, atol=2e-5)
@@ -90,59 +94,57 @@ def test_an_episodes_first_step_is_fed_the_last_action_and_reward_and_the_flag(f
     """Traps (a) and (b): no zeros at a reset, and the flag is set after time limits as after falls."""
     env, learner = make(family)
     warm(env, learner)
-    rollout = trial(env, learner, 7)
-    _, inputs = learner._inputs(rollout)
-    starts = rollout.episode_start.clone()
+    segment = trial(env, learner, 7)
+    _, inputs = learner.inputs(segment)
+    starts = segment.episode_start.clone()
     assert bool(starts[0].all())
     assert bool(starts[8].all()) or family.limit < 1
     starts[0] = False
     assert bool(starts.any())
-    expected_reward = learner.policy.reward_norm(rollout.reward.roll(1, dims=0))
+    expected_reward = learner.policy.reward_norm(segment.reward.roll(1, dims=0))
     torch.testing.assert_close(inputs[..., -2][starts], expected_reward[starts])
-    torch.testing.assert_close(inputs[..., 2][starts], rollout.action.roll(1, dims=0)[..., 0].clamp(-1, 1)[starts])
-    assert torch.equal(inputs[..., -1], rollout.episode_start.float())
-    assert torch.equal(rollout.episode_start[1:], rollout.ended[:-1])
+    torch.testing.assert_close(inputs[..., 2][starts], segment.action.roll(1, dims=0)[..., 0].clamp(-1, 1)[starts])
+    assert torch.equal(inputs[..., -1], segment.episode_start.float())
+    assert torch.equal(segment.episode_start[1:], segment.ended[:-1])
 
 
 def test_memory_survives_episode_ends_and_dies_at_trial_ends():
     env, learner = make(Sign())
     warm(env, learner)
-    rollout = trial(env, learner, 7)
-    memory = rollout.extras["memory"]
-    assert bool((memory[0] == 0).all())
-    assert bool((memory[8] != 0).any(dim=1).all())
+    segment = trial(env, learner, 7)
+    before = learner._memory_before(segment, 1)
+    assert bool((before[0] == 0).all())
+    assert bool((before[8] != 0).any(dim=1).all())
     again = trial(env, learner, 8)
-    assert bool((again.extras["memory"][0] == 0).all())
+    assert bool((learner._memory_before(again, 1)[0] == 0).all())
 
 
 def test_chunks_start_from_the_stored_memory():
     env, learner = make(Sign())
-    rollout = trial(env, learner)
-    chunks, _ = learner._prepare(rollout)
-    stored = rollout.extras["memory"].reshape(4, 4, 6, -1)[:, 0].flatten(0, 1)
-    assert torch.equal(chunks.memory, stored)
+    segment = trial(env, learner)
+    chunks, _ = learner.prepare(segment)
+    for name, part in zip(("memory", "cell"), chunks.memory.reshape(4, 6, 2, 16).unbind(2), strict=True):
+        assert torch.equal(part[1:], segment.extras[name][3:-1:4])
+        assert not part[0].any()
 
 
 def test_advantages_cross_episode_ends_but_not_the_trial_s():
     """Trap (d): the reward of the second episode reaches the first one's steps, discounted, falls or not."""
-    env, learner = make(FragileSign())
-    rollout = trial(env, learner)
-    discount = learner._discount(rollout)
-    assert bool(rollout.terminated[:-1].any())
-    assert bool((discount[:-1] == CONFIG.discount).all())
-    expected = CONFIG.discount * (1.0 - rollout.terminated[-1].float())
-    torch.testing.assert_close(discount[-1], expected)
+    fallen, over = torch.tensor([[False], [True], [False], [True]]), torch.tensor([[False], [False], [True], [True]])
+    reward, value, after = torch.tensor([[0.0], [0.0], [1.0], [1.0]]), torch.zeros(4, 1), torch.full((4, 1), 10.0)
+    found = advantages(reward, fallen, over, value, after * over, 0.5, 1.0)
+    assert found[:, 0].tolist() == [0.25 * 6.0, 0.5 * 6.0, 1.0 + 0.5 * 10.0, 1.0]
 
 
 def test_a_later_reward_reaches_the_first_episode_s_targets():
     """Through the whole preparation: with λ = 1, a reward n steps on adds γⁿ to the target, across the episode end."""
     env, learner = make(Sign(), gae_lambda=1.0)
-    rollout = trial(env, learner)
-    richer = rollout.reward.clone()
+    segment = trial(env, learner)
+    richer = segment.reward.clone()
     richer[10] += 1.0
     targets = [
-        learner._prepare(dataclasses.replace(rollout, reward=reward))[0].target.reshape(4, 4, 6)
-        for reward in (rollout.reward, richer)
+        learner.prepare(dataclasses.replace(segment, reward=reward))[0].target.reshape(4, 4, 6)
+        for reward in (segment.reward, richer)
     ]
     gain = (targets[1] - targets[0]).transpose(0, 1).reshape(16, 6)[:11, 0]  # (L, chunk) to time
     expected = CONFIG.discount ** torch.arange(10, -1, -1)
@@ -152,23 +154,24 @@ def test_a_later_reward_reaches_the_first_episode_s_targets():
 def test_the_trials_time_limit_is_bootstrapped_from_the_final_observation():
     env, learner = make(Sign())
     warm(env, learner)
-    rollout = trial(env, learner, 7)
-    chunks, _ = learner._prepare(dataclasses.replace(rollout, reward=torch.zeros_like(rollout.reward)))
-    value_after = learner.policy.value(rollout.final_obs[-1], rollout.final_belief)
+    segment = trial(env, learner, 7)
+    chunks, _ = learner.prepare(dataclasses.replace(segment, reward=torch.zeros_like(segment.reward)))
+    reward = learner.policy.reward_norm(torch.zeros(6))
+    value_after = learner.policy.value(segment.final_obs[-1], segment.final_state._replace(last_reward=reward))
     target = chunks.target.reshape(4, 4, 6)[-1, -1]  # (L, S) with S = chunk · N + world
     torch.testing.assert_close(target, CONFIG.discount * value_after)
-    assert bool((rollout.final_belief.episode_start == 0).all())
+    assert bool((segment.final_state.episode_start == 0).all())
 
 
 def test_the_reward_input_is_normalised():
     """Trap (e): with rewards a thousand times larger, the input stays of order one."""
     env, learner = make(Sign())
-    rollout = trial(env, learner)
-    learner._update_normalisers(dataclasses.replace(rollout, reward=rollout.reward * 1000.0))
+    segment = trial(env, learner)
+    learner.update(dataclasses.replace(segment, reward=segment.reward * 1000.0), seeding.generator(0, "update"), 0.0)
     transition = Transition(
-        rollout.obs[0], rollout.action[0], rollout.reward[0] * 1000.0, rollout.final_obs[0], rollout.terminated[0]
+        segment.obs[0], segment.action[0], segment.reward[0] * 1000.0, segment.final_obs[0], segment.terminated[0]
     )
-    fed = learner.policy.observe(learner.policy.begin(6, torch.Generator()), transition)
+    fed = learner.policy.observe(learner.policy.initial_state(6), transition)
     assert fed.last_reward.abs().max() > 0.0
     assert fed.last_reward.abs().max() < 5.0
 
@@ -210,7 +213,7 @@ def test_state_dict_restores_everything_the_next_iterations_need():
     _, copy = make(Sign())
     copy.load_state_dict(learner.state_dict())
     for one in (learner, copy):
-        one.train_step(lambda _, one=one: trial(env, one, 9), seeding.generator(0, "update", 9), 0.0)
+        one.update(trial(env, one, 9), seeding.generator(0, "update", 9), 0.0)
     for name, value in learner.state_dict().items():
         assert torch.equal(value, copy.state_dict()[name]), name
 
@@ -226,12 +229,14 @@ def test_a_foreign_state_is_refused():
 
 def test_a_gradient_that_is_not_finite_is_skipped():
     env, learner = make(Sign())
-    chunks, _ = learner._prepare(trial(env, learner))
+    chunks, _ = learner.prepare(trial(env, learner))
     poisoned = dataclasses.replace(chunks, advantage=torch.full_like(chunks.advantage, float("nan")))
-    before = [parameter.clone() for parameter in learner._parameters]
-    _, applied = learner._gradient_step(poisoned, torch.arange(8))
-    assert not applied
-    assert all(torch.equal(a, b) for a, b in zip(before, learner._parameters, strict=True))
+    before = [parameter.clone() for parameter in learner.policy.parameters()]
+    for _ in range(2):
+        assert learner._ppo.step(poisoned, torch.arange(8)) is None
+    with pytest.raises(Diverged, match="of 3 update steps in a row were not finite; try a lower learning_rate"):
+        learner._ppo.step(poisoned, torch.arange(8))
+    assert all(torch.equal(a, b) for a, b in zip(before, learner.policy.parameters(), strict=True))
 
 
 def test_the_standard_deviation_never_leaves_its_range_in_training():

@@ -1,5 +1,6 @@
 """Each check of the contract can fail: a toy that breaks it, and the sentence its author reads."""
 
+import dataclasses
 import json
 import math
 from itertools import count
@@ -7,15 +8,14 @@ from itertools import count
 import mujoco
 import pytest
 import torch
-from families import RAIL, Rail
+from families import RAIL, Rail, only
 
-from metarl.check import contract_tasks
+from metarl.check import playing, posing
 from metarl.check.check import CHECKS, FOUNDATIONS, Finding, check_family, verdict
-from metarl.check.probe import Probe
+from metarl.check.tested import CheckError, Play, Tested as UnderTest
+from metarl.core.info import Part
 from metarl.core.tasks import Angle, Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
-from metarl.core.types import Step
 from metarl.envs.half_cheetah import HalfCheetahDir
-from metarl.sim.mujoco.mujoco_env import MujocoEnv
 from metarl.sim.variations import BodyMass, Friction, SitePosition
 
 GOAL = Rail.space.parameters["goal"]
@@ -75,16 +75,23 @@ def varied(write):
     return faulty(Weighted, variations=(Variant(write),))
 
 
-def observing(observe, **attributes):
-    return faulty(observe=observe, **attributes)
+def observing(observe, base=Rail, **attributes):
+    """A cart that observes one tensor, by default as many numbers as the cart's."""
+    parts = (Part("seen", attributes.pop("size", 2), "1"),)
+    return faulty(base, observation=parts, observe=lambda self, *seen: {"seen": observe(self, *seen)}, **attributes)
+
+
+def both(physics):
+    return torch.cat((physics.bind("qpos"), physics.bind("qvel")), dim=1)
+
+
+def also(**parts):
+    """A cart that observes something else, too."""
+    return faulty(observe=lambda self, *seen: Rail.observe(self, *seen) | parts)
 
 
 def rewarding(reward, base=Rail):
     return faulty(base, reward=lambda self, physics, before, action, tasks: reward(physics, before, action, tasks))
-
-
-def seen(self, physics, tasks):
-    return Rail.observe(self, physics, tasks)
 
 
 def nudged(physics):
@@ -93,14 +100,9 @@ def nudged(physics):
     return x(physics)
 
 
-def overwrite(self, physics, tasks):
-    """The same memory each time."""
-    return BUFFER.copy_(seen(self, physics, tasks))
-
-
 def heavier(physics, worlds):
     physics.expand("body_mass")[worlds] *= 1.1
-    physics.set_const(worlds)
+    physics.set_const(only(physics.num_worlds, *worlds.tolist()))
 
 
 def wear(self, physics, worlds, tasks, random):
@@ -114,7 +116,7 @@ def dice(self, physics, worlds, tasks, random):
     physics.bind("qpos")[worlds] = torch.rand(len(worlds), 1, dtype=torch.float64) / 100
 
 
-BUFFER, CALLS = torch.zeros(4, 2), count(1)
+CALLS = count(1)
 
 
 class Tenths:
@@ -170,53 +172,73 @@ FAULTS = {
         "3 timesteps of 0.01 s are not the control_step of 0.02 s",
     ),
     "no steps": ("episode_length", faulty(episode_steps=0), "episode_steps = 0 must be at least 1"),
-    "flat": ("spaces", observing(lambda self, physics, tasks: x(physics)), "observe returns float64 (4,) for 4 worlds"),
-    "single": ("spaces", observing(lambda self, physics, tasks: seen(self, physics, tasks).float()), "float32 (4, 2)"),
-    "snapshot": ("spaces", faulty(snapshot=lambda self, physics: x(physics)), "snapshot returns float64 (4,)"),
+    "flat": (
+        "spaces",
+        observing(lambda self, physics, tasks: x(physics)),
+        "the part 'seen' of Faulty.observe is float64 (4,), it must be float64 (4, 2)",
+    ),
+    "narrow": ("spaces", observing(lambda self, physics, tasks: both(physics), size=3), "must be float64 (4, 3)"),
+    "single": ("spaces", observing(lambda self, physics, tasks: both(physics).float()), "float32 (4, 2)"),
+    "one tensor": (
+        "spaces",
+        faulty(observe=lambda self, physics, tasks: both(physics)),
+        "Faulty.observe returns float64 (4, 2): declare the parts of the observation, as observation = (Part(",
+    ),
+    "undeclared part": ("spaces", also(wind=torch.ones(4, 1)), "returns the part 'wind', which is not declared: add"),
+    "missing part": (
+        "spaces",
+        faulty(observe=lambda self, physics, tasks: {"position": physics.bind("qpos")}),
+        "does not return the part 'velocity', which `observation` declares",
+    ),
+    "snapshot": (
+        "spaces",
+        faulty(snapshot=lambda self, physics: x(physics)),
+        "snapshot is float64 (4,), it must be float64 (4, size)",
+    ),
     "term": ("spaces", rewarding(lambda physics, *_: {"x": physics.bind("qpos")}), "'x' is float64 (4, 1)"),
     "no terms": ("spaces", rewarding(lambda *_: {}), "reward returns no terms"),
     "mask": (
         "spaces",
         faulty(terminated=lambda self, physics, tasks: x(physics)),
-        "terminated returns float64 (4,) for 4 worlds, it must be bool",
+        "terminated is neither None nor a mask, but float64 (4,), it must be bool (4,)",
     ),
     "numpy": (
         "spaces",
-        observing(lambda self, physics, tasks: seen(self, physics, tasks).numpy()),
-        "observe returns a numpy.ndarray for 4 worlds, it must be a torch tensor, float64 (4, size)",
+        observing(lambda self, physics, tasks: both(physics).numpy()),
+        "observe is a numpy.ndarray, it must be a torch tensor, float64 (4, 2)",
     ),
-    "nothing seen": ("spaces", observing(lambda *_: None), "observe returns None for 4 worlds"),
+    "nothing seen": ("spaces", observing(lambda *_: None), "the part 'seen' of Faulty.observe is None, it must be"),
     "numpy snapshot": (
         "spaces",
         faulty(snapshot=lambda self, physics: physics.bind("qpos").numpy()),
-        "snapshot returns a numpy.ndarray for 4 worlds, it must be a torch tensor",
+        "snapshot is a numpy.ndarray, it must be a torch tensor",
     ),
     "total": (
         "spaces",
         rewarding(lambda physics, *_: x(physics)),
-        "reward returns float64 (4,), it must be a mapping from names to terms",
+        "reward is float64 (4,), it must be a mapping from names to terms",
     ),
     "number": (
         "spaces",
         rewarding(lambda *_: {"x": 1.0}),
-        "reward term 'x' is a float for 4 worlds, it must be a torch",
+        "reward term 'x' is a float, it must be a torch",
     ),
     "nameless": ("spaces", rewarding(lambda physics, *_: {1: x(physics)}), "a reward term is called 1"),
     "list": (
         "spaces",
         faulty(terminated=lambda *_: [False] * 4),
-        "terminated returns a list for 4 worlds, it must be a torch tensor, bool (4,), or None",
+        "terminated is neither None nor a mask, but a list, it must be a torch tensor, bool (4,)",
     ),
     "numpy mask": (
         "spaces",
         faulty(terminated=lambda self, physics, tasks: (x(physics) > 9).numpy()),
-        "terminated returns a numpy.ndarray",
+        "terminated is neither None nor a mask, but a numpy.ndarray",
     ),
     "standard library": ("spaces", observing(lambda *_: json.loads("{")), "(test_check.py:"),
     "typo": ("spaces", rewarding(lambda physics, *_: {"x": physics.bind("qpos")[:, 7]}), "(test_check.py:"),
     "not finite": (
         "finite",
-        observing(lambda self, physics, tasks: (seen(self, physics, tasks) + 0.02).sqrt()),
+        observing(lambda self, physics, tasks: (both(physics) + 0.02).sqrt()),
         "of the observation is nan for the task {'goal'",
     ),
     "infinite reward": (
@@ -241,17 +263,20 @@ FAULTS = {
     ),
     "constant": (
         "constants",
-        observing(lambda self, physics, tasks: torch.cat((seen(self, physics, tasks), torch.ones(4, 1).double()), 1)),
-        "elements 2 (1) never change, in any world: leave them out, or declare constant_observations = (2,)",
+        observing(lambda self, physics, tasks: torch.cat((both(physics), torch.ones(4, 1).double()), 1), size=3),
+        "element 2 (seen.2) = 1 of the observation never change: leave them out, or declare constant_obs",
     ),
-    "declared": ("constants", faulty(constant_observations=(1,)), "declares element 1, which varies"),
+    "declared": (
+        "constants",
+        faulty(constant_observations=(1,)),
+        "constant_observations has element 1 (velocity), which varies",
+    ),
     "undeclarable": ("constants", faulty(constant_observations=(2,)), "element 2, there are elements 0 to 1"),
     "terms": (
         "reward_sum",
         rewarding(lambda physics, *_: {"left" if x(physics)[0] < 0 else "right": x(physics).abs()}),
         "the first step had",
     ),
-    "buffer": ("memory", observing(overwrite), "observe must return a new tensor"),
     "moving": (
         "pure",
         observing(lambda self, physics, tasks: torch.stack((x(physics), nudged(physics)), 1)),
@@ -275,7 +300,7 @@ FAULTS = {
     "dice": (
         "deterministic",
         faulty(reset=dice),
-        "the same seed gives another observation number 0 in the same environment",
+        "the same seed gives another observation 0 in the same environment",
     ),
     "one start": ("starts", faulty(reset=lambda *_: None), "only 1 of 8 episodes start in a state of their own"),
     "few tasks": (
@@ -303,7 +328,7 @@ FAULTS = {
     "unread": (
         "matters",
         faulty(space=space(wind=Parameter(Uniform(0.0, 1.0), unit="m/s"))),
-        "the task parameter 'wind' changes neither rewards nor motion",
+        "the task parameter 'wind' changes neither observations nor rewards",
     ),
     "ignored": (
         "matters",
@@ -317,22 +342,22 @@ FAULTS = {
     "read": (
         "hidden",
         observing(lambda self, physics, tasks: torch.stack((x(physics), x(physics) - tasks["goal"]), 1)),
-        "element 1 of the observation is computed from the task",
+        "element 1 (seen.1) of the observation is computed from the task",
     ),
     "shown": (
         "hidden",
-        faulty(Marked, observe=lambda self, physics, tasks: physics.bind("site_xpos")[:, 0]),
-        "element 0 of the first observation tells the task parameter 'goal'",
+        observing(lambda self, physics, tasks: physics.bind("site_xpos")[:, 0], Marked, size=3),
+        "element 0 (seen.0) of the first observation tells the task parameter 'goal'",
     ),
     "weighed": (
         "hidden",
-        faulty(Weighted, observe=lambda self, physics, tasks: 3 - 2 * physics.bind("cinert")[:, 1]),
+        observing(lambda self, physics, tasks: 3 - 2 * physics.bind("cinert")[:, 1], Weighted, size=10),
         "of the first observation tells the task parameter 'mass'",
     ),
     "relative": (
         "first_observation",
-        faulty(Marked, observe=lambda self, physics, tasks: physics.bind("site_xpos")[:, 0] - x(physics)[:, None]),
-        "element 0 of the first observation changes with 'goal', which changes no dynamics",
+        observing(lambda self, physics, _: physics.bind("site_xpos")[:, 0] - x(physics)[:, None], Marked, size=3),
+        "element 0 (seen.0) of the first observation changes with 'goal', which changes no dynamics",
     ),
     "idle": ("variations", varied(lambda model, live, tasks: None), "changes nothing: body_mass are the same for 8"),
     "undeclared": (
@@ -362,7 +387,7 @@ FAULTS = {
     ),
     "numbered": (
         "slots",
-        observing(lambda self, physics, tasks: seen(self, physics, tasks) * torch.arange(1, 5)[:, None]),
+        observing(lambda self, physics, tasks: both(physics) * torch.arange(1, 5)[:, None]),
         "world 1 and world 0 part at step 0",
     ),
     "blind": (
@@ -382,7 +407,7 @@ def test_a_fault_is_found_and_named(check, family, sentence):
 
 
 def test_every_check_is_proved_able_to_fail():
-    elsewhere = {"speed"}  # a report
+    elsewhere = {"speed", "memory"}  # the first is a report, the second has a test of its own
     assert {function.__name__ for function in CHECKS.values()} == {check for check, *_ in FAULTS.values()} | elsewhere
 
 
@@ -394,28 +419,46 @@ def test_a_sound_family_passes_and_its_speed_is_reported(family):
 
 
 def test_an_element_that_only_extreme_motion_changes_is_not_constant():
-    far = observing(lambda self, physics, tasks: (physics.bind("qpos") > 0.33).double(), terminated=lambda *_: None)
-    assert not bool(Probe(far).random.obs.any())
+    far = observing(lambda self, physics, _: (physics.bind("qpos") > 0.33).double(), size=1, terminated=lambda *_: None)
+    assert not any(bool(obs.any()) for obs in UnderTest(far).random.obs)
     assert judge("constants", far).problem is None
 
 
-def test_an_episode_that_never_ends_is_found(monkeypatch):
-    def forever(self, final_obs, reward, terms, moved):
-        return Step(final_obs, final_obs, reward, terms, *[self._no] * 5)
+def played(family, **changes):
+    """A family under test whose steps in random play have other fields."""
+    tested = UnderTest(family)
+    steps = [dataclasses.replace(step, **changes) for step in tested.random.steps]
+    tested.random = Play(tested.random.obs, steps)
+    return tested
 
-    monkeypatch.setattr(MujocoEnv, "_advance", forever)
-    monkeypatch.setattr(MujocoEnv, "trial_steps", 10_000)
-    assert "no episode ended in 1,000 steps, although one lasts 4" in judge("ends", Rail()).problem
+
+def test_an_episode_that_never_ends_is_found():
+    no = torch.zeros(4, dtype=torch.bool)
+    with pytest.raises(CheckError, match="no episode ended in 1,000 steps, although one lasts 4"):
+        playing.ends(played(Rail(), terminated=no, truncated=no))
 
 
-def test_a_reward_that_is_not_the_sum_of_its_terms_is_found(monkeypatch):
-    finite = MujocoEnv._finite
-    monkeypatch.setattr(MujocoEnv, "_finite", lambda self, terms, total, bad: finite(self, terms, total + 1.0, bad))
-    assert "the sum of its terms" in judge("reward_sum", Rail()).problem
+def test_a_reward_that_is_not_the_sum_of_its_terms_is_found():
+    with pytest.raises(CheckError, match="the sum of its terms"):
+        playing.reward_sum(played(Rail(), reward=torch.ones(4)))
+
+
+def test_an_observation_that_the_next_one_overwrites_is_found(monkeypatch):
+    tested, buffer = UnderTest(Rail()), torch.zeros(4, 2)
+    begin, step = tested.env.begin, tested.env.step
+
+    def overwriting(action):
+        taken = step(action)
+        return dataclasses.replace(taken, obs=buffer.copy_(taken.obs))
+
+    monkeypatch.setattr(tested.env, "begin", lambda *words, **named: buffer.copy_(begin(*words, **named)))
+    monkeypatch.setattr(tested.env, "step", overwriting)
+    with pytest.raises(CheckError, match="it must be a new tensor"):
+        playing.memory(tested)
 
 
 def test_fields_that_neither_variation_nor_mujoco_should_change_are_found(monkeypatch):
-    monkeypatch.setattr(contract_tasks, "derived", set)
+    monkeypatch.setattr(posing, "_written", lambda changed: changed)
     problem = judge("variations", Weighted()).problem
     assert problem.startswith("the variation BodyMass of 'mass' changes actuator_acc0, body_invweight0")
 
@@ -454,8 +497,8 @@ def test_a_parameter_that_matters_only_with_another_is_not_a_fault():
 
 def test_equal_twins_never_part():
     """Else a variation that the physics ignores would seem to matter."""
-    probe = Probe(faulty(Weighted, space=space(mass=Parameter(Choice((1.0,)), unit="1"))))
-    assert not contract_tasks._tells(probe, "mass")
+    tested = UnderTest(faulty(Weighted, space=space(mass=Parameter(Choice((1.0,)), unit="1"))))
+    assert not posing._tells(tested, "mass")
 
 
 @pytest.mark.parametrize(

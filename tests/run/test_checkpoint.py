@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -13,7 +14,7 @@ STATE = {"a": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(3, dtype=to
 
 
 def save(folder, iteration=1, state=STATE):
-    return checkpoint.save(folder, state, iteration, total_steps=100 * iteration, elapsed=1.5)
+    return checkpoint.save(folder, state, iteration=iteration, total_steps=100 * iteration, elapsed=1.5)
 
 
 def test_round_trip(tmp_path):
@@ -66,7 +67,9 @@ def test_a_pickle_in_its_place_is_never_executed(tmp_path, manifest_too):
     (path / "tensors.safetensors").write_bytes(evil)
     if manifest_too:  # even with a checksum that fits
         manifest = json.loads((path / "manifest.json").read_text())
-        manifest["sha256"] = __import__("hashlib").sha256(evil).hexdigest()
+        manifest |= {"sha256": hashlib.sha256(evil).hexdigest(), "size": len(evil)}
+        del manifest["checksum"]
+        manifest["checksum"] = checkpoint._checksum(manifest)
         (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError) as caught:
         checkpoint.load(path)
@@ -83,11 +86,11 @@ def test_a_pickle_in_its_place_is_never_executed(tmp_path, manifest_too):
             '{"format": 1, "iteration": 1, "total_steps": 1, "elapsed": "long", "sha256": ""}',
             "is not a manifest",
         ),
-        ('{"format": 2, "iteration": 1, "layers": 3}', "has format 2, this version reads format 1"),
+        ('{"format": 3, "iteration": 1, "layers": 3}', "has format 3, this version reads formats 1 and 2"),
         ("[1, 2]", "is not a manifest"),
         (
             '{"format": 99, "iteration": 1, "total_steps": 1, "elapsed": 0.0, "sha256": ""}',
-            "has format 99, this version reads format 1",
+            "has format 99, this version reads formats 1 and 2",
         ),
     ],
 )

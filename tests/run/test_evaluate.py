@@ -9,13 +9,16 @@ import pytest
 import torch
 from families import Rail, columns
 from rich.console import Console
+from robots import info_of
 
 from metarl.core import seeding
-from metarl.core.types import Rollout
+from metarl.core.types import Segment
+from metarl.rl.scripted import RandomPolicy, ZeroPolicy
 from metarl.run.collect import collect
-from metarl.run.evaluate import Evaluation, evaluate, improvement, print_comparison, print_table
+from metarl.run.evaluate import compared, evaluate, improvement
+from metarl.run.records import EvaluationRecord
 from metarl.run.statistics import interquartile_mean, summarize, worst_decile
-from metarl.run.subject import RandomPolicy, ZeroPolicy
+from metarl.run.tables import comparison_table, record_table
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 RECORDED = Path(__file__).parents[2] / "experiments" / "results" / "vel-s1" / "eval"
@@ -23,35 +26,43 @@ RECORDED = Path(__file__).parents[2] / "experiments" / "results" / "vel-s1" / "e
 
 def evaluation(returns, reward_by_step=None, control_step=0.5):
     """One of which only returns and rewards matter."""
-    returns = torch.as_tensor(returns, dtype=torch.float64)
-    reward = returns.mean(dim=0) if reward_by_step is None else torch.as_tensor(reward_by_step, dtype=torch.float64)
-    return Evaluation(columns(goal=[0.0] * len(returns)), returns, reward, control_step, num_diverged=0)
+    returns = np.asarray(returns, np.float64)
+    reward = returns.mean(axis=0) if reward_by_step is None else np.asarray(reward_by_step, np.float64)
+    return EvaluationRecord(
+        tasks=columns(goal=[0.0] * len(returns)),
+        returns=returns,
+        reward_by_step=reward,
+        episode_steps=len(reward) // returns.shape[1],
+        control_step=control_step,
+        split="test",
+        provenance={"command": "metarl eval"},
+    )
 
 
-def printed(show, *words):
-    """What a table's function prints, 80 characters wide."""
+def printed(table):
+    """What a person sees of a table, 80 characters wide."""
     console = Console(file=io.StringIO(), width=80)
-    show(*words, console)
+    console.print(table)
     return console.file.getvalue()
 
 
 def test_the_delta_s_interval_is_paired_by_task():
     """Tasks differ by hundreds, the gain is 10 on each: the interval of the difference must not see the spread."""
-    first = torch.linspace(-500, 500, 50, dtype=torch.float64)
-    found = evaluation(torch.stack((first, first + 10.0), dim=1)).summary
+    first = np.linspace(-500, 500, 50)
+    found = evaluation(np.stack((first, first + 10.0), axis=1)).summary
     assert found.adaptation_delta == pytest.approx((10.0, 10.0, 10.0))
     assert found.adaptation_curve[0].high - found.adaptation_curve[0].low > 100.0
 
 
 def test_the_reward_by_step_is_the_mean_over_tasks_at_each_step():
     tasks = Rail.space.fixed("test", 5)
-    found = evaluate(RandomPolicy(1), Rail(edge=9.0), tasks, 3, seed=4, threads=1)
+    found = evaluate(RandomPolicy(info_of(2, 1)), Rail(edge=9.0), tasks, 3, seed=4, threads=1)
     env = MujocoEnv(Rail(edge=9.0), 5, episodes_per_trial=3, threads=1)
-    rollout = collect(env, RandomPolicy(1), tasks, seeding.generator(4, "evaluate"), deterministic=True)
-    torch.testing.assert_close(found.reward_by_step, rollout.reward.double().mean(dim=1))
-    torch.testing.assert_close(found.returns, rollout.episode_returns(3))
+    rollout = collect(env, RandomPolicy(info_of(2, 1)), tasks, seeding.key(4, "evaluate"), deterministic=True)
+    np.testing.assert_allclose(found.reward_by_step, rollout.reward.double().mean(dim=1))
+    np.testing.assert_allclose(found.returns, rollout.episode_returns(3))
     assert (found.episode_steps, found.control_step) == (4, 0.02)
-    assert float(found.reward_by_step.sum()) == pytest.approx(float(found.returns.mean(dim=0).sum()))
+    assert float(found.reward_by_step.sum()) == pytest.approx(float(found.returns.mean(axis=0).sum()))
 
 
 def test_the_file_holds_every_return_and_what_they_come_to():
@@ -69,7 +80,7 @@ def test_the_file_holds_every_return_and_what_they_come_to():
 
 def test_a_long_trial_s_reward_is_kept_thinned(monkeypatch):
     """Three episodes of five steps at two points each: stretches of two and three steps, none across episodes."""
-    monkeypatch.setattr("metarl.run.evaluate._POINTS", 6)
+    monkeypatch.setattr("metarl.run.records._POINTS", 6)
     reward = np.concatenate([np.arange(5.0), 10.0 + np.arange(5.0), 20.0 + np.arange(5.0)])
     thinned = evaluation(np.zeros((4, 3)), reward, control_step=1.0).to_json()["reward_by_step"]
     assert thinned["reward"] == [0.5, 3.0, 10.5, 13.0, 20.5, 23.0]
@@ -98,7 +109,9 @@ def test_a_recorded_evaluation_is_summarized_from_its_returns():
 def test_two_policies_compare_task_by_task():
     """At a goal within reach of its start pushing costs more than it gains: doing nothing wins on every task."""
     tasks = columns(goal=[0.0] * 12)
-    zero, random = (evaluate(policy(1), Rail(edge=9.0), tasks, 2, threads=1) for policy in (ZeroPolicy, RandomPolicy))
+    zero, random = (
+        evaluate(policy(info_of(2, 1)), Rail(edge=9.0), tasks, 2, threads=1) for policy in (ZeroPolicy, RandomPolicy)
+    )
     assert [tuple(chance) for chance in improvement(zero, random)] == [(1.0, 1.0, 1.0)] * 2
     assert [tuple(chance) for chance in improvement(zero, zero)] == [(0.5, 0.5, 0.5)] * 2
 
@@ -106,16 +119,15 @@ def test_two_policies_compare_task_by_task():
 def test_the_tables_say_what_was_measured():
     """Twenty tasks, each with the same return: intervals are points. Three significant figures of the largest."""
     ours, theirs = evaluation([[-12.34, 1.0]] * 20, [-12.34, 1.0]), evaluation([[-2.0, 0.5]] * 20)
-    lines = printed(print_table, ours, "a title").splitlines()
+    lines = printed(record_table(ours)).splitlines()
     assert max(map(len, lines)) <= 80
     assert "│            1 │ -12.3 [-12.3, -12.3] │ -12.3 [-12.3, -12.3] │        -12.3 │" in lines
     assert any("last − first │ +13.3 [+13.3, +13.3]" in line for line in lines)
     assert lines[-1] == "time to adapt: 0.50 s (1 steps, 1.00 episodes) for 90 % of last − first"
-    names = (Path("runs/ours"), Path("runs/theirs"))
-    compared = printed(print_comparison, names, (ours, theirs), improvement(ours, theirs))
-    assert "how likely runs/ours does better than runs/theirs on a task" in compared
-    assert "│       1 │ -12.3 │   -2.0 │ 0.00 [0.00, 0.00] │" in compared
-    assert "│       2 │   1.0 │    0.5 │ 1.00 [1.00, 1.00] │" in compared
+    shown = printed(comparison_table(compared(ours, theirs, "runs/theirs"), theirs, "runs/ours"))
+    assert "how likely runs/ours does better than runs/theirs on a task" in shown
+    assert "│       1 │ -12.3 │   -2.0 │ 0.00 [0.00, 0.00] │" in shown
+    assert "│       2 │   1.0 │    0.5 │ 1.00 [1.00, 1.00] │" in shown
 
 
 @pytest.mark.parametrize(
@@ -128,14 +140,15 @@ def test_the_tables_say_what_was_measured():
     ],
 )
 def test_numbers_have_three_significant_figures(value, shown):
-    assert f" {shown} │" in printed(print_table, evaluation([[value]] * 4), "a title")
+    assert f" {shown} │" in printed(evaluation([[value]] * 4))
 
 
-def rollout(reward, episode_start):
-    """A rollout of which only reward and episode starts matter."""
+def segment(reward, episode_start):
+    """A segment of which only reward and episode starts matter."""
     reward, start = torch.tensor(reward).T.contiguous(), torch.tensor(episode_start).T.contiguous()
     obs, flags = torch.zeros(*reward.shape, 1), torch.zeros_like(start)
-    return Rollout(obs, obs, obs, reward, flags, flags, flags, start, torch.arange(reward.shape[1]), {}, None)
+    kept = (obs, obs, obs, reward, flags, flags, flags, start, flags, flags, obs[0])
+    return Segment(*kept, torch.zeros(reward.shape, dtype=torch.long), {}, None, None)
 
 
 def test_episode_returns_count_whole_episodes_whenever_they_end():
@@ -143,4 +156,4 @@ def test_episode_returns_count_whole_episodes_whenever_they_end():
     reward = [[1.0, 1.0, 1.0, 2.0, 2.0, 2.0], [5.0, 1.0, 1.0, 9.0, 9.0, 9.0]]
     starts = [[True, False, False, True, False, False], [True, True, False, True, False, False]]
     expected = torch.tensor([[3.0, 6.0], [5.0, 2.0]], dtype=torch.float64)
-    assert torch.equal(rollout(reward, starts).episode_returns(2), expected)
+    assert torch.equal(segment(reward, starts).episode_returns(2), expected)

@@ -6,18 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from metarl.cli.main import main
 from metarl.core.errors import UserError
-from metarl.core.tasks import Tasks
 from metarl.rl.state import policy_alone
-from metarl.run import checkpoint, pretrained as module
+from metarl.run import checkpoint, pretrained, run as module
 from metarl.run.evaluate import evaluate
-from metarl.run.pretrained import MAX_BYTES, describe_pretrained, pretrained, pretrained_names, recorded_evaluation
-from metarl.run.run import RunFolder, restore
+from metarl.run.pretrained import MAX_BYTES, describe_pretrained, pretrained_names, recorded_evaluation
+from metarl.run.run import Run
 from metarl.run.statistics import mean_interval
-from metarl.run.subject import trained
+from metarl.run.train import Training
 
 ROOT = Path(__file__).parents[2]
 NAMES = pretrained_names()
@@ -35,35 +33,35 @@ def test_it_reproduces_its_recorded_return(name):
 
     An untrained policy, or one whose observations are normalised otherwise, is far outside the interval.
     """
-    recorded = recorded_evaluation(pretrained(name), "repeat")
-    assert recorded["tasks"] == recorded_evaluation(pretrained(name))["tasks"][: len(recorded["tasks"])]
-    subject = trained(Path(f"pretrained:{name}"))
-    returns = torch.tensor(recorded["returns"], dtype=torch.float64)
+    recorded = recorded_evaluation(name, "repeat")
+    assert recorded.tasks.rows() == recorded_evaluation(name).tasks.rows()[: len(recorded.tasks)]
+    run = Run.open(f"pretrained:{name}")
     again = evaluate(
-        subject.policy,
-        subject.family,
-        Tasks.from_rows(recorded["tasks"]),
-        returns.shape[1],
-        seed=recorded["seed"],
-        deterministic=recorded["deterministic"],
+        run.policy(),
+        run.family(),
+        recorded.tasks,
+        recorded.returns.shape[1],
+        seed=recorded.seed,
+        deterministic=recorded.deterministic,
         threads=1,
+        origin=run.origin(),
     ).returns
-    mean, low, high = mean_interval(returns[:, -1].numpy())
-    assert recorded["adaptation_curve"][-1] == {"mean": mean, "low": low, "high": high}
+    mean, low, high = mean_interval(recorded.returns[:, -1])
+    assert recorded.summary.adaptation_curve[-1] == (mean, low, high)
     assert low <= float(again[:, -1].mean()) <= high
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_small_and_holds_a_policy_alone(name):
-    run = pretrained(name)
+    run = Run.open(f"pretrained:{name}")
     (path,) = checkpoint.existing(run.checkpoints)
     assert sum(file.stat().st_size for file in run.path.rglob("*.json")) < 100_000
     assert sum(file.stat().st_size for file in path.iterdir()) <= MAX_BYTES
     state, _ = checkpoint.load(path)
     assert policy_alone(state) == state
-    recorded, config = recorded_evaluation(run), run.read_config()
-    assert (recorded["agent"], recorded["family"]) == (config.agent, config.family)
-    assert (recorded["split"], len(recorded["tasks"])) == ("test", 100)
+    recorded, config = recorded_evaluation(name), run.config()
+    assert (recorded.agent, recorded.family) == (config.agent, config.family)
+    assert (recorded.split, len(recorded.tasks)) == ("test", 100)
 
 
 def test_there_is_one_and_the_list_names_it(capsys):
@@ -78,10 +76,10 @@ def test_there_is_one_and_the_list_names_it(capsys):
 
 def test_an_evaluation_leaves_the_package_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    subject, before = f"pretrained:{NAMES[0]}", digests(pretrained(NAMES[0]).path)
+    subject, before = f"pretrained:{NAMES[0]}", digests(Run.open(f"pretrained:{NAMES[0]}").path)
     small = ["--num-tasks", "2", "--episodes", "1", "--json", "result.json"]
     assert main(["eval", subject, *small]) == 0
-    assert digests(pretrained(NAMES[0]).path) == before
+    assert digests(Run.open(f"pretrained:{NAMES[0]}").path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
     assert "wrote" in capsys.readouterr().out
 
@@ -114,19 +112,23 @@ def test_the_tool_makes_one_of_a_run(agent, options, tmp_path, monkeypatch, caps
 
     monkeypatch.setattr(pretrain, "RECORDED", {"test.json": 2})
     monkeypatch.setattr(pretrain, "ROOT", tmp_path / "made")
-    monkeypatch.setattr(module, "_root", lambda: tmp_path / "made")
-    pretrain.pretrain(RunFolder(tmp_path / "run"), "tiny")
+    for place in (module, pretrained):
+        monkeypatch.setattr(place, "pretrained_root", lambda: tmp_path / "made")
+    pretrain.pretrain(Run(tmp_path / "run"), "tiny")
     assert str(tmp_path) not in (tmp_path / "made" / "tiny" / "run.json").read_text()
-    whole, alone = restore(RunFolder(tmp_path / "run")), trained(Path("pretrained:tiny"))
-    tasks = whole.family.space.fixed("test", 3)
-    results = [evaluate(p, whole.family, tasks, 2, threads=1).returns for p in (whole.learner.policy, alone.policy)]
-    assert torch.equal(*results)
-    assert alone.run is None and "after" in alone.title("")
+    training = Training(Run(tmp_path / "run"), Run(tmp_path / "run").config())
+    training.restore()
+    alone = Run.open("pretrained:tiny")
+    tasks, origin = training.family.space.fixed("test", 3), alone.origin()
+    policies = (training.learner.policy, alone.policy())
+    results = [evaluate(p, training.family, tasks, 2, threads=1, origin=origin).returns for p in policies]
+    assert (results[0] == results[1]).all()
+    assert "after" in origin.title("")
     shutil.copytree(tmp_path / "made" / "tiny", tmp_path / "copy")
     if agent != "maml-trpo":  # whose learner is its policy
         assert main(["resume", str(tmp_path / "copy")]) == 2
         assert "does not fit this run's configuration" in capsys.readouterr().err
     monkeypatch.setattr(pretrain, "MAX_BYTES", 10)
     with pytest.raises(UserError, match="those that come with metarl may take 10"):
-        pretrain.pretrain(RunFolder(tmp_path / "run"), "tiny")
+        pretrain.pretrain(Run(tmp_path / "run"), "tiny")
     sys.modules.pop("pretrain")

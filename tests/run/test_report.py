@@ -8,15 +8,17 @@ import pytest
 
 from metarl.cli.main import main
 from metarl.core.errors import UserError
+from metarl.core.info import Part, PolicyInfo
 from metarl.core.tasks import Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
+from metarl.report.axes import axes_of, trend
+from metarl.report.captions import interval, number
+from metarl.report.charts import COLOURS, Palette, parameter_figure
 from metarl.report.content import content_of
-from metarl.report.figures import COLOURS, Palette, parameter_figure
 from metarl.report.page import page
-from metarl.report.runs import read_run
-from metarl.report.tasks import axes_of, trend
-from metarl.report.text import interval, number
+from metarl.run.run import Run
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
+REWARD = {"episode_steps": 2, "control_step": 0.1, "reward_by_step": {"seconds": [0.1] * 4, "reward": [0.0] * 4}}
 ORIGIN = {
     "command": "metarl report",
     "started": "2026-01-02T03:04:05+0000",
@@ -39,7 +41,7 @@ def recorded(
     names = "iteration,total_steps,time/elapsed,rollout/return_first,rollout/return_last"
     (path / "learning_curve.csv").write_text("\n".join([names, *rows]) + "\n")
     evaluate(path, returns, split, steps, tasks)
-    return read_run(path)
+    return Run.open(path)
 
 
 def evaluate(path, returns, split="test", steps=300, tasks=TASKS):
@@ -77,8 +79,8 @@ def test_how_long_adaptation_took_is_shown_for_the_seeds_that_surely_gain(tmp_pa
     runs = [recorded(tmp_path / f"s{seed}", seed) for seed in (1, 2, 3)]
     for run, time in zip(runs, times, strict=True):
         (file,) = (run.path / "eval").iterdir()
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"time_to_adapt": time}))
-    content = content_of([read_run(run.path) for run in runs], ORIGIN)
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"time_to_adapt": time} | REWARD))
+    content = content_of([Run.open(run.path) for run in runs], ORIGIN)
     (evaluation,) = content["families"][0]["methods"][0]["evaluations"]
     assert evaluation["time_to_adapt"] == list(times)
     assert "<td>4.2\N{NO-BREAK SPACE}s to 5\N{NO-BREAK SPACE}s<small>2 of 3</small></td>" in page(content, [])
@@ -126,7 +128,7 @@ def test_the_newest_evaluation_counts_and_the_one_that_seeds_share(tmp_path):
         recorded(tmp_path / f"s{seed}", seed, (np.subtract(LAST, 50), np.subtract(LAST, 50)), steps=200)
         evaluate(tmp_path / f"s{seed}", (FIRST, LAST))
     evaluate(tmp_path / "s1", (FIRST, LAST, np.add(LAST, 90)))  # more episodes, of one seed only
-    (method,) = family_of(*(read_run(tmp_path / f"s{seed}") for seed in (1, 2)))["methods"]
+    (method,) = family_of(*(Run.open(tmp_path / f"s{seed}") for seed in (1, 2)))["methods"]
     (evaluation,) = method["evaluations"]
     assert (evaluation["seeds"], evaluation["episodes"]) == ([1, 2], 2)
     assert evaluation["iqm"][1]["value"] == 13.5
@@ -137,7 +139,7 @@ def test_learning_curves_are_means_where_all_seeds_have_data(tmp_path):
     (tmp_path / "s3" / "learning_curve.csv").write_text(
         "total_steps,time/elapsed,rollout/return_first,rollout/return_last\n100,6,3,30\n200,12,6,60\n"
     )
-    (method,) = family_of(runs[0], read_run(tmp_path / "s3"))["methods"]
+    (method,) = family_of(runs[0], Run.open(tmp_path / "s3"))["methods"]
     curve = method["learning"]["steps"]
     assert (curve["x"][0], curve["x"][-1]) == (100.0, 200.0)
     assert (curve["low"][-1], curve["last"][-1], curve["high"][-1]) == (20.0, 40.0, 60.0)
@@ -147,14 +149,20 @@ def test_learning_curves_are_means_where_all_seeds_have_data(tmp_path):
 
 def test_a_long_log_is_thinned_to_its_means_and_keeps_its_end(tmp_path):
     recorded(tmp_path / "run")
-    line = {"rollout/return_first": 0.0, "time/steps_per_second": 5.0, "time/collect": 2.0, "time/update": 3.0}
+    line = {
+        "iteration": 1,
+        "rollout/return_first": 0.0,
+        "time/steps_per_second": 5.0,
+        "time/collect": 2.0,
+        "time/update": 3.0,
+    }
     lines = [
         line | {"total_steps": i, "time/elapsed": 10.0 * i, "rollout/return_last": float(i), "time/line_search": 1.0}
         for i in range(1, 402)
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines) + '{"torn'
     (tmp_path / "run" / "metrics.jsonl").write_text(text)
-    run = read_run(tmp_path / "run")
+    run = Run.open(tmp_path / "run")
     assert run.curve["last"].tolist()[:2] == [2.0, 5.0]  # blocks of three
     assert (len(run.curve["last"]), run.curve["last"][-1], run.curve["steps"][-1]) == (134, 400.5, 401)
     (method,) = family_of(run)["methods"]  # of 10 s: 2 collecting, 3 updating, of which 1 in the line search
@@ -165,7 +173,7 @@ def test_returns_stand_over_the_parameter_with_its_training_range(tmp_path):
     recorded(tmp_path / "run")
     beyond = [{"velocity": 3.0 + 0.1 * i} for i in range(8)]
     evaluate(tmp_path / "run", (FIRST, LAST), "ood", tasks=beyond)
-    content = content_of([read_run(tmp_path / "run")], ORIGIN)
+    content = content_of([Run.open(tmp_path / "run")], ORIGIN)
     (parameter,) = content["families"][0]["parameters"]
     assert (parameter["label"], parameter["span"]) == ("velocity [m/s]", (0.0, 3.0))
     test, ood = parameter["returns"]
@@ -206,10 +214,36 @@ def test_a_family_that_is_gone_is_reported_without_its_ranges(tmp_path):
     assert "robot.py:Robot" in page(content, [])
 
 
+def test_a_dollar_in_a_name_is_no_formula(tmp_path):
+    tasks = [{"a$b_$": float(i)} for i in range(8)]
+    content = content_of([recorded(tmp_path / "run", family="/gone/robot.py:Robot", tasks=tasks)], ORIGIN)
+    assert "a$b_$" in parameter_figure(
+        content["families"][0], content["families"][0]["parameters"][0], Palette([content["labels"]])
+    )
+
+
+def test_an_evaluation_beside_the_page_is_not_overwritten(tmp_path, capsys):
+    recorded(tmp_path / "run")
+    (tmp_path / "vel.json").write_text("mine")
+    assert main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "vel.html")]) == 0
+    assert (tmp_path / "vel.json").read_text() == "mine"
+    assert json.loads((tmp_path / "vel-report.json").read_text())["families"]
+    assert f"wrote {tmp_path}/vel.html and {tmp_path}/vel-report.json" in capsys.readouterr().out
+
+
+def test_what_a_run_says_of_sampling_first_counts_before_its_agent(tmp_path):
+    recorded(tmp_path / "maml", agent="maml-trpo")
+    recorded(tmp_path / "rl2", agent="rl2")
+    assert Run.open(tmp_path / "maml").samples_first and not Run.open(tmp_path / "rl2").samples_first
+    info = PolicyInfo((Part("observation", 1, "1"),), ("motor",), 0.1, 2, 2, samples_first=True)
+    (tmp_path / "rl2" / "policy.json").write_text(json.dumps(info.to_json()))
+    assert Run.open(tmp_path / "rl2").samples_first
+
+
 def test_names_are_escaped(tmp_path):
     bad = "<script>alert(1)</script>"
     recorded(tmp_path / "run", family=f"/gone/{bad}.py:Robot")
-    text = page(content_of([read_run(tmp_path / "run")], ORIGIN), [("run", bad, tmp_path / "run" / "config.toml")])
+    text = page(content_of([Run.open(tmp_path / "run")], ORIGIN), [("run", bad, tmp_path / "run" / "config.toml")])
     assert "<script" not in text
     assert text.count("&lt;script&gt;") > 3
 
@@ -218,7 +252,7 @@ def test_names_are_escaped(tmp_path):
     "folder", sorted(path.parent for path in RESULTS.glob("*/run.json")), ids=lambda path: path.name
 )
 def test_recorded_results_can_be_reported(folder):
-    run = read_run(folder)
+    run = Run.open(folder)
     assert run.curve and run.train_seconds > 0
     for evaluation in run.evaluations:
         content = json.loads((folder / "eval" / evaluation.file).read_text())
@@ -259,7 +293,7 @@ def test_there_must_be_something_to_report(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.toml").write_text('agent = "rl2"\nfamily = "half-cheetah-vel"\n')
     with pytest.raises(UserError, match="no iteration and no evaluation yet"):
-        content_of([read_run(tmp_path / "run")], ORIGIN)
+        content_of([Run.open(tmp_path / "run")], ORIGIN)
 
 
 def test_a_run_without_evaluation_shows_its_learning_curve(tmp_path, capsys):

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from typing import NamedTuple
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from robots import info_of
 
 from metarl.core.errors import UserError
 from metarl.core.tasks import LogUniform, Parameter, TaskSpace
 from metarl.envs.half_cheetah import HalfCheetahBody, HalfCheetahVel
+from metarl.rl.policy import NoState
 from metarl.run.evaluate import evaluate
+from metarl.run.records import Origin
 from metarl.sim.mujoco import rendering
-from metarl.video import file as video_file
+from metarl.sim.mujoco.mujoco_env import MujocoEnv
+from metarl.video import encoder
 from metarl.video.layout import Scene, Shot, scenes
+from metarl.video.lettering import describe, write
 from metarl.video.plot import Plot, principal, running_mean
-from metarl.video.record import VideoConfig, record
+from metarl.video.recorder import VideoConfig, record
 from metarl.video.take import Pictures, Take, Wanted, filmed
-from metarl.video.text import describe, write
 from metarl.video.tiles import before, score
 
 STEPS = 6
@@ -42,31 +48,34 @@ class FallingVel(ShortVel):
 class Push:
     """Pushes with all motors; nothing to learn."""
 
-    def begin(self, n, generator):
-        return None
+    info, noise_size = info_of(17, 6, STEPS), 0
 
-    def act(self, obs, belief, deterministic=False):
+    def initial_state(self, n, device="cpu"):
+        return NoState()
+
+    def act(self, obs, state, noise, deterministic=False):
         assert deterministic
-        return torch.full((len(obs), 6), 0.5), belief, {}
+        return torch.full((len(obs), 6), 0.5), state
 
-    def observe(self, belief, transition):
-        return belief
+    def observe(self, state, transition):
+        return state
 
-    def end_episode(self, belief, worlds):
-        return belief
+    def end_episode(self, state, worlds):
+        return state
 
 
 class Breaks(Push):
     """Fails at its third step."""
 
-    def begin(self, n, generator):
+    def initial_state(self, n, device="cpu"):
         self.steps = 0
+        return NoState()
 
-    def act(self, obs, belief, deterministic=False):
+    def act(self, obs, state, noise, deterministic=False):
         self.steps += 1
         if self.steps == 3:
             raise KeyboardInterrupt
-        return super().act(obs, belief, deterministic)
+        return super().act(obs, state, noise, deterministic)
 
 
 def tasks_of(family, n):
@@ -100,7 +109,7 @@ def test_it_shows_what_the_evaluator_measures(tmp_path):
     tasks = tasks_of(family, 2)
     config = VideoConfig(size=(64, 64), seed=3)
     recording = record(Push(), family, tasks, 2, tmp_path / "x.mp4", config)
-    torch.testing.assert_close(recording.returns, evaluate(Push(), family, tasks, 2, seed=3).returns)
+    np.testing.assert_allclose(recording.returns, evaluate(Push(), family, tasks, 2, seed=3).returns)
 
 
 def test_an_early_end_stops_one_tile_only(tmp_path):
@@ -109,7 +118,7 @@ def test_an_early_end_stops_one_tile_only(tmp_path):
     recording = record(Push(), family, tasks_of(family, 2), 2, tmp_path / "x.mp4", config)
     assert recording.num_frames == 2 * (HOLD + STEPS - 1 + HOLD), "as long as the longest of each episode"
     expected = evaluate(Push(), family, tasks_of(family, 2), 2).returns
-    torch.testing.assert_close(recording.returns, expected)
+    np.testing.assert_allclose(recording.returns, expected)
 
 
 @pytest.mark.parametrize("size, words", [((100, 64), "width 100"), ((64, 0), "height 0"), ((64, 90), "nearest is 96")])
@@ -144,7 +153,7 @@ def test_an_encoder_that_stops_is_one_sentence(tmp_path, monkeypatch):
         def close(self):
             raise OSError("Broken pipe")
 
-    monkeypatch.setattr(video_file.imageio, "get_writer", lambda *args, **settings: Full())
+    monkeypatch.setattr(encoder.imageio, "get_writer", lambda *args, **settings: Full())
     family = ShortVel()
     with pytest.raises(UserError, match="the encoder stopped"):
         record(Push(), family, tasks_of(family, 1), 1, tmp_path / "x.mp4", VideoConfig(size=(64, 64)))
@@ -182,10 +191,10 @@ def test_captions():
     assert describe(factors, {"mass": [1.0, 0.5, 3.375, *[2.0] * 5]}) == "mass 0.50 to 3.38"
 
 
-def take_of(reward, starts, signals=None):
+def take_of(reward, starts, read_outs=None):
     """A take without pictures."""
     columns = np.asarray(reward, dtype=np.float64)
-    return Take(HalfCheetahVel.space.fixed("test", columns.shape[1]), columns, starts, signals or {}, None)
+    return Take(HalfCheetahVel.space.fixed("test", columns.shape[1]), columns, starts, read_outs or {}, None)
 
 
 def test_scores_count_up_and_say_what_was_before():
@@ -219,14 +228,26 @@ def test_shots_run_in_step_until_the_last_has_ended():
 class Numbered:
     """Cameras whose pictures say which step they are of."""
 
-    def __init__(self, env):
-        self.env, self.closed = env, False
+    scale, size, worlds = 10, 16, 2
+
+    def __init__(self, steps):
+        self.steps = steps
 
     def draw(self):
-        return [np.full((16, 16, 3), 10 * self.env._trial_step + world, np.uint8) for world in range(2)]
+        shape, step = (self.size, self.size, 3), len(self.steps)
+        return [np.full(shape, self.scale * step + world, np.uint8) for world in range(self.worlds)]
 
     def close(self):
-        self.closed = True
+        pass
+
+
+@pytest.fixture
+def numbered(monkeypatch):
+    """Cameras of the environments that number the steps since the trial began."""
+    steps, step, begin = [], MujocoEnv.step, MujocoEnv.begin
+    monkeypatch.setattr(MujocoEnv, "begin", lambda self, *a, **k: steps.clear() or begin(self, *a, **k))
+    monkeypatch.setattr(MujocoEnv, "step", lambda self, action: steps.append(action) or step(self, action))
+    monkeypatch.setattr(MujocoEnv, "cameras", lambda self, worlds, size: Numbered(steps))
 
 
 def numbers(take, world, episode, ages):
@@ -243,20 +264,19 @@ def numbers(take, world, episode, ages):
         ({0, 1}, 1, 0, 1, [10, 10]),
     ],
 )
-def test_pictures_are_of_the_episode_and_age_asked_for(monkeypatch, episodes, stride, world, episode, expected):
-    monkeypatch.setattr("metarl.sim.mujoco.mujoco_env.MujocoEnv.cameras", lambda self, worlds, size: Numbered(self))
-    wanted = Wanted((16, 16), frozenset(episodes), stride, STEPS, signals=False)
+def test_pictures_are_of_the_episode_and_age_asked_for(numbered, episodes, stride, world, episode, expected):
+    wanted = Wanted((16, 16), frozenset(episodes), stride, STEPS, read_outs=False)
     family = FallingVel()
-    with filmed(Push(), family, tasks_of(family, 2), 2, wanted, seed=0, threads=1) as take:
+    with filmed(Push(), family, tasks_of(family, 2), 2, wanted, seed=0, threads=1, origin=Origin()) as take:
         assert take.starts[1] == (0, STEPS, 2 * STEPS) and take.starts[0] == tuple(range(2 * STEPS + 1))
         assert numbers(take, world, episode, range(len(expected))) == expected
 
 
-def test_side_by_side_shows_both_episodes_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("metarl.sim.mujoco.mujoco_env.MujocoEnv.cameras", lambda self, worlds, size: Numbered(self))
+def test_side_by_side_shows_both_episodes_at_once(tmp_path, numbered, monkeypatch):
     family, path = ShortVel(), tmp_path / "x.mp4"
     config = VideoConfig(size=(96, 96), layout="side-by-side", seconds=0.2)
-    monkeypatch.setattr(Numbered, "draw", lambda self: [np.full((96, 96, 3), 15 * self.env._trial_step, np.uint8)])
+    for name, value in (("scale", 15), ("size", 96), ("worlds", 1)):
+        monkeypatch.setattr(Numbered, name, value)
     recording = record(Push(), family, tasks_of(family, 1), 3, path, config)
     pictures = read(path, (192, 96))[1]
     assert len(pictures) == HOLD + 3 + HOLD, "four steps of each"
@@ -267,26 +287,29 @@ def test_side_by_side_shows_both_episodes_at_once(tmp_path, monkeypatch):
         record(Push(), family, tasks_of(family, 1), 3, path, VideoConfig(size=(64, 64), episodes=(1, 4)))
 
 
+class Count(NamedTuple):
+    steps: torch.Tensor
+
+
 class Counts(Push):
-    """Believes how many steps it has seen."""
+    """Knows how many steps it has seen."""
 
-    def begin(self, n, generator):
-        return torch.zeros(n, 1)
+    def initial_state(self, n, device="cpu"):
+        return Count(torch.zeros(n, 1))
 
-    def observe(self, belief, transition):
-        return belief + 1
+    def observe(self, state, transition):
+        return Count(state.steps + 1)
 
-    def signal(self, belief):
-        return {"steps": belief}
+    def read_out(self, state):
+        return {"steps": state.steps}
 
 
-def test_signals_are_kept_after_every_step(monkeypatch):
-    monkeypatch.setattr("metarl.sim.mujoco.mujoco_env.MujocoEnv.cameras", lambda self, worlds, size: Numbered(self))
+def test_read_outs_are_kept_after_every_step(numbered):
     family = ShortVel()
     for policy, expected in ((Counts(), list(range(1, 2 * STEPS + 1))), (Push(), None)):
-        wanted = Wanted((16, 16), frozenset({0}), 1, STEPS, signals=True)
-        with filmed(policy, family, tasks_of(family, 2), 2, wanted, seed=0, threads=1) as take:
-            found = take.signals["steps"][:, 1, 0].tolist() if take.signals else None
+        wanted = Wanted((16, 16), frozenset({0}), 1, STEPS, read_outs=True)
+        with filmed(policy, family, tasks_of(family, 2), 2, wanted, seed=0, threads=1, origin=Origin()) as take:
+            found = take.read_outs["steps"][:, 1, 0].tolist() if take.read_outs else None
         assert found == expected
 
 
@@ -331,7 +354,8 @@ def test_a_full_disk_for_pictures_is_one_sentence():
 
 
 def test_no_backend_is_one_sentence_with_the_packages(monkeypatch, tmp_path):
-    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    for name in ("MUJOCO_GL", "METARL_GL"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(rendering, "_CANDIDATES", ("egl", "osmesa"))
     monkeypatch.setattr(rendering, "_probe", lambda backend: f"no {backend} library")
     family = ShortVel()
@@ -343,6 +367,7 @@ def test_no_backend_is_one_sentence_with_the_packages(monkeypatch, tmp_path):
 
 def test_mujoco_gl_is_respected(monkeypatch):
     tried = []
+    monkeypatch.delenv("METARL_GL", raising=False)
 
     def probe(backend):
         tried.append(backend)
@@ -368,7 +393,8 @@ def test_importing_metarl_leaves_opengl_alone():
     code = (
         "import sys, metarl.run.train, metarl.run.evaluate; print('OpenGL' in sys.modules or 'imageio' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    unset = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    done = subprocess.run([sys.executable, "-c", code], env=unset, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 

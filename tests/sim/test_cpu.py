@@ -3,19 +3,19 @@ import math
 import mujoco
 import pytest
 import torch
-from families import BENCH
+from families import BENCH, only
 
 from metarl.core.errors import UserError
-from metarl.sim.mujoco.cpu import CpuPhysics
+from metarl.sim.mujoco.physics import make_physics
 
 MODEL = mujoco.MjModel.from_xml_string(BENCH)
-EVERY = torch.arange(4)
+EVERY = only(4)
 FIELDS = ("qpos", "qvel", "ctrl", "xpos", "actuator_force", "qfrc_bias", "sensordata")
 
 
 def make(threads=1, num_worlds=4):
     """Four worlds in motion, each differently, box on the ground and pendulum driven."""
-    physics = CpuPhysics(MODEL, num_worlds, threads)
+    physics = make_physics("mujoco", MODEL, num_worlds, threads)
     worlds = torch.arange(num_worlds).double()
     physics.bind("qvel")[:, 0] = 0.5 * worlds
     physics.bind("qvel")[:, 6:] = 1.0 + worlds[:, None]
@@ -56,23 +56,23 @@ def test_views_share_memory_with_the_batch():
 def test_results_do_not_depend_on_the_number_of_threads(threads):
     states = []
     for physics in (make(1), make(threads)):
-        physics.expand("body_mass")[:] *= 1.0 + EVERY[:, None] / 3
+        physics.expand("body_mass")[:] *= 1.0 + torch.arange(4)[:, None] / 3
         physics.set_const(EVERY)
         force = physics.bind("actuator_force")
         for _ in range(10):
             physics.step(5)
-        physics.reset(torch.tensor([1]))
-        physics.forward(torch.tensor([1]))
+        physics.reset(only(4, 1))
+        physics.forward(only(4, 1))
         states.append((physics.get_state(), force.clone()))
     assert torch.equal(states[0][0], states[1][0])
     assert torch.equal(states[0][1], states[1][1])
 
 
 def test_reset_touches_only_the_given_worlds():
-    physics, untouched, fresh = make(), make(), CpuPhysics(MODEL, 4, 1)
+    physics, untouched, fresh = make(), make(), make_physics("mujoco", MODEL, 4, 1)
     for each in (physics, untouched):
         each.step(30)
-    physics.reset(torch.tensor([0, 2]))
+    physics.reset(only(4, 0, 2))
     state = physics.get_state()
     assert torch.equal(state[[1, 3]], untouched.get_state()[[1, 3]])
     assert torch.equal(state[[0, 2]], fresh.get_state()[[0, 2]])
@@ -86,7 +86,7 @@ def test_a_saved_state_continues_exactly():
     physics.step(25)
     expected = physics.get_state()
     assert not torch.equal(saved, expected)
-    other = CpuPhysics(MODEL, 4, 1)
+    other = make_physics("mujoco", MODEL, 4, 1)
     for each in (physics, other):
         each.bind("xpos")
         each.set_state(saved)
@@ -105,13 +105,13 @@ def test_a_diverged_world_is_noticed_and_disturbs_no_other(field, value):
     for each in (physics, undisturbed):
         each.step(5)
     assert physics.diverged().tolist() == [False, False, True, False]
-    assert not undisturbed.diverged().any()
+    assert undisturbed.diverged() is None
     assert torch.isfinite(physics.bind("qpos")).all()  # MuJoCo has reset the world: only the counters tell
     others = torch.tensor([0, 1, 3])
     assert torch.equal(physics.get_state()[others], undisturbed.get_state()[others])
-    physics.reset(torch.tensor([2]))
+    physics.reset(only(4, 2))
     physics.step(5)
-    assert not physics.diverged().any()
+    assert physics.diverged() is None
 
 
 def test_a_world_in_which_mujoco_raises_has_diverged():
@@ -125,8 +125,8 @@ def test_a_world_in_which_mujoco_raises_has_diverged():
     assert torch.equal(physics.get_state()[1], before[1])
     assert torch.equal(physics.get_state()[2:], undisturbed.get_state()[2:])
     integrator[1] = MODEL.opt.integrator
-    physics.reset(torch.tensor([1]))
-    assert not physics.diverged().any()
+    physics.reset(only(4, 1))
+    assert physics.diverged() is None
 
 
 def test_derived_fields_are_current_after_step():
@@ -222,7 +222,7 @@ def test_body_forces_with_a_force_sensor_equal_plain_mujoco():
     geom = '<geom name="lower"'
     xml = BENCH.replace(geom, f'<site name="here"/>{geom}').replace("</mujoco>", sensor)
     model = mujoco.MjModel.from_xml_string(xml)
-    physics = CpuPhysics(model, 3, threads=2)
+    physics = make_physics("mujoco", model, 3, threads=2)
     forces = physics.bind("cfrc_ext")
     physics.bind("qvel")[:, 2] = -0.1 * torch.arange(3).double()
     physics.step(20)
@@ -246,6 +246,6 @@ def test_resetting_some_worlds_equals_resetting_all():
         assert len(start.unique(dim=0)) == (4 if field else 1)
         for some in ([2], [0, 3]):
             physics.step(5)
-            physics.reset(torch.tensor(some))
+            physics.reset(only(4, *some))
             assert torch.equal(physics.get_state()[some], start[some])
             assert not torch.equal(physics.get_state()[1], start[1])

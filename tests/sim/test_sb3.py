@@ -138,7 +138,7 @@ def test_the_visible_task_follows_the_observation():
         drawn.append(family.space.sample("train", 2, rng))
         return drawn[-1]
 
-    envs = EpisodeVecEnv(MujocoEnv(family, 2, episodes_per_trial=2, threads=1), sample, task_visible=True)
+    envs = EpisodeVecEnv(MujocoEnv(family, 2, episodes_per_trial=2, task_visible=True, threads=1), sample)
     obs = envs.reset()
     assert envs.observation_space.shape == (3,)
     for _ in range(10):

@@ -9,8 +9,8 @@ from families import columns
 from metarl.core.errors import UserError
 from metarl.envs.quadruped_tasks import QuadrupedTerrain
 from metarl.envs.terrains import AntTerrain, HalfCheetahTerrain
-from metarl.sim.mujoco.cpu import CpuPhysics
 from metarl.sim.mujoco.mujoco_env import compile_spec
+from metarl.sim.mujoco.physics import make_physics
 from metarl.sim.terrain import BLOCK_HEIGHT, KINDS, ROUGH_HEIGHT, SLOPE_GRADE, STAIR_RISE, TerrainChoice, Tile, heights
 from metarl.sim.variations import Variator
 
@@ -94,7 +94,7 @@ def test_the_height_of_the_ground_is_that_of_the_picture(family):
     ground = family.ground
     rng = np.random.default_rng(0)
     tasks = family.space.sample("ood", 6, rng)
-    physics = CpuPhysics(compile_spec(family().spec()), 6, threads=1)
+    physics = make_physics("mujoco", compile_spec(family().spec()), 6, threads=1)
     Variator(physics, family.variations).apply(tasks)
     tile = ground.tile
     for world in range(6):
@@ -141,7 +141,7 @@ def test_every_world_has_the_ground_of_its_task():
     """All kinds at two difficulties, each in a world of its own, in metres, at their place and shifted."""
     kinds = list(range(len(KINDS))) * 2
     level, shift = [0.7] * len(KINDS) + [1.0] * len(KINDS), [0.0] * len(KINDS) + [1.0] * len(KINDS)
-    physics = CpuPhysics(model(), len(kinds), threads=1)
+    physics = make_physics("mujoco", model(), len(kinds), threads=1)
     Variator(physics, [CHOICE]).apply(columns(terrain=kinds, difficulty=level, shift=shift))
     for world, kind in enumerate(kinds):
         expected = heights(list(KINDS)[kind], TILE, level[world])
@@ -159,7 +159,7 @@ def test_balls_come_to_rest_on_their_grounds():
         difficulty=[1.0] * 4,
         shift=[0.0] * 4,
     )
-    physics = CpuPhysics(model(), 4, threads=1)
+    physics = make_physics("mujoco", model(), 4, threads=1)
     Variator(physics, [CHOICE]).apply(tasks)
     qpos = physics.bind("qpos")
     for world, name in enumerate(("stairs-up", "stairs-down", "blocks", "flat")):
@@ -172,7 +172,7 @@ def test_balls_come_to_rest_on_their_grounds():
 
 
 def test_the_nominal_ground_is_restored_bit_for_bit():
-    physics = CpuPhysics(model(), 2, threads=1)
+    physics = make_physics("mujoco", model(), 2, threads=1)
     variator = Variator(physics, [CHOICE])
     variator.apply(columns(terrain=[0.0, 4.0], difficulty=[0.2, 0.2], shift=[0.0, 0.3]))
     first = physics.get_state(), physics.expand("geom_pos").clone(), physics.expand("geom_dataid").clone()
@@ -184,7 +184,7 @@ def test_the_nominal_ground_is_restored_bit_for_bit():
 
 
 def test_a_difficulty_between_two_levels_takes_the_nearest():
-    physics = CpuPhysics(model(), 3, threads=1)
+    physics = make_physics("mujoco", model(), 3, threads=1)
     Variator(physics, [CHOICE]).apply(columns(terrain=[1.0] * 3, difficulty=[0.3, 0.69, 0.9], shift=[0.0] * 3))
     chosen = physics.expand("geom_dataid")[:, 0].tolist()
     assert [number - chosen[0] for number in chosen] == [0, 1, 2]

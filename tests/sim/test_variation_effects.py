@@ -8,6 +8,7 @@ from families import ALL_FAMILIES, columns
 
 from metarl.check.effects import effect_problems, not_measured
 from metarl.core.errors import UserError
+from metarl.core.info import Part
 from metarl.core.registry import make_family
 from metarl.core.tasks import Choice, Parameter, TaskSpace, Uniform
 from metarl.sim.declarations import make
@@ -27,7 +28,6 @@ from metarl.sim.variations import (
     Payload,
     Variator,
     WeakMotor,
-    ids,
 )
 
 ARM = """<mujoco><option timestep="0.002" gravity="0 0 0"/>
@@ -80,12 +80,13 @@ def toy(xml, variation, space):
             physics.bind("qvel")[worlds] += random.normal(0.0, 0.1, physics.model.nv)
 
         def observe(self, physics, tasks):
-            return torch.cat((physics.bind("qpos"), physics.bind("qvel")), dim=1)
+            return {"speed": physics.bind("qvel")}
 
         def reward(self, physics, before, action, tasks):
             return {"speed": physics.bind("qvel")[:, 0].clone()}
 
     Toy.space = TaskSpace(space)
+    Toy.observation = (Part("speed", Toy().spec().compile().nv, "1"),)
     return Toy
 
 
@@ -474,7 +475,7 @@ def test_a_ground_of_another_index_is_none():
     choice = TerrainChoice(("flat", "rough"), (0.0, 1.0), tile, "ground")
     tasks = columns(terrain=[2.0], difficulty=[0.0], shift=[0.0])
     with pytest.raises(UserError, match=r"'terrain' = 2 is the index of nothing: .* whole number from 0 to 1$"):
-        choice.height(tasks, torch.zeros(1, 2, dtype=torch.float64))
+        Variator(CpuPhysics(mujoco.MjModel.from_xml_string(arm()), 1, 1), [choice]).require(tasks)
 
 
 # what the check measures
@@ -489,9 +490,8 @@ class Forgetful(MotorStrength):
     """Scales all numbers of gain and bias, and one of the limits."""
 
     def _write(self, model, live, value):
-        index = ids(model, "actuator", self.actuators)
         for field in ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange"):
-            scale(live[field], index, value)
+            scale(live, field, tuple(range(model.nactuator)), value)
 
 
 class Linear(JointDamping):

@@ -2,12 +2,12 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from families import ALL_FAMILIES, BENCH, columns
+from families import ALL_FAMILIES, BENCH, columns, only
 
 from metarl.core.errors import UserError
 from metarl.core.registry import make_family
-from metarl.sim.mujoco.cpu import CpuPhysics
 from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
+from metarl.sim.mujoco.physics import make_physics
 from metarl.sim.variations import (
     BodyMass,
     CentreOfMass,
@@ -48,7 +48,7 @@ FREE_BOX = BENCH.replace('name="box" pos', 'name="box" simple="false" pos')
 
 def bench(values, *variations, model=MODEL):
     """Physics with one world per value of the task parameter `x`, the variations applied."""
-    physics = CpuPhysics(model, len(values), threads=1)
+    physics = make_physics("mujoco", model, len(values), threads=1)
     Variator(physics, variations).apply(columns(x=values))
     return physics
 
@@ -77,7 +77,7 @@ def differing(model, other):
 def test_the_nominal_task_gives_back_the_familys_pristine_model(name):
     family = make_family(name)
     pristine = compile_spec(family.spec())
-    physics = CpuPhysics(pristine, 2, threads=1)
+    physics = make_physics("mujoco", pristine, 2, threads=1)
     variator = Variator(physics, family.variations)
     drawn = family.space.sample("train", 200, np.random.default_rng(0))
     for first in range(0, 200, 2):
@@ -90,7 +90,7 @@ def test_the_nominal_task_gives_back_the_familys_pristine_model(name):
 @pytest.mark.parametrize("variation", VARIATIONS, ids=str)
 def test_a_hundred_tasks_and_the_nominal_one_leave_no_trace(variation):
     fault = isinstance(variation, JointFault)
-    physics = CpuPhysics(MODEL, 2, threads=1)
+    physics = make_physics("mujoco", MODEL, 2, threads=1)
     variator = Variator(physics, [variation])
     rng = np.random.default_rng(0)
     for _ in range(100):
@@ -147,7 +147,7 @@ def test_variations_of_one_field_compose():
 
 def test_mass_doubles_the_weight_and_the_inertia_of_its_bodies_only():
     physics = bench([1.0, 2.0], BodyMass("x", ("box",)))
-    physics.forward(torch.arange(2))
+    physics.forward(only(2))
     weight = physics.bind("qfrc_bias")[:, 2]
     torch.testing.assert_close(weight, torch.tensor([2.0, 4.0]).double() * 9.81)
     box, one, two = MODEL.body("box").id, physics.model_of(0), physics.model_of(1)
@@ -173,7 +173,7 @@ def test_damping_scales_the_named_joints_only():
     physics = bench([1.0, 3.0], JointDamping("x", ("elbow",)))
     damper = physics.bind("qfrc_damper")
     physics.bind("qvel")[:] = 2.0
-    physics.forward(torch.arange(2))
+    physics.forward(only(2))
     torch.testing.assert_close(damper[:, ELBOW], -2.0 * 0.2 * torch.tensor([1.0, 3.0]).double())
     torch.testing.assert_close(damper[:, SHOULDER], torch.full((2,), -2.0 * 0.3).double())
 
@@ -184,7 +184,7 @@ def test_motor_strength_scales_every_force_even_a_saturated_one():
     force = physics.bind("actuator_force")
     physics.bind("ctrl")[:] = torch.tensor([0.8, 0.6, 1.0, 0.3])
     physics.bind("qpos")[:, -1] = 0.1
-    physics.forward(torch.arange(2))
+    physics.forward(only(2))
     torch.testing.assert_close(force[0], torch.tensor([0.8, 0.6, 0.5, 10 * (0.3 - 0.1)]).double(), rtol=1e-6, atol=0)
     torch.testing.assert_close(force[1], 0.5 * force[0])
 
@@ -195,7 +195,7 @@ def test_a_dead_joint_loses_the_force_of_its_own_actuators_only():
     force = physics.bind("actuator_force")
     physics.bind("ctrl")[:] = 0.4
     physics.bind("qpos")[:, -1] = 0.1
-    physics.forward(torch.arange(3))
+    physics.forward(only(3))
     healthy = force[2].tolist()
     assert all(healthy)
     assert force[0].tolist() == [0.0, *healthy[1:]]
@@ -216,7 +216,7 @@ def test_a_locked_joint_stays_where_it_is_under_full_torque():
 
 def test_a_locked_thigh_of_the_half_cheetah_holds_against_its_motor():
     model = compile_spec(make_family("half-cheetah-vel").spec())
-    physics = CpuPhysics(model, 2, threads=1)
+    physics = make_physics("mujoco", model, 2, threads=1)
     Variator(physics, [JointFault("x", ("bthigh",), mode="locked")]).apply(columns(x=[0.0, -1.0]))
     physics.bind("ctrl")[:, 0] = 1.0
     physics.step(100)
@@ -239,7 +239,7 @@ def test_a_trial_runs_on_the_models_of_its_tasks(name):
     env = MujocoEnv(family, 2, threads=1)
     tasks = family.space.sample("train", 2, np.random.default_rng(0))
     env.begin(tasks, key=0)
-    physics = CpuPhysics(compile_spec(family.spec()), 2, threads=1)
+    physics = make_physics("mujoco", compile_spec(family.spec()), 2, threads=1)
     Variator(physics, family.variations).apply(tasks)
     for world in range(2):
         assert differing(env.physics.model_of(world), physics.model_of(world)) == []
@@ -286,7 +286,7 @@ def test_a_simple_body_that_cannot_be_shifted_is_named():
 
 def test_a_weak_motor_keeps_its_share_and_others_all():
     tasks = columns(which=[-1.0, 0.0, 1.0], left=[0.3, 0.3, 0.0])
-    physics = CpuPhysics(MODEL, 3, threads=1)
+    physics = make_physics("mujoco", MODEL, 3, threads=1)
     Variator(physics, [WeakMotor("which", "left", ("servo", "cable"))]).apply(tasks)
     servo, cable, shoulder = (MODEL.actuator(name).id for name in ("servo", "cable", "shoulder"))
     models = [physics.model_of(world) for world in range(3)]
@@ -308,7 +308,7 @@ def test_several_joints_break_together():
 def test_every_number_of_a_field_has_its_own_factor():
     size = MODEL.body_inertia.size
     factors = np.random.default_rng(0).uniform(0.5, 2.0, (2, size))
-    physics = CpuPhysics(MODEL, 2, threads=1)
+    physics = make_physics("mujoco", MODEL, 2, threads=1)
     Variator(physics, [ModelField("x", "body_inertia")]).apply(columns(x=factors.tolist()))
     for world in range(2):
         expected = MODEL.body_inertia * factors[world].reshape(-1, 3)
@@ -321,7 +321,7 @@ def test_a_site_shows_where_the_goal_is():
     model = mujoco.MjModel.from_xml_string(
         BENCH.replace("<worldbody>", '<worldbody><site name="goal" pos="1 1 0.5"/>', 1)
     )
-    physics = CpuPhysics(model, 2, threads=1)
+    physics = make_physics("mujoco", model, 2, threads=1)
     Variator(physics, [SitePosition("x", "goal")]).apply(columns(x=[[3.0, 4.0], [5.0, 6.0]]))
     assert physics.model_of(1).site_pos[0].tolist() == [5.0, 6.0, 0.5]
     with pytest.raises(UserError, match="unknown site 'gaol'"):

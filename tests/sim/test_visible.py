@@ -64,10 +64,8 @@ def play(env, tasks, steps):
 def test_a_visible_task_stands_behind_every_observation_and_changes_nothing_else():
     """Falls and time limits included: the pushed cart falls in its second step."""
     tasks = columns(goal=[0.25, -0.75])
-    shown = Rail()
-    shown.task_visible = True
     hidden_env = MujocoEnv(Rail(), 2, episodes_per_trial=2, threads=1)
-    env = make_env(shown, 2, episodes_per_trial=2, threads=1)
+    env = make_env(Rail(), 2, episodes_per_trial=2, task_visible=True, threads=1)
     assert (hidden_env.observation_size, env.observation_size) == (2, 3)
     for (obs, final, step), (plain, plain_final, plain_step) in zip(
         play(env, tasks, 8), play(hidden_env, tasks, 8), strict=True
@@ -81,9 +79,7 @@ def test_a_visible_task_stands_behind_every_observation_and_changes_nothing_else
 
 def test_the_task_is_visible_in_a_diverged_step():
     """What is zeroed is what the simulator observed; the task is known all the same."""
-    family = Rail(edge=1e9)
-    family.task_visible = True
-    env = MujocoEnv(family, 2, episodes_per_trial=2, threads=1)
+    env = MujocoEnv(Rail(edge=1e9), 2, episodes_per_trial=2, task_visible=True, threads=1)
     env.begin(columns(goal=[0.5, -0.5]), key=0)
     env.physics.bind("qpos")[0] = float("nan")
     step = env.step(torch.zeros(2, 1))
@@ -92,10 +88,8 @@ def test_the_task_is_visible_in_a_diverged_step():
 
 
 def test_the_task_of_an_external_environment_is_visible():
-    family = CartGoal()
-    family.task_visible = True
-    with make_env(family, 2, episodes_per_trial=2, threads=1) as env:
-        hidden = env.sensed_size
+    with make_env(CartGoal(), 2, episodes_per_trial=2, task_visible=True, threads=1) as env:
+        hidden = sum(part.size for part in env.info.observation if part.name != "task")
         assert env.observation_size == hidden + 1
         obs = env.begin(columns(goal=[-0.5, 0.25]), key=0)
         for _ in range(7):  # past the end of the first episode

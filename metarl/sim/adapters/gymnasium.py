@@ -95,6 +95,7 @@ class TaskEnv(gymnasium.Env):
         if self._over:
             raise ResetNeeded("no episode is running: call reset()")
         step = self._worlds.step(_actions(action, self.action_space.shape)[None])
+        self._worlds.check()
         self._over = bool(step.ended[0])
         terms = {name: float(term[0]) for name, term in step.reward_terms.items()}
         info = {"task": self._task(), "reward_terms": terms, "diverged": bool(step.diverged[0])}
@@ -185,6 +186,7 @@ class TaskVectorEnv(VectorEnv):
         if not self._ready:
             raise ResetNeeded("no episode is running: call reset()")
         step = self._worlds.step(_actions(actions, self.action_space.shape))
+        self._worlds.check()
         ended = step.ended.numpy()
         terms = {name: term.numpy() for name, term in step.reward_terms.items()}
         happened = {"reward_terms": terms, "diverged": step.diverged.numpy()}

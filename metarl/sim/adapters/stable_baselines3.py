@@ -22,18 +22,14 @@ class EpisodeVecEnv(VecEnv):
     """Every episode of `TrialEnv` is an episode of the `VecEnv`; tasks change between trials.
 
     The step that ends an episode returns the next one's first observation, with `terminal_observation` and
-    `TimeLimit.truncated` in its info, as SB3's own vector environments do. With `task_visible` the task's numbers
-    follow the observation, as an oracle sees them (`metarl.sim.task_code`).
+    `TimeLimit.truncated` in its info, as SB3's own vector environments do.
     """
 
     render_mode = None
 
-    def __init__(
-        self, env: TrialEnv, sample: Callable[[np.random.Generator], Tasks], seed: int = 0, task_visible: bool = False
-    ) -> None:
+    def __init__(self, env: TrialEnv, sample: Callable[[np.random.Generator], Tasks], seed: int = 0) -> None:
         """`sample` draws the tasks of a trial, one per world. Draws are keyed by `seed` and the number of the trial."""
         self._env, self._sample, self._seed = env, sample, seed
-        env.task_visible |= task_visible
         self._trial = 0
         self._actions = torch.zeros(env.num_worlds, env.action_size)
         size = env.observation_size + self._num_extras()
@@ -51,6 +47,7 @@ class EpisodeVecEnv(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         """Apply them. Returns observations, rewards, whether episodes ended, and infos."""
         step = self._env.step(self._actions)
+        self._env.check()
         ended, truncated = self._ends(step)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if bool(ended.any()):

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -49,7 +49,7 @@ class ExternalFamily(Family):
     time_limit: ClassVar[float] = 120.0
     """A process that takes longer than this [s] to make one environment, or to step each of its own, counts as hung."""
 
-    def setting(self, pictures: bool) -> Setting:
+    def setting(self, episode_steps: int, pictures: bool) -> Setting:
         """What its workers need to know."""
         folder = Path(inspect.getfile(type(self))).resolve().parent
         place, separator, name = self.environment.rpartition(":")
@@ -57,7 +57,7 @@ class ExternalFamily(Family):
         python = sys.executable
         if self.python is not None:  # not resolved: the link in a virtual environment is what makes it one
             python = os.path.join(folder, os.path.expanduser(self.python))
-        return Setting(environment, python, str(folder), self.episode_steps, self.time_limit, pictures)
+        return Setting(environment, python, str(folder), episode_steps, self.time_limit, pictures)
 
 
 class ExternalEnv(TrialEnv):
@@ -72,21 +72,28 @@ class ExternalEnv(TrialEnv):
         num_worlds: int,
         *,
         episodes_per_trial: int = 2,
+        episode_steps: int | None = None,
+        task_visible: bool = False,
         processes: int = 0,
         pictures: bool = False,
     ) -> None:
-        """`processes` = 0 takes one per CPU; results do not depend on it. `pictures` are drawn only if asked for here.
-
-        Raises `WorkerError` where the environment cannot be made or used.
-        """
-        super().__init__(family, num_worlds, episodes_per_trial)
-        self._workers = Workers(family.setting(pictures), num_worlds, processes or os.cpu_count() or 1)
+        """As `make_env`. Raises `WorkerError` where the environment cannot be made or used."""
+        super().__init__(
+            family,
+            num_worlds,
+            episodes_per_trial=episodes_per_trial,
+            episode_steps=episode_steps,
+            task_visible=task_visible,
+            device=torch.device("cpu"),
+            dtype=torch.float64,
+        )
+        setting = family.setting(self.episode_steps, pictures)
+        self._workers = Workers(setting, num_worlds, processes or os.cpu_count() or 1)
         self.description = self._workers.description
         """Versions of the workers' `python` and `gymnasium`."""
-        self.sensed_size = int(self.description["observation_size"])
-        self.action_size = int(self.description["action_size"])
-        self._obs = torch.zeros(num_worlds, self.sensed_size)
-        self._rows: list[dict[str, Value]] = []
+        self._obs = torch.zeros(num_worlds, int(self.description["observation_size"]))
+        self._rows: list[dict[str, Value]] = [{}] * num_worlds
+        self._describe(self._obs.shape[1], [f"action_{i}" for i in range(int(self.description["action_size"]))])
 
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> ExternalCameras:
         """The environments' own `render`."""
@@ -96,19 +103,21 @@ class ExternalEnv(TrialEnv):
         """End the processes."""
         self._workers.close()
 
-    def _pose(self, tasks: Tasks) -> None:
-        self._rows = tasks.rows()
+    def _pose(self, mask: Bool[Tensor, "N"]) -> None:
+        rows = self.tasks.rows()
+        for world in np.flatnonzero(mask.numpy()):
+            self._rows[world] = rows[world]
 
-    def _restart(self, worlds: Int64[Tensor, "n"], episodes: Int64[Tensor, "n"]) -> None:
-        drawn = WorldRandom(self._key, self._streams[worlds], episodes).uniform(0.0, _SEEDS, 1)
-        numbers = worlds.tolist()
-        first = self._workers.reset(numbers, drawn[:, 0].long().tolist(), [self._rows[world] for world in numbers])
-        self._obs[worlds] = torch.from_numpy(first)
+    def _restart(self, mask: Bool[Tensor, "N"]) -> None:
+        numbers = np.flatnonzero(mask.numpy()).tolist()
+        seeds = WorldRandom(self._keys[mask], self._streams[mask], self._episode[mask]).uniform(0.0, _SEEDS, 1)
+        first = self._workers.reset(numbers, seeds[:, 0].long().tolist(), [self._rows[world] for world in numbers])
+        self._obs[mask] = torch.from_numpy(first)
 
     def _observe(self) -> Float32[Tensor, "N S"]:
         return self._obs.clone()
 
-    def _move(self, action: Float64[Tensor, "N A"], tasks: Tasks) -> Moved:
+    def _move(self, action: Float[Tensor, "N A"], tasks: Tasks) -> Moved:
         obs, terminated, truncated, terms = self._workers.step(action.numpy())
         seen = torch.from_numpy(obs)
         self._obs.copy_(seen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import mujoco
 import numpy as np
@@ -41,94 +42,121 @@ _NUMBER = 1  # second column of a warning counter: how often it was raised
 class CpuPhysics:
     """`mujoco.batch.Batch` as a `Physics`: results are bit-identical for any number of threads."""
 
-    def __init__(self, model: mujoco.MjModel, num_worlds: int, threads: int = 0) -> None:
-        """`threads` = 0 takes one per CPU."""
+    device = torch.device("cpu")
+    dtype = torch.float64
+
+    def __init__(
+        self, model: mujoco.MjModel, num_worlds: int, threads: int = 0, device: str | torch.device | None = None
+    ) -> None:
+        """`threads` = 0 takes one per CPU. `UserError` for a `device` other than the CPU."""
+        if device is not None and torch.device(device) != self.device:
+            raise UserError(f"the physics 'mujoco' works on the device 'cpu', not on '{device}'")
         _silence_log()
         self.model = model
         self.num_worlds = num_worlds
         self._batch = Batch(model, num_worlds, threads)
-        self._state = torch.from_numpy(self._batch.state)
-        self._warnings = torch.from_numpy(self._batch.warning)
-        self._bad = self._warnings[:, min(_BAD) : max(_BAD) + 1, _NUMBER]
-        self._failed = torch.zeros(num_worlds, dtype=torch.bool)
-        self._all = torch.arange(num_worlds)
-        self._bound: dict[str, Tensor] = {}
+        self._state: np.ndarray = self._batch.state
+        self._bad: np.ndarray = self._batch.warning[:, min(_BAD) : max(_BAD) + 1, _NUMBER]
+        self._failed = np.zeros(num_worlds, np.bool_)
+        self._raised = False
+        self._bound: dict[tuple[str, bool], Tensor] = {}
         self._stage = int(mujoco.mjtStage.mjSTAGE_NONE)
         self._derives = False
-        self._start: Tensor | None = None
+        self._start: np.ndarray | None = None
         self._start_may_vary = False
 
     def bind(self, field: str, *, fresh: bool = True) -> Tensor:
         """See `Physics.bind`; `UserError` for the fields that stepping does not compute."""
-        if fresh and field not in _STATE_FIELDS | _BODY_FORCES:
-            self._stage = int(mujoco.mjtStage.mjSTAGE_VEL)
-        if field not in self._bound:
-            self._require_computed(field)
-            self._bound[field] = _view(self._batch.bind(field))
-            if field not in _STATE_FIELDS:  # zero until first computed
-                self._derives = True
-                self.forward(self._all)
-        return self._bound[field]
+        found = self._bound.get((field, fresh))
+        return self._bind(field, fresh) if found is None else found
 
-    def _require_computed(self, field: str) -> None:
+    def _bind(self, field: str, fresh: bool) -> Tensor:
         if field in _NOT_COMPUTED:
             raise UserError(f"MuJoCo does not compute '{field}' when it steps: use a sensor of the model instead")
         if field in _BODY_FORCES and not np.isin(self.model.sensor_type, _FORCE_SENSORS).any():
             raise UserError(
                 f"MuJoCo computes '{field}' only for a model with a force, torque or accelerometer sensor: add one"
             )
+        if fresh and field not in _STATE_FIELDS | _BODY_FORCES:
+            self._stage = int(mujoco.mjtStage.mjSTAGE_VEL)
+        known = self._bound.get((field, not fresh))
+        view = self._bound[field, fresh] = _view(self._batch.bind(field)) if known is None else known
+        if known is None and field not in _STATE_FIELDS:  # zero until first computed
+            self._derives = True
+            self._batch.forward()
+        return view
 
     def expand(self, field: str) -> Tensor:
         """See `Physics.expand`."""
         self._start_may_vary |= field in _START_FIELDS
         return _view(self._batch.expand(field))
 
-    def set_const(self, worlds: Int64[Tensor, "n"]) -> None:
+    def covering(self, mask: Bool[Tensor, "N"]) -> Int64[Tensor, "n"]:
+        """The worlds of `mask`."""
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+
+    def set_const(self, mask: Bool[Tensor, "N"]) -> None:
         """See `Physics.set_const`; `UserError` where MuJoCo refuses the changed model."""
         try:
-            self._batch.set_const(worlds.numpy())
+            self._batch.set_const(mask.numpy())
         except SimulationError as error:  # a body compiled as simple, say: its centre of mass cannot move
             raise UserError(f"MuJoCo refuses the varied model: {error}") from None
 
-    def reset(self, worlds: Int64[Tensor, "n"]) -> None:
+    def reset(self, mask: Bool[Tensor, "N"]) -> None:
         """See `Physics.reset`."""
+        self._reset(np.flatnonzero(mask.numpy()))
+
+    def _reset(self, worlds: np.ndarray) -> None:
+        if not len(worlds):
+            return
         if self._start is not None and not self._start_may_vary:
             self._state[worlds] = self._start  # a tenth of the time of MuJoCo's own, which restarts after falls need
         else:
-            self._batch.reset(worlds.numpy(), stage=int(mujoco.mjtStage.mjSTAGE_NONE))
-            self._start = self._state[worlds[0]].clone() if len(worlds) else None
-        self._warnings[worlds] = 0
-        self._failed[worlds] = False
+            self._batch.reset(worlds, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
+            self._start = self._state[worlds[0]].copy()
+        self._batch.warning[worlds] = 0
+        if self._raised:
+            self._failed[worlds] = False
+            self._raised = bool(self._failed.any())
+
+    def restart(self, mask: Bool[Tensor, "N"], write: Callable[[Int64[Tensor, "n"]], None]) -> None:
+        """See `Physics.restart`."""
+        worlds = np.flatnonzero(mask.numpy())
+        if len(worlds):
+            self._reset(worlds)
+            write(torch.from_numpy(worlds))
+            self.forward(mask)
 
     def step(self, num_substeps: int) -> None:
         """See `Physics.step`. A world in which MuJoCo raises keeps its state and counts as diverged."""
         try:
             self._batch.step(nstep=num_substeps, stage=self._stage)
         except SimulationError as error:
-            self._failed[torch.from_numpy(np.asarray(error.ids, np.int64))] = True
+            self._failed[np.asarray(error.ids, np.int64)] = self._raised = True
 
-    def forward(self, worlds: Int64[Tensor, "n"]) -> None:
+    def forward(self, mask: Bool[Tensor, "N"]) -> None:
         """See `Physics.forward`."""
-        if not self._derives:
-            return
-        # All stages: a field that a stage leaves out would hold another world's value (see mujoco.batch).
-        self._batch.forward(worlds.numpy())
+        if self._derives:  # all stages: a field that one leaves out would hold another world's value (see mujoco.batch)
+            self._batch.forward(mask.numpy())
 
-    def diverged(self) -> Bool[Tensor, "N"]:
+    def diverged(self) -> Bool[Tensor, "N"] | None:
         """See `Physics.diverged`."""
         # The counters only ever matter once: a world that has diverged is reset before it steps again.
-        return self._failed | self._bad.any(dim=1)
+        if not (self._raised or self._bad.any()):
+            return None
+        return torch.from_numpy(self._failed | self._bad.any(axis=1))
 
     def get_state(self) -> Float64[Tensor, "N S"]:
         """See `Physics.get_state`."""
-        return self._state.clone()
+        return torch.from_numpy(self._state.copy())
 
     def set_state(self, state: Float64[Tensor, "N S"]) -> None:
         """See `Physics.set_state`."""
-        self._state.copy_(state)
-        self._warnings.zero_()
-        self._failed.zero_()
-        self.forward(self._all)
+        self._state[:] = state.numpy()
+        self._batch.warning[:] = 0
+        self._failed[:] = self._raised = False
+        if self._derives:
+            self._batch.forward()
 
     def model_of(self, world: int) -> mujoco.MjModel:
         """See `Physics.model_of`."""

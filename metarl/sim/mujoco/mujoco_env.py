@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 from metarl.core.errors import UserError
@@ -16,9 +16,9 @@ from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks
 from metarl.sim.env import Moved, RewardError as RewardError, TrialEnv
 from metarl.sim.family import MujocoFamily
-from metarl.sim.mujoco.cpu import CpuPhysics
-from metarl.sim.mujoco.physics import Physics
+from metarl.sim.mujoco.physics import Physics, make_physics
 from metarl.sim.mujoco.rendering import Camera, gl_backend
+from metarl.sim.observations import require_declared, to_vector
 from metarl.sim.variations import Variator
 
 EXPLODED = 1e6
@@ -32,14 +32,14 @@ def compile_spec(spec: mujoco.MjSpec) -> mujoco.MjModel:
         return spec.compile()
 
 
-def _control_range(model: mujoco.MjModel) -> tuple[Float64[Tensor, "A"], Float64[Tensor, "A"]]:
+def _control_range(model: mujoco.MjModel) -> Float64[Tensor, "2 A"]:
     """Lowest and highest control of every actuator; `UserError` names one without a range."""
-    low, high = torch.from_numpy(model.actuator_ctrlrange.T.copy())
+    limits = torch.from_numpy(model.actuator_ctrlrange.T.copy())
     for i in range(model.nu):
-        if not low[i] < high[i]:
+        if not limits[0, i] < limits[1, i]:
             name = model.actuator(i).name or i
             raise UserError(f"actuator '{name}' needs a ctrlrange: actions in [-1, 1] are mapped onto it")
-    return low, high
+    return limits
 
 
 class MujocoEnv(TrialEnv):
@@ -48,60 +48,77 @@ class MujocoEnv(TrialEnv):
     family: MujocoFamily
     observation_bound = EXPLODED
 
-    def __init__(self, family: MujocoFamily, num_worlds: int, *, episodes_per_trial: int = 2, threads: int = 0) -> None:
-        """`threads` = 0 takes one per CPU; results do not depend on it."""
-        super().__init__(family, num_worlds, episodes_per_trial)
+    def __init__(
+        self,
+        family: MujocoFamily,
+        num_worlds: int,
+        *,
+        episodes_per_trial: int = 2,
+        episode_steps: int | None = None,
+        task_visible: bool = False,
+        physics: str = "mujoco",
+        threads: int = 0,
+    ) -> None:
+        """As `make_env`."""
         model = compile_spec(family.spec())
-        self.physics: Physics = CpuPhysics(model, num_worlds, threads)
-        self.action_size = int(model.nu)
+        self.physics = make_physics(physics, model, num_worlds, threads)
+        super().__init__(
+            family,
+            num_worlds,
+            episodes_per_trial=episodes_per_trial,
+            episode_steps=episode_steps,
+            task_visible=task_visible,
+            device=self.physics.device,
+            dtype=self.physics.dtype,
+        )
         self._substeps = family.num_substeps(model)
         self._variator = Variator(self.physics, family.variations)
         self._ctrl = self.physics.bind("ctrl")
-        self._low, self._high = _control_range(model)
+        self._low, self._high = _control_range(model).to(self.device, self.dtype)
         self._unit_range = bool((self._low == -1).all() and (self._high == 1).all())
-        self.sensed_size = self._measure_observation()
+        # After one step every field that the family reads is bound: it must not first be so within a trial.
+        self.begin(family.space.nominal(num_worlds), key=0)
+        require_declared(family, family.observe(self.physics, self.tasks), num_worlds, self.dtype)
+        self._describe(self._observe().shape[1], [model.actuator(i).name or f"action_{i}" for i in range(model.nu)])
+        self.step(torch.zeros(num_worlds, model.nu, device=self.device))
+        self.check()
+        self._tasks = None
 
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> WorldCameras:
         """The family's camera, in each world."""
         return WorldCameras(self.physics, worlds, self.family.camera, size)
 
-    def _pose(self, tasks: Tasks) -> None:
-        self._variator.apply(tasks)
+    def _taken(self, tasks: Tasks) -> tuple[Tasks, Tensor | None]:
+        taken = super()._taken(tasks)
+        self._variator.require(tasks)
+        return taken
 
-    def _restart(self, worlds: Int64[Tensor, "n"], episodes: Int64[Tensor, "n"]) -> None:
-        self.physics.reset(worlds)
-        random = WorldRandom(self._key, self._streams[worlds], episodes)
+    def _pose(self, mask: Bool[Tensor, "N"]) -> None:
+        self._variator.apply(self.tasks, mask)
+
+    def _restart(self, mask: Bool[Tensor, "N"]) -> None:
+        self.physics.restart(mask, self._write)
+
+    def _write(self, worlds: Int64[Tensor, "n"]) -> None:
+        random = WorldRandom(self._keys[worlds], self._streams[worlds], self._episode[worlds], self.dtype)
         self.family.reset(self.physics, worlds, self.tasks.select(worlds), random)
-        self.physics.forward(worlds)
 
     def _observe(self) -> Float32[Tensor, "N S"]:
-        return self.family.observe(self.physics, self.tasks).float()
+        return to_vector(self.family, self.family.observe(self.physics, self.tasks)).float()
 
-    def _move(self, action: Float64[Tensor, "N A"], tasks: Tasks) -> Moved:
+    def _move(self, action: Float[Tensor, "N A"], tasks: Tasks) -> Moved:
         before = self.family.snapshot(self.physics)
         self._ctrl.copy_(action if self._unit_range else self._low + (action + 1.0) * (self._high - self._low) / 2)
         self.physics.step(self._substeps)
         self.family.advance(self.physics, tasks)
-        obs = self._observe()
-        diverged = self._diverged(obs)
+        obs, diverged = self._observe(), self.physics.diverged()
+        # MuJoCo notices a bad state at the next step; one that exploded in this step shows.
+        seen = obs.numpy() if self._looks else None
+        if seen is None or not (seen.max() <= EXPLODED and seen.min() >= -EXPLODED):
+            exploded = ~(obs.abs() <= EXPLODED).all(dim=1)
+            diverged = exploded if diverged is None else diverged | exploded
         terms = self.family.reward(self.physics, before, action, tasks)
-        fallen = self.family.terminated(self.physics, tasks)
-        return Moved(obs, terms, self._no if fallen is None else fallen, self._no, diverged)
-
-    def _diverged(self, obs: Float32[Tensor, "N S"]) -> Bool[Tensor, "N"]:
-        """Worlds whose physics went bad. MuJoCo notices at the next step; a state that exploded in this one shows."""
-        diverged = self.physics.diverged()
-        if not bool(obs.abs().amax() <= EXPLODED):
-            diverged = diverged | ~(obs.abs() <= EXPLODED).all(dim=1)
-        return diverged
-
-    def _measure_observation(self) -> int:
-        """Length of what is observed, after one step in which every field the family reads is bound."""
-        self.begin(self.family.space.nominal(self.num_worlds), key=0)
-        size = self._observe().shape[1]
-        self.step(torch.zeros(self.num_worlds, self.action_size))
-        self._tasks = None
-        return int(size)
+        return Moved(obs, terms, self.family.terminated(self.physics, tasks), None, diverged)
 
 
 class WorldCameras:

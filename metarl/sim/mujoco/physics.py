@@ -1,23 +1,35 @@
-"""The contract between the batched environments and whatever simulates their worlds."""
+"""The contract between the batched environments and whatever simulates their worlds, and the back ends by name."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import mujoco
-from jaxtyping import Bool, Float64, Int64
+import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+from metarl.core.errors import unknown_name
+
+PHYSICS = {"mujoco": "metarl.sim.mujoco.cpu:CpuPhysics"}
+"""Back ends by name, as `module:Class`. A class is made with (model, num_worlds, threads, device)."""
 
 
 @runtime_checkable
 class Physics(Protocol):
-    """`num_worlds` simulations of one model, stepped together.
+    """`num_worlds` simulations of one model, stepped together on one device.
 
-    Tensors from `bind` and `expand` are live: they are fetched once and read or written in place.
+    Tensors from `bind` and `expand` are live: they are fetched once and read or written in place. Masks have one
+    element per world. A back end on a device never waits for it: it works on all worlds and keeps those of the mask.
     """
 
     model: mujoco.MjModel
     num_worlds: int
+    device: torch.device
+    dtype: torch.dtype
+    """Of states and of everything derived from them."""
 
     def bind(self, field: str, *, fresh: bool = True) -> Tensor:
         """Live tensor (N, ...) over an MjData field.
@@ -33,34 +45,48 @@ class Physics(Protocol):
         """Live tensor (N, ...) of an MjModel field (or `opt.<name>`), one value per world."""
         ...
 
-    def set_const(self, worlds: Int64[Tensor, "n"]) -> None:
+    def covering(self, mask: Bool[Tensor, "N"]) -> Int64[Tensor, "n"]:
+        """Worlds, in ascending order, to write where those of `mask` are to be written, at least these.
+
+        On the CPU exactly these. All worlds on a device that would have to be waited for.
+        """
+        ...
+
+    def set_const(self, mask: Bool[Tensor, "N"]) -> None:
         """Recompute what MuJoCo derives from masses, inertias and the like, after `expand`ed fields changed."""
         ...
 
-    def reset(self, worlds: Int64[Tensor, "n"]) -> None:
+    def reset(self, mask: Bool[Tensor, "N"]) -> None:
         """Back to the model's initial state, with no memory of the past (warm starts, warnings)."""
+        ...
+
+    def restart(self, mask: Bool[Tensor, "N"], write: Callable[[Int64[Tensor, "n"]], None]) -> None:
+        """Reset the worlds of `mask`, let `write(worlds)` change their state, and recompute what is derived from it.
+
+        `write` is given the worlds that `covering` names; what it writes into others is undone.
+        """
         ...
 
     def step(self, num_substeps: int) -> None:
         """Advance every world by `num_substeps` physics steps with the present `ctrl`."""
         ...
 
-    def forward(self, worlds: Int64[Tensor, "n"]) -> None:
+    def forward(self, mask: Bool[Tensor, "N"]) -> None:
         """Recompute derived fields from the present state."""
         ...
 
-    def diverged(self) -> Bool[Tensor, "N"]:
-        """Worlds whose physics went bad since their last `reset`.
+    def diverged(self) -> Bool[Tensor, "N"] | None:
+        """Worlds whose physics went bad since their last `reset`; None where that is known to be none.
 
         Read from MuJoCo's warning counters: it resets a diverged state silently, so the state itself looks finite.
         """
         ...
 
-    def get_state(self) -> Float64[Tensor, "N S"]:
+    def get_state(self) -> Float[Tensor, "N S"]:
         """Copy of the complete integration state of every world."""
         ...
 
-    def set_state(self, state: Float64[Tensor, "N S"]) -> None:
+    def set_state(self, state: Float[Tensor, "N S"]) -> None:
         """Continue exactly from a state of `get_state`."""
         ...
 
@@ -74,3 +100,17 @@ class Physics(Protocol):
         Written into `data` where given: made once with `MjData(model_of(world))`, it spares a copy of the model.
         """
         ...
+
+
+def make_physics(
+    name: str, model: mujoco.MjModel, num_worlds: int, threads: int = 0, device: str | None = None
+) -> Physics:
+    """Worlds of a model in the back end `name`, on its own kind of device unless told.
+
+    Raises `UserError` for a back end that does not exist, or a device it does not work on.
+    """
+    if name not in PHYSICS:
+        raise unknown_name("physics", name, PHYSICS)
+    module, _, attribute = PHYSICS[name].partition(":")
+    made: Physics = getattr(importlib.import_module(module), attribute)(model, num_worlds, threads, device)
+    return made

@@ -60,7 +60,7 @@ def gl_backend() -> str:
 @functools.cache
 def _probe(backend: str) -> str:
     """Why `backend` cannot draw, tried in another process; empty where it can."""
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     # MuJoCo must not try the backend itself: a missing library would fail its import with a message about Python.
     environment = os.environ | {"MUJOCO_GL": "disabled", "PYTHONPATH": paths}

@@ -1,7 +1,7 @@
-"""A child process that compiles MJCF files: limited in memory and time, without the right to open a file.
+"""A child process that compiles MJCF files: limited in memory and processor time, without the right to open a file.
 
-The child imports MuJoCo once and forks for each model, so that a crash costs nothing. Where a system lacks a limit
-(macOS that on memory, Windows all of them and the fork) it is left out; the parent's clock always ends the child.
+Memory is what the child uses, not the addresses it reserves: its parent watches it in /proc, so on Linux only. Windows
+lacks the other limits too; the parent's clock ends a child that hangs on every system.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,17 @@ from numpy.random import default_rng  # NumPy imports it late, when the child ma
 
 from metarl.core.errors import UserError
 
-MEMORY_LIMIT = 2 << 30  # [bytes] of the child's address space, libraries included
-TIME_LIMIT = 20.0  # [s] for one model, of the clock and of the processor
+MEMORY_LIMIT = 2 << 30  # [bytes] that one model may use, libraries included
+TIME_LIMIT = 20.0  # [s] of the processor for one model
 SIMULATED = 1.0  # [s]
-_STARTING = 60.0  # [s] until the child must answer, beyond the time limit
+_HANGING = 600.0  # [s] of the clock, after which the child is given up
 _CONTROL_STEP = 0.02  # [s]
 _EXPLODED = 1e6  # [m, rad, m/s, rad/s]: beyond it the physics has diverged
+_FINER = (2, 5, 10)  # divisors of a timestep under which the physics diverges
+_NO_MEMORY = "no memory"
 _NAMED = 5
 _LONGEST = 400  # [characters] of a sentence that quotes a file
+_BAD = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
 
 
 @dataclass(frozen=True)
@@ -74,95 +76,75 @@ class Report:
     bodies: int
     """Number of bodies, without the world."""
     joints: int
-    """Number of joints."""
     actuators: int
-    """Number of actuators."""
     mass: float
-    """Of all bodies [kg]."""
+    """Mass of all bodies [kg]."""
     size: int
-    """The compiled model and one world's state [bytes]."""
+    """Memory that the compiled model and one world's state use [bytes]."""
     unlimited: list[str]
     """Actuators without a ctrlrange, the first few."""
     diverged: dict[str, float]
     """Time [s] at which the physics diverged under "zero" and "random" actions, where it did and was asked for."""
+    remedy: dict[str, float]
+    """The largest smaller timestep [s] that prevents it, 0 where none does; nothing where there was no time to try."""
 
 
-class Sandbox:
-    """The child process, started when first needed. Use it as a context: it ends with it."""
+def examine(mjcf: Mjcf, *, simulate: bool = False, seconds: float = TIME_LIMIT, memory: int = MEMORY_LIMIT) -> Report:
+    """Compile a model in a child process, and run it for a second where `simulate`.
 
-    def __init__(self, seconds: float = TIME_LIMIT) -> None:
-        """`seconds` is the time limit of one examination."""
-        self._seconds = seconds
-        self._process: subprocess.Popen[bytes] | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="metarl-mjcf-")  # MuJoCo logs into its working directory
-        self._log = Path(self._folder.name) / "stderr"
-
-    def __enter__(self) -> Sandbox:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
-        self._folder.cleanup()
-
-    def examine(self, mjcf: Mjcf, *, simulate: bool = False) -> Report:
-        """Compile a model, and run it for a second where `simulate`; `UserError` says why that fails, and where."""
-        answer = self._ask((mjcf, simulate, self._seconds))
-        if "report" in answer:
-            return Report(**answer["report"])
-        raise UserError(_sentence(mjcf, str(answer["problem"])))
-
-    def _ask(self, request: object) -> dict[str, Any]:
-        process = self._process or self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        timer = threading.Timer(self._seconds + _STARTING, self._kill, [process])
-        timer.start()
-        try:
-            pickle.dump(request, process.stdin)  # from us to our own child; what comes back is JSON only
-            process.stdin.flush()
-            return dict(json.loads(process.stdout.readline()))
-        except (OSError, ValueError):
-            self._end()
-            return {"problem": f"the process that compiles it ended: {self._last_words()}"}
-        except BaseException:  # the next answer would be this request's
-            self._end()
-            raise
-        finally:
-            timer.cancel()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        paths = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
-        single = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}  # address space
-        with open(self._log, "wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", "from metarl.sim.mujoco.mjcf import sandbox; sandbox.serve()"],
-                cwd=self._folder.name,
-                env=os.environ | single | {"PYTHONPATH": paths, "MUJOCO_GL": "disabled"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-            )
-        return self._process
-
-    def _last_words(self) -> str:
-        lines = self._log.read_bytes()[-2000:].decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it says nothing"
-
-    @staticmethod
-    def _kill(process: subprocess.Popen[bytes]) -> None:
-        with contextlib.suppress(OSError):
-            if hasattr(os, "killpg"):
-                os.killpg(process.pid, signal.SIGKILL)  # its forks too
-            else:
+    `seconds` of processor time and `memory` in bytes are the child's limits. `UserError` says what fails, and where.
+    """
+    paths = os.pathsep.join(filter(None, (str(Path(__file__).parents[4]), os.environ.get("PYTHONPATH"))))
+    variables = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MUJOCO_GL": "disabled", "PYTHONPATH": paths}
+    command = [sys.executable, "-c", "from metarl.sim.mujoco.mjcf import sandbox; sandbox.serve()"]
+    with tempfile.TemporaryDirectory(prefix="metarl-mjcf-") as folder, open(Path(folder, "log"), "w+b") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,  # MuJoCo logs into it
+            env=os.environ | variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+        with process:
+            try:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                with contextlib.suppress(OSError), process.stdin as request:
+                    pickle.dump((mjcf, simulate, seconds), request)
+                ended = _watch(process, seconds, memory)
+                answer = b"" if ended else process.stdout.read()  # JSON
+            finally:
                 process.kill()
+        log.seek(0)
+        said = log.read()[-2000:].decode(errors="replace").splitlines()
+    if not ended and not answer:
+        ended = f"the process that compiles it ended: {said[-1] if said else 'it says nothing'}"
+    found = ended or json.loads(answer)
+    if found == _NO_MEMORY:
+        found = f"it needs more than {memory / 2**30:.3g} GiB of memory: --memory allows more"
+    if isinstance(found, str):
+        raise UserError(_sentence(mjcf, found))
+    return Report(**found)
 
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            self._kill(process)
-            with contextlib.suppress(OSError):
-                process.communicate()
+
+def _watch(process: subprocess.Popen[bytes], seconds: float, memory: int) -> str:
+    """Wait for the child's end; why it got no answer, empty where it may have one."""
+    begun = time.monotonic()
+    while process.poll() is None:
+        with contextlib.suppress(OSError):
+            used = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+            if used and int(used[1]) << 10 > memory:
+                return _NO_MEMORY
+        if time.monotonic() - begun > seconds + _HANGING:
+            return f"the process that compiles it still hangs after {seconds + _HANGING:g} s"
+        time.sleep(0.01)
+    if process.returncode >= 0:
+        return ""
+    name = signal.Signals(-process.returncode).name
+    if name == "SIGXCPU":
+        return f"it takes more than {seconds:g} s of processor time"
+    return f"MuJoCo crashes on it ({name})"
 
 
 def printable(text: str) -> str:
@@ -182,114 +164,108 @@ def _sentence(mjcf: Mjcf, problem: str) -> str:
     return f"{where}: {printable(problem)}"
 
 
+# --------------------------------------------------------------------------------------------------------- the child
+
+
 def serve() -> None:
-    """The child: answers requests from stdin on stdout, until there are no more."""
-    answers = os.fdopen(os.dup(1), "wb")
+    """The child: answers the request from stdin on stdout, with what `Report` tells or a string, the problem."""
+    answers = os.dup(1)
     os.dup2(2, 1)  # whatever MuJoCo prints is no answer
     warnings.simplefilter("ignore")
-    with contextlib.suppress(EOFError):
-        while True:
-            answers.write(_forked(*pickle.load(sys.stdin.buffer)) + b"\n")
-            answers.flush()
+    mjcf, simulate, seconds = pickle.load(sys.stdin.buffer)
+    _limit(seconds)
+    os.write(answers, json.dumps(_answer(mjcf, seconds if simulate else 0.0)).encode())
+    os._exit(0)  # without the destructors of a model that may be odd
 
 
-def _forked(mjcf: Mjcf, simulate: bool, seconds: float) -> bytes:
-    """The answer of a process of its own, or the signal that ended it."""
-    if not hasattr(os, "fork"):
-        return _answer(mjcf, simulate)
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            _limit(seconds)
-            os.write(writer, _answer(mjcf, simulate))  # short enough to go at once
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        answer = pipe.read()
-    status = os.waitpid(child, 0)[1]
-    if os.WIFEXITED(status) and answer:
-        return answer
-    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    if number in (signal.SIGALRM, signal.SIGXCPU):
-        return _problem(f"{'simulating' if simulate else 'compiling'} it takes longer than {seconds:g} s")
-    name = signal.Signals(number).name if number else "no answer"
-    return _problem(f"MuJoCo crashes on it, or needs more than {MEMORY_LIMIT >> 30} GiB of memory ({name})")
+def _answer(mjcf: Mjcf, seconds: float) -> dict[str, Any] | str:
+    try:
+        return _examine(mjcf, seconds)
+    except MemoryError:
+        return _NO_MEMORY
+    except Exception as error:  # MuJoCo's are of several classes
+        text = str(error)[: 10 * _LONGEST] or type(error).__name__
+        too_large = "allocate" in text or "unknown exception" in text  # the latter where an array's size overflows
+        return _NO_MEMORY if too_large else text
 
 
 def _limit(seconds: float) -> None:
-    """Of this process, for good."""
-    import resource
+    """Limit this process for good, and make it the first to go where the machine runs out of memory."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    with contextlib.suppress(ImportError):
+        import resource
 
-    signal.setitimer(signal.ITIMER_REAL, seconds)  # unhandled: it ends the process in whatever it does
-    whole = math.ceil(seconds)
-    limits = {
-        resource.RLIMIT_CORE: (0, 0),
-        resource.RLIMIT_CPU: (whole, whole + 1),
-        resource.RLIMIT_AS: (MEMORY_LIMIT, MEMORY_LIMIT),
-        resource.RLIMIT_FSIZE: (1 << 20, 1 << 20),  # of stderr
-        resource.RLIMIT_NOFILE: (0, 0),
-    }
-    for name, values in limits.items():
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(name, values)
-
-
-def _problem(text: str) -> bytes:
-    return json.dumps({"problem": text[: 10 * _LONGEST]}).encode()
+        until = math.ceil(time.process_time() + seconds)
+        for name, limits in (
+            (resource.RLIMIT_CORE, (0, 0)),
+            (resource.RLIMIT_CPU, (until, until + 1)),
+            (resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),  # of the log
+            (resource.RLIMIT_NOFILE, (0, 0)),
+        ):
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(name, limits)
 
 
-def _answer(mjcf: Mjcf, simulate: bool) -> bytes:
-    try:
-        return json.dumps({"report": _examine(mjcf, simulate)}).encode()
-    except MemoryError:
-        return _problem(f"it needs more than {MEMORY_LIMIT >> 30} GiB of memory")
-    except Exception as error:  # MuJoCo's are of several classes
-        text = str(error)
-        if "allocate" in text or "unknown exception" in text:  # the latter where an array's size overflows
-            text = f"it needs more than {MEMORY_LIMIT >> 30} GiB of memory: {text}"
-        return _problem(text or type(error).__name__)
-
-
-def _examine(mjcf: Mjcf, simulate: bool) -> dict[str, Any]:
-    """What `Report` tells."""
+def _examine(mjcf: Mjcf, seconds: float) -> dict[str, Any]:
+    """What `Report` tells; simulated where there are `seconds` for it."""
     model = mjcf.spec().compile()
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     free = np.flatnonzero(~(model.actuator_ctrlrange[:, 0] < model.actuator_ctrlrange[:, 1]))
     names = [printable(model.actuator(i).name)[:60] or f"number {i}" for i in free[:_NAMED]]
-    runs = {actions: time for actions, time in _runs(model, data) if time is not None} if simulate else {}
+    diverged, remedy = dict[str, float](), dict[str, float]()
+    for actions, scale in (("zero", 0.0), ("random", 1.0)) if seconds else ():
+        when = _divergence(model, data, scale)
+        if when is not None:
+            diverged[actions] = when
+            with contextlib.suppress(TimeoutError):
+                remedy[actions] = _remedy(model, data, scale, 0.7 * seconds)
     return {
         "bodies": model.nbody - 1,
         "joints": model.njnt,
         "actuators": model.nu,
         "mass": float(model.body_mass.sum()),
-        "size": mujoco.mj_sizeModel(model) + data.nbuffer + data.narena,
+        "size": mujoco.mj_sizeModel(model) + data.nbuffer + int(data.maxuse_arena),
         "unlimited": names + (["..."] if len(free) > _NAMED else []),
-        "diverged": runs,
+        "diverged": diverged,
+        "remedy": remedy,
     }
 
 
-def _runs(model: mujoco.MjModel, data: mujoco.MjData) -> Iterator[tuple[str, float | None]]:
-    """When the physics diverges [s] under actions that are zero and random in [-1, 1], over the controls' ranges."""
+def _divergence(model: mujoco.MjModel, data: mujoco.MjData, scale: float, budget: float = math.inf) -> float | None:
+    """When the physics diverges [s] under random actions in [-scale, scale], over the controls' ranges.
+
+    Raises `TimeoutError` once the process has used `budget` seconds of the processor.
+    """
     rng = default_rng(0)
     low, high = model.actuator_ctrlrange.T
     limited = low < high
     low, high = np.where(limited, low, -1.0), np.where(limited, high, 1.0)
-    for actions, scale in (("zero", 0.0), ("random", 1.0)):
-        mujoco.mj_resetData(model, data)
-        following, diverged = 0.0, None
-        while data.time < SIMULATED and diverged is None:
-            now = float(data.time)
-            if now >= following:
-                data.ctrl[:] = low + (high - low) * (1 + scale * rng.uniform(-1, 1, model.nu)) / 2
-                following += _CONTROL_STEP
-            mujoco.mj_step(model, data)
-            warned = any(data.warning[kind].number for kind in _BAD)
-            if warned or not all(np.abs(part).max(initial=0.0) <= _EXPLODED for part in (data.qpos, data.qvel)):
-                diverged = now
-        yield actions, diverged
+    mujoco.mj_resetData(model, data)
+    following = 0.0
+    while data.time < SIMULATED:
+        now = float(data.time)
+        if now >= following:
+            data.ctrl[:] = low + (high - low) * (1 + scale * rng.uniform(-1, 1, model.nu)) / 2
+            following += _CONTROL_STEP
+        mujoco.mj_step(model, data)
+        warned = any(data.warning[kind].number for kind in _BAD)
+        if warned or not all(np.abs(part).max(initial=0.0) <= _EXPLODED for part in (data.qpos, data.qvel)):
+            return now
+        if time.process_time() > budget:
+            raise TimeoutError
+    return None
 
 
-_BAD = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+def _remedy(model: mujoco.MjModel, data: mujoco.MjData, scale: float, budget: float) -> float:
+    """The largest of a few smaller timesteps [s] under which the physics does not diverge; 0 where none is found."""
+    timestep = model.opt.timestep
+    try:
+        for divisor in _FINER:
+            model.opt.timestep = timestep / divisor
+            if _divergence(model, data, scale, budget) is None:
+                return float(model.opt.timestep)
+        return 0.0
+    finally:
+        model.opt.timestep = timestep

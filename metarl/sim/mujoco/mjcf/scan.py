@@ -15,28 +15,33 @@ from xml.parsers import expat
 import mujoco
 
 from metarl.core.errors import UserError
-from metarl.sim.mujoco.mjcf.sandbox import Mjcf, Report, Sandbox, printable
+from metarl.sim.mujoco.mjcf.sandbox import MEMORY_LIMIT, Mjcf, Report, examine, printable
 
 XML_LIMIT = 16 << 20  # [bytes] of one XML file
 READ_LIMIT = 256 << 20  # [bytes] of all files together
 FILE_LIMIT = 4096
 """Files of one model."""
+_RULE = "only files in the model's folder are read, or in a wider one that --folder names"
+_URDF = (
+    "it is a URDF file, which has no actuators: convert it by `mujoco.MjSpec.from_file('robot.urdf').to_xml()`, "
+    "and add actuators with a ctrlrange"
+)
 
 
-def load(path: Path | str, folder: Path | str | None = None) -> mujoco.MjSpec:
+def load(path: Path | str, folder: Path | str | None = None, memory: int = MEMORY_LIMIT) -> mujoco.MjSpec:
     """The model in a MJCF file, once a child process has compiled it; `UserError` says what is wrong with it.
 
-    Files it refers to are read where they lie in `folder`, by default the file's own.
+    Files it refers to are read where they lie in `folder`, by default the file's own. `memory` [bytes]
+    limits the child.
     """
     mjcf = read(path, folder)
-    _approved(mjcf)
+    _approved(mjcf, memory)
     return mjcf.spec()
 
 
 @functools.lru_cache(maxsize=8)
-def _approved(mjcf: Mjcf) -> Report:
-    with Sandbox() as sandbox:
-        return sandbox.examine(mjcf)
+def _approved(mjcf: Mjcf, memory: int) -> Report:
+    return examine(mjcf, memory=memory)
 
 
 def read(path: Path | str, folder: Path | str | None = None) -> Mjcf:
@@ -108,11 +113,13 @@ class _Scan:
         """The file's first place in the root that exists, and all places in which MuJoCo may look for it."""
         places = [os.path.normpath(os.path.join(base, folder, file)) for base in bases for folder in reversed(folders)]
         inside = [place for place in dict.fromkeys(places) if self._holds(place)]
-        if not inside:
-            raise UserError(f"{at}: '{file}' lies outside: only files in the model's folder are read")
         for place in inside:
             if os.path.lexists(place):
                 return place, inside
+        outside = next((place for place in places if not self._holds(place)), None)
+        if outside is not None:
+            name = f"there is no file '{file}' in the folder, and {self._shown(outside)}" if inside else f"'{file}'"
+            raise UserError(f"{at}: {name} lies outside: {_RULE}")
         raise UserError(f"{at}: there is no file '{file}'")
 
     def _alias(self, files: dict[str, bytes], found: str, places: list[str]) -> None:
@@ -131,7 +138,7 @@ class _Scan:
         if real in self._contents:
             return self._contents[real]
         if not self._holds(real):
-            raise UserError(f"{prefix}{shown} is a link that leads outside: only files in the model's folder are read")
+            raise UserError(f"{prefix}{shown} is a link that leads outside: {_RULE}")
         try:
             if not S_ISREG(os.stat(real).st_mode):
                 raise UserError(f"{prefix}{shown} is not a regular file")
@@ -162,7 +169,7 @@ def _relative(value: str, at: str) -> str:
     """A relative path with slashes; `UserError` for any other, and for MuJoCo's resource providers."""
     path = value.replace("\\", "/")
     if path.startswith("/") or ":" in path:
-        raise UserError(f"{at}: '{printable(value)}' is not a relative path: only files in the model's folder are read")
+        raise UserError(f"{at}: '{printable(value)}' is not a relative path: {_RULE}")
     return path
 
 
@@ -172,7 +179,8 @@ def _elements(data: bytes, here: str, *, is_model: bool) -> list[tuple[int, str,
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         if is_model and not found and tag != "mujoco":
-            raise UserError(f"{here}, line {parser.CurrentLineNumber}: its root is <{printable(tag)}>, not <mujoco>")
+            problem = _URDF if tag == "robot" else f"its root is <{printable(tag)}>, not <mujoco>"
+            raise UserError(f"{here}, line {parser.CurrentLineNumber}: {problem}")
         found.append((parser.CurrentLineNumber, tag, attributes))
 
     def refuse(*_: object) -> None:

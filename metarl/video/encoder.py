@@ -1,4 +1,4 @@
-"""The encoder: pictures into an h264 file, which gets its name once it is complete."""
+"""The encoder writes pictures into an h264 file, which gets its name once it is complete."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CRF = "26"  # x264's constant rate factor: sharp enough for the moving ground, 
 
 @dataclass
 class Movie:
-    """Counts what it writes."""
+    """An open video file and the number of frames written to it."""
 
     append: Callable[[np.ndarray], None]
     num_frames: int = 0
@@ -34,7 +34,7 @@ class Movie:
 
 @contextmanager
 def movie(path: Path, fps: float) -> Iterator[Movie]:
-    """The encoder. The file gets its name when it is complete; whatever goes wrong before leaves none behind."""
+    """Open a video file for writing. It gets its name when it is complete; an error before that leaves no file."""
     part = path.with_name(f".{path.stem}-{os.getpid()}.part.mp4")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

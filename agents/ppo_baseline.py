@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import stable_baselines3
 import torch
 from jaxtyping import Float32
@@ -22,38 +23,40 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
 from metarl.agents.baseline_configs import PPOConfig
-from metarl.agents.sb3 import MemorylessPolicy, build, update
-from metarl.core.types import Metrics, Rollout
-from metarl.rl.learner import Collect
+from metarl.agents.sb3 import build, guard, update
+from metarl.core.info import PolicyInfo
+from metarl.core.types import Metrics, Segment
+from metarl.rl.learner import BaseLearner
 from metarl.rl.normalize import RunningNorm
+from metarl.rl.policy import NoState, PolicyModule
 from metarl.rl.returns import discounted_return
 from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
 
 
-class PPOPolicy(MemorylessPolicy):
+class PPOPolicy(PolicyModule):
     """SB3's actor-critic on normalised observations."""
 
-    def __init__(self, network: ActorCriticPolicy, obs_size: int) -> None:
-        super().__init__()
+    def __init__(self, network: ActorCriticPolicy, info: PolicyInfo) -> None:
+        super().__init__(info)
         self.network = network
-        self.obs_norm = RunningNorm(obs_size)
+        self.obs_norm = RunningNorm(info.observation_size)
 
     @torch.no_grad()
     def act(
-        self, obs: Float32[Tensor, "N O"], belief: torch.Generator, deterministic: bool = False
-    ) -> tuple[Float32[Tensor, "N A"], torch.Generator, Mapping[str, Tensor]]:
-        """Sample (or take the mean of) the Gaussian policy."""
+        self, obs: Float32[Tensor, "N O"], state: NoState, noise: Float32[Tensor, "N A"], deterministic: bool = False
+    ) -> tuple[Float32[Tensor, "N A"], NoState]:
+        """Sample the Gaussian policy, or take its mean."""
         action: Tensor = self.network.action_net(self.network.mlp_extractor.forward_actor(self.obs_norm(obs)))
         if not deterministic:
-            action = action + self.network.log_std.exp() * torch.randn(action.shape, generator=belief)
-        return action, belief, {}
+            action = action + self.network.log_std.exp() * noise
+        return action, state
 
-    def inputs(self, rollout: Rollout) -> Float32[Tensor, "T N O"]:
+    def inputs(self, segment: Segment) -> Float32[Tensor, "T N O"]:
         """What it was shown, not normalised."""
-        return rollout.obs
+        return segment.obs
 
 
-def ppo_arguments(config: PPOConfig) -> dict[str, Any]:
+def ppo_arguments(config: PPOConfig, device: torch.device | str) -> dict[str, Any]:
     """What SB3's PPOs take from the configuration."""
     first, last = config.learning_rate, config.final_learning_rate
     return {
@@ -66,66 +69,70 @@ def ppo_arguments(config: PPOConfig) -> dict[str, Any]:
         "ent_coef": config.entropy_weight,
         "vf_coef": config.value_weight,
         "max_grad_norm": config.max_grad_norm,
-        "device": "cpu",
+        "device": str(device),
         "_init_setup_model": False,
     }
 
 
-class PPO:
+class PPO(BaseLearner):
     """SB3's PPO, fed by metarl's collector: an iteration is one trial per world."""
 
     model: Any
     """The algorithm; its own types leave out what makes it usable without an environment."""
     policy: Any
 
-    def __init__(self, config: PPOConfig, obs_size: int, action_size: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, config: PPOConfig, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
+    ) -> None:
         self.config = config
-        self.model, self.policy = self._make(obs_size, action_size, generator)
-        self.return_norm = RunningNorm()
+        self.model, self.policy = self._make(info, generator, device)
+        self.policy.to(device)
+        self.return_norm = RunningNorm().to(device)
         self._names = [name for name, _ in self.model.policy.named_parameters()]
+        self._guards = guard(self.model)
 
-    def _make(self, obs_size: int, action_size: int, generator: torch.Generator) -> tuple[Any, Any]:
+    def _make(self, info: PolicyInfo, generator: torch.Generator, device: torch.device | str) -> tuple[Any, Any]:
         """The algorithm, and the policy around its network."""
         config = self.config
         kind = {"net_arch": [config.hidden_size] * 2, "log_std_init": math.log(config.initial_std)}
-        algorithm = stable_baselines3.PPO("MlpPolicy", None, policy_kwargs=kind, **ppo_arguments(config))
-        model = build(algorithm, obs_size, action_size, generator)
-        return model, PPOPolicy(model.policy, obs_size)
+        algorithm = stable_baselines3.PPO("MlpPolicy", None, policy_kwargs=kind, **ppo_arguments(config, device))
+        model = build(algorithm, info.observation_size, info.action_size, generator)
+        return model, PPOPolicy(model.policy, info)
 
-    def train_step(self, collect: Collect, generator: torch.Generator, progress: float) -> Metrics:
-        """Collect one trial per world, then SB3's update on it."""
-        rollout = collect(self.policy)
+    def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
+        """SB3's update on whole trials."""
         scale = float(self.return_norm.std)
-        self.model.rollout_buffer = self.fill_buffer(rollout)
+        self.model.rollout_buffer = self.fill_buffer(segment)
         self.model._current_progress_remaining = 1.0 - progress
-        metrics = update(self.model, self.model.train, generator)
+        metrics = update(self.model, self.model.train, generator, self._guards)
         # The statistics move only now: collection and update saw the same normalisation.
-        self.policy.obs_norm.update(self.policy.inputs(rollout))
-        self.return_norm.update(discounted_return(rollout.reward, self.config.discount))
+        self.policy.obs_norm.update(self.policy.inputs(segment))
+        self.return_norm.update(discounted_return(segment.reward, self.config.discount))
         return metrics | {"train/return_scale": scale}
 
     @torch.no_grad()
-    def fill_buffer(self, rollout: Rollout) -> RolloutBuffer:
+    def fill_buffer(self, segment: Segment) -> RolloutBuffer:
         """The trial in SB3's buffer, with advantages: what SB3's `collect_rollouts` leaves there.
 
         A time limit counts as an end whose last reward includes γ V(final observation), a fall as an end.
         """
         model, network, config = self.model, self.model.policy, self.config
-        obs, final_obs = self.policy.obs_norm(rollout.obs), self.policy.obs_norm(rollout.final_obs)
-        values, log_probs, _ = network.evaluate_actions(obs.flatten(0, 1), rollout.action.flatten(0, 1))
-        value, log_prob = values.view(rollout.reward.shape), log_probs.view(rollout.reward.shape)
-        reward = rollout.reward / self.return_norm.std.float()
-        timeout = rollout.truncated
+        obs, final_obs = self.policy.obs_norm(segment.obs), self.policy.obs_norm(segment.final_obs)
+        values, log_probs, _ = network.evaluate_actions(obs.flatten(0, 1), segment.action.flatten(0, 1))
+        value, log_prob = values.view(segment.reward.shape), log_probs.view(segment.reward.shape)
+        reward = segment.reward / self.return_norm.std.float()
+        timeout = segment.truncated
         if bool(timeout.any()):
             reward[timeout] += config.discount * network.predict_values(final_obs[timeout])[:, 0]
         num_steps, num_worlds = reward.shape
         spaces = model.observation_space, model.action_space
         rates = {"gamma": config.discount, "gae_lambda": config.gae_lambda}
-        buffer = RolloutBuffer(num_steps, *spaces, "cpu", n_envs=num_worlds, **rates)
-        columns = (x.numpy() for x in (obs, rollout.action, reward, rollout.episode_start))
+        buffer = RolloutBuffer(num_steps, *spaces, model.device, n_envs=num_worlds, **rates)
+        columns = (x.cpu().numpy() for x in (obs, segment.action, reward, segment.episode_start))
         for row in zip(*columns, value, log_prob, strict=True):
             buffer.add(*row)
-        buffer.compute_returns_and_advantage(network.predict_values(final_obs[-1]), rollout.ended[-1].numpy())
+        with np.errstate(over="ignore", invalid="ignore"):  # the guards tell
+            buffer.compute_returns_and_advantage(network.predict_values(final_obs[-1]), segment.ended[-1].cpu().numpy())
         return buffer
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -1,21 +1,21 @@
-"""Task parameters as a report draws them: one number per task, the training range, and how return depends on it."""
+"""Task parameters as axes of figures: a number per task, the training range, and how return depends on it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
 from metarl.core import seeding
-from metarl.core.tasks import Choice, Distribution, LogUniform, Parameter, TaskSpace, Value
+from metarl.core.tasks import Choice, LogUniform, Parameter, TaskSpace, Value
 
 _POINT = 3
-"""Vectors up to this length are places, longer ones many numbers of a kind."""
+"""Vectors up to this length are positions; longer ones are many numbers of one kind."""
 _CATEGORIES = 16
-"""More values than these are drawn as numbers."""
+"""A parameter with more values than this is drawn as a number."""
 _BINS, _PER_BIN = 8, 5
 _DRAWS = 4096
 
@@ -26,23 +26,23 @@ class Axis:
 
     name: str
     label: str
-    """With what was made of a vector, and the unit."""
-    help: str
-    train: str
-    """Its distribution in training, in words."""
-    ood: str | None
-    span: tuple[float, float] | None
+    """The name, how a vector is reduced to a number, and the unit."""
+    help: str = ""
+    train: str = ""
+    """The distribution in training, as text."""
+    ood: str | None = None
+    span: tuple[float, float] | None = None
     """The training range; None where it is not known."""
     logarithmic: bool = False
     categories: tuple[tuple[float, str, bool], ...] = ()
-    """Of a parameter with few values: value, label, and whether it is among those of training."""
+    """For a parameter with few values: each value, its label, and whether it occurs in training."""
     size: int | None = None
-    """Length of a vector."""
+    """Length of the parameter if it is a vector."""
     geometric: bool = False
-    """A long vector is summarised by its geometric mean."""
+    """Whether a long vector is reduced to its geometric mean."""
 
     def value(self, value: Value) -> float:
-        """Where a task stands on the axis."""
+        """The position of a task on the axis."""
         if not isinstance(value, list):
             return float(value)
         if len(value) <= _POINT:
@@ -51,9 +51,9 @@ class Axis:
 
 
 def axes_of(space: TaskSpace | None, tasks: Sequence[dict[str, Any]]) -> list[Axis]:
-    """An axis per parameter of the tasks; without a task space (a family that is not to be had here) less is known."""
-    names = list(tasks[0]) if tasks else []
+    """An axis per parameter of the tasks. Without a task space (the family is unknown here) ranges are missing."""
     known = space.parameters if space is not None else {}
+    names = list(tasks[0]) if tasks else []
     return [_axis(name, known.get(name), [task[name] for task in tasks if name in task]) for name in names]
 
 
@@ -62,37 +62,32 @@ def _axis(name: str, parameter: Parameter | None, values: Sequence[Value]) -> Ax
     geometric = size is not None and size > _POINT and all(np.min(value) > 0 for value in values)
     label = name
     if size is not None:
-        summary = "geometric mean of" if geometric else "mean of"
-        label = f"{name}: distance from 0" if size <= _POINT else f"{name}: {summary} {size}"
+        summary = f"{'geometric mean' if geometric else 'mean'} of {size}"
+        label += ": distance from 0" if size <= _POINT else f": {summary}"
+    axis = Axis(name, label, size=size, geometric=geometric)
     if parameter is None:
-        return Axis(name, label, "", "", None, None, size=size, geometric=geometric)
-    categories = _categories(parameter, values) if size is None else ()
-    unit = "" if categories or parameter.unit in ("index", "") else f" [{parameter.unit}]".replace("[1]", "[ratio]")
-    axis = Axis(
-        name,
-        label + unit,
-        parameter.help,
-        parameter.train.describe(),
-        parameter.ood.describe() if parameter.ood is not None else None,
-        None,
-        isinstance(parameter.train, LogUniform),
-        categories,
-        size,
-        geometric,
-    )
-    return _with_span(axis, parameter.train)
-
-
-def _with_span(axis: Axis, train: Distribution) -> Axis:
-    low, high = getattr(train, "low", None), getattr(train, "high", None)
-    if axis.categories:
         return axis
+    categories = _categories(parameter, values) if size is None else ()
+    plain = categories or parameter.unit in ("index", "")
+    return replace(
+        axis,
+        label=label + ("" if plain else f" [{parameter.unit}]".replace("[1]", "[ratio]")),
+        help=parameter.help,
+        train=parameter.train.describe(),
+        ood=parameter.ood.describe() if parameter.ood is not None else None,
+        span=None if categories else _span(axis, parameter),
+        logarithmic=isinstance(parameter.train, LogUniform),
+        categories=categories,
+    )
+
+
+def _span(axis: Axis, parameter: Parameter) -> tuple[float, float]:
+    low, high = getattr(parameter.train, "low", None), getattr(parameter.train, "high", None)
     if axis.size is None and isinstance(low, float | int) and isinstance(high, float | int):
-        span = (float(low), float(high))
-    else:  # the range of a summary, or of a user's own distribution: by drawing
-        drawn = [axis.value(value) for value in train.sample(_DRAWS, seeding.rng(0, "report")).tolist()]
-        span = (min(drawn), max(drawn))
-    return Axis(**{**vars(axis), "span": span})
+        return float(low), float(high)
+    # the range of a reduced vector, or of a user's own distribution, is found by drawing
+    drawn = [axis.value(value) for value in parameter.train.sample(_DRAWS, seeding.rng(0, "report")).tolist()]
+    return min(drawn), max(drawn)
 
 
 def _categories(parameter: Parameter, values: Sequence[Value]) -> tuple[tuple[float, str, bool], ...]:
@@ -111,7 +106,7 @@ def _categories(parameter: Parameter, values: Sequence[Value]) -> tuple[tuple[fl
 def trend(
     axis: Axis, x: Float64[np.ndarray, "N"], first: Float64[np.ndarray, "N"], last: Float64[np.ndarray, "N"]
 ) -> list[dict[str, int | float]]:
-    """Mean returns of first and last episode per category, or in up to 8 bins of equally many tasks."""
+    """Mean returns of the first and the last episode per category, or in up to 8 bins of equally many tasks."""
     if axis.categories:
         groups = [np.flatnonzero(np.isclose(x, value)) for value, _, _ in axis.categories]
     else:

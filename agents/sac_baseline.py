@@ -8,6 +8,7 @@ physics diverged are not learnt from.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import stable_baselines3
 import torch
@@ -16,51 +17,44 @@ from stable_baselines3.sac.policies import Actor
 from torch import Tensor
 
 from metarl.agents.baseline_configs import SACConfig
-from metarl.agents.sb3 import MemorylessPolicy, build, update
-from metarl.core.types import Metrics, Rollout
-from metarl.rl.learner import Collect
-from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors, part_of
+from metarl.agents.sb3 import build, guard, optimizers, update
+from metarl.core.info import PolicyInfo
+from metarl.core.types import Metrics, Segment
+from metarl.rl.learner import BaseLearner
+from metarl.rl.policy import NoState, PolicyModule
+from metarl.rl.scripted import RandomPolicy
+from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors, part_of, renamed
 
 _COLUMNS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 _FIRST_TEMPERATURE = 0.2
 
 
-class SACPolicy(MemorylessPolicy):
+class SACPolicy(PolicyModule):
     """SB3's actor."""
 
-    def __init__(self, network: Actor) -> None:
-        super().__init__()
+    def __init__(self, network: Actor, info: PolicyInfo) -> None:
+        super().__init__(info)
         self.network = network
 
     @torch.no_grad()
     def act(
-        self, obs: Float32[Tensor, "N O"], belief: torch.Generator, deterministic: bool = False
-    ) -> tuple[Float32[Tensor, "N A"], torch.Generator, Mapping[str, Tensor]]:
+        self, obs: Float32[Tensor, "N O"], state: NoState, noise: Float32[Tensor, "N A"], deterministic: bool = False
+    ) -> tuple[Float32[Tensor, "N A"], NoState]:
         """Sample the squashed Gaussian, or take tanh of its mean."""
         mean, log_std, _ = self.network.get_action_dist_params(obs)
         if not deterministic:
-            mean = mean + log_std.exp() * torch.randn(mean.shape, generator=belief)
-        return torch.tanh(mean), belief, {}
+            mean = mean + log_std.exp() * noise
+        return torch.tanh(mean), state
 
 
-class UniformPolicy(MemorylessPolicy):
-    """Actions from U[-1, 1]: what fills the buffer at first, as in SB3."""
-
-    def __init__(self, action_size: int) -> None:
-        super().__init__()
-        self.action_size = action_size
-
-    def act(
-        self, obs: Float32[Tensor, "N O"], belief: torch.Generator, deterministic: bool = False
-    ) -> tuple[Float32[Tensor, "N A"], torch.Generator, Mapping[str, Tensor]]:
-        """Drawn anew at every step."""
-        return torch.rand(len(obs), self.action_size, generator=belief) * 2.0 - 1.0, belief, {}
-
-
-class SAC:
+class SAC(BaseLearner):
     """SB3's SAC, fed by metarl's collector."""
 
-    def __init__(self, config: SACConfig, obs_size: int, action_size: int, generator: torch.Generator) -> None:
+    policy: SACPolicy
+
+    def __init__(
+        self, config: SACConfig, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
+    ) -> None:
         self.config = config
         model = stable_baselines3.SAC(
             "MlpPolicy",
@@ -70,39 +64,45 @@ class SAC:
             tau=config.target_rate,
             gamma=config.discount,
             ent_coef=config.temperature or f"auto_{_FIRST_TEMPERATURE}",
-            target_entropy=-float(action_size),
+            target_entropy=-float(info.action_size),
             policy_kwargs={"net_arch": [config.hidden_size] * 2},
-            device="cpu",
+            device=str(device),
             _init_setup_model=False,
         )
-        self.model = build(model, obs_size, action_size, generator)
-        self.policy = SACPolicy(self.model.actor)
-        self._exploration = UniformPolicy(action_size)
+        self.model = build(model, info.observation_size, info.action_size, generator)
+        self.policy = SACPolicy(self.model.actor, info)
+        self._exploration = RandomPolicy(info)  # what fills the buffer at first, as in SB3
         self._steps = torch.zeros((), dtype=torch.long)
+        self._guards = guard(self.model)
 
-    def train_step(self, collect: Collect, generator: torch.Generator, progress: float) -> Metrics:
-        """Collect one trial per world into the buffer, then `num_updates` gradient steps once it is filled."""
-        config, first = self.config, int(self._steps) < self.config.initial_steps
-        rollout = collect(self._exploration if first else self.policy)
-        self.store(rollout)
-        if int(self._steps) < config.initial_steps or not self.model.replay_buffer.size():  # type: ignore[union-attr]
+    @property
+    def behaviour(self) -> PolicyModule:
+        """Uniformly random at first."""
+        return self._exploration if int(self._steps) < self.config.initial_steps else self.policy
+
+    def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
+        """Put whole trials into the buffer, then `num_updates` gradient steps once it is filled."""
+        config, model = self.config, self.model
+        self.store(segment)
+        if int(self._steps) < config.initial_steps or not model.replay_buffer.size():  # type: ignore[union-attr]
             return {}
-        return update(self.model, lambda: self.model.train(config.num_updates, config.batch_size), generator)
+        train = partial(model.train, config.num_updates, config.batch_size)
+        return update(model, train, generator, self._guards)
 
-    def store(self, rollout: Rollout) -> None:
+    def store(self, segment: Segment) -> None:
         """Put a trial into SB3's buffer, step by step and world by world, as its `_store_transition` does.
 
         A step that ended an episode leads to that episode's last observation, not to the next one's first.
         """
         buffer = self.model.replay_buffer
         assert buffer is not None
-        healthy = ~rollout.diverged
-        fields = (rollout.obs, rollout.final_obs, rollout.action, rollout.reward, rollout.ended)
-        rows = [field[healthy].numpy() for field in fields]
-        timeouts = rollout.truncated[healthy].tolist()
+        healthy = ~segment.diverged
+        fields = (segment.obs, segment.final_obs, segment.action, segment.reward, segment.ended)
+        rows = [field[healthy].cpu().numpy() for field in fields]
+        timeouts = segment.truncated[healthy].tolist()
         for obs, final_obs, action, reward, ended, timeout in zip(*rows, timeouts, strict=True):
             buffer.add(obs, final_obs, action, reward, ended, [{"TimeLimit.truncated": timeout}])
-        self._steps += rollout.reward.numel()
+        self._steps += segment.reward.numel()
 
     # ------------------------------------------------------------------------------------------------------ the state
 
@@ -114,22 +114,24 @@ class SAC:
         saved = "hold what of it is filled" if self.config.save_buffer else refilled
         return [f"the buffer takes up to {memory:,.0f} MiB; checkpoints {saved}"]
 
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        return {"policy": self.policy, "critic": self.model.critic, "target": self.model.critic_target}
+
     def _optimizers(self) -> dict[str, tuple[torch.optim.Optimizer, list[str]]]:
         """Optimisers with the names of their parameters."""
-        model = self.model
-        found = {
-            name: (module.optimizer, [parameter for parameter, _ in module.named_parameters()])
-            for name, module in (("actor", model.actor), ("critic", model.critic))
-        }
-        if model.ent_coef_optimizer is not None:
-            found["temperature"] = (model.ent_coef_optimizer, ["log_temperature"])
-        return found
+        names = {
+            name: [parameter for parameter, _ in getattr(self.model, name).named_parameters()]
+            for name in ("actor", "critic")
+        } | {"temperature": ["log_temperature"]}
+        return {name: (optimizer, names[name]) for name, optimizer in optimizers(self.model).items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Networks, temperature, optimisers; with `save_buffer` the buffer, and how far its filling got."""
-        state = module_tensors(self.model.policy, "networks")
+        state: dict[str, Tensor] = {}
+        for part, module in self._modules().items():
+            state |= module_tensors(module, part)
         if self.model.log_ent_coef is not None:
-            state["log_temperature"] = self.model.log_ent_coef.detach().clone()
+            state["log_temperature"] = self.model.log_ent_coef.detach().cpu().clone()
         for part, (optimizer, names) in self._optimizers().items():
             state |= optimizer_tensors(optimizer, names, f"adam/{part}")
         return state | (self._buffer_state() if self.config.save_buffer else {})
@@ -145,8 +147,10 @@ class SAC:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Inverse of `state_dict`."""
-        load_module(self.model.policy, state, "networks")
+        """Inverse of `state_dict`; reads what version 0.1 wrote, too."""
+        state = renamed(state)
+        for part, module in self._modules().items():
+            load_module(module, state, part)
         expected = ["log_temperature"] if self.model.log_ent_coef is not None else []
         expected += ["steps", "replay/place", *(f"replay/{name}" for name in _COLUMNS)] * self.config.save_buffer
         missing = [name for name in expected if name not in state]

@@ -1,8 +1,9 @@
-"""The one recorder: films a policy adapting, its episodes in sequence or side by side, several tasks at once."""
+"""The recorder films a policy as it adapts: episodes in sequence or side by side, several tasks at once."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,14 @@ from torch import Tensor
 
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
-from metarl.rl.learner import Policy
+from metarl.rl.policy import Policy
+from metarl.run.records import Origin
 from metarl.sim.family import Family
-from metarl.video.file import BLOCK, movie
+from metarl.video.encoder import BLOCK, movie
 from metarl.video.layout import Layout, scenes
+from metarl.video.lettering import describe
 from metarl.video.plot import Plot
 from metarl.video.take import Wanted, filmed
-from metarl.video.text import describe, kebab
 from metarl.video.tiles import Sheet
 
 _HOLD = 0.5  # [s] the picture stands still where an episode begins and ends, and how long its number is announced
@@ -29,29 +31,29 @@ _MEMORY = 1.0  # [s] over which a plot averages a memory: longer than a stride
 
 @dataclass(frozen=True)
 class VideoConfig:
-    """How to film."""
+    """What to film, and how it is shown."""
 
     size: tuple[int, int] = (480, 320)
     """Width and height of one robot's picture [pixels], multiples of 16."""
     seed: int = 0
     """Seed of the initial states. With that of an evaluation, the video shows the evaluation's first tasks."""
     title: str = ""
-    """Line above the picture; none if empty."""
+    """The line above the picture; no line if empty."""
     threads: int = 0
-    """Threads of the physics; 0 for one per CPU."""
+    """Number of threads of the physics; 0 means one per CPU."""
     layout: Layout = "sequence"
-    """Episodes one after the other, or side by side with a row per task."""
+    """Whether episodes are shown one after the other, or side by side with a row per task."""
     episodes: tuple[int, ...] = ()
-    """Which are shown, from 1; if empty all in sequence, and side by side the first and the last."""
+    """Episodes to show, from 1; if empty, all in sequence, and the first and the last side by side."""
     seconds: float = math.inf
-    """The longest that is shown of an episode [s]."""
+    """At most this much of each episode is shown [s]."""
     plot: bool = False
-    """Draw return and belief under each picture."""
+    """Whether return and the policy's read-outs are plotted under each picture."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What was filmed."""
+    """A video that was filmed, and the returns of the trials in it."""
 
     path: Path
     seconds: float
@@ -61,7 +63,7 @@ class Recording:
     """Undiscounted return of each task's first K episodes."""
 
 
-_DEFAULT = VideoConfig()
+_DEFAULT, _NOBODY = VideoConfig(), Origin()
 
 
 def record(
@@ -71,33 +73,32 @@ def record(
     num_episodes: int,
     path: Path,
     config: VideoConfig = _DEFAULT,
+    origin: Origin = _NOBODY,
 ) -> Recording:
     """Film one trial of `num_episodes` episodes on each task, all at once, in real time, as an h264 `path`.
 
-    The policy acts deterministically. Raises `UserError` where a size is not a multiple of 16, an episode is not of
-    the trial, `path` is not an mp4 file that can be written, or this machine cannot draw.
+    The policy acts deterministically, in the worlds that its `origin` was trained in. Raises `UserError` where a size
+    is not a multiple of 16, an episode is not of the trial, `path` is not an mp4 file that can be written, or this
+    machine cannot draw.
     """
     _check(config, path)
     episodes = _shown(config, num_episodes)
     stride = math.ceil(1.0 / (_MAX_FPS * family.control_step) - 1e-9)
     fps = 1.0 / (family.control_step * stride)
     hold = max(1, round(_HOLD * fps))
-    limit = round(min(max(1.0, config.seconds / family.control_step), family.episode_steps))
+    limit = round(min(max(1.0, config.seconds / family.control_step), origin.episode_steps or family.episode_steps))
     window = max(1, round(_MEMORY / family.control_step))
     wanted = Wanted(config.size, frozenset(episodes), stride, limit, config.plot)
-    name = kebab(type(family).__name__)
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(family).__name__).lower()  # HalfCheetahVel: half-cheetah-vel
     labels = [f"{name}: {describe(family.space, row)}" for row in tasks.rows()]
     plan = scenes(config.layout, len(tasks), episodes)
     with (
         movie(path, fps) as file,
-        filmed(policy, family, tasks, num_episodes, wanted, config.seed, config.threads) as take,
+        filmed(policy, family, tasks, num_episodes, wanted, config.seed, config.threads, origin) as take,
     ):
         sheet = Sheet(take, labels, config.size, config.title, num_episodes, limit)
-        plot = (
-            Plot(take, [shot for scene in plan for shot in scene.shots], config.size, limit, window)
-            if config.plot
-            else None
-        )
+        shots = [shot for scene in plan for shot in scene.shots]
+        plot = Plot(take, shots, config.size, limit, window) if config.plot else None
         for scene in plan:
             for number, age in enumerate(scene.ages(take, stride, limit, hold)):
                 file.write(sheet.draw(scene, age, number < 2 * hold, plot))

@@ -6,16 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 from families import Rail
+from robots import info_of
 
+from metarl.cli import subject
 from metarl.cli.eval import EvalOptions
+from metarl.cli.subject import subject_of, trained
 from metarl.cli.video import VideoOptions
 from metarl.core import seeding
 from metarl.core.errors import UserError
-from metarl.rl.learner import Policy
-from metarl.run import subject
+from metarl.rl.policy import Policy
+from metarl.rl.scripted import UNTRAINED, RandomPolicy, ZeroPolicy
 from metarl.run.collect import collect
 from metarl.run.evaluate import evaluate
-from metarl.run.subject import UNTRAINED, RandomPolicy, ZeroPolicy, trained, untrained
+from metarl.run.records import Origin
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 
@@ -23,33 +26,30 @@ def play(policy, num_worlds, seed=0, deterministic=True):
     """A trial of two episodes of the toy's tasks."""
     env = MujocoEnv(Rail(), num_worlds, episodes_per_trial=2, threads=1)
     tasks = Rail.space.fixed("test", num_worlds)
-    return collect(env, policy, tasks, seeding.generator(seed, "test"), deterministic=deterministic)
+    return collect(env, policy, tasks, seeding.key(seed, "test"), deterministic=deterministic)
 
 
 @pytest.mark.parametrize("kind", UNTRAINED.values())
 def test_they_fulfil_the_protocol_of_policies(kind):
-    policy = kind(3)
+    policy = kind(info_of(7, 3))
     assert isinstance(policy, Policy)
-    belief = policy.begin(5, seeding.generator(0, "test"))
-    action, belief, extras = policy.act(torch.zeros(5, 7), belief)
-    assert (action.shape, action.dtype, extras) == ((5, 3), torch.float32, {})
+    action, _ = policy.act(torch.zeros(5, 7), policy.initial_state(5), torch.zeros(5, policy.noise_size))
+    assert (action.shape, action.dtype) == ((5, 3), torch.float32)
 
 
 def test_zero_does_nothing():
-    assert not play(ZeroPolicy(1), 3).action.any()
+    assert not play(ZeroPolicy(info_of(2, 1)), 3).action.any()
 
 
-def test_random_is_uniform_and_of_the_beliefs_stream():
-    first, again, other = (play(RandomPolicy(1), 4, seed).action for seed in (0, 0, 1))
+def test_random_is_uniform_and_of_the_noise_alone():
+    first, again, other = (play(RandomPolicy(info_of(2, 1)), 4, seed).action for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not (first == other).any()
-    assert torch.equal(first, play(RandomPolicy(1), 4, deterministic=False).action)
-    policy = RandomPolicy(2)
-    belief, actions = policy.begin(100, seeding.generator(0, "test")), []
-    for _ in range(100):
-        action, belief, _ = policy.act(torch.zeros(100, 1), belief)
-        actions.append(action)
-    drawn = torch.stack(actions)  # 20,000 numbers: their mean is known to 0.004, their variance to 0.002
+    assert torch.equal(first, play(RandomPolicy(info_of(2, 1)), 4, deterministic=False).action)
+    policy, noise = RandomPolicy(info_of(1, 2)), seeding.normal(0, torch.arange(100), 0, 100, 2, "cpu")
+    drawn = torch.stack(
+        [policy.act(torch.zeros(100, 1), policy.initial_state(100), row)[0] for row in noise]
+    )  # 20,000 numbers: their mean is known to 0.004, their variance to 0.002
     assert drawn.abs().max() <= 1.0
     assert abs(float(drawn.mean())) < 0.02
     assert float(drawn.var()) == pytest.approx(1 / 3, abs=0.01)
@@ -58,21 +58,16 @@ def test_random_is_uniform_and_of_the_beliefs_stream():
 
 def test_a_world_s_draws_do_not_depend_on_how_many_there_are():
     """So that a video of four tasks shows the first four of an evaluation of a hundred."""
-    returns = [evaluate(RandomPolicy(1), Rail(), Rail.space.fixed("test", n), 2, threads=1).returns for n in (4, 9)]
-    assert torch.equal(returns[0], returns[1][:4])
+    policy = RandomPolicy(info_of(2, 1))
+    returns = [evaluate(policy, Rail(), Rail.space.fixed("test", n), 2, threads=1).returns for n in (4, 9)]
+    assert (returns[0] == returns[1][:4]).all()
 
 
 def test_a_look_is_described():
-    look = untrained("random", "point-goal")
-    assert look.title("4 test tasks") == "random on point-goal: 4 test tasks, untrained"
-    assert (look.episodes, look.run, look.policy.action_size) == (2, None, 2)
-    assert look.summary == {
-        "agent": "random",
-        "family": "point-goal",
-        "train_seed": None,
-        "train_steps": 0,
-        "train_seconds": 0.0,
-    }
+    look = subject_of(Path("point-goal"), "random", None)
+    assert look.origin.title("4 test tasks") == "random on point-goal: 4 test tasks, untrained"
+    assert (look.episodes, look.run, look.policy.info.action_size) == (2, None, 2)
+    assert look.origin == Origin(agent="random", family="point-goal")
 
 
 def test_a_family_or_a_run_in_the_other_s_place_is_explained(tmp_path, monkeypatch):
@@ -84,9 +79,9 @@ def test_a_family_or_a_run_in_the_other_s_place_is_explained(tmp_path, monkeypat
         trained(tmp_path)
     (tmp_path / "config.toml").touch()
     with pytest.raises(UserError, match=re.escape(f"{tmp_path} is a run folder, which has an agent of its own: leave")):
-        untrained("zero", str(tmp_path))
+        subject_of(tmp_path, "zero", None)
     monkeypatch.setattr(subject, "_is_run", lambda path: True)
-    assert untrained("zero", "point-goal").run is None, "a run folder may have the name of a family"
+    assert subject_of(Path("point-goal"), "zero", None).run is None, "a run folder may have the name of a family"
 
 
 @pytest.mark.parametrize(

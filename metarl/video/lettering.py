@@ -1,4 +1,4 @@
-"""Words in pictures, and tasks in words."""
+"""Text drawn into pictures, and descriptions of tasks as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metarl.core.tasks import TaskSpace, Value
 
 WHITE, GREY = (255, 255, 255), (200, 200, 200)
 _SMALLEST = 8
-"""Of fonts that can be read [pixels]."""
+"""The smallest font size that can be read [pixels]."""
 
 
 def write(
@@ -23,7 +23,7 @@ def write(
     anchor: str,
     colour: tuple[int, int, int] = WHITE,
 ) -> None:
-    """Text at a point, where it is wider than `room` in a smaller font; then in two lines, and what is left is cut."""
+    """Draw text at a point. Text wider than `room` gets a smaller font, then two lines, and is cut at last."""
     lines = [text]
     while size > _SMALLEST and _too_wide(pen, text, size, room):
         size -= 1
@@ -37,7 +37,7 @@ def _too_wide(pen: ImageDraw.ImageDraw, text: str, size: int, room: int) -> bool
 
 
 def _halves(text: str) -> list[str]:
-    """In two after the comma that is nearest to the middle; one line where there is none."""
+    """Split the text after the comma nearest to its middle; text without a comma stays one line."""
     commas = [match.end() for match in re.finditer(", ", text)]
     place = min(commas, key=lambda end: abs(2 * end - len(text)), default=len(text))
     return [half for half in (text[:place].rstrip(), text[place:]) if half]
@@ -50,7 +50,7 @@ def _cut(pen: ImageDraw.ImageDraw, text: str, size: int, room: int) -> str:
 
 
 def describe(space: TaskSpace, row: Mapping[str, Value]) -> str:
-    """A task in words: `velocity 1.72 m/s`, or `mass 0.93, dead_joint bfoot`; of a long vector its range."""
+    """Describe a task: `velocity 1.72 m/s`, or `mass 0.93, dead_joint bfoot`. A long vector is shown as its range."""
     words = []
     for name, parameter in space.parameters.items():
         unit = "" if parameter.unit in ("1", "index", "") else f" {parameter.unit}"
@@ -66,8 +66,3 @@ def _number(value: Value) -> str:
     if value == round(value):
         return f"{value:.0f}"
     return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
-
-
-def kebab(name: str) -> str:
-    """`HalfCheetahVel` -> `half-cheetah-vel`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()

@@ -1,0 +1,78 @@
+"""Builds a report of runs: one HTML file that needs no network, with every number in a JSON file beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from metarl.core.files import write_atomic, write_json
+from metarl.core.tasks import Split
+from metarl.report.content import content_of
+from metarl.report.page import page
+from metarl.run import checkpoint
+from metarl.run.run import Run
+from metarl.video.recorder import VideoConfig, record
+
+_VIDEO = VideoConfig(size=(320, 240), layout="side-by-side", seconds=10.0)
+_FILM = "adaptation-after-"
+"""Prefix of the names of videos that a report films; the checkpoint's name follows."""
+_LARGEST = 8 * 2**20
+"""Videos larger than this are not embedded [bytes]."""
+
+
+def default_path(runs: Sequence[Path]) -> Path:
+    """A single run's report is written into its folder, one of several runs into the working directory."""
+    return runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
+
+
+def open_runs(paths: Sequence[Path]) -> list[Run]:
+    """The runs, each once; `UserError` where one is no run folder."""
+    unique = {path.resolve(): path for path in paths}
+    return [Run.open(path) for path in unique.values()]
+
+
+def missing_evaluations(run: Run) -> Iterator[Split]:
+    """Splits on which a run's newest checkpoint was not evaluated; none where there is no checkpoint."""
+    if checkpoint.existing(run.checkpoints):
+        newest = run.manifest().iteration
+        done = {record.split for record in run.evaluations if record.iteration == newest}
+        yield from (split for split in run.family().space.splits if split not in {"train", *done})
+
+
+def film(run: Run) -> Path | None:
+    """Film a run's first and last episode on a held-out task side by side into its folder, unless that is done.
+
+    Returns None if there is nothing to film: no checkpoint, or one that was filmed before. Raises `UserError` if this
+    machine cannot draw.
+    """
+    found = checkpoint.existing(run.checkpoints)
+    target = run.path / "videos" / f"{_FILM}{found[-1].name}.mp4" if found else None
+    if target is None or target.exists():
+        return None
+    family, episodes = run.family(), run.config().episodes_per_trial
+    record(run.policy(), family, family.space.fixed("test", 1), episodes, target, _VIDEO, run.origin())
+    for old in set(target.parent.glob(f"{_FILM}*.mp4")) - {target}:
+        old.unlink()
+    return target
+
+
+def write_report(runs: Sequence[Run], output: Path, provenance: dict[str, Any]) -> Path:
+    """Write the page and NAME-report.json beside it, and return the path of the latter; `UserError` if that fails."""
+    content = content_of(runs, provenance)
+    videos = []
+    for run in runs:
+        for path in run.videos:
+            if path.stat().st_size > _LARGEST:
+                content["remarks"].append(f"{path} is larger than {_LARGEST // 2**20} MiB and is not embedded.")
+                continue
+            caption = path.stem.replace("-", " ").replace("_", " ")
+            if path.stem.startswith(_FILM):
+                caption = "First and last episode of a trial on the same test task, side by side; at most 10 s of each."
+            videos.append((run.name, caption, path))
+    content["videos"] = [{"run": name, "caption": caption, "path": str(path)} for name, caption, path in videos]
+    stem = output.stem if output.stem.endswith("report") else f"{output.stem}-report"
+    text, numbers = page(content, videos), output.with_name(f"{stem}.json")  # NAME.json may be an evaluation
+    write_json(numbers, content)
+    write_atomic(output, text)
+    return numbers

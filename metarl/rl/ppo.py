@@ -1,0 +1,180 @@
+"""PPO for policies with a memory (Schulman et al. 2017, arXiv:1707.06347): on chunks of sequences, across episode ends.
+
+A segment of N worlds is cut into `Chunks`, which start from the memory that was theirs when they were collected. `PPO`
+takes its gradient steps on minibatches of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Float32, Shaped
+from torch import Tensor, nn
+
+from metarl.core.types import Metrics
+from metarl.rl.adam import Adam
+from metarl.rl.finite import Guard
+from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN
+from metarl.rl.objectives import approximate_kl, clipped_surrogate, gaussian_entropy, gaussian_log_prob
+from metarl.rl.parallel import ShardedGradient
+from metarl.rl.returns import gae
+from metarl.rl.state import load_optimizer, optimizer_tensors
+
+_SHARDS = 2  # per minibatch; a constant, so that results do not depend on the machine
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Hyperparameters; a learner's configuration has fields of the same names."""
+
+    learning_rate: float
+    final_learning_rate: float
+    num_epochs: int
+    minibatch_chunks: int
+    discount: float
+    gae_lambda: float
+    clip: float
+    value_weight: float
+    entropy_weight: float
+    max_grad_norm: float
+
+    @staticmethod
+    def of(config: Any) -> Settings:
+        """Those of a learner's configuration."""
+        return Settings(**{field.name: getattr(config, field.name) for field in fields(Settings)})
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """A segment cut into sequences of L steps: S = N · T / L of them."""
+
+    inputs: Float32[Tensor, "L S I"]
+    """Of the memory."""
+    obs: Float32[Tensor, "L S O"]
+    """As the network sees it."""
+    memory: Float32[Tensor, "S H"]
+    """Before the first step of each chunk, as it was when the chunk was collected."""
+    action: Float32[Tensor, "L S A"]
+    log_prob: Float32[Tensor, "L S"]
+    advantage: Float32[Tensor, "L S"]
+    target: Float32[Tensor, "L S"]
+    """Value targets."""
+
+    def select(self, index: Tensor) -> Chunks:
+        """The chunks at `index`."""
+        picked = {k: v[index] if k == "memory" else v[:, index] for k, v in vars(self).items()}
+        return Chunks(**picked)
+
+
+def chunk_length(num_steps: int, longest: int) -> int:
+    """The largest divisor of `num_steps` that is at most `longest`."""
+    return max(length for length in range(1, min(longest, num_steps) + 1) if num_steps % length == 0)
+
+
+def cut(x: Shaped[Tensor, "T N *F"], length: int) -> Shaped[Tensor, "L S *F"]:
+    """A segment's tensor in chunks of `length` steps, which must divide its length."""
+    return x.reshape(-1, length, *x.shape[1:]).transpose(0, 1).flatten(1, 2).contiguous()
+
+
+def advantages(
+    reward: Float[Tensor, "T N"],
+    terminated: Bool[Tensor, "T N"],
+    trial_end: Bool[Tensor, "T N"],
+    value: Float[Tensor, "T N"],
+    next_value: Float[Tensor, "T N"],
+    discount: float,
+    gae_lambda: float,
+) -> Float[Tensor, "T N"]:
+    """GAE over trials: falls and time limits of episodes cut nothing, since the trial goes on after them.
+
+    Where a trial ends, `next_value` is that of going on from where it ended, unless by a fall, and the trace is cut; at
+    the segment's end, too, the next value stands for all that is to come.
+    """
+    last = discount * (~terminated).to(reward.dtype) * next_value
+    earned = torch.where(trial_end, reward + last, reward)
+    rates = discount * (~trial_end).to(reward.dtype)
+    return gae(earned, rates, value, next_value, gae_lambda)
+
+
+def ppo_loss(
+    mean: Float[Tensor, "L S A"], log_std: Float[Tensor, "A"], value: Float[Tensor, "L S"], data: Chunks, by: Settings
+) -> tuple[Float[Tensor, ""], Float[Tensor, "3"]]:
+    """PPO's loss on chunks, and (policy loss, value loss, KL)."""
+    log_prob = gaussian_log_prob(mean, log_std, data.action)
+    policy_loss = clipped_surrogate(log_prob, data.log_prob, data.advantage, by.clip)
+    value_loss = (value - data.target).square().mean()
+    loss = policy_loss + by.value_weight * value_loss - by.entropy_weight * gaussian_entropy(log_std)
+    kl = approximate_kl(log_prob.detach(), data.log_prob)
+    return loss, torch.stack((policy_loss, value_loss, kl)).detach()
+
+
+class PPO:
+    """The gradient steps on a segment's chunks, with their optimiser."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        raw_log_std: nn.Parameter,
+        evaluate: Callable[[Chunks], tuple[Tensor, Tensor]],
+        settings: Settings,
+    ) -> None:
+        """`evaluate` gives mean actions (L, S, A) and values (L, S) by the parameters of `module`."""
+        self.settings = settings
+        self._evaluate, self._raw_log_std = evaluate, raw_log_std
+        self._names = [name for name, _ in module.named_parameters()]
+        self._parameters = list(module.parameters())
+        self._optimizer = Adam(self._parameters, lr=settings.learning_rate, eps=1e-5)
+        self._gradient = ShardedGradient(_SHARDS)
+        self._guard = Guard()
+
+    def update(self, chunks: Chunks, generator: torch.Generator, progress: float) -> Metrics:
+        """`num_epochs` passes over the chunks, a gradient step per minibatch; `Diverged` where too few are finite."""
+        by, skipped = self.settings, self._guard.skipped
+        rate = by.learning_rate + progress * (by.final_learning_rate - by.learning_rate)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        records = []
+        for _ in range(by.num_epochs):
+            order = torch.randperm(len(chunks.memory), generator=generator).to(chunks.memory.device)
+            for minibatch in torch.split(order, by.minibatch_chunks):
+                record = self.step(chunks, minibatch)
+                if record is not None:
+                    records.append(record)
+        means = torch.stack(records).mean(dim=0).tolist() if records else [0.0] * 4
+        return {
+            **dict(zip(("train/policy_loss", "train/value_loss", "train/kl", "train/grad_norm"), means, strict=True)),
+            "train/skipped_updates": float(self._guard.skipped - skipped),
+            "train/learning_rate": rate,
+            "train/std": float(self._raw_log_std.detach().exp().mean()),
+        }
+
+    def step(self, chunks: Chunks, minibatch: Tensor) -> Float[Tensor, "4"] | None:
+        """One Adam step on the chunks at `minibatch`: its diagnostics, or None where it is not finite and left out."""
+        gradients, diagnostics = self._gradient(
+            lambda index: self._loss(chunks.select(index)), self._parameters, minibatch
+        )
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if not self._guard.passes(diagnostics, *gradients, *self._parameters):
+            return None
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
+        self._optimizer.step()
+        with torch.no_grad():
+            self._raw_log_std.clamp_(LOG_STD_MIN, LOG_STD_MAX)  # else its gradient dies outside
+        return torch.cat((diagnostics, norm[None]))
+
+    def _loss(self, chunks: Chunks) -> tuple[Tensor, Tensor]:
+        mean, value = self._evaluate(chunks)
+        log_std = self._raw_log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        return ppo_loss(mean, log_std, value, chunks, self.settings)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Adam's moments, by parameter."""
+        return optimizer_tensors(self._optimizer, self._names, "adam")
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of `state_dict`; `ValueError` where it does not fit."""
+        load_optimizer(self._optimizer, self._names, state, "adam")

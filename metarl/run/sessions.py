@@ -1,0 +1,87 @@
+"""Trainings from Python and from the command line: begun, gone on with, and trained further than was meant at first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from metarl.core.config import TrainConfig
+from metarl.core.errors import UserError
+from metarl.run import folder
+from metarl.run.run import Run
+from metarl.run.train import Callback, Training
+
+
+@contextmanager
+def started(output: Path | None, config: TrainConfig[Any], argv: Sequence[str]) -> Iterator[Training]:
+    """A new run in a folder that this process holds; one that ends before its first iteration leaves no folder."""
+    training = Training(Run(Path()), config)
+    with training.env:
+        training.run = run = folder.create(output, config, argv)
+        with folder.locked(run.path):
+            try:
+                yield training
+            except (UserError, KeyboardInterrupt, SystemExit):
+                if training.iteration == 0:  # nothing is lost, and the corrected command can use the same folder
+                    folder.discard(run)
+                raise
+
+
+@contextmanager
+def resumed(
+    source: str | Path | Run, argv: Sequence[str], *, which: str | None = None, total_steps: int | None = None
+) -> Iterator[Training]:
+    """A run at its newest checkpoint, or the one named `which`, in a folder that this process holds.
+
+    With `total_steps` it is trained up to that length, also where it was finished. The new length is written to
+    `config.toml`, and what depends on the share of the training that is done, as learning rates and a curriculum,
+    goes on from the share of the new length: a learning rate that had reached 0 rises again to where it is then.
+    """
+    run = Run.open(source)
+    if run.pretrained:
+        raise UserError(f"{run} is a policy alone, without what training goes on from")
+    with folder.locked(run.path):
+        config = run.config()
+        training = Training(run, replace(config, total_steps=total_steps or config.total_steps))
+        with training.env:
+            training.restore(which, argv)
+            if total_steps and total_steps < training.total_steps:
+                raise UserError(
+                    f"total_steps = {total_steps:,}: {run} has trained for {training.total_steps:,} already"
+                )
+            yield training
+
+
+def train(
+    config: TrainConfig[Any],
+    output: Path | None = None,
+    *,
+    callbacks: Sequence[Callback] = (),
+    console: Console | None = None,
+    argv: Sequence[str] = ("train",),
+) -> Run:
+    """Train from the beginning into a new folder, `runs/FAMILY-AGENT-sSEED-TIME` by default."""
+    with started(output, config, argv) as training:
+        training.execute(console or Console(quiet=True), config.max_minutes, callbacks)
+    return training.run
+
+
+def resume(
+    source: str | Path | Run,
+    *,
+    total_steps: int | None = None,
+    max_minutes: float = 0.0,
+    which: str | None = None,
+    callbacks: Sequence[Callback] = (),
+    console: Console | None = None,
+    argv: Sequence[str] = ("resume",),
+) -> Run:
+    """Train on, exactly as if it had never stopped, or further than was meant at first: see `resumed`."""
+    with resumed(source, argv, which=which, total_steps=total_steps) as training:
+        training.execute(console or Console(quiet=True), max_minutes, callbacks)
+    return Run(training.run.path)
