@@ -15,13 +15,12 @@ import mujoco
 import numpy as np
 
 from metarl.check.effects_motors import fault, strength, weak
-from metarl.check.experiment import CLOSE, CONTACT_STEPS, Array, Experiment, Pose, Poses, compare, contacts
+from metarl.check.experiment import CLOSE, Array, Experiment, compare, friction
+from metarl.check.tested import CheckError, Tested
 from metarl.core import seeding
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
-from metarl.sim.family import MujocoFamily
-from metarl.sim.mujoco.cpu import CpuPhysics
-from metarl.sim.mujoco.mujoco_env import compile_spec
+from metarl.sim.mujoco.physics import make_physics
 from metarl.sim.variation import Variation, dofs, label, object_id, object_ids
 from metarl.sim.variations import (
     BodyMass,
@@ -37,40 +36,50 @@ from metarl.sim.variations import (
 )
 
 _DRAWS = 4  # tasks of each split
-_SPEEDS = (0.1, 1.0, 10.0)  # [m/s, rad/s]
-
+_SPEEDS = (0.1, 1.0, 10.0, -0.1, -1.0, -10.0)  # [m/s, rad/s]
 
 Measure = Callable[[Any, Experiment], str | None]
 """Of a variation and an experiment with it: what is wrong, in a clause, or None."""
 
 
-def effect_problems(family: MujocoFamily) -> Iterator[str]:
-    """One sentence for each variation of `family` whose quantity does not change as its tasks say."""
-    model, poses = compile_spec(family.spec()), Poses(family)
-    splits = [family.space.sample(split, _DRAWS, seeding.rng(0, "check/effects")) for split in family.space.splits]
+def ratios(tested: Tested) -> str | None:
+    """Each variation changes its quantity by the ratio it says.
+
+    Measured by forces on the family's own model; there is no experiment for other kinds of variations.
+    """
+    for problem in effect_problems(tested):
+        raise CheckError(problem)
+    kinds = not_measured(tested)
+    return f"not measured: {', '.join(kinds)}" if kinds else None
+
+
+def effect_problems(tested: Tested) -> Iterator[str]:
+    """One sentence for each variation whose quantity does not change as its tasks say."""
+    space = tested.family.space
+    splits = [space.sample(split, _DRAWS, seeding.rng(0, "check/effects")) for split in space.splits]
     tasks = Tasks.from_rows([row for split in splits for row in split.rows()])
-    for variation in family.variations:
+    for variation in tested.family.variations:
         measure = _measure(variation)
         if measure is None:
             continue
         kind = f"the variation {type(variation).__name__} of '{', '.join(variation.parameters)}'"
-        physics = CpuPhysics(model, len(tasks), 1)
+        physics = make_physics("mujoco", tested.model, len(tasks), 1)
         try:
             Variator(physics, (variation,)).apply(tasks)
         except UserError as error:
             yield f"{kind} cannot be applied: {error}"
             continue
         for world, task in enumerate(tasks.rows()):
-            problem = measure(variation, Experiment(model, physics.model_of(world), task, poses))
+            problem = measure(variation, Experiment(tested.model, physics.model_of(world), task, tested))
             if problem is not None:
                 read = ", ".join(f"{name} = {task[name]}" for name in variation.parameters)
                 yield f"{kind}: {problem} (at {read})"
                 break
 
 
-def not_measured(family: MujocoFamily) -> list[str]:
-    """Kinds of variations of `family` that `effect_problems` has no experiment for."""
-    return sorted({type(variation).__name__ for variation in family.variations if _measure(variation) is None})
+def not_measured(tested: Tested) -> list[str]:
+    """Kinds of variations that `effect_problems` has no experiment for."""
+    return sorted({type(variation).__name__ for variation in tested.family.variations if _measure(variation) is None})
 
 
 def _measure(variation: Variation) -> Measure | None:
@@ -82,14 +91,14 @@ def _measure(variation: Variation) -> Measure | None:
 
 def _damping(variation: JointDamping, experiment: Experiment) -> str | None:
     index = list(dofs(experiment.nominal, object_ids(experiment.nominal, "joint", variation.joints)))
-    before, after = (_damped(model)[:, index] for model in (experiment.nominal, experiment.varied))
+    before, after = (_damped(model)[:, index] for model in experiment.models)
     return compare("what damps the joints", experiment.value(variation.parameter), before, after)
 
 
 def _damped(model: mujoco.MjModel) -> Array:
     """Damping forces of all degrees of freedom, at several speeds either way."""
     data, forces = mujoco.MjData(model), []
-    for speed in (*_SPEEDS, *(-speed for speed in _SPEEDS)):
+    for speed in _SPEEDS:
         data.qvel[:] = speed
         mujoco.mj_forward(model, data)
         forces.append(data.qfrc_damper.copy())
@@ -102,12 +111,8 @@ def _mass(variation: BodyMass, experiment: Experiment) -> str | None:
     double.body_inertia[index] *= 2.0
     mujoco.mj_setConst(double, mujoco.MjData(double))
     once, twice, varied = (_pushed(model)[0] for model in (experiment.nominal, double, experiment.varied))
-    return compare(
-        "what it takes to accelerate the bodies",
-        experiment.value(variation.parameter),
-        twice - once,
-        varied - once + (twice - once),
-    )
+    own, ratio = twice - once, experiment.value(variation.parameter)
+    return compare("what it takes to accelerate the bodies", ratio, own, varied - once + own)
 
 
 def _payload(variation: Payload, experiment: Experiment) -> str | None:
@@ -119,25 +124,24 @@ def _payload(variation: Payload, experiment: Experiment) -> str | None:
 
 
 def _centre(variation: CentreOfMass, experiment: Experiment) -> str | None:
-    model, body = experiment.nominal, object_id(experiment.nominal, "body", variation.body)
-    before, data = _pushed(model)
-    way = data.xmat[body].reshape(3, 3)[:, variation.axis] * experiment.value(variation.parameter)
-    here, there = (_of_mass(model, data, body, data.xipos[body] + step) for step in (np.zeros(3), way))
-    moved = model.body_mass[body] * (there - here)
-    if not way.any():
+    model, way = experiment.nominal, experiment.value(variation.parameter)
+    body, (before, data) = object_id(model, "body", variation.body), _pushed(model)
+    there = data.xipos[body] + way * data.xmat[body].reshape(3, 3)[:, variation.axis]
+    moved = _of_mass(model, data, body, there) - _of_mass(model, data, body, data.xipos[body])
+    if way == 0.0:
         return None
-    return compare("the moment of the body's weight", 1.0, moved, _pushed(experiment.varied)[0] - before)
+    after = _pushed(experiment.varied)[0] - before
+    return compare("the moment of the body's weight", 1.0, model.body_mass[body] * moved, after)
 
 
 _PULL = (3.0, 4.0, -9.81)  # [m/s²]: gravity that every slide and hinge feels
 
 
 def _pushed(model: mujoco.MjModel) -> tuple[Array, mujoco.MjData]:
-    """Forces that accelerate each degree of freedom by its number, from rest against `_PULL`; and in which state."""
+    """Forces that accelerate each degree of freedom by `_acceleration`, from rest against `_PULL`; and the state."""
     model = copy.copy(model)
     model.opt.gravity[:] = _PULL
     data, force = mujoco.MjData(model), np.zeros(model.nv)
-    data.qacc[:] = _acceleration(model)
     mujoco.mj_fwdPosition(model, data)
     mujoco.mj_fwdVelocity(model, data)
     mujoco.mj_mulM(model, data, force, _acceleration(model))
@@ -145,6 +149,7 @@ def _pushed(model: mujoco.MjModel) -> tuple[Array, mujoco.MjData]:
 
 
 def _acceleration(model: mujoco.MjModel) -> Array:
+    """Another one of each degree of freedom: 1, 2, ..."""
     return 1.0 + np.arange(model.nv, dtype=np.float64)
 
 
@@ -156,52 +161,31 @@ def _of_mass(model: mujoco.MjModel, data: mujoco.MjData, body: int, place: Array
 
 
 def _gravity(variation: Gravity, experiment: Experiment) -> str | None:
-    before, after = (_weight(model) for model in (experiment.nominal, experiment.varied))
-    return compare("the weight upon the joints", experiment.value(variation.parameter), before, after)
-
-
-def _weight(model: mujoco.MjModel) -> Array:
-    data = mujoco.MjData(model)
-    mujoco.mj_forward(model, data)
-    return np.array(data.qfrc_bias)
-
-
-# contacts
+    states = [mujoco.MjData(model) for model in experiment.models]
+    for model, data in zip(experiment.models, states, strict=True):
+        mujoco.mj_forward(model, data)
+    return compare("the weight upon the joints", experiment.value(variation.parameter), *(d.qfrc_bias for d in states))
 
 
 def _friction(variation: Friction, experiment: Experiment) -> str | None:
     """Every contact keeps its friction (another geom's counts) or changes by the ratio; some change."""
-    model, ratio = experiment.nominal, experiment.value(variation.parameter)
-    varied = set(object_ids(model, "geom", variation.geoms))
-    seen: dict[tuple[int, int], tuple[float, float]] = {}
-    of_nominal, of_varied = mujoco.MjData(model), mujoco.MjData(experiment.varied)
-    for pose in experiment.poses.touching:
-        after = _held(experiment.varied, of_varied, pose)
-        for pair, friction in _held(model, of_nominal, pose).items():
-            if varied & set(pair) and pair in after:
-                seen.setdefault(pair, (friction, after[pair]))
-    if not seen:
-        return f"nothing that it varies touched anything with friction in {CONTACT_STEPS} steps of random play"
-    changed = False
-    for pair, (before, after_) in seen.items():
-        right = abs(after_ - max(ratio * before, mujoco.mjMINMU)) <= CLOSE * max(ratio, 1.0) * before
-        changed |= right
-        if not right and abs(after_ - before) > CLOSE * before:
-            names = " on ".join(label(model, "geom", geom) for geom in pair)
-            return (
-                f"the friction of {names} changes by the ratio {after_ / before:.4g} instead of {ratio:.4g}, as that "
-                "of the other geom counts from there on: vary both, or give the varied one a higher priority"
-            )
-    if changed:
-        return None
-    names = " on ".join(label(model, "geom", geom) for geom in next(iter(seen)))
-    return f"the friction of {names} does not change, as that of the other geom counts: vary that one"
-
-
-def _held(model: mujoco.MjModel, data: mujoco.MjData, pose: Pose) -> dict[tuple[int, int], float]:
-    """Sliding friction of each pair of geoms that touch with any."""
-    found = [contact for contact in contacts(model, data, pose) if contact.dim > 1 and min(contact.geom) >= 0]
-    return {(int(contact.geom[0]), int(contact.geom[1])): float(contact.friction[0]) for contact in found}
+    model, ratio, problem = experiment.nominal, experiment.value(variation.parameter), ""
+    varied, changed = set(object_ids(model, "geom", variation.geoms)), False
+    for pose in experiment.tested.touching:
+        before, after = (friction(each, pose) for each in experiment.models)
+        for pair in [pair for pair in before if pair in after and varied & set(pair)]:
+            one, other = before[pair], after[pair]
+            what = f"the friction of {' on '.join(label(model, 'geom', geom) for geom in pair)}"
+            if abs(other - max(ratio * one, mujoco.mjMINMU)) <= CLOSE * max(ratio, 1.0) * one:
+                changed = True
+            elif abs(other - one) > CLOSE * one:
+                return (
+                    f"{what} changes by the ratio {other / one:.4g} instead of {ratio:.4g}, as that of the other geom "
+                    "counts from there on: vary both, or give the varied one a higher priority"
+                )
+            problem = problem or f"{what} does not change, as that of the other geom counts: vary that one"
+    nothing = "nothing that it varies touched anything with friction in random play"
+    return None if changed else problem or nothing
 
 
 _MEASURES: dict[type, Measure] = {

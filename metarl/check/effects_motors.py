@@ -41,7 +41,7 @@ def fault(variation: JointFault, experiment: Experiment) -> str | None:
     if variation.mode == "dead":
         return _motors(experiment, dict.fromkeys(own_motors(model, joints), 0.0))
     for dof in dofs(model, joints):
-        free, locked = (abs(_way(each)[dof]) for each in (model, experiment.varied))
+        free, locked = (abs(_way(each)[dof]) for each in experiment.models)
         if locked > max(_LOCKED_LEAST, _LOCKED_SHARE * free):
             name = label(model, "joint", int(model.dof_jntid[dof]))
             return f"locked, {name} still moves by {locked:.3g} at full control, and by {free:.3g} where it is free"
@@ -51,7 +51,7 @@ def fault(variation: JointFault, experiment: Experiment) -> str | None:
 def _motors(experiment: Experiment, ratios: Mapping[int, float]) -> str | None:
     """Forces of actuators, and of all together on each joint, at full control: those of `ratios` change, others not."""
     model = experiment.nominal
-    before, after = (np.stack([_exerted(each, *state) for state in _STATES]) for each in (model, experiment.varied))
+    before, after = (np.stack([_exerted(each, *state) for state in _STATES]) for each in experiment.models)
     for motor, ratio in ratios.items():
         first = int(model.actuator_outadr[motor])
         out = slice(first, first + int(model.actuator_outnum[motor]))

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import mujoco
 import torch
@@ -49,19 +49,13 @@ _DC = int(_GAIN.mjGAIN_DCMOTOR)
 _CONTROLLERS = (int(_GAIN.mjGAIN_PID), _DC)
 _PEAK = (2, 3)  # of a muscle: its peak force, and what gives it where that is negative
 _GAINS: dict[int, tuple[int, ...]] = {
-    int(_GAIN.mjGAIN_FIXED): (0,),
-    int(_GAIN.mjGAIN_AFFINE): (0, 1, 2),
-    int(_GAIN.mjGAIN_PID): (0,),
-    int(_GAIN.mjGAIN_SO3): (0,),
-    int(_GAIN.mjGAIN_MUSCLE): _PEAK,
-    _DC: (4, 5, 6),
+    **dict.fromkeys((int(_GAIN.mjGAIN_FIXED), int(_GAIN.mjGAIN_PID), int(_GAIN.mjGAIN_SO3)), (0,)),
+    **{int(_GAIN.mjGAIN_AFFINE): (0, 1, 2), int(_GAIN.mjGAIN_MUSCLE): _PEAK, _DC: (4, 5, 6)},
 }
 _BIASES: dict[int, tuple[int, ...]] = {
-    int(_BIAS.mjBIAS_NONE): (),
-    int(_BIAS.mjBIAS_AFFINE): (0, 1, 2),
-    int(_BIAS.mjBIAS_SO3): (0, 1, 2),
+    **dict.fromkeys((int(_BIAS.mjBIAS_NONE), int(_BIAS.mjBIAS_DCMOTOR)), ()),
+    **dict.fromkeys((int(_BIAS.mjBIAS_AFFINE), int(_BIAS.mjBIAS_SO3)), (0, 1, 2)),
     int(_BIAS.mjBIAS_MUSCLE): _PEAK,
-    int(_BIAS.mjBIAS_DCMOTOR): (),
 }
 _PROPORTIONAL: tuple[tuple[str, str, dict[int, tuple[int, ...]], bool], ...] = (
     ("actuator_gainprm", "actuator_gaintype", _GAINS, False),
@@ -94,9 +88,8 @@ class MotorStrength(OfOneRatio):
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
         """`value`: ratio to the pristine force."""
         motors = object_ids(model, "actuator", self.actuators)
-        factor = value[:, None].expand(-1, len(motors))
-        _weaken(model, live, motors, factor)
-        _weaken_limits(model, live, motors, factor, together=True)
+        entries = _force(model, motors) + _limits(model, motors, together=True)
+        _weaken(live, entries, value[:, None].expand(-1, len(motors)))
 
 
 @dataclass(frozen=True)
@@ -132,9 +125,8 @@ class WeakMotor:
         """See `Variation.apply`."""
         motors, weak = object_ids(model, "actuator", self.actuators), tasks[self.motor]
         is_weak = weak.round()[:, None] == torch.arange(len(motors), device=weak.device)
-        factor = torch.where(is_weak, tasks[self.strength][:, None], 1.0)
-        _weaken(model, live, motors, factor)
-        _weaken_limits(model, live, motors, factor, together=False)
+        entries = _force(model, motors) + _limits(model, motors, together=False)
+        _weaken(live, entries, torch.where(is_weak, tasks[self.strength][:, None], 1.0))
 
 
 @dataclass(frozen=True)
@@ -179,7 +171,7 @@ class JointFault(OfOneParameter):
                 _lock(live, constant(dofs(model, joints), value.device), broken)
             else:
                 motors = own_motors(model, joints)
-                _weaken(model, live, motors, (~broken)[:, None].to(value.dtype).expand(-1, len(motors)))
+                _weaken(live, _force(model, motors), (~broken)[:, None].to(value.dtype).expand(-1, len(motors)))
 
 
 def _lock(live: Mapping[str, Tensor], index: Int64[Tensor, "n"], broken: Bool[Tensor, "N"]) -> None:
@@ -193,19 +185,16 @@ def _lock(live: Mapping[str, Tensor], index: Int64[Tensor, "n"], broken: Bool[Te
 @lru_cache(maxsize=64)
 def own_motors(model: mujoco.MjModel, joints: tuple[int, ...]) -> tuple[int, ...]:
     """Actuators that act on one of the joints, not through a tendon or site; `UserError` for a joint without one."""
-    found = set()
-    for joint in joints:
-        own = {
-            i
-            for i, (kind, (target, other)) in enumerate(_transmissions(model))
-            if target == joint and (kind in _DIRECT or (kind == _SO3 and other < 0))
-        }
-        if not own:
-            through = [label(model, "actuator", i) for i in range(model.nactuator) if joint in driven_joints(model, i)]
-            what = f"only {', '.join(through)} moves it with others: use WeakMotor" if through else "nothing drives it"
-            raise UserError(f"{label(model, 'joint', joint)} has no motor of its own that could be dead: {what}")
-        found |= own
-    return tuple(sorted(found))
+    own = {
+        i: target
+        for i, (kind, (target, other)) in enumerate(_transmissions(model))
+        if target in joints and (kind in _DIRECT or (kind == _SO3 and other < 0))
+    }
+    for joint in set(joints) - set(own.values()):
+        through = [label(model, "actuator", i) for i in range(model.nactuator) if joint in driven_joints(model, i)]
+        what = f"only {', '.join(through)} moves it with others: use WeakMotor" if through else "nothing drives it"
+        raise UserError(f"{label(model, 'joint', joint)} has no motor of its own that could be dead: {what}")
+    return tuple(own)
 
 
 def _transmissions(model: mujoco.MjModel) -> list[tuple[int, list[int]]]:
@@ -227,52 +216,56 @@ def driven_joints(model: mujoco.MjModel, actuator: int) -> set[int]:
 
 
 class _Entries(NamedTuple):
-    """Numbers of one field that the forces of some actuators are proportional to, one by one."""
+    """Single numbers of one field, to be scaled each by the factor of an actuator."""
 
     field: str
-    actuators: tuple[int, ...]
+    inverse: bool
+    """They are divided by the factor."""
+    elements: tuple[int, ...]
     columns: tuple[int, ...]
     positions: tuple[int, ...]
     """Of each number's actuator among the chosen."""
-    inverse: bool
-    """The force is proportional to one over it."""
+    least: tuple[float, ...]
+    """Of each number, the smallest factor that it bears."""
 
 
-def _weaken(
-    model: mujoco.MjModel, live: Mapping[str, Tensor], motors: tuple[int, ...], factor: Float[Tensor, "N n"]
-) -> None:
-    """Scale the forces of actuators ahead of any limit, by `factor` per world and actuator."""
-    device, (states, force) = factor.device, _force_entries(model, motors)
-    if any(states):  # MuJoCo takes a controller whose gain is zero for one without the gain's state
-        factor = torch.where(constant(states, device, torch.bool), factor.clamp(min=_LEAST), factor)
-    for field, actuators, columns, positions, inverse in force:
+def _weaken(live: Mapping[str, Tensor], entries: tuple[_Entries, ...], factor: Float[Tensor, "N n"]) -> None:
+    """Scale numbers by `factor` per world and actuator; a field that is not there is zero, and stays."""
+    device = factor.device
+    for field, inverse, elements, columns, positions, least in entries:
         if field in live:
             own = factor[:, constant(positions, device)]
-            live[field][:, constant(actuators, device), constant(columns, device)] *= 1.0 / own if inverse else own
+            if any(least):
+                own = torch.maximum(own, constant(least, device, own.dtype))
+            live[field][:, constant(elements, device), constant(columns, device)] *= 1.0 / own if inverse else own
 
 
 @lru_cache(maxsize=64)
-def _force_entries(model: mujoco.MjModel, motors: tuple[int, ...]) -> tuple[tuple[bool, ...], list[_Entries]]:
-    """Which of the actuators have states of their gain, and the numbers to scale; `UserError` if they are not known."""
+def _force(model: mujoco.MjModel, motors: tuple[int, ...]) -> tuple[_Entries, ...]:
+    """What the forces of actuators ahead of any limit are proportional to; `UserError` where it is not known."""
     for motor in motors:
         _require_known(model, motor)
-    force = []
-    for field, by, entries, inverse in _PROPORTIONAL:
-        types = getattr(model, by)
-        chosen = [(motor, i, at) for at, motor in enumerate(motors) for i in entries.get(int(types[motor]), ())]
-        if chosen:
-            actuators, columns, positions = zip(*chosen, strict=True)
-            force.append(_Entries(field, actuators, columns, positions, inverse))
-    return tuple(int(model.actuator_gaintype[motor]) in _CONTROLLERS for motor in motors), force
+    # MuJoCo takes a controller whose gain is zero for one without the gain's state.
+    least = [_LEAST if int(model.actuator_gaintype[motor]) in _CONTROLLERS else 0.0 for motor in motors]
+    found = []
+    for field, by, columns, inverse in _PROPORTIONAL:
+        kinds = getattr(model, by).tolist()
+        rows = [(motor, i, at, least[at]) for at, motor in enumerate(motors) for i in columns.get(kinds[motor], ())]
+        if rows:
+            found.append(_Entries(field, inverse, *_columns(rows)))
+    return tuple(found)
+
+
+def _columns(rows: list[tuple[int, int, int, float]]) -> Any:
+    return zip(*rows, strict=True)
 
 
 def _require_known(model: mujoco.MjModel, actuator: int) -> None:
     """`UserError` for an actuator whose force cannot be scaled."""
     name, gain = label(model, "actuator", actuator), int(model.actuator_gaintype[actuator])
-    known = gain in _GAINS
-    known &= int(model.actuator_biastype[actuator]) in _BIASES
-    if not known or model.actuator_plugin[actuator] >= 0:
-        kind = "a plugin" if model.actuator_plugin[actuator] >= 0 else "of type 'user'"
+    is_plugin, bias = model.actuator_plugin[actuator] >= 0, int(model.actuator_biastype[actuator])
+    if is_plugin or gain not in _GAINS or bias not in _BIASES:
+        kind = "a plugin" if is_plugin else "of type 'user'"
         raise UserError(f"the strength of {name} cannot vary, as it is {kind} and its force is computed by a program")
     if gain in _CONTROLLERS and model.actuator_ctrlspec[actuator] & _FEEDFORWARD:
         raise UserError(
@@ -287,37 +280,20 @@ def _require_known(model: mujoco.MjModel, actuator: int) -> None:
             )
 
 
-def _weaken_limits(
-    model: mujoco.MjModel,
-    live: Mapping[str, Tensor],
-    motors: tuple[int, ...],
-    factor: Float[Tensor, "N n"],
-    *,
-    together: bool,
-) -> None:
-    """Scale the force limits at actuators, joints and tendons, by `factor` per world and actuator."""
-    for field, elements, positions in _limits(model, motors, together):
-        if field in live:
-            own = factor[:, constant(positions, factor.device), None]
-            live[field][:, constant(elements, factor.device)] *= own
-
-
 @lru_cache(maxsize=64)
-def _limits(
-    model: mujoco.MjModel, motors: tuple[int, ...], together: bool
-) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
-    """Fields of limits, their elements that bound varied actuators, and for each the position of one among `motors`.
+def _limits(model: mujoco.MjModel, motors: tuple[int, ...], *, together: bool) -> tuple[_Entries, ...]:
+    """Force limits at actuators, joints and tendons that bound the actuators.
 
     `UserError` where a limit bounds the sum of several forces that do not vary `together`.
     """
     driven = [driven_joints(model, i) for i in range(model.nactuator)]
     pulled = [{target} if kind == int(_TRN.mjTRN_TENDON) else set() for kind, (target, _) in _transmissions(model)]
-    limits = [("actuator_forcerange", motors, tuple(range(len(motors))))]
+    bounds = {"actuator_forcerange": [(motor, at) for at, motor in enumerate(motors)]}
     for field, kind, limited, acts_on in (
         ("jnt_actfrcrange", "joint", model.jnt_actfrclimited, driven),
         ("tendon_actfrcrange", "tendon", model.tendon_actfrclimited, pulled),
     ):
-        found = []
+        bounds[field] = []
         for element in limited.nonzero()[0].tolist():
             acting = [i for i in range(model.nactuator) if element in acts_on[i]]
             varied = [i for i in acting if i in motors]
@@ -327,12 +303,9 @@ def _limits(
                     f"actuatorfrcrange of {label(model, kind, element)} limits the sum of {names}, which do not vary "
                     "together: vary them all by one MotorStrength, or give each actuator a forcerange instead"
                 )
-            if varied:
-                found.append((element, motors.index(varied[0])))
-        if found:
-            elements, positions = zip(*found, strict=True)
-            limits.append((field, elements, positions))
-    return limits
+            bounds[field] += [(element, motors.index(i)) for i in varied[:1]]
+    ends = {field: [(i, end, at, 0.0) for i, at in found for end in (0, 1)] for field, found in bounds.items()}
+    return tuple(_Entries(field, False, *_columns(rows)) for field, rows in ends.items() if rows)
 
 
 def require_own_muscle_force(model: mujoco.MjModel, what: str) -> None:

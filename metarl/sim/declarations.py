@@ -200,17 +200,14 @@ def _indices(family: MujocoFamily) -> Iterator[str]:
     for variation in family.variations:
         for name, allowed in getattr(variation, "indices", {}).items():
             parameter, kind = family.space.parameters[name], type(variation).__name__
-            values: list[tuple[str, list[Any]]] = [
-                ("nominal", [] if parameter.nominal is None else [parameter.nominal])
-            ]
-            for split, support in (("train", parameter.train), ("ood", parameter.ood)):
+            nominal: Any = parameter.nominal
+            nominal = None if nominal is None else Choice((nominal,))
+            for split, support in (("nominal", nominal), ("train", parameter.train), ("ood", parameter.ood)):
                 if support is not None:
-                    chosen = support.values if isinstance(support, Choice) else None
-                    drawn = support.sample(_DRAWS, seeding.rng(0, "declared")) if chosen is None else chosen
-                    values.append((split, np.asarray(drawn, np.float64).ravel().tolist()))
-            for split, numbers in values:
-                if wrong := [number for number in numbers if number not in allowed]:
-                    yield f"the task parameter '{name}': {split} has {wrong[0]:g}, which to {kind} {no_index(allowed)}"
+                    rng = seeding.rng(0, "declared")
+                    drawn = support.values if isinstance(support, Choice) else support.sample(_DRAWS, rng)
+                    for value in [value for value in np.ravel(drawn).tolist() if value not in allowed][:1]:
+                        yield f"the task parameter '{name}': {split} has {value:g}, which to {kind} {no_index(allowed)}"
             if parameter.labels and len(parameter.labels) != allowed.stop:
                 number = len(parameter.labels)
                 yield f"the task parameter '{name}' has {number} labels, but {kind} chooses among {allowed.stop}"

@@ -3,10 +3,10 @@
 import mujoco
 import numpy as np
 import pytest
-import torch
 from families import ALL_FAMILIES, columns
 
 from metarl.check.effects import effect_problems, not_measured
+from metarl.check.tested import Tested as UnderTest
 from metarl.core.errors import UserError
 from metarl.core.info import Part
 from metarl.core.registry import make_family
@@ -94,7 +94,7 @@ RATIO = {"x": Parameter(Uniform(0.1, 0.9), unit="1", nominal=1.0)}
 
 
 def problems(xml, variation, space=RATIO):
-    return list(effect_problems(toy(xml, variation, space)()))
+    return list(effect_problems(UnderTest(toy(xml, variation, space)())))
 
 
 # strength
@@ -467,7 +467,7 @@ def test_a_family_that_can_draw_an_index_of_nothing_is_not_made(kind, index, mes
 def test_none_is_an_index(kind):
     left = Parameter(Uniform(0.1, 0.9), unit="1", nominal=1.0)
     space = {"x": parameter(Choice((-1.0, 0.0, 1.0)), labels=("one", "two")), "left": left}
-    assert list(effect_problems(make("toy", toy(TWO, INDEXED[kind], space)))) == []
+    assert list(effect_problems(UnderTest(make("toy", toy(TWO, INDEXED[kind], space))))) == []
 
 
 def test_a_ground_of_another_index_is_none():
@@ -483,7 +483,7 @@ def test_a_ground_of_another_index_is_none():
 
 @pytest.mark.parametrize("name", [name for name in ALL_FAMILIES if make_family(name).variations])
 def test_our_own_variations_do_what_they_say(name):
-    assert list(effect_problems(make_family(name))) == []
+    assert list(effect_problems(UnderTest(make_family(name)))) == []
 
 
 class Forgetful(MotorStrength):
@@ -577,8 +577,8 @@ def test_check_finds_a_lock_that_does_not_hold():
 def test_check_says_what_cannot_be_applied_and_what_it_does_not_measure():
     (problem,) = problems(arm(USER), MotorStrength("x"))
     assert "cannot be applied: the strength of actuator 'm' cannot vary" in problem
-    assert not_measured(make_family("walker-params")) == ["ModelField"]
-    assert not_measured(make_family("ant-body")) == []
+    assert not_measured(UnderTest(make_family("walker-params"))) == ["ModelField"]
+    assert not_measured(UnderTest(make_family("ant-body"))) == []
 
 
 def test_check_weighs_a_load_and_a_shifted_centre():
