@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import multiprocessing
+import os
 import shlex
 import signal
-import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from typing import Any
 
 from record import RESULTS, record, redraw
 
+from metarl import api
 from metarl.core.config import read_toml
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.files import read_json
@@ -33,9 +36,6 @@ from metarl.run import checkpoint
 from metarl.run.run import Run
 
 HERE = Path(__file__).parent
-METARL = (sys.executable, "-m", "metarl.cli.main")
-EVALUATIONS = ((), ("--stochastic",))
-"""Every run is evaluated with the policy's mean action and with sampled ones."""
 _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
 
@@ -55,11 +55,15 @@ class Trial:
         """`FAMILY-AGENT-sSEED`."""
         return f"{self.family}-{self.agent}-s{self.seed}"
 
-    def command(self, folder: Path) -> list[str]:
-        """The words of `metarl` that train it from the beginning."""
-        limits = {"seed": self.seed, "threads": 1, "max_minutes": self.max_minutes}
-        words = [word for option in (limits | dict(self.options)).items() for word in _words(*option)]
-        return ["train", self.agent, self.family, *words, "--output", str(folder)]
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What `metarl.train` is given beside agent and family."""
+        return {"seed": self.seed, "threads": 1, "max_minutes": self.max_minutes} | dict(self.options)
+
+    @property
+    def command(self) -> list[str]:
+        """The command that its record names, without the folder."""
+        return ["metarl", "train", self.agent, self.family, *api.words_of(self.fields)]
 
 
 @dataclass(frozen=True)
@@ -77,43 +81,46 @@ class Comparison:
         """`done`, `begun` or `missing`; `UserError` where what is recorded was run with other settings."""
         recorded = self.results / run.name / "run.json"
         if recorded.is_file():
-            command, wanted = read_json(recorded)["command"], ["metarl", *run.command(Path())]
-            if shlex.split(command)[:-1] != wanted[:-1]:
+            command = read_json(recorded)["command"]
+            if shlex.split(command.split(" --output ")[0]) != run.command:
                 raise UserError(f"{recorded} is of other settings ({command}): delete {recorded.parent} to run it anew")
             return "done"
         return "begun" if (self.folder / run.name / "config.toml").is_file() else "missing"
 
     def execute(self, run: Trial) -> None:
-        """Train (or go on), evaluate and record one run; `UserError` where a command fails."""
-        folder = self.folder / run.name
-        if self.state(run) == "missing":
-            self._call(run, run.command(folder))
+        """Train (or go on), evaluate and record one run, in a process of its own; `UserError` where that fails."""
+        folder, log = self.folder / run.name, self.folder / f"{run.name}.log"
+        process = multiprocessing.get_context("spawn").Process(target=_work, args=(run, folder, log))
+        process.start()
+        process.join()
+        if process.exitcode:
+            raise UserError(f"its process ended with {process.exitcode}; the end of {log} says why")
+        record(Run(folder), self.results)
+
+
+def _work(run: Trial, folder: Path, log: Path) -> None:
+    """Train a run, or what is left of it, and evaluate it by mean and by sampled actions; its output goes into a log."""
+    _die_with_parent()
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        if not (folder / "config.toml").is_file():
+            api.train(run.agent, run.family, output=folder, show=True, **run.fields)
         else:
             remaining = max(0.0, run.max_minutes - _trained_minutes(folder))
             if remaining or not run.max_minutes:  # 0 is no limit
-                self._call(run, ["resume", str(folder), "--max-minutes", f"{remaining:.3f}"])
-        for options in EVALUATIONS:
-            self._call(run, ["eval", str(folder), *options])
-        record(Run(folder), self.results)
-
-    def _call(self, run: Trial, words: list[str]) -> None:
-        """Run a command of metarl beside this process, which it does not outlive; its output goes into a log."""
-        log = self.folder / f"{run.name}.log"
-        with log.open("a") as file:
-            print(f"$ metarl {shlex.join(words)}", file=file, flush=True)
-            code = subprocess.run(
-                [*METARL, *words], stdout=file, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent
-            ).returncode
-        if code:
-            raise UserError(f"`metarl {shlex.join(words)}` ended with {code}; the end of {log} says why")
-
-
-def _words(name: str, value: Any) -> list[str]:
-    """An option as words of the command line: `--learning-rate 0.001`; a flag that is true by its name alone."""
-    flag = "--" + name.replace("_", "-")
-    if isinstance(value, bool):
-        return [flag] if value else []
-    return [flag, *map(str, value)] if isinstance(value, list) else [flag, str(value)]
+                api.resume(folder, max_minutes=remaining, show=True)
+        for split in Run.open(folder).family().space.splits[1:]:
+            for deterministic in (True, False):
+                record = api.evaluate(folder, split=split, deterministic=deterministic)
+                print(record.summary.adaptation_curve, flush=True)
+    except UserError as error:
+        print(error, flush=True)
+        sys.exit(2)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
 
 
 def _die_with_parent() -> None:

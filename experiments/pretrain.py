@@ -16,11 +16,11 @@ from typing import Any
 
 from record import portable
 
+from metarl.api import evaluate
 from metarl.core.errors import UserError
 from metarl.core.files import write_atomic, write_json
 from metarl.rl.state import policy_alone
 from metarl.run import checkpoint
-from metarl.run.evaluate import evaluate_run
 from metarl.run.pretrained import MAX_BYTES, PREFIX, describe_pretrained, recorded_evaluation
 from metarl.run.run import INFO, Run
 
@@ -50,7 +50,7 @@ def pretrain(run: Run, name: str) -> None:
         shutil.rmtree(target.path)
         raise UserError(f"the policy takes {size:,} bytes: those that come with metarl may take {MAX_BYTES:,}")
     for file, num_tasks in RECORDED.items():
-        write_json(target.path / "eval" / file, evaluate_run(Run.open(PREFIX + name), "test", num_tasks).to_json())
+        write_json(target.path / "eval" / file, evaluate(PREFIX + name, num_tasks=num_tasks).to_json())
 
 
 def describe_robots() -> None:

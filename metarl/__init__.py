@@ -16,16 +16,15 @@ from metarl.core import renamed as _renamed
 
 if TYPE_CHECKING:
     from metarl.api import (
-        agents as agents,
         evaluate as evaluate,
         families as families,
+        learners as learners,
         load as load,
         make as make,
         record as record,
         report as report,
         resume as resume,
         train as train,
-        tune as tune,
     )
     from metarl.core.config import TrainConfig as TrainConfig
     from metarl.core.errors import UserError as UserError
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 
 _HOME = {
-    "metarl.api": "train resume evaluate load make record report tune families agents",
+    "metarl.api": "train resume evaluate load make record report families learners",
     "metarl.core.config": "TrainConfig",
     "metarl.core.errors": "UserError",
     "metarl.core.info": "Part PolicyInfo",

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from metarl.core.config import TrainConfig, build, load_config, train_defaults
-from metarl.core.errors import UserError, unknown_name
-from metarl.core.registry import absolute, family_names, learner_config_class, learner_names, make_family
+from metarl.core.config import configure
+from metarl.core.errors import UserError
+from metarl.core.registry import family_names, learner_names, make_family, reference
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from metarl.core.tasks import Split, Tasks
     from metarl.core.types import Metrics
+    from metarl.rl.policy import Policy
+    from metarl.run.records import EvaluationRecord
+    from metarl.run.run import Run
     from metarl.sim.env import TrialEnv
     from metarl.sim.family import Family
+    from metarl.video.recorder import Recording
 
 Callback = Callable[["Metrics"], bool | None]
 """Called with the metrics of each iteration once they are logged; returning False stops the training, saved."""
+
+
+_FILMED = {"sequence": 4, "side-by-side": 1, "wall": 9}
+"""Tasks that a film shows by its layout."""
 
 
 def families() -> list[str]:
@@ -26,7 +36,7 @@ def families() -> list[str]:
     return family_names()
 
 
-def agents() -> list[str]:
+def learners() -> list[str]:
     """Names of the learners: metarl's own first, then those of installed plug-ins."""
     return learner_names()
 
@@ -54,9 +64,13 @@ def make(
     Raises:
         UserError: The family is unknown, or what it declares is wrong.
     """
+    from metarl.sim.declarations import make as declared
     from metarl.sim.make import make_env
 
-    found = make_family(_reference(family)) if isinstance(family, str | type) else family
+    if isinstance(family, str):
+        found = make_family(family)
+    else:
+        found = declared(family.__name__, family) if isinstance(family, type) else family
     return make_env(
         found,
         num_worlds,
@@ -67,47 +81,258 @@ def make(
     )
 
 
-def configure(
-    agent: str, family: str | type[Family], *, config: str | Path | None = None, **fields: Any
-) -> TrainConfig[Any]:
-    """Return a training's configuration: the learner's defaults, or those of a TOML file, with some fields changed.
+def train(
+    agent: str,
+    family: str | type[Family],
+    *,
+    output: str | Path | None = None,
+    config: str | Path | None = None,
+    callback: Callback | None = None,
+    show: bool = False,
+    **fields: Any,
+) -> Run:
+    """Meta-train a learner on a family of tasks, from the beginning.
 
     Args:
-        agent: A name of `agents()`, or `path/to/file.py:ClassName`.
+        agent: A name of `learners()`, or `path/to/file.py:ClassName`.
         family: A name of `families()`, `path/to/file.py:ClassName`, or a class from a file.
-        config: A TOML file, as of `metarl train --config`, to start from.
-        fields: Any field of `TrainConfig` or of the learner's own configuration, by its name.
+        output: The run's folder, which must be new or empty; `runs/FAMILY-AGENT-sSEED-TIME` by default.
+        config: A TOML file to start from.
+        callback: Called with the metrics of each iteration; returning False stops the training, saved.
+        show: Whether a progress line is printed.
+        fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1, total_steps=3_000_000`.
+
+    Returns:
+        The run, which `evaluate`, `load`, `record`, `report` and `resume` take.
 
     Raises:
-        UserError: A field is unknown or out of its range; the message names the nearest one or the range.
+        UserError: A name or a field is wrong, or the folder is in use or cannot be written.
+        Diverged: The losses are not finite any more; the message names the last good checkpoint.
     """
-    config_class = learner_config_class(agent)
-    base: Mapping[str, Any] = dict(train_defaults(config_class))
-    learner: Any = config_class()
-    if config is not None:
-        loaded = load_config(Path(config))
-        base = {f.name: getattr(loaded, f.name) for f in dataclasses.fields(loaded) if f.name != "learner"}
-        learner = loaded.learner if isinstance(loaded.learner, config_class) else learner
-    of_run = {f.name for f in dataclasses.fields(TrainConfig)} - {"agent", "family", "learner"}
-    of_learner = {f.name for f in dataclasses.fields(config_class)}
-    for name in fields:
-        if name not in of_run | of_learner:
-            raise unknown_name("option", name, of_run | of_learner)
-    own = {f.name: getattr(learner, f.name) for f in dataclasses.fields(learner)}
-    own |= {name: value for name, value in fields.items() if name in of_learner}
-    values = dict(base) | {name: value for name, value in fields.items() if name in of_run}
-    values |= {"agent": absolute(agent), "family": absolute(_reference(family))}
-    return build(TrainConfig, values | {"learner": build(config_class, own, agent)}, "train")
+    from metarl.run import sessions
+
+    made = configure(agent, reference(family), fields, None if config is None else Path(config))
+    words = ["train", made.agent, made.family, *words_of(fields)]
+    where = None if output is None else Path(output)
+    return sessions.train(made, where, callbacks=_callbacks(callback), console=_console(show), argv=words)
 
 
-def _reference(family: str | type[Family] | Family) -> str:
-    """A family's name, or `path/to/file.py:ClassName` of a class: what a run's configuration can hold."""
-    if isinstance(family, str):
-        return family
-    cls = family if isinstance(family, type) else type(family)
-    try:
-        return f"{Path(inspect.getfile(cls)).resolve()}:{cls.__qualname__}"
-    except (OSError, TypeError):
-        raise UserError(
-            f"{cls.__qualname__} is not defined in a file: save it in one, and name it 'path/to/file.py:{cls.__name__}'"
-        ) from None
+def resume(
+    run: Run | str | Path,
+    *,
+    total_steps: int | None = None,
+    max_minutes: float = 0.0,
+    checkpoint: str | None = None,
+    callback: Callback | None = None,
+    show: bool = False,
+) -> Run:
+    """Train on: exactly as if the run had never stopped, or further than was meant at first.
+
+    Args:
+        run: A run or its folder.
+        total_steps: The new length of the whole training [control steps over all worlds], also of a finished run.
+            Learning rates and a curriculum go on from the share of the new length that is done.
+        max_minutes: Stop and save after this long [min]; 0 for no limit.
+        checkpoint: The checkpoint to go on from; the newest by default.
+        callback: See `train`.
+        show: Whether a progress line is printed.
+
+    Raises:
+        UserError: The folder holds no run, is in use, or has trained for longer already.
+    """
+    from metarl.run import sessions
+
+    words = ["resume", str(run), *words_of({"total_steps": total_steps} if total_steps else {})]
+    return sessions.resume(
+        run,
+        total_steps=total_steps,
+        max_minutes=max_minutes,
+        which=checkpoint,
+        callbacks=_callbacks(callback),
+        console=_console(show),
+        argv=words,
+    )
+
+
+def evaluate(
+    run: Run | str | Path,
+    *,
+    split: Split = "test",
+    tasks: Tasks | None = None,
+    num_tasks: int = 100,
+    episodes: int = 0,
+    deterministic: bool = True,
+    seed: int = 0,
+    checkpoint: str | None = None,
+    agent: str | None = None,
+) -> EvaluationRecord:
+    """Measure the return of each episode on fixed tasks, and keep the record in the run's folder.
+
+    Args:
+        run: A run, its folder, or `pretrained:NAME`; with `agent` the name of a family.
+        split: `test` (held out, drawn as in training), `ood` (beyond the training range) or `train`.
+        tasks: Tasks of your own in place of a split.
+        num_tasks: How many of the split's fixed list, each in a world of its own.
+        episodes: Episodes on each task; 0 for as many as in training.
+        deterministic: Mean actions, wherever the policy need not explore; else sampled ones.
+        seed: Seed of the initial states and of what is sampled.
+        checkpoint: `iteration-000120`, or `best`; the newest by default.
+        agent: `zero` or `random`: a policy that never trained.
+
+    Raises:
+        UserError: There is no such run, checkpoint or split, or the tasks are not the family's.
+    """
+    from metarl.run.evaluate import evaluate_subject
+    from metarl.run.subject import subject_of
+
+    subject = subject_of(run, agent, checkpoint)
+    chosen = subject.family.space.fixed(split, num_tasks) if tasks is None else tasks
+    name = split if tasks is None else "list-python"
+    words = ["eval", str(run), "--split", split, *words_of({"num_tasks": len(chosen), "seed": seed})]
+    options: dict[str, Any] = {"episodes": episodes, "seed": seed, "deterministic": deterministic}
+    record = evaluate_subject(subject, chosen, name, words + ["--stochastic"] * (not deterministic), **options)
+    if subject.run is not None:
+        subject.run.write_evaluation(record)
+    return record
+
+
+def load(run: Run | str | Path, *, checkpoint: str | None = None, device: str = "cpu") -> Policy[Any]:
+    """Return a trained policy; no simulator is built.
+
+    Args:
+        run: A run, its folder, or `pretrained:NAME`.
+        checkpoint: `iteration-000120`, or `best`; the newest by default.
+        device: Where its tensors are to be, `cpu` or `cuda`.
+
+    Raises:
+        UserError: There is no such run or checkpoint, or it is damaged.
+    """
+    from metarl.run.run import Run
+
+    return Run.open(run).policy(checkpoint, device)
+
+
+def record(
+    run: Run | str | Path,
+    output: str | Path = "videos/adaptation.mp4",
+    *,
+    layout: Literal["sequence", "side-by-side", "wall"] = "sequence",
+    split: Split = "test",
+    num_tasks: int = 0,
+    episodes: int = 0,
+    show: Sequence[int] = (),
+    seconds: float = math.inf,
+    plot: bool = False,
+    size: tuple[int, int] = (0, 0),
+    seed: int = 0,
+    checkpoint: str | None = None,
+    agent: str | None = None,
+) -> Recording:
+    """Film a robot that adapts, as an mp4 file.
+
+    Args:
+        run: A run, its folder, or `pretrained:NAME`; with `agent` the name of a family.
+        output: The file to write.
+        layout: Episodes one after the other, beside each other, or the last episode of many tasks on a wall.
+        split: Tasks of this split's fixed list.
+        num_tasks: Tasks at once; 0 for 4, or 1 side by side, or 9 on the wall.
+        episodes: Episodes of the trial; 0 for as many as in training.
+        show: Episodes to show, from 1; by default all, or the first and last side by side, or the last on the wall.
+        seconds: The longest that is shown of an episode [s].
+        plot: Draw the return, and what can be read out of the policy's state, under each picture.
+        size: Width and height of one robot's picture [pixels], multiples of 16; 0 for the layout's own.
+        seed: Seed of the initial states; with that of an evaluation the film shows the evaluation's first tasks.
+        checkpoint: `iteration-000120`, or `best`; the newest by default.
+        agent: `zero` or `random`: a policy that never trained.
+
+    Raises:
+        UserError: An argument is out of range, the file cannot be written, or this machine cannot draw.
+    """
+    from metarl.rl.parallel import single_threaded_math
+    from metarl.run.subject import subject_of
+    from metarl.video.recorder import VideoConfig, record as film
+
+    single_threaded_math()
+    subject, wall = subject_of(run, agent, checkpoint), layout == "wall"
+    tasks = subject.family.space.fixed(split, num_tasks or _FILMED[layout])
+    played = episodes or subject.episodes
+    settings = VideoConfig(
+        size=(size[0] or (240 if wall else 480), size[1] or (160 if wall else 320)),
+        seed=seed,
+        title=subject.origin.title(f"{split} tasks"),
+        layout="side-by-side" if layout == "side-by-side" else "sequence",
+        episodes=tuple(show) or ((played,) if wall else ()),
+        seconds=seconds,
+        plot=plot,
+    )
+    return film(subject.policy, subject.family, tasks, played, Path(output), settings, subject.origin)
+
+
+def report(
+    *runs: Run | str | Path,
+    output: str | Path | None = None,
+    evaluate_missing: bool = True,
+    film: bool = True,
+    say: Callable[[object], None] | None = None,
+) -> Path:
+    """Write one self-contained HTML file of one or several runs, with every number in a JSON file beside it.
+
+    Args:
+        runs: Runs or their folders. Runs that differ in their seed only are pooled.
+        output: The HTML file; `RUN/report.html` by default for one run, `report.html` for several.
+        evaluate_missing: Evaluate runs that have a checkpoint on 100 `test` and `ood` tasks, where that is missing.
+        film: Film runs that have a checkpoint, where that is missing and this machine can draw.
+        say: Called with what is made on the way, as `print`.
+
+    Returns:
+        Path of the HTML file.
+
+    Raises:
+        UserError: One of them is no run, or a file cannot be written.
+    """
+    from metarl.reports import build
+
+    tell = say or (lambda what: None)
+    if not runs:
+        raise UserError("a report needs at least one run")
+    opened = build.open_runs(runs)
+    for run in opened:
+        if evaluate_missing:
+            for split in build.missing_evaluations(run):
+                tell(evaluate(run, split=split))
+        if film:
+            try:
+                filmed = build.film(run)
+            except UserError as error:
+                tell(f"{run} is reported without a video: {error}")
+            else:
+                if filmed is not None:
+                    tell(f"wrote {filmed}")
+    path = build.default_path(opened) if output is None else Path(output)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"a report is an HTML file: '{path}' does not end in .html")
+    numbers = build.write_report(build.open_runs(opened), path, ["report", *map(str, runs)])
+    tell(f"wrote {path} and {numbers}")
+    return path
+
+
+def _callbacks(callback: Callback | None) -> tuple[Callback, ...]:
+    return () if callback is None else (callback,)
+
+
+def _console(show: bool) -> Console:
+    from rich.console import Console
+
+    return Console(quiet=not show, highlight=False)
+
+
+def words_of(fields: Mapping[str, Any]) -> list[str]:
+    """Fields as words of the command line, for a run's record of how it was made."""
+    words = []
+    for name, value in fields.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words += [flag] if value else []
+        else:
+            words += [flag, *map(str, value if isinstance(value, list | tuple) else [value])]
+    return words

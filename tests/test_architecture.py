@@ -29,11 +29,11 @@ ALLOWED = {
     "video": ENGINE | {"video"},
     "check": ENGINE | {"check"},
     "bench": ENGINE | {"bench", "agents"},
-    "report": ENGINE | {"video", "report"},
-    "cli": ENGINE | {"video", "check", "bench", "report", "cli", "api"},
+    "reports": ENGINE | {"video", "reports"},
+    "cli": ENGINE | {"video", "check", "bench", "reports", "cli", "api"},
     "envs": MODEL | {"envs"},
     "agents": CORE | {"rl", "agents"},
-    "experiments": ENGINE | {"video", "check", "report", "api", "envs", "cli"},
+    "experiments": ENGINE | {"video", "check", "reports", "api", "envs", "cli"},
 }
 """What the modules of a folder may import of ours: whole folders, or modules of them. `core` knows nothing above it."""
 FOLDERS = {path.stem for path in (ROOT / "metarl").iterdir()}

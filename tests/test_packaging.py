@@ -45,7 +45,7 @@ def test_the_wheel_holds_each_package_once_and_no_tests(wheel):
     assert "metarl/envs/half_cheetah.py" in names
     assert "metarl/agents/rl2.py" in names
     assert "metarl/py.typed" in names
-    assert "metarl/report/report.css" in names
+    assert "metarl/reports/report.css" in names
     assert "metarl/run/catalogue.json" in names
     for name in pretrained_names():
         for file in ("config.toml", "run.json", "eval/test.json", "eval/repeat.json"):

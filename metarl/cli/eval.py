@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from metarl.cli.parsing import parse
-from metarl.cli.subject import Subject, require_untrained, subject_of, trained
+from metarl.cli.parsing import parse, require_untrained
 from metarl.core.errors import UserError
 from metarl.core.parameters import require
 
 if TYPE_CHECKING:
     from metarl.core.tasks import Tasks
     from metarl.run.records import EvaluationRecord
+    from metarl.run.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,11 @@ class EvalOptions:
 def run(words: list[str]) -> int:
     """Evaluate, print the tables, and write every return as JSON."""
     options = parse(EvalOptions, "eval", words)
-    from metarl.rl.parallel import single_threaded_math
     from metarl.run.evaluate import compared
     from metarl.run.logs import console
+    from metarl.run.subject import subject_of
     from metarl.run.tables import comparison_table, record_table
 
-    single_threaded_math()
     subject = subject_of(options.run, options.agent, options.checkpoint)
     other = None if options.against is None else _other(options.against, subject)
     episodes = options.episodes or max(each.episodes for each in (subject, other) if each)
@@ -92,6 +91,8 @@ def _task_lists(options: EvalOptions, subject: Subject) -> list[tuple[str, Tasks
 
 def _other(path: Path, subject: Subject) -> Subject:
     """The run to compare with; `UserError` where its tasks or episodes are not those of the subject."""
+    from metarl.run.subject import trained
+
     other = trained(path)
     for what, ours, theirs in (
         ("family", subject.origin.family, other.origin.family),
@@ -109,18 +110,13 @@ def _limit(subject: Subject) -> int:
 def _evaluate(
     subject: Subject, tasks: Tasks, episodes: int, split: str, options: EvalOptions, words: list[str]
 ) -> EvaluationRecord:
-    from metarl.run.evaluate import evaluate, labelled
+    from metarl.run.evaluate import evaluate_subject
 
-    record = evaluate(
-        subject.policy,
-        subject.family,
-        tasks,
-        episodes,
-        seed=options.seed,
-        deterministic=not (options.stochastic or options.agent == "random"),
-        origin=subject.origin,
+    deterministic = not (options.stochastic or options.agent == "random")
+    argv = ["eval", *words]
+    return evaluate_subject(
+        subject, tasks, split, argv, episodes=episodes, seed=options.seed, deterministic=deterministic
     )
-    return labelled(record, split, subject.family, ["eval", *words])
 
 
 def _write(subject: Subject, record: EvaluationRecord, json: Path | None) -> None:

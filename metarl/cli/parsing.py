@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
@@ -20,10 +21,12 @@ from tyro.constructors import (
 )
 
 from metarl.core.config import TrainConfig, load_config, train_defaults
-from metarl.core.errors import UserError, did_you_mean
+from metarl.core.errors import UserError, did_you_mean, unknown_name
 from metarl.core.parameters import declarations, describe
 from metarl.core.registry import agents_with, family_names, learner_config_class, learner_names
 
+_UNTRAINED = ("zero", "random")
+"""Policies that never train, as in `metarl.rl.scripted`, which imports torch."""
 _NAMED_FIRST = ("agent", "family")
 """Of a training: given ahead of the options, so not shown among them."""
 
@@ -174,3 +177,14 @@ def _whole_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | No
         is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
         str_from_instance=lambda value: [str(value)],
     )
+
+
+def require_untrained(agent: str | None, given: Mapping[str, object]) -> None:
+    """`UserError` where `--agent` is none of those that never train, or stands beside an option of those that did."""
+    if agent is None:
+        return
+    if agent not in _UNTRAINED:
+        raise unknown_name("agent without training", agent, _UNTRAINED)
+    for option, value in given.items():
+        if value:
+            raise UserError(f"--agent {agent} never trained and takes no {option}: leave one of the two out")

@@ -31,38 +31,27 @@ class ReportOptions:
     def __post_init__(self) -> None:
         if not self.runs:
             raise UserError("report needs at least one run folder: metarl report RUN...")
-        if self.output is not None and self.output.suffix.lower() not in (".html", ".htm"):
-            raise UserError(f"a report is an HTML file: '{self.output}' does not end in .html")
 
 
 def run(words: list[str]) -> int:
     """Evaluate and film what is missing, then write the report."""
     options = parse(ReportOptions, "report", words)
-    from metarl.report.build import default_path, film, missing_evaluations, open_runs, write_report
-    from metarl.rl.parallel import single_threaded_math
-    from metarl.run.evaluate import evaluate_run
-    from metarl.run.logs import console, provenance
-    from metarl.run.pretrained import require_run
+    from metarl.api import report
+    from metarl.run.logs import console
 
-    for path in options.runs:
-        require_run(path, "report")
-    single_threaded_math()
-    runs = open_runs(options.runs)
-    for run in runs:
-        if not options.no_eval:
-            for split in missing_evaluations(run):
-                record = evaluate_run(run, split)
-                console().print(record)
-                print(f"wrote {run.write_evaluation(record)}")
-        if not options.no_videos:
-            try:
-                filmed = film(run)
-            except UserError as error:
-                print(f"{run} is reported without a video: {error}", flush=True)
-            else:
-                if filmed is not None:
-                    print(f"wrote {filmed}", flush=True)
-    output = options.output or default_path(options.runs)
-    numbers = write_report(runs, output, provenance(["report", *words]))
-    print(f"wrote {output} and {numbers}")
+    tables = console()
+
+    def say(what: object) -> None:
+        if isinstance(what, str):
+            print(what, flush=True)
+        else:
+            tables.print(what)
+
+    report(
+        *options.runs,
+        output=options.output,
+        evaluate_missing=not options.no_eval,
+        film=not options.no_videos,
+        say=say,
+    )
     return 0

@@ -37,10 +37,8 @@ class ResumeOptions:
 def run(words: list[str]) -> int:
     """Continue a run."""
     options = parse(ResumeOptions, "resume", words)
-    from metarl.run.pretrained import require_run
     from metarl.run.sessions import resumed
 
-    require_run(options.run, "resume")
     more = options.total_steps or None
     with resumed(options.run, ["resume", *words], which=options.checkpoint, total_steps=more) as training:
         where = f"after iteration {training.iteration} of {training.num_iterations}"

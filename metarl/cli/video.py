@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from metarl.cli.parsing import parse
-from metarl.cli.subject import require_untrained, subject_of
+from metarl.cli.parsing import parse, require_untrained
 from metarl.core.parameters import require
 
 
@@ -53,29 +52,25 @@ class VideoOptions:
         require(self, "seed", 0 <= self.seed < 2**32, "in [0, 2^32)")
 
 
-_TASKS = {"sequence": 4, "side-by-side": 1, "wall": 9}
-
-
 def run(words: list[str]) -> int:
-    """Film the subject's trials."""
+    """Film the robot."""
     options = parse(VideoOptions, "video", words)
-    from metarl.rl.parallel import single_threaded_math
-    from metarl.video.recorder import VideoConfig, record
+    from metarl.api import record
 
-    single_threaded_math()
-    subject = subject_of(options.run, options.agent, options.checkpoint)
-    tasks = subject.family.space.fixed(options.split, options.grid or _TASKS[options.layout])
-    num_episodes, wall = options.episodes or subject.episodes, options.layout == "wall"
-    config = VideoConfig(
-        size=(options.width or (240 if wall else 480), options.height or (160 if wall else 320)),
-        seed=options.seed,
-        title=subject.origin.title(f"{options.split} tasks"),
-        layout="side-by-side" if options.layout == "side-by-side" else "sequence",
-        episodes=options.show or ((num_episodes,) if wall else ()),
+    recording = record(
+        options.run,
+        options.output or Path("videos/look.mp4" if options.agent else "videos/adaptation.mp4"),
+        layout=options.layout,
+        split=options.split,
+        num_tasks=options.grid,
+        episodes=options.episodes,
+        show=options.show,
         seconds=options.seconds,
         plot=options.plot,
+        size=(options.width, options.height),
+        seed=options.seed,
+        checkpoint=options.checkpoint,
+        agent=options.agent,
     )
-    path = options.output or Path("videos/look.mp4" if options.agent else "videos/adaptation.mp4")
-    recording = record(subject.policy, subject.family, tasks, num_episodes, path, config, subject.origin)
-    print(f"wrote {recording.path}: {recording.seconds:.0f} s, {len(tasks)} tasks")
+    print(f"wrote {recording.path}: {recording.seconds:.0f} s, {len(recording.returns)} tasks")
     return 0

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, get_origin
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.files import read_text
 from metarl.core.parameters import Checked, ConfigError, declarations, fault, memory_text, number, require
-from metarl.core.registry import agents_with, learner_config_class
+from metarl.core.registry import absolute, agents_with, learner_config_class
 
 C = TypeVar("C")
 L = TypeVar("L")
@@ -73,6 +73,37 @@ class TrainConfig(Checked, Generic[L]):
         size = memory_text(kept * _STEP_BYTES)
         allowed = f"smaller: a trial of all worlds has {kept:,} control steps, which would take {size} of memory"
         require(self, "num_worlds", kept <= _KEPT_STEPS, allowed)
+
+
+def configure(agent: str, family: str, fields: Mapping[str, Any], file: Path | None = None) -> TrainConfig[Any]:
+    """Return a training's configuration: the learner's defaults, or those of a TOML file, with some fields changed.
+
+    Args:
+        agent: A name of `learners()`, or `path/to/file.py:ClassName`.
+        family: A name of `families()`, or `path/to/file.py:ClassName`.
+        fields: Any fields of `TrainConfig` or of the learner's own configuration, by their names.
+        file: A TOML file, as of `metarl train --config`, to start from.
+
+    Raises:
+        UserError: A field is unknown or out of its range; the message names the nearest one or the range.
+    """
+    config_class = learner_config_class(agent)
+    base: Mapping[str, Any] = dict(train_defaults(config_class))
+    learner: Any = config_class()
+    if file is not None:
+        loaded = load_config(file)
+        base = {f.name: getattr(loaded, f.name) for f in dataclasses.fields(loaded) if f.name != "learner"}
+        learner = loaded.learner if isinstance(loaded.learner, config_class) else learner
+    of_run = {f.name for f in dataclasses.fields(TrainConfig)} - {"agent", "family", "learner"}
+    of_learner = {f.name for f in dataclasses.fields(config_class)}
+    for name in fields:
+        if name not in of_run | of_learner:
+            raise unknown_name("option", name, of_run | of_learner)
+    own = {f.name: getattr(learner, f.name) for f in dataclasses.fields(learner)}
+    own |= {name: value for name, value in fields.items() if name in of_learner}
+    values = dict(base) | {name: value for name, value in fields.items() if name in of_run}
+    values |= {"agent": absolute(agent), "family": absolute(family)}
+    return build(TrainConfig, values | {"learner": build(config_class, own, agent)}, "train")
 
 
 def to_toml(config: TrainConfig[Any]) -> str:

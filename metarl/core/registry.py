@@ -76,6 +76,19 @@ def agents_with(option: str) -> list[str]:
     ]
 
 
+def reference(family: str | type[Family] | Family) -> str:
+    """A family's name, or `path/to/file.py:ClassName` of a class: what a run's configuration can hold."""
+    if isinstance(family, str):
+        return family
+    cls = family if isinstance(family, type) else type(family)
+    try:
+        return f"{Path(inspect.getfile(cls)).resolve()}:{cls.__qualname__}"
+    except (OSError, TypeError):
+        raise UserError(
+            f"{cls.__qualname__} is not defined in a file: save it in one, and name it 'path/to/file.py:{cls.__name__}'"
+        ) from None
+
+
 def absolute(name: str) -> str:
     """The same name, with a file's path made absolute, so that a run can be used from any folder."""
     location, separator, attribute = name.rpartition(".py:")

@@ -31,9 +31,10 @@ RENAMED = {
     "sim.visible": "sim.task_code",
     "sim.worker": "sim.external.worker",
     "sim.worlds": "sim.make (make_trials is now make_env)",
-    "run.folder": "run.run (RunFolder is now Run)",
-    "run.subject": "run.run (Subject is now Run)",
-    "report.runs": "run.run (Run) and metarl.run.records (EvaluationRecord)",
+    "report": "reports (what was read there is metarl.run.run.Run and metarl.run.records.EvaluationRecord)",
+    "video.file": "video.encoder",
+    "video.record": "video.recorder",
+    "video.text": "video.lettering",
     "verbs": "cli",
 }
 """Old to new, both without the leading `metarl.`."""

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from metarl.core import seeding
-from metarl.core.tasks import Split, Tasks
+from metarl.core.tasks import Tasks
 from metarl.rl.parallel import single_threaded_math
 from metarl.rl.policy import Policy
 from metarl.run.collect import trial_steps
 from metarl.run.logs import provenance
 from metarl.run.records import Against, EvaluationRecord, Origin
-from metarl.run.run import Run
 from metarl.run.statistics import Interval, probability_of_improvement
+from metarl.run.subject import Subject
 from metarl.sim.family import Family
 from metarl.sim.make import make_env
 
@@ -60,40 +60,34 @@ def evaluate(
     )
 
 
-def evaluate_run(
-    run: Run,
-    split: Split = "test",
-    num_tasks: int = 100,
+def evaluate_subject(
+    subject: Subject,
+    tasks: Tasks,
+    split: str,
+    argv: Sequence[str],
     *,
-    which: str | None = None,
     episodes: int = 0,
     seed: int = 0,
     deterministic: bool = True,
     threads: int = 0,
 ) -> EvaluationRecord:
-    """Evaluate a run's policy at its newest checkpoint, or the one named `which`, on the fixed list of a split.
+    """Evaluate a run's policy, or one that never trained, on the tasks of a split or of a list of that name.
 
-    `episodes` are as many as in training where 0. The record is returned, not kept: see `Run.write_evaluation`.
+    `episodes` are as many as in training where 0; `argv` is the command that asks for it. The record is returned, not
+    kept: see `Run.write_evaluation`.
     """
     single_threaded_math()
-    family, config = run.family(), run.config()
     record = evaluate(
-        run.policy(which),
-        family,
-        family.space.fixed(split, num_tasks),
-        episodes or config.episodes_per_trial,
+        subject.policy,
+        subject.family,
+        tasks,
+        episodes or subject.episodes,
         seed=seed,
         deterministic=deterministic,
         threads=threads,
-        origin=run.origin(which),
+        origin=subject.origin,
     )
-    words = ["eval", str(run), "--split", split, "--num-tasks", str(num_tasks), "--seed", str(seed)]
-    return labelled(record, split, family, [*words, *(() if deterministic else ("--stochastic",))])
-
-
-def labelled(record: EvaluationRecord, split: str, family: Family, argv: Sequence[str]) -> EvaluationRecord:
-    """The record with the split, or the list, that its tasks are of, and with the command that measured it."""
-    held_out = split == "ood" or (split == "test" and not family.space.is_finite)
+    held_out = split == "ood" or (split == "test" and not subject.family.space.is_finite)
     return record.having(split=split, held_out=held_out, provenance=provenance(argv))
 
 

@@ -10,7 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from metarl.core.errors import UserError
 from metarl.run.records import EvaluationRecord
 
 PREFIX = "pretrained:"
@@ -26,15 +25,6 @@ def pretrained_root() -> Path:
 def pretrained_names() -> list[str]:
     """What there is."""
     return sorted(path.parent.name for path in pretrained_root().glob("*/config.toml"))
-
-
-def require_run(source: Path, verb: str) -> None:
-    """`UserError` where a verb that needs a training's own folder is given a policy that comes with metarl."""
-    if str(source).startswith(PREFIX):
-        raise UserError(
-            f"{source} is a policy alone, without the log of its training or what one goes on from: `metarl {verb}` "
-            "needs a run folder of your own; `metarl eval` and `metarl video` take it"
-        )
 
 
 def recorded_evaluation(name: str, evaluation: str = "test") -> EvaluationRecord:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,9 @@ from metarl.run.checkpoint import CheckpointError, Manifest
 from metarl.run.logs import Row, learning_curve, read_metrics, total_times
 from metarl.run.pretrained import PREFIX, pretrained_names, pretrained_root
 from metarl.run.records import EvaluationRecord, Origin
-from metarl.sim.family import Family
-from metarl.sim.make import make_env
+
+if TYPE_CHECKING:  # a policy is loaded without a simulator
+    from metarl.sim.family import Family
 
 CONFIG, PROVENANCE, INFO = "config.toml", "run.json", "policy.json"
 _LARGEST_SIZE = 10**6
@@ -65,6 +66,14 @@ class Run:
         run = Run(Path(source))
         run.toml()
         return run
+
+    def require_training(self) -> None:
+        """Raise `UserError` for a policy that comes with metarl: it has no log, and nothing that training resumes."""
+        if self.pretrained:
+            raise UserError(
+                f"{self} is a policy alone, without the log of its training or what one goes on from: name a run "
+                "folder of your own; `metarl eval` and `metarl video` take it"
+            )
 
     @property
     def name(self) -> str:
@@ -119,6 +128,8 @@ class Run:
         if not (self.path / INFO).exists():
             config = self.config()
             options = {"episodes_per_trial": config.episodes_per_trial, **env_options(config)}
+            from metarl.sim.make import make_env
+
             with make_env(make_family(config.family), 1, threads=1, **options) as env:
                 return env.info
         info = PolicyInfo.from_json(read_json(self.path / INFO))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from metarl.core.config import TrainConfig
 from metarl.core.errors import UserError
 from metarl.run import folder
 from metarl.run.run import Run
-from metarl.run.train import Callback, Training
+from metarl.run.train import Callback, Outcome, Training
 
 
 @contextmanager
@@ -43,8 +44,7 @@ def resumed(
     goes on from the share of the new length: a learning rate that had reached 0 rises again to where it is then.
     """
     run = Run.open(source)
-    if run.pretrained:
-        raise UserError(f"{run} is a policy alone, without what training goes on from")
+    run.require_training()
     with folder.locked(run.path):
         config = run.config()
         training = Training(run, replace(config, total_steps=total_steps or config.total_steps))
@@ -65,9 +65,13 @@ def train(
     console: Console | None = None,
     argv: Sequence[str] = ("train",),
 ) -> Run:
-    """Train from the beginning into a new folder, `runs/FAMILY-AGENT-sSEED-TIME` by default."""
+    """Train from the beginning into a new folder, `runs/FAMILY-AGENT-sSEED-TIME` by default.
+
+    A signal that stops it is answered once all is saved: SIGINT by `KeyboardInterrupt`, others by `SystemExit`.
+    """
     with started(output, config, argv) as training:
-        training.execute(console or Console(quiet=True), config.max_minutes, callbacks)
+        outcome = training.execute(console or Console(quiet=True), config.max_minutes, callbacks)
+    _answer(outcome)
     return training.run
 
 
@@ -83,5 +87,11 @@ def resume(
 ) -> Run:
     """Train on, exactly as if it had never stopped, or further than was meant at first: see `resumed`."""
     with resumed(source, argv, which=which, total_steps=total_steps) as training:
-        training.execute(console or Console(quiet=True), max_minutes, callbacks)
+        outcome = training.execute(console or Console(quiet=True), max_minutes, callbacks)
+    _answer(outcome)
     return Run(training.run.path)
+
+
+def _answer(outcome: Outcome) -> None:
+    if outcome.signal is not None and not outcome.finished:
+        raise KeyboardInterrupt if outcome.signal == signal.SIGINT else SystemExit(128 + outcome.signal)

@@ -31,8 +31,10 @@ class StopRequest:
         """`waits_for`: what is finished first, for the person who asked to stop."""
         self.signal: int | None = None
         self._waits_for = waits_for
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        self._before = {n: found for n in numbers if (found := signal.getsignal(n)) is not signal.SIG_IGN}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        self._before = {number: signal.getsignal(number) for number in numbers}
 
     def __enter__(self) -> StopRequest:
         for number in self._before:

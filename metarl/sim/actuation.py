@@ -182,7 +182,7 @@ def _lock(live: Mapping[str, Tensor], index: Int64[Tensor, "n"], broken: Bool[Te
     impedance[:, index] = torch.where(broken[:, None, None], hard, impedance[:, index])
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def own_motors(model: mujoco.MjModel, joints: tuple[int, ...]) -> tuple[int, ...]:
     """Actuators that act on one of the joints, not through a tendon or site; `UserError` for a joint without one."""
     own = {
@@ -240,7 +240,7 @@ def _weaken(live: Mapping[str, Tensor], entries: tuple[_Entries, ...], factor: F
             live[field][:, constant(elements, device), constant(columns, device)] *= 1.0 / own if inverse else own
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _force(model: mujoco.MjModel, motors: tuple[int, ...]) -> tuple[_Entries, ...]:
     """What the forces of actuators ahead of any limit are proportional to; `UserError` where it is not known."""
     for motor in motors:
@@ -280,7 +280,7 @@ def _require_known(model: mujoco.MjModel, actuator: int) -> None:
             )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _limits(model: mujoco.MjModel, motors: tuple[int, ...], *, together: bool) -> tuple[_Entries, ...]:
     """Force limits at actuators, joints and tendons that bound the actuators.
 

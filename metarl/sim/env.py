@@ -18,7 +18,6 @@ between worlds is kept by mask, and what goes wrong is noted on the device until
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,20 +28,13 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from metarl.core.errors import UserError
 from metarl.core.info import ParameterRange, Part, PolicyInfo
 from metarl.core.seeding import next_key
 from metarl.core.tasks import Tasks, Value
 from metarl.core.types import Step
 from metarl.sim.family import Family
+from metarl.sim.faults import Faults, RewardError as RewardError, chosen
 from metarl.sim.task_code import task_code
-
-_UNREAD_STEPS = 64
-"""Rewards that are kept unread on the CPU: one look at many costs less than many looks."""
-
-
-class RewardError(UserError):
-    """A reward is not finite; the message names the term and the task."""
 
 
 @runtime_checkable
@@ -117,11 +109,7 @@ class TrialEnv(ABC):
         self._ends: set[int] = set()
         self._phase = self._all
         self._over = False
-        self._unread: list[tuple[Tensor, Tensor, Tasks]] = []
-        self._fault = torch.zeros_like(self._all)
-        self._fault_value = torch.zeros_like(self._all, dtype=torch.float64)
-        self._fault_tasks: Tasks | None = None
-        self._term_names: tuple[str, ...] = ()
+        self._faults = Faults(num_worlds, device)
 
     @property
     def observation_size(self) -> int:
@@ -196,11 +184,9 @@ class TrialEnv(ABC):
             rows = rows.masked_fill(moved.diverged, 0.0)
             obs = obs.masked_fill(moved.diverged[:, None], 0.0)
         reward = rows.sum(dim=0).float()
-        self._term_names = tuple(moved.reward_terms)
-        self._unread.append((rows, reward, tasks))
-        if not self._looks or len(self._unread) == _UNREAD_STEPS:
-            self._read_rewards()
-        terms = dict(zip(self._term_names, rows.unbind(), strict=True))
+        names = tuple(moved.reward_terms)
+        self._faults.reward(names, rows, reward, tasks, self._looks)
+        terms = dict(zip(names, rows.unbind(), strict=True))
         return self._advance(self._with_task(obs), reward, terms, moved)
 
     def check(self) -> None:
@@ -209,21 +195,7 @@ class TrialEnv(ABC):
         `RewardError` where a reward was not finite, in float32, in a world that had not diverged; `UserError` where a
         first observation was not.
         """
-        self._read_rewards()
-        codes = self._fault.cpu().numpy()
-        if not codes.any():
-            return
-        world = int(np.flatnonzero(codes)[0])
-        code, value = int(codes[world]), self._fault_value[world].item()
-        assert self._fault_tasks is not None
-        task = self._fault_tasks.select(self._all[world : world + 1]).rows()[0]
-        self._fault.zero_()
-        if code < 0:
-            raise UserError(f"element {-code - 1} of the first observation is {value} for the task {task}")
-        if code > len(self._term_names):
-            raise RewardError(f"the sum of the reward terms is {value} for the task {task}")
-        beyond = ", too large for float32" if math.isfinite(value) else ""
-        raise RewardError(f"reward term '{self._term_names[code - 1]}' is {value} for the task {task}{beyond}")
+        self._faults.check()
 
     @abstractmethod
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> Cameras:
@@ -321,7 +293,7 @@ class TrialEnv(ABC):
         if self._queued is None or self._steps - self._queued[2] > self.trial_steps:
             return False
         tasks, code, _ = self._queued
-        self._tasks = _chosen(over, tasks, self.tasks)
+        self._tasks = chosen(over, tasks, self.tasks)
         if code is not None and self._code is not None:
             self._code = torch.where(over[:, None], code, self._code)
         self._keys = torch.where(over, next_key(self._keys), self._keys)
@@ -332,33 +304,12 @@ class TrialEnv(ABC):
     def _first_observation(self, mask: Bool[Tensor, "N"]) -> Float32[Tensor, "N O"]:
         """Observation after a restart of the worlds of `mask`."""
         obs = self._observe()
-        finite = obs.isfinite()
-        if not (self._looks and finite.numpy().all()):
-            element = finite.long().argmin(dim=1, keepdim=True)
-            value = obs.gather(1, element)[:, 0]
-            self._note(mask & ~value.isfinite(), -1 - element[:, 0], value, self.tasks)
+        self._faults.observation(obs, mask, self.tasks, self._looks)
         return self._with_task(obs)
 
     def _with_task(self, obs: Float32[Tensor, "N S"]) -> Float32[Tensor, "N O"]:
         """What the simulator observes, followed by the task where that is visible."""
         return obs if self._code is None else torch.cat((obs, self._code), dim=1)
-
-    def _read_rewards(self) -> None:
-        """Note which term made a reward not finite, or their sum where each term is finite."""
-        unread, self._unread = self._unread, []
-        if self._looks and np.isfinite([reward.numpy() for _, reward, _ in unread]).all():
-            return
-        for rows, reward, tasks in unread:
-            rows = torch.cat((rows, reward[None].to(rows.dtype)))
-            term = rows.float().isfinite().long().argmin(dim=0, keepdim=True)
-            self._note(~reward.isfinite(), 1 + term[0], rows.gather(0, term)[0], tasks)
-
-    def _note(self, bad: Bool[Tensor, "N"], code: Int64[Tensor, "N"], value: Float[Tensor, "N"], tasks: Tasks) -> None:
-        """Keep the first fault of each world for `check`, with its task: nothing here waits for the device."""
-        bad = bad & (self._fault == 0)
-        self._fault = torch.where(bad, code, self._fault)
-        self._fault_value = torch.where(bad, value.double(), self._fault_value)
-        self._fault_tasks = _chosen(bad, tasks, self._fault_tasks or tasks)
 
     def _none(self, mask: Bool[Tensor, "N"]) -> bool:
         """Certainly no world is in the mask."""
@@ -370,14 +321,6 @@ def _either(one: Bool[Tensor, "N"] | None, other: Bool[Tensor, "N"] | None) -> B
     if one is None or other is None:
         return other if one is None else one
     return one | other
-
-
-def _chosen(mask: Bool[Tensor, "N"], one: Tasks, other: Tasks) -> Tasks:
-    """The tasks of `one` in the worlds of `mask`, of `other` elsewhere."""
-    values = {}
-    for name, value in one.values.items():
-        values[name] = torch.where(mask if value.dim() == 1 else mask[:, None], value, other[name])
-    return Tasks(values)
 
 
 def _hashable(value: Value | None) -> float | tuple[float, ...] | None:

@@ -140,3 +140,11 @@ def _copied(constant: Tensor, device: torch.device, dtype: torch.dtype) -> Tenso
 @functools.lru_cache(maxsize=16)
 def _of_model(model: mujoco.MjModel, field: str, device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(getattr(model, field).copy()).to(device, dtype)
+
+
+def __getattr__(name: str) -> object:
+    if name == "TaskFamily":  # of version 0.1, in which Family was what MujocoFamily is now
+        raise ImportError(
+            "metarl.sim.family.TaskFamily is now Family, and the Family of MuJoCo robots is now MujocoFamily"
+        )
+    raise AttributeError(f"module 'metarl.sim.family' has no attribute '{name}'")

@@ -185,7 +185,7 @@ def object_id(model: mujoco.MjModel, kind: str, name: str) -> int:
     return object_ids(model, kind, (name,))[0]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def object_ids(model: mujoco.MjModel, kind: str, names: tuple[str, ...] | None) -> tuple[int, ...]:
     """What `ids` holds. Remembered: worlds change their tasks within a step, and a search of the names takes long."""
     size = getattr(model, _SIZES[kind])
@@ -227,13 +227,10 @@ def scale(live: Mapping[str, Tensor], field: str, numbers: tuple[int, ...], fact
         return
     values, index = live[field], constant(numbers, factor.device)
     chosen = values[:, index]
-    if factor.dim() == 1:
-        values[:, index] = chosen * factor.reshape(-1, *(1,) * (values.dim() - 1))
-        return
-    if factor[0].numel() != chosen[0].numel():
+    if factor.dim() > 1 and factor[0].numel() != chosen[0].numel():
         shape = "x".join(str(size) for size in chosen.shape[1:])
         raise UserError(f"a variation of {shape} numbers was given {factor[0].numel()} factors")
-    values[:, index] = chosen * factor.reshape(chosen.shape)
+    values[:, index] = chosen * factor.reshape(chosen.shape if factor.dim() > 1 else (-1, *(1,) * (values.dim() - 1)))
 
 
 def dofs(model: mujoco.MjModel, joints: Sequence[int]) -> tuple[int, ...]:

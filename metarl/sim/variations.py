@@ -28,6 +28,7 @@ from metarl.sim.actuation import (
     WeakMotor as WeakMotor,
     require_own_muscle_force,
 )
+from metarl.sim.rotations import axes_of, quaternion_of
 from metarl.sim.variation import (
     OfOneParameter,
     OfOneRatio,
@@ -96,7 +97,7 @@ class Friction(OfOneRatio):
                 live[field][:, constant(numbers, value.device), :sliding] *= value[:, None, None]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _pairs(model: mujoco.MjModel, geoms: tuple[int, ...]) -> tuple[int, ...]:
     """Explicit contact pairs of which one of the geoms is part."""
     return tuple((np.isin(model.pair_geom1, geoms) | np.isin(model.pair_geom2, geoms)).nonzero()[0].tolist())
@@ -123,7 +124,7 @@ class JointDamping(OfOneRatio):
             scale(live, f"{kind}_dampingpoly", numbers, value)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _damping(model: mujoco.MjModel, joints: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """Degrees of freedom, tendons and actuators that damp these joints; `UserError` for a tendon of others too."""
     tendons = []
@@ -190,12 +191,12 @@ class Payload(OfOneParameter):
         mass, centre, quaternion, inertia = own = [live[field][:, body] for field in self.fields]
         share = (value / (mass + value))[:, None]
         arm = constant(self.at, centre.device, centre.dtype) - centre
-        axes = _axes(quaternion)
+        axes = axes_of(quaternion)
         tensor = axes @ torch.diag_embed(inertia) @ axes.mT
         steiner = torch.diag_embed(arm.square().sum(dim=1, keepdim=True).expand(-1, 3)) - arm[:, :, None] * arm[:, None]
         moments, axes = torch.linalg.eigh(tensor + (mass[:, None] * share)[:, :, None] * steiner)
         axes[:, :, 2] *= torch.linalg.det(axes)[:, None]  # right-handed
-        new = (mass + value, centre + share * arm, _quaternion(axes), moments)
+        new = (mass + value, centre + share * arm, quaternion_of(axes), moments)
         for field, before, after in zip(self.fields, own, new, strict=True):
             loaded = (value != 0.0).reshape(-1, *(1,) * (after.dim() - 1))
             live[field][:, body] = torch.where(loaded, after, before)
@@ -288,37 +289,3 @@ def _require_no_box(model: mujoco.MjModel, body: int) -> None:
             f"a load would change the drag of {label(model, 'body', body)}, which MuJoCo derives from its inertia: "
             "give a geom of it fluidshape='ellipsoid'"
         )
-
-
-def _axes(quaternion: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
-    """Rotation matrices of quaternions (w, x, y, z)."""
-    w, x, y, z = (quaternion / _norm(quaternion)).unbind(dim=1)
-    rows = (
-        (x * x - y * y - z * z + w * w, 2 * (x * y - z * w), 2 * (x * z + y * w)),
-        (2 * (x * y + z * w), -x * x + y * y - z * z + w * w, 2 * (y * z - x * w)),
-        (2 * (x * z - y * w), 2 * (y * z + x * w), -x * x - y * y + z * z + w * w),
-    )
-    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-
-
-def _quaternion(axes: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
-    """Quaternions (w, x, y, z) of rotation matrices, by way of the largest of the four (Shepperd 1978)."""
-    a, b, c = axes.unbind(dim=1)
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = a.unbind(dim=1), b.unbind(dim=1), c.unbind(dim=1)
-    trace = xx + yy + zz
-    candidates = (  # each is the quaternion times four times its own largest element
-        (zy - yz, 1 - trace + 2 * xx, yx + xy, zx + xz),
-        (xz - zx, xy + yx, 1 - trace + 2 * yy, zy + yz),
-        (yx - xy, xz + zx, yz + zy, 1 - trace + 2 * zz),
-        (1 + trace, zy - yz, xz - zx, yx - xy),
-    )
-    found = torch.stack([torch.stack(each, dim=1) for each in candidates], dim=1)
-    best = torch.stack((xx, yy, zz, trace), dim=1).argmax(dim=1)[:, None, None].expand(-1, 1, 4)
-    chosen = found.gather(1, best)[:, 0]
-    return chosen / _norm(chosen)
-
-
-def _norm(quaternion: Float[Tensor, "n 4"]) -> Float[Tensor, "n 1"]:
-    """Summed as SciPy does, w last: the same to the last bit."""
-    norm: Tensor = torch.linalg.vector_norm(quaternion.roll(-1, dims=1), dim=1, keepdim=True)
-    return norm

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.cli.subject import trained
 from metarl.core.types import Transition
+from metarl.run.subject import trained
 
 FILES = sorted((Path(__file__).parents[1] / "golden" / "pretrained").glob("*.npz"))
 

@@ -306,5 +306,5 @@ def test_it_learns_to_adapt_on_held_out_goals():
     train(env, learner, 25)
     tasks = family.space.fixed("test", 50)
     returns = evaluate(learner.policy, family, tasks, 10, deterministic=False).returns
-    gain = returns[:, 5:].mean(dim=1) - returns[:, :5].mean(dim=1)
+    gain = returns[:, 5:].mean(axis=1) - returns[:, :5].mean(axis=1)
     assert gain.mean() > 3.0 * gain.std() / len(gain) ** 0.5

@@ -13,12 +13,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from metarl.agents.baseline_configs import PPOConfig, PPOOracleConfig
 from metarl.agents.ppo_baseline import PPO
 from metarl.agents.sb3 import global_streams
+from metarl.api import evaluate
 from metarl.core import seeding
 from metarl.core.config import TrainConfig
 from metarl.core.errors import UserError
 from metarl.run import folder
 from metarl.run.collect import collect
-from metarl.run.evaluate import evaluate_run
 from metarl.run.logs import console
 from metarl.run.train import Training
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
@@ -158,7 +158,7 @@ def point_goal(path, agent, learner, **changes):
 
 
 def return_of(training):
-    return float(evaluate_run(training.run, "test", 50, threads=1).returns.mean())
+    return float(evaluate(training.run, num_tasks=50).returns.mean())
 
 
 def test_the_oracle_reaches_goals_that_ppo_cannot_know(tmp_path):

@@ -10,12 +10,12 @@ import pytest
 import torch
 from tiny import config, digests, killed_at
 
+from metarl.api import evaluate
 from metarl.core.errors import UserError
 from metarl.core.files import remove_leftovers, write_atomic, write_json
 from metarl.core.tasks import Tasks, save_tasks
-from metarl.report.build import write_report
+from metarl.reports.build import write_report
 from metarl.run import checkpoint, folder
-from metarl.run.evaluate import evaluate_run
 from metarl.run.logs import provenance
 from metarl.run.run import Run
 from metarl.run.sessions import resume, train
@@ -121,7 +121,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch, call, old):
 
 def written(run, place):
     """Every site that writes a file of its own, by what it is called."""
-    record = evaluate_run(run, "test", 2, threads=1)
+    record = evaluate(run, num_tasks=2)
     return {
         "an evaluation": lambda: run.write_evaluation(record),
         "a report": lambda: write_report([run], place / "report.html", provenance([])),

@@ -10,11 +10,11 @@ from metarl.cli.main import main
 from metarl.core.errors import UserError
 from metarl.core.info import Part, PolicyInfo
 from metarl.core.tasks import Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
-from metarl.report.axes import axes_of, trend
-from metarl.report.captions import interval, number
-from metarl.report.charts import COLOURS, Palette, parameter_figure
-from metarl.report.content import content_of
-from metarl.report.page import page
+from metarl.reports.axes import axes_of, trend
+from metarl.reports.captions import interval, number
+from metarl.reports.charts import COLOURS, Palette, parameter_figure
+from metarl.reports.content import content_of
+from metarl.reports.page import page
 from metarl.run.run import Run
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"

@@ -11,12 +11,12 @@ import torch
 from rich.console import Console
 
 from metarl.agents.configs import RL2Config
+from metarl.api import evaluate
 from metarl.cli.main import main
 from metarl.core import seeding
 from metarl.core.config import TrainConfig
 from metarl.core.errors import UserError
 from metarl.run import checkpoint
-from metarl.run.evaluate import evaluate_run
 from metarl.run.run import Run
 from metarl.run.sessions import resume, started, train
 from metarl.run.train import Training
@@ -169,7 +169,7 @@ def test_validation_is_of_tasks_drawn_as_in_training_and_repeats(tmp_path, monke
 
 def test_a_policy_is_loaded_without_a_simulator(tmp_path, monkeypatch):
     run = train(config(1), tmp_path / "run")
-    record = evaluate_run(run, "test", 2, threads=1)
+    record = evaluate(run, num_tasks=2)
     monkeypatch.setattr("metarl.run.run.make_env", None)
     monkeypatch.setattr("metarl.run.run.make_family", None)
     assert Run.open(run.path).policy() is not None
@@ -177,13 +177,13 @@ def test_a_policy_is_loaded_without_a_simulator(tmp_path, monkeypatch):
     monkeypatch.undo()
     (run.path / "policy.json").unlink()
     assert Run(run.path).info == Run.open(run.path).info
-    old = evaluate_run(Run(run.path), "test", 2, threads=1)
+    old = evaluate(Run(run.path), num_tasks=2)
     assert (old.returns == record.returns).all()
 
 
 def test_records_come_back_as_they_were_written(tmp_path):
     run = train(config(1), tmp_path / "run")
-    record = evaluate_run(run, "test", 3, threads=1)
+    record = evaluate(run, num_tasks=3)
     path = run.write_evaluation(record)
     (read,) = run.evaluations
     assert read.source == path

@@ -8,6 +8,7 @@ from metarl.core.errors import UserError
 from metarl.core.registry import make_family
 from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
 from metarl.sim.mujoco.physics import make_physics
+from metarl.sim.rotations import axes_of, quaternion_of
 from metarl.sim.variations import (
     BodyMass,
     CentreOfMass,
@@ -326,3 +327,14 @@ def test_a_site_shows_where_the_goal_is():
     assert physics.model_of(1).site_pos[0].tolist() == [5.0, 6.0, 0.5]
     with pytest.raises(UserError, match="unknown site 'gaol'"):
         Variator(physics, [SitePosition("x", "gaol")]).apply(columns(x=[[3.0, 4.0], [5.0, 6.0]]))
+
+
+def test_rotations_are_those_of_scipy_to_the_last_bit():
+    """So that bodies with a payload keep the dynamics that recorded results are of."""
+    from scipy.spatial.transform import Rotation
+
+    quaternion = torch.from_numpy(Rotation.random(500, random_state=1).as_quat(scalar_first=True)) * 1.1
+    axes = Rotation.from_quat(quaternion.numpy(), scalar_first=True)
+    assert torch.equal(axes_of(quaternion), torch.from_numpy(axes.as_matrix()))
+    again = Rotation.from_matrix(axes.as_matrix()).as_quat(scalar_first=True)
+    assert torch.equal(quaternion_of(axes_of(quaternion)), torch.from_numpy(again))

@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from metarl.report.captions import (
+from metarl.reports.captions import (
     Content,
     adaptation_caption,
     comparison_sentence,
@@ -18,7 +18,7 @@ from metarl.report.captions import (
     number,
     parameter_caption,
 )
-from metarl.report.charts import Palette, adaptation_figure, learning_figure, parameter_figure
+from metarl.reports.charts import Palette, adaptation_figure, learning_figure, parameter_figure
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"
 """Makes the browser refuse every request and script, whatever a name contains."""
@@ -47,7 +47,7 @@ def page(content: Content, videos: Sequence[tuple[str, str, Path]]) -> str:
     shown = {title: text for title, text in sections.items() if text}
     links = "".join(f'<a href="#{title.lower()}">{title}</a>' for title in shown)
     body = "".join(f'<section id="{t.lower()}"><h2>{t}</h2>{text}</section>' for t, text in shown.items())
-    style = files("metarl.report").joinpath("report.css").read_text(encoding="utf-8")
+    style = files("metarl.reports").joinpath("report.css").read_text(encoding="utf-8")
     title, origin = escape(content["title"]), content["provenance"]
     made = (
         f"Report by metarl {origin['versions']['metarl-robotics']}, {origin['started'][:10]}, on "

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from metarl.core.files import write_atomic, write_json
 from metarl.core.tasks import Split
-from metarl.report.content import content_of
-from metarl.report.page import page
+from metarl.reports.content import content_of
+from metarl.reports.page import page
 from metarl.run import checkpoint
+from metarl.run.logs import provenance
 from metarl.run.run import Run
 from metarl.video.recorder import VideoConfig, record
 
@@ -21,15 +21,17 @@ _LARGEST = 8 * 2**20
 """Videos larger than this are not embedded [bytes]."""
 
 
-def default_path(runs: Sequence[Path]) -> Path:
+def default_path(runs: Sequence[Run]) -> Path:
     """A single run's report is written into its folder, one of several runs into the working directory."""
-    return runs[0] / "report.html" if len(runs) == 1 else Path("report.html")
+    return runs[0].path / "report.html" if len(runs) == 1 else Path("report.html")
 
 
-def open_runs(paths: Sequence[Path]) -> list[Run]:
-    """The runs, each once; `UserError` where one is no run folder."""
-    unique = {path.resolve(): path for path in paths}
-    return [Run.open(path) for path in unique.values()]
+def open_runs(sources: Sequence[Run | str | Path]) -> list[Run]:
+    """Read the runs anew, each once; `UserError` where one is no run folder, or a policy alone."""
+    opened = [Run.open(source.path if isinstance(source, Run) else source) for source in sources]
+    for run in opened:
+        run.require_training()
+    return list({run.path.resolve(): run for run in opened}.values())
 
 
 def missing_evaluations(run: Run) -> Iterator[Split]:
@@ -57,9 +59,9 @@ def film(run: Run) -> Path | None:
     return target
 
 
-def write_report(runs: Sequence[Run], output: Path, provenance: dict[str, Any]) -> Path:
+def write_report(runs: Sequence[Run], output: Path, argv: Sequence[str]) -> Path:
     """Write the page and NAME-report.json beside it, and return the path of the latter; `UserError` if that fails."""
-    content = content_of(runs, provenance)
+    content = content_of(runs, provenance(argv))
     videos = []
     for run in runs:
         for path in run.videos:

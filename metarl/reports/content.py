@@ -10,8 +10,8 @@ import numpy as np
 
 from metarl.core.errors import UserError
 from metarl.core.registry import make_family
-from metarl.report.axes import Axis, axes_of, trend
-from metarl.report.methods import Method, Pooled, improvement, methods_of
+from metarl.reports.axes import Axis, axes_of, trend
+from metarl.reports.methods import Method, Pooled, improvement, methods_of
 from metarl.run.run import Run, short
 from metarl.run.statistics import bootstrap_interval, interquartile_mean, worst_decile
 from metarl.sim.family import Family

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from metarl.report.captions import Content
+from metarl.reports.captions import Content
 
 COLOURS = 7
 """Number of colours that the page has for methods, `--c0` to `--c6`."""

@@ -8,17 +8,17 @@ import torch
 from families import Rail
 from robots import info_of
 
-from metarl.cli import subject
 from metarl.cli.eval import EvalOptions
-from metarl.cli.subject import subject_of, trained
 from metarl.cli.video import VideoOptions
 from metarl.core import seeding
 from metarl.core.errors import UserError
 from metarl.rl.policy import Policy
 from metarl.rl.scripted import UNTRAINED, RandomPolicy, ZeroPolicy
+from metarl.run import subject
 from metarl.run.collect import collect
 from metarl.run.evaluate import evaluate
 from metarl.run.records import Origin
+from metarl.run.subject import subject_of, trained
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 

@@ -1,0 +1,73 @@
+"""What is evaluated and filmed: the policy of a run, or one that never trained on a family named in its place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metarl.core.errors import UserError, unknown_name
+from metarl.core.registry import absolute, family_names, make_family
+from metarl.rl.policy import Policy
+from metarl.rl.scripted import UNTRAINED
+from metarl.run.records import Origin
+from metarl.run.run import Run
+from metarl.sim.family import Family
+from metarl.sim.make import make_env
+
+_EPISODES = 2  # per task, of a policy that never trained, where the user does not say
+
+
+class Subject(NamedTuple):
+    """A policy and the family it acts on."""
+
+    policy: Policy[Any]
+    family: Family
+    origin: Origin
+    """What records and titles say of the policy."""
+    episodes: int
+    """Episodes per task where the user does not say."""
+    run: Run | None = None
+    """None for a policy that never trained."""
+
+
+def subject_of(source: Subject | Run | str | Path, agent: str | None = None, which: str | None = None) -> Subject:
+    """A run's policy at a checkpoint, or with `agent` one that never trained, on the family in the run's place."""
+    if isinstance(source, Subject):
+        return source
+    if agent is None:
+        return trained(source, which)
+    path = Path(str(source))
+    family = str(path)
+    if _is_run(path) and not _names_family(family):
+        raise UserError(
+            f"{family} is a run folder, which has an agent of its own: leave out --agent {agent}, or name a family "
+            "instead of the folder"
+        )
+    if agent not in UNTRAINED:
+        raise unknown_name("agent without training", agent, UNTRAINED)
+    made = make_family(family)
+    with make_env(made, 1, threads=1) as env:
+        policy = UNTRAINED[agent](env.info)
+    return Subject(policy, made, Origin(agent=agent, family=absolute(family)), _EPISODES)
+
+
+def trained(source: Run | str | Path, which: str | None = None) -> Subject:
+    """A run's policy at its newest checkpoint, or at the one named; `UserError` where `source` is no run folder."""
+    path = Path(str(source))
+    if not _is_run(path) and _names_family(str(path)):
+        raise UserError(
+            f"{path} is a family, not a run folder: add --agent zero or --agent random for a look at it before any "
+            "training"
+        )
+    run = Run.open(source)
+    episodes = run.config().episodes_per_trial
+    return Subject(run.policy(which), run.family(), run.origin(which), episodes, run)
+
+
+def _is_run(path: Path) -> bool:
+    return os.path.isfile(path / "config.toml")  # unlike Path's, False too for a name that cannot be
+
+
+def _names_family(name: str) -> bool:
+    return ".py:" in name or name in family_names()
