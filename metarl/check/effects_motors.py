@@ -58,12 +58,10 @@ def _motors(experiment: Experiment, ratios: Mapping[int, float]) -> str | None:
         name = f"the force of {label(model, 'actuator', motor)} at full control"
         if problem := compare(name, ratio, *_own(model, motor, before[:, out], after[:, out])):
             return problem
-    acting: dict[int, set[int]] = {}
-    for motor in range(model.nactuator):
-        if int(model.actuator_trntype[motor]) != int(mujoco.mjtTrn.mjTRN_BODY):
-            for joint in driven_joints(model, motor):
-                acting.setdefault(joint, set()).add(motor)
-    for joint, motors in acting.items():
+    inner = np.flatnonzero(model.actuator_trntype != int(mujoco.mjtTrn.mjTRN_BODY)).tolist()
+    moved = {motor: driven_joints(model, motor) for motor in inner}
+    for joint in sorted(set[int]().union(*moved.values())):
+        motors = {motor for motor, joints in moved.items() if joint in joints}
         shared = {ratios.get(motor, 1.0) for motor in motors}
         if len(shared) == 1 and motors & set(ratios) and not any(_is_dc(model, motor) for motor in motors):
             of = model.nout + np.array(dofs(model, (joint,)))
@@ -73,6 +71,9 @@ def _motors(experiment: Experiment, ratios: Mapping[int, float]) -> str | None:
     return None
 
 
+_DYN = mujoco.mjtDyn
+_FOLLOWS = [int(_DYN.mjDYN_FILTER), int(_DYN.mjDYN_FILTEREXACT), int(_DYN.mjDYN_MUSCLE), int(_DYN.mjDYN_INTEGRATOR)]
+"""Dynamics whose activation goes where the control is."""
 _STATES = ((0, 0.0), (1, 0.0), (1, 0.5), (0, -0.5))
 """Control at its lowest or highest, and the velocity of everything [m/s, rad/s]."""
 
@@ -96,25 +97,16 @@ def _exerted(model: mujoco.MjModel, end: int, speed: float) -> Array:
     data = mujoco.MjData(model)
     data.ctrl[:] = model.actuator_ctrlrange[:, end]
     data.qvel[:] = speed
-    _settle(model, data, end)
+    for motor in np.flatnonzero(np.isin(model.actuator_dyntype, _FOLLOWS)):  # activations, as they are in the end
+        act, size, control = (int(getattr(model, f"actuator_{of}")[motor]) for of in ("actadr", "actnum", "ctrladr"))
+        limited, limit = model.actuator_actlimited[motor], model.actuator_actrange[motor, end]
+        data.act[act : act + size] = limit if limited else data.ctrl[control : control + size]
     qpos, qvel = data.qpos.copy(), data.qvel.copy()
     for _ in range(_HELD_STEPS + math.ceil(float(model.actuator_delay.max(initial=0.0)) / model.opt.timestep)):
         mujoco.mj_step(model, data)
         data.qpos[:], data.qvel[:] = qpos, qvel
     mujoco.mj_forward(model, data)
     return np.concatenate((data.actuator_force, data.qfrc_actuator))
-
-
-def _settle(model: mujoco.MjModel, data: mujoco.MjData, end: int) -> None:
-    """Activations where the control leads them in the end."""
-    dyn = mujoco.mjtDyn
-    follows = {int(dyn.mjDYN_FILTER), int(dyn.mjDYN_FILTEREXACT), int(dyn.mjDYN_MUSCLE), int(dyn.mjDYN_INTEGRATOR)}
-    for motor in range(model.nactuator):
-        if int(model.actuator_dyntype[motor]) in follows:
-            act, control = int(model.actuator_actadr[motor]), int(model.actuator_ctrladr[motor])
-            for i in range(int(model.actuator_actnum[motor])):
-                limited = model.actuator_actlimited[motor]
-                data.act[act + i] = model.actuator_actrange[motor, end] if limited else data.ctrl[control + i]
 
 
 def _way(model: mujoco.MjModel) -> Array:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import mujoco
 import torch
@@ -36,7 +36,6 @@ from metarl.sim.variation import (
     dofs,
     joints_between,
     label,
-    nonzero,
     object_ids,
     require_ratio,
     tendon_joints,
@@ -102,6 +101,7 @@ class WeakMotor:
     """The task parameter that tells what is left of its force, 0 (dead) to 1."""
     actuators: tuple[str, ...]
     fields: tuple[str, ...] = MotorStrength.fields
+    scales: ClassVar[bool] = True
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -116,10 +116,6 @@ class WeakMotor:
     def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
         """See `Variation`."""
         require_ratio(self.strength, tasks[self.strength])
-
-    def used(self, model: mujoco.MjModel) -> tuple[str, ...]:
-        """Those that are not zero."""
-        return nonzero(model, self.fields)
 
     def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
         """See `Variation.apply`."""
@@ -154,9 +150,10 @@ class JointFault(OfOneParameter):
         if self.mode == "locked" and model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_FRICTIONLOSS:
             raise UserError("no joint can be locked, as the model's option flag disables frictionloss: enable it")
 
-    def used(self, model: mujoco.MjModel) -> tuple[str, ...]:
-        """A dead motor's that are not zero."""
-        return nonzero(model, self.fields) if self.mode == "dead" else self.fields
+    @property
+    def scales(self) -> bool:
+        """A dead motor does; see `Variation`."""
+        return self.mode == "dead"
 
     def joints_of(self, model: mujoco.MjModel, number: int) -> tuple[int, ...]:
         """Indices of the joints that are number `number`; `UserError` names an unknown one."""

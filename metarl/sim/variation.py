@@ -10,7 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
+from operator import attrgetter
+from typing import ClassVar, Protocol, runtime_checkable
 
 import mujoco
 import torch
@@ -34,7 +35,8 @@ class Variation(Protocol):
     are refused, and so is a family whose task space can draw one.
     `require(model, tasks)` raises `UserError` for a model or tasks that it cannot pose. It may look at the values,
     which are on the host, as `apply` may not: within a trial nothing waits for the device.
-    `used(model)`: those of its fields that it writes in this model. Others may be missing in `live`.
+    `scales`, true where it only multiplies what its fields hold: those that are zero throughout a model may be missing
+    in `live`.
     """
 
     @property
@@ -82,15 +84,11 @@ class OfOneParameter(ABC):
 class OfOneRatio(OfOneParameter):
     """One whose parameter is a ratio to the pristine values."""
 
-    fields: tuple[str, ...]
+    scales: ClassVar[bool] = True
 
     def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
         """See `Variation`."""
         require_ratio(self.parameter, tasks[self.parameter])
-
-    def used(self, model: mujoco.MjModel) -> tuple[str, ...]:
-        """Those that are not zero."""
-        return nonzero(model, self.fields)
 
 
 class Variator:
@@ -134,13 +132,10 @@ class Variator:
             self._physics.set_const(mask)
 
 
-def _used(model: mujoco.MjModel, variation: Variation) -> tuple[str, ...]:
-    return tuple(variation.used(model)) if hasattr(variation, "used") else variation.fields
-
-
-def nonzero(model: mujoco.MjModel, fields: Sequence[str]) -> tuple[str, ...]:
-    """Those of the fields that hold more than zeros, which no ratio changes."""
-    return tuple(field for field in fields if getattr(model, field).any())
+def _used(model: mujoco.MjModel, variation: Variation) -> list[str]:
+    """Fields that it may change in this model: no ratio changes zeros."""
+    scales = getattr(variation, "scales", False)
+    return [field for field in variation.fields if not scales or attrgetter(field)(model).any()]
 
 
 def require_number(parameter: str, value: Float[Tensor, "N *d"]) -> None:
