@@ -21,7 +21,7 @@ from metarl.core import seeding
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
 from metarl.sim.mujoco.physics import make_physics
-from metarl.sim.variation import Variation, dofs, label, object_id, object_ids
+from metarl.sim.variation import Variation, called, dofs, label, object_id, object_ids
 from metarl.sim.variations import (
     BodyMass,
     CentreOfMass,
@@ -62,7 +62,7 @@ def effect_problems(tested: Tested) -> Iterator[str]:
         measure = _measure(variation)
         if measure is None:
             continue
-        kind = f"the variation {type(variation).__name__} of '{', '.join(variation.parameters)}'"
+        kind = called(variation)
         physics = make_physics("mujoco", tested.model, len(tasks), 1)
         try:
             Variator(physics, (variation,)).apply(tasks)

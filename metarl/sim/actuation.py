@@ -303,15 +303,3 @@ def _limits(model: mujoco.MjModel, motors: tuple[int, ...], *, together: bool) -
             bounds[field] += [(element, motors.index(i)) for i in varied[:1]]
     ends = {field: [(i, end, at, 0.0) for i, at in found for end in (0, 1)] for field, found in bounds.items()}
     return tuple(_Entries(field, False, *_columns(rows)) for field, rows in ends.items() if rows)
-
-
-def require_own_muscle_force(model: mujoco.MjModel, what: str) -> None:
-    """`UserError` for a muscle whose peak force MuJoCo derives from the robot's masses, which `what` changes."""
-    for i in (model.actuator_gaintype == int(_GAIN.mjGAIN_MUSCLE)).nonzero()[0].tolist():
-        force, strength = model.actuator_gainprm[i, _PEAK]
-        if force < 0:
-            own = strength / max(float(model.actuator_acc0[int(model.actuator_outadr[i])]), mujoco.mjMINVAL)
-            raise UserError(
-                f"{what} would change the force of {label(model, 'actuator', i)}, a muscle whose peak force MuJoCo "
-                f'derives from the masses: give it its own, force="{own:g}"'
-            )

@@ -22,6 +22,11 @@ from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
 from metarl.sim.mujoco.physics import Physics
 
+_INERTIAL = frozenset(
+    {"body_mass", "body_inertia", "body_ipos", "body_iquat", "body_pos", "body_quat", "jnt_pos", "jnt_axis", "qpos0"}
+    | {"dof_armature", "tendon_armature", "actuator_armature", "actuator_gear"}
+)
+"""Fields from which MuJoCo derives how a robot accelerates."""
 _SIZES = {"body": "nbody", "geom": "ngeom", "joint": "njnt", "actuator": "nactuator", "site": "nsite"}
 
 
@@ -100,6 +105,9 @@ class Variator:
         fields = sorted({field for variation in variations for field in _used(physics.model, variation)})
         self._live = {field: physics.expand(field) for field in fields}
         self._pristine = {field: live[0].clone() for field, live in self._live.items()}
+        for variation in variations:
+            if _INERTIAL.intersection(variation.fields):
+                _require_own_muscle_force(physics.model, called(variation))
         inputs = frozenset(mujoco.MjModel._setconst_inputs)
         self._needs_const = any(field in inputs or field.startswith("opt.") for field in fields)
 
@@ -130,6 +138,23 @@ class Variator:
             live[worlds] = rows[name]
         if self._needs_const:
             self._physics.set_const(mask)
+
+
+def called(variation: Variation) -> str:
+    """How a message calls a variation."""
+    return f"the variation {type(variation).__name__} of '{', '.join(variation.parameters)}'"
+
+
+def _require_own_muscle_force(model: mujoco.MjModel, what: str) -> None:
+    """`UserError` for a muscle whose peak force MuJoCo derives from the robot's masses, which `what` changes."""
+    for i in (model.actuator_gaintype == int(mujoco.mjtGain.mjGAIN_MUSCLE)).nonzero()[0].tolist():
+        force, strength = model.actuator_gainprm[i, 2:4]
+        if force < 0:
+            own = strength / max(float(model.actuator_acc0[int(model.actuator_outadr[i])]), mujoco.mjMINVAL)
+            raise UserError(
+                f"{what} would change the force of {label(model, 'actuator', i)}, a muscle whose peak force MuJoCo "
+                f'derives from the masses: give it its own, force="{own:g}"'
+            )
 
 
 def _used(model: mujoco.MjModel, variation: Variation) -> list[str]:

@@ -26,7 +26,6 @@ from metarl.sim.actuation import (
     JointFault as JointFault,
     MotorStrength as MotorStrength,
     WeakMotor as WeakMotor,
-    require_own_muscle_force,
 )
 from metarl.sim.rotations import axes_of, quaternion_of
 from metarl.sim.variation import (
@@ -52,11 +51,6 @@ class BodyMass(OfOneRatio):
     bodies: tuple[str, ...] | None = None
     """Names; None for every body."""
     fields: tuple[str, ...] = ("body_mass", "body_inertia")
-
-    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
-        """See `Variation`."""
-        super().require(model, tasks)
-        require_own_muscle_force(model, f"a variation of masses by '{self.parameter}'")
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
         """`value`: ratio to the pristine mass."""
@@ -175,7 +169,6 @@ class Payload(OfOneParameter):
     def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
         """See `Variation`."""
         super().require(model, tasks)
-        require_own_muscle_force(model, f"a load of '{self.parameter}'")
         body = object_id(model, "body", self.body)
         _require_no_box(model, body)
         least, mass = float(tasks[self.parameter].min()), float(model.body_mass[body])
@@ -214,11 +207,6 @@ class CentreOfMass(OfOneParameter):
     def __post_init__(self) -> None:
         if self.axis not in (0, 1, 2):
             raise UserError(f"CentreOfMass moves along the axis {self.axis}: it must be 0, 1 or 2, for x, y or z")
-
-    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
-        """See `Variation`."""
-        super().require(model, tasks)
-        require_own_muscle_force(model, f"a centre of mass that moves by '{self.parameter}'")
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
         """`value`: displacement [m]."""
@@ -266,12 +254,10 @@ class ModelField(OfOneParameter):
     def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
         """See `Variation`."""
         pristine = np.asarray(operator.attrgetter(self.field)(model))
-        if not np.issubdtype(pristine.dtype, np.floating) or not pristine.any():
-            real = np.issubdtype(pristine.dtype, np.floating)
-            reason = "every number of it is zero" if real else "it holds no real numbers"
+        is_real = np.issubdtype(pristine.dtype, np.floating)
+        if not is_real or not pristine.any():
+            reason = "every number of it is zero" if is_real else "it holds no real numbers"
             raise UserError(f"ModelField cannot scale '{self.field}', as {reason}")
-        if self.field in mujoco.MjModel._setconst_inputs:
-            require_own_muscle_force(model, f"a variation of '{self.field}'")
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
         """`value`: one ratio, or as many as the field has numbers, in their order (row by row)."""

@@ -270,11 +270,15 @@ MUSCLE = ACTUATORS["scaled muscle"].replace("<muscle", '<muscle name="biceps"')
             JointDamping("x", ("wrist",)),
             "tendon 'both' damps varied joints together with joint 'hinge'",
         ),
-        (arm(MUSCLE), BodyMass("x"), "by 'x' would change the force of actuator 'biceps', a muscle .* force=\""),
+        (
+            arm(MUSCLE),
+            BodyMass("x"),
+            "BodyMass of 'x' would change the force of actuator 'biceps', a muscle .* force=\"",
+        ),
         (
             arm(MUSCLE),
             Payload("x", "arm", (0.0, 0.0, 0.0)),
-            "a load of 'x' would change the force of actuator 'biceps'",
+            "the variation Payload of 'x' would change the force of actuator 'biceps'",
         ),
         (arm(MUSCLE), ModelField("x", "body_mass"), "would change the force of actuator 'biceps'"),
         (
