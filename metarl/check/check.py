@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from metarl.check import playing, posing
+from metarl.check import effects, playing, posing
 from metarl.check.tested import Tested
 from metarl.core.errors import UserError
 from metarl.sim.family import Family, MujocoFamily
@@ -52,7 +52,7 @@ FOUNDATIONS = _named(
 CHECKS = FOUNDATIONS | _named(
     *(playing.diverges, playing.ends, playing.constants, playing.reward_sum, playing.memory, playing.pure),
     *(playing.deterministic, playing.starts, posing.disjoint, posing.outside, posing.playable, posing.matters),
-    *(posing.hidden, posing.first_observation, posing.variations, posing.restores, posing.slots),
+    *(posing.hidden, posing.first_observation, posing.variations, effects.ratios, posing.restores, posing.slots),
     *(playing.renders, playing.speed),
 )
 

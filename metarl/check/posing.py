@@ -16,7 +16,7 @@ from metarl.core import seeding
 from metarl.core.tasks import Tasks
 from metarl.sim.mujoco.physics import make_physics
 from metarl.sim.observations import to_vector
-from metarl.sim.variations import Variation, Variator
+from metarl.sim.variation import Variation, Variator, called
 
 _DRAWS = 1000
 _LISTED = 100
@@ -228,7 +228,7 @@ def variations(tested: Tested) -> str | None:
     """
     tasks = tested.family.space.sample("train", 2 * WORLDS, seeding.rng(0, "check"))
     for variation in tested.family.variations:
-        kind = f"the variation {type(variation).__name__} of '{', '.join(variation.parameters)}'"
+        kind = called(variation)
         changed = _changed(tested, variation, tasks, kind)
         if not changed & set(variation.fields):
             raise CheckError(

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import mujoco
 import numpy as np
@@ -32,8 +32,13 @@ WORLDS = 4
 RANDOM_STEPS = 1000
 _HOLD_STEPS = 100
 _THROWN_STEPS = 50
+_TOUCHING_STEPS = 200
 _THROW = 5.0  # [m/s, rad/s]: standard deviation of every velocity
 _APPEARANCE = ("site_", "cam_", "light_", "mat_", "tex_")
+
+
+Pose: TypeAlias = tuple[np.ndarray, ...]
+"""`qpos`, `mocap_pos` and `mocap_quat`."""
 
 
 class CheckError(UserError):
@@ -121,6 +126,24 @@ class Tested:
             for action in self.actions(min(_THROWN_STEPS, self.env.trial_steps)):
                 played.take(self.env, action)
         return played
+
+    @cached_property
+    def touching(self) -> list[Pose]:
+        """Poses of robots in random play in which things touch: for each pair of geoms the first one."""
+        fields = [self.env.physics.bind(name) for name in ("qpos", "mocap_pos", "mocap_quat")]
+        data, found, seen = mujoco.MjData(self.model), [], set[tuple[int, ...]]()
+        self.env.begin(self.tasks(), key=0)
+        for action in self.actions(min(_TOUCHING_STEPS, self.env.trial_steps)):
+            for world in range(WORLDS):
+                pose = tuple(values[world].numpy().copy() for values in fields)
+                data.qpos[:], data.mocap_pos[:], data.mocap_quat[:] = pose
+                mujoco.mj_fwdPosition(self.model, data)
+                pairs = {tuple(pair) for pair in data.contact.geom.tolist()}
+                if pairs - seen:
+                    seen |= pairs
+                    found.append(pose)
+            self.env.step(action)
+        return found
 
     def throw(self, number: int) -> None:
         """Give every robot of the environment random velocities, others for each `number`."""

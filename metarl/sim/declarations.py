@@ -15,13 +15,14 @@ import numpy as np
 from metarl.core import seeding
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.info import Part
-from metarl.core.tasks import Distribution, Parameter, TaskSpace
+from metarl.core.tasks import Choice, Distribution, Parameter, TaskSpace
 from metarl.sim.external.external_env import ExternalFamily
 from metarl.sim.family import Family, MujocoFamily
-from metarl.sim.variations import Variation
+from metarl.sim.variation import Variation, no_index
 
 _PARTS = "as observation = (Part('joint_position', 2, 'rad'), ...) with Part of metarl.core.info"
 _KINDS = "Uniform, LogUniform, Choice, Angle, Disc, Ball, or your own with sample, contains and describe"
+_DRAWS = 100  # of an index that is drawn from no finite list
 
 
 def make(name: str, found: object) -> Family:
@@ -110,6 +111,7 @@ def _robot(family: MujocoFamily) -> Iterator[str]:
         require_parameters(family)
     except UserError as error:
         yield str(error)
+    yield from _indices(family)
     if not isinstance(declared.camera, str | None):
         yield f"camera = {_short(declared.camera)} must be the name of a camera, or None"
 
@@ -191,6 +193,24 @@ def _variations(variations: Any) -> Iterator[str]:
                 kind = type(variation).__name__
                 yield f"`{field}` of the variation {kind} is {_short(names)}, it must be a tuple of names, as ('mass',)"
                 return
+
+
+def _indices(family: MujocoFamily) -> Iterator[str]:
+    """Task parameters that are an index, and may be drawn where a variation has nothing of that index."""
+    for variation in family.variations:
+        for name, allowed in getattr(variation, "indices", {}).items():
+            parameter, kind = family.space.parameters[name], type(variation).__name__
+            nominal: Any = parameter.nominal
+            nominal = None if nominal is None else Choice((nominal,))
+            for split, support in (("nominal", nominal), ("train", parameter.train), ("ood", parameter.ood)):
+                if support is not None:
+                    rng = seeding.rng(0, "declared")
+                    drawn = support.values if isinstance(support, Choice) else support.sample(_DRAWS, rng)
+                    for value in [value for value in np.ravel(drawn).tolist() if value not in allowed][:1]:
+                        yield f"the task parameter '{name}': {split} has {value:g}, which to {kind} {no_index(allowed)}"
+            if parameter.labels and len(parameter.labels) != allowed.stop:
+                number = len(parameter.labels)
+                yield f"the task parameter '{name}' has {number} labels, but {kind} chooses among {allowed.stop}"
 
 
 def _is_whole(value: object) -> bool:

@@ -17,7 +17,7 @@ from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks, TaskSpace
 from metarl.sim.mujoco.physics import Physics
-from metarl.sim.variations import Variation
+from metarl.sim.variation import Variation
 
 
 class _Immutable(ABCMeta):

@@ -22,7 +22,7 @@ from metarl.core import seeding
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.tasks import Choice, Parameter, Tasks, TaskSpace, Uniform
 from metarl.sim.family import constant_like
-from metarl.sim.variations import object_id
+from metarl.sim.variation import object_id
 
 Heights: TypeAlias = Float64[np.ndarray, "Y X"]
 """Heights [m] on the grid: rows along y, columns along x."""
@@ -193,6 +193,11 @@ class TerrainChoice:
     def parameters(self) -> tuple[str, ...]:
         """Two, or three where the ground can be shifted."""
         return (self.terrain, self.difficulty, *((self.shift,) if self.side else ()))
+
+    @property
+    def indices(self) -> Mapping[str, range]:
+        """The ground's."""
+        return {self.terrain: range(len(self.kinds))}
 
     def space(self, hardest: float) -> TaskSpace:
         """The task space of a family that varies nothing else: training up to a difficulty, `ood` beyond it."""

@@ -71,6 +71,13 @@ class Variant:
         self.write(model, live, tasks)
 
 
+class Rooted(BodyMass):
+    """Scales by the root of the ratio."""
+
+    def _write(self, model, live, value):
+        super()._write(model, live, value.sqrt())
+
+
 def varied(write):
     return faulty(Weighted, variations=(Variant(write),))
 
@@ -369,6 +376,11 @@ FAULTS = {
         "variations",
         varied(lambda model, live, tasks: model.body_mass.__imul__(2.0)),
         "writes to the model that all worlds share",
+    ),
+    "rooted": (
+        "ratios",
+        faulty(Weighted, variations=(Rooted("mass"),)),
+        "the variation Rooted of 'mass': what it takes to accelerate the bodies changes by the ratio",
     ),
     "growing": (
         "restores",

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from families import Rail, columns
+from families import ALL_FAMILIES, Rail, columns
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -13,6 +13,7 @@ from metarl.sim.make import make_env
 from metarl.sim.mujoco import physics as back_ends
 from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
 from metarl.sim.mujoco.physics import Physics, make_physics
+from metarl.sim.variations import Variator
 
 LOOKS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique_dim", "_unique2", "masked_select"}
 
@@ -35,7 +36,8 @@ class NoWait(TorchDispatchMode):
 
 @pytest.mark.parametrize("looks", [True, False], ids=["the CPU's way", "a device's way"])
 @pytest.mark.parametrize(
-    "name", ["half-cheetah-vel", "half-cheetah-body", "quadruped-body", "ant-dir", "hopper-params"]
+    "name",
+    ["half-cheetah-vel", "half-cheetah-body", "quadruped-body", "quadruped-crippled", "ant-dir", "hopper-params"],
 )
 def test_a_control_step_asks_nothing_of_a_tensor(name, looks):
     """Falls, divergence, the ends of episodes and of whole trials included; with the same results either way."""
@@ -154,6 +156,28 @@ def test_a_back_end_of_another_precision_and_device_needs_no_other_family(cart):
             if torch.is_tensor(value):
                 torch.testing.assert_close(vars(two)[name].cpu(), value, atol=1e-5, rtol=1e-5)
     env.check()
+
+
+class AllFar(TorchDispatchMode):
+    """Refuses operations with tensors of the host, such as indices: each would be copied."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        near = {leaf.shape for leaf in tree_leaves((args, result)) if torch.is_tensor(leaf) and not leaf.is_meta}
+        assert not near, f"{func} has tensors of the host, {near}"
+        return result
+
+
+@pytest.mark.parametrize("name", [name for name in ALL_FAMILIES if make_family(name).variations])
+def test_a_new_task_copies_nothing_from_the_host(name):
+    """But for constants, the first time."""
+    family = make_family(name)
+    variator = Variator(Cart(compile_spec(family.spec()), 4, device="meta"), family.variations)
+    mask = torch.ones(4, dtype=torch.bool, device="meta")
+    tasks = family.space.sample("train", 4, seeding.rng(0, "test")).to(torch.device("meta"), torch.float32)
+    variator.apply(tasks, mask)
+    with AllFar():
+        variator.apply(tasks, mask)
 
 
 def test_an_unknown_back_end_and_a_device_it_does_not_have_are_refused():

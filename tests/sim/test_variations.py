@@ -338,3 +338,24 @@ def test_rotations_are_those_of_scipy_to_the_last_bit():
     assert torch.equal(axes_of(quaternion), torch.from_numpy(axes.as_matrix()))
     again = Rotation.from_matrix(axes.as_matrix()).as_quat(scalar_first=True)
     assert torch.equal(quaternion_of(axes_of(quaternion)), torch.from_numpy(again))
+
+
+def test_only_fields_that_hold_something_are_expanded_and_damping_needs_no_new_constants(monkeypatch):
+    physics, fields = make_physics("mujoco", MODEL, 2, threads=1), []
+    expand = physics.expand
+    monkeypatch.setattr(physics, "expand", lambda field: fields.append(field) or expand(field))
+    monkeypatch.setattr(physics, "set_const", lambda mask: pytest.fail("constants are computed anew"))
+    Variator(physics, [JointDamping("x"), Friction("x")]).apply(columns(x=[1.0, 2.0]))
+    assert fields == ["dof_damping", "geom_friction"]
+
+
+def test_tasks_that_cannot_be_posed_are_refused_where_they_come_in():
+    env = MujocoEnv(make_family("ant-body"), 2, threads=1)
+    good, wrong = (env.family.space.nominal(2) for _ in range(2))
+    wrong["friction"][1] = -0.5
+    message = r"'friction' = -0\.5 is a ratio: it must not be negative"
+    with pytest.raises(UserError, match=message):
+        env.begin(wrong, 0)
+    env.begin(good, 0)
+    with pytest.raises(UserError, match=message):
+        env.queue(wrong)

@@ -88,6 +88,11 @@ class MujocoEnv(TrialEnv):
         """The family's camera, in each world."""
         return WorldCameras(self.physics, worlds, self.family.camera, size)
 
+    def _taken(self, tasks: Tasks) -> tuple[Tasks, Tensor | None]:
+        taken = super()._taken(tasks)
+        self._variator.require(tasks)
+        return taken
+
     def _pose(self, mask: Bool[Tensor, "N"]) -> None:
         self._variator.apply(self.tasks, mask)
 
