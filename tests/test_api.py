@@ -10,6 +10,7 @@ import torch
 
 import metarl
 from metarl.core.errors import UserError
+from metarl.core.renamed import NAMES
 
 SHORT = f"{Path(__file__).parent}/short_family.py:ShortDir"
 TINY = {"num_worlds": 4, "total_steps": 3 * 80, "hidden_size": 8, "chunk_steps": 5, "validation_tasks": 0}
@@ -112,8 +113,10 @@ def test_imports_of_version_0_1_name_the_new_place():
     for old, new in (("sim.trials", "sim.mujoco.mujoco_env"), ("tasks", "core.tasks"), ("report", "reports")):
         with pytest.raises(ModuleNotFoundError, match=f"metarl.{old} is now metarl.{new}"):
             __import__(f"metarl.{old}")
-    with pytest.raises(ImportError, match=r"metarl\.sim\.family\.TaskFamily is now Family"):
-        from metarl.sim.family import TaskFamily  # noqa: F401
+    for module, names in NAMES.items():
+        for name in names:
+            with pytest.raises(ImportError, match=rf"metarl\.{module}\.{name} is now metarl\."):
+                exec(f"from metarl.{module} import {name}")
 
 
 def test_python_m_metarl_is_the_command_line():

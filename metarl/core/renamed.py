@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 RENAMED = {
     "config": "core.config",
@@ -38,6 +39,31 @@ RENAMED = {
     "verbs": "cli",
 }
 """Old to new, both without the leading `metarl.`."""
+
+
+NAMES = {
+    "sim.family": {"TaskFamily": "metarl.sim.family.Family (and Family of MuJoCo robots is now MujocoFamily)"},
+    "sim.env": {"Trials": "metarl.sim.env.TrialEnv"},
+    "sim.external": {name: "metarl.sim.external.external_env" for name in ("ExternalFamily", "ExternalTrials")},
+    "run.folder": {name: "metarl.run.run.Run" for name in ("RunFolder", "Trained", "restore", "family_of")},
+    "run.evaluate": {"Evaluation": "metarl.run.records.EvaluationRecord"},
+    "run.subject": {"untrained": "metarl.run.subject.subject_of"},
+    "core.types": {"Rollout": "metarl.core.types.Segment"},
+    "rl.learner": {"Signalling": "metarl.rl.policy.ReadOut"},
+}
+"""Names that modules had in version 0.1, and what took their place."""
+
+
+def old_names(module: str) -> Callable[[str], Any]:
+    """Make the `__getattr__` of a module: it answers for names of version 0.1 with the new ones."""
+
+    def answer(name: str) -> Any:
+        new = NAMES[module.removeprefix("metarl.")].get(name)
+        if new is not None:
+            raise ImportError(f"{module}.{name} is now {new}; CHANGELOG.md has all new names")
+        raise AttributeError(f"module '{module}' has no attribute '{name}'")
+
+    return answer
 
 
 class _OldImports:

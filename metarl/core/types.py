@@ -9,6 +9,8 @@ from typing import Any
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
+from metarl.core.renamed import old_names
+
 Metrics = dict[str, float]
 """Scalars of one training iteration, by name (`group/name`)."""
 
@@ -95,3 +97,6 @@ class Segment:
         returns = self.reward.new_zeros(num_episodes + 1, self.reward.shape[1]).double()
         returns.scatter_add_(0, number, self.reward.double())
         return returns[:num_episodes].T.contiguous()
+
+
+__getattr__ = old_names(__name__)

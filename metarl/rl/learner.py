@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo
+from metarl.core.renamed import old_names
 from metarl.core.types import Metrics, Segment
 from metarl.rl.policy import Policy
 
@@ -96,3 +97,6 @@ def require_device(device: str) -> None:
     """`UserError` for a device that this machine does not have."""
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device = 'cuda': this machine, or its build of torch, has no CUDA; use cpu")
+
+
+__getattr__ = old_names(__name__)

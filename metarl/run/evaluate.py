@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from metarl.core import seeding
+from metarl.core.renamed import old_names
 from metarl.core.tasks import Tasks
 from metarl.rl.parallel import single_threaded_math
 from metarl.rl.policy import Policy
@@ -100,3 +101,6 @@ def improvement(ours: EvaluationRecord, theirs: EvaluationRecord) -> list[Interv
     """How likely ours does better on a task, per episode; both met the same tasks."""
     columns = zip(ours.returns.T, theirs.returns.T, strict=True)
     return [probability_of_improvement([x], [y]) for x, y in columns]
+
+
+__getattr__ = old_names(__name__)

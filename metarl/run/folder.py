@@ -15,6 +15,7 @@ from metarl.core.config import TrainConfig, to_toml
 from metarl.core.errors import UserError
 from metarl.core.files import remove_leftovers, write_atomic, write_json
 from metarl.core.info import PolicyInfo
+from metarl.core.renamed import old_names
 from metarl.run import checkpoint
 from metarl.run.logs import provenance
 from metarl.run.run import CONFIG, INFO, PROVENANCE, Run
@@ -116,3 +117,6 @@ def _claim_new(config: TrainConfig[Any]) -> Path:
         with suppress(UserError):
             return _claim(path)
     return _claim(Path("runs") / name)
+
+
+__getattr__ = old_names(__name__)

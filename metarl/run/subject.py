@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.registry import absolute, family_names, make_family
+from metarl.core.renamed import old_names
 from metarl.rl.policy import Policy
 from metarl.rl.scripted import UNTRAINED
 from metarl.run.records import Origin
@@ -71,3 +72,6 @@ def _is_run(path: Path) -> bool:
 
 def _names_family(name: str) -> bool:
     return ".py:" in name or name in family_names()
+
+
+__getattr__ = old_names(__name__)

@@ -29,6 +29,7 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from metarl.core.info import ParameterRange, Part, PolicyInfo
+from metarl.core.renamed import old_names
 from metarl.core.seeding import next_key
 from metarl.core.tasks import Tasks, Value
 from metarl.core.types import Step
@@ -325,3 +326,6 @@ def _either(one: Bool[Tensor, "N"] | None, other: Bool[Tensor, "N"] | None) -> B
 
 def _hashable(value: Value | None) -> float | tuple[float, ...] | None:
     return tuple(value) if isinstance(value, list) else value
+
+
+__getattr__ = old_names(__name__)

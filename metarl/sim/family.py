@@ -14,6 +14,7 @@ from torch import Tensor
 
 from metarl.core.errors import UserError
 from metarl.core.info import Part
+from metarl.core.renamed import old_names
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks, TaskSpace
 from metarl.sim.mujoco.physics import Physics
@@ -142,9 +143,4 @@ def _of_model(model: mujoco.MjModel, field: str, device: torch.device, dtype: to
     return torch.from_numpy(getattr(model, field).copy()).to(device, dtype)
 
 
-def __getattr__(name: str) -> object:
-    if name == "TaskFamily":  # of version 0.1, in which Family was what MujocoFamily is now
-        raise ImportError(
-            "metarl.sim.family.TaskFamily is now Family, and the Family of MuJoCo robots is now MujocoFamily"
-        )
-    raise AttributeError(f"module 'metarl.sim.family' has no attribute '{name}'")
+__getattr__ = old_names(__name__)
