@@ -90,7 +90,10 @@ def _answer_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, lambda number, _: sys.exit(128 + number))
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) in (
+        signal.default_int_handler,
+        signal.SIG_IGN,
+    ):  # ignored in a shell's background
         signal.signal(signal.SIGINT, _interrupt)
 
 
