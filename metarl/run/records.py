@@ -153,6 +153,7 @@ class EvaluationRecord(Origin):
             "control_step": self.control_step,
             "reward_by_step": None if self.reward_by_step is None else self._thinned(self.reward_by_step),
             "tasks": self.tasks.rows(),
+            "ids": list(self.tasks.ids),
             "returns": self.returns.tolist(),
             "against": None
             if against is None
