@@ -16,10 +16,9 @@ from metarl.core.files import remove_leftovers, write_atomic, write_json
 from metarl.core.tasks import Tasks, save_tasks
 from metarl.reports.build import write_report
 from metarl.run import checkpoint, folder
-from metarl.run.logs import provenance
 from metarl.run.run import Run
 from metarl.run.sessions import resume, train
-from metarl.run.tune import write_best
+from metarl.run.tune import _write_best
 
 STATE = {"policy/w": torch.arange(6.0)}
 
@@ -124,8 +123,8 @@ def written(run, place):
     record = evaluate(run, num_tasks=2)
     return {
         "an evaluation": lambda: run.write_evaluation(record),
-        "a report": lambda: write_report([run], place / "report.html", provenance([])),
-        "a tuned configuration": lambda: write_best(place / "best.toml", config(), ["head"]),
+        "a report": lambda: write_report([run], place / "report.html", []),
+        "a tuned configuration": lambda: _write_best(place / "best.toml", config(), ["head"]),
         "a task list": lambda: save_tasks(place / "tasks.json", "toy", Tasks.from_rows([{"a": 1.0}])),
         "a new run": lambda: folder.create(place / "new", config(), ["train"]),
         "a checkpoint": lambda: save(run.checkpoints, 3),

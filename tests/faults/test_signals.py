@@ -105,7 +105,7 @@ def test_under_nohup_a_dropped_connection_stops_nothing(tmp_path):
 def test_a_film_that_is_stopped_leaves_no_part_of_it(tmp_path, number):
     program = (
         "import sys, time, pathlib, numpy as np, metarl.cli.main as m\n"
-        "from metarl.video.file import movie\n"
+        "from metarl.video.encoder import movie\n"
         "def film(words):\n"
         "    with movie(pathlib.Path(words[0]), 30.0) as file:\n"
         "        file.write(np.zeros((64, 64, 3), np.uint8), 10)\n"

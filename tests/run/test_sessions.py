@@ -48,8 +48,8 @@ def test_a_finished_run_is_trained_further_and_says_so(tmp_path):
     shares = []
 
     def watched(training):
-        update = training.learner.train_step
-        training.learner.train_step = lambda c, g, progress: shares.append(progress) or update(c, g, progress)
+        update = training.learner.update
+        training.learner.update = lambda s, g, progress: shares.append(progress) or update(s, g, progress)
 
     further = resume(run, total_steps=4 * 80)
     assert further.manifest().iteration == 4
@@ -170,7 +170,7 @@ def test_validation_is_of_tasks_drawn_as_in_training_and_repeats(tmp_path, monke
 def test_a_policy_is_loaded_without_a_simulator(tmp_path, monkeypatch):
     run = train(config(1), tmp_path / "run")
     record = evaluate(run, num_tasks=2)
-    monkeypatch.setattr("metarl.run.run.make_env", None)
+    monkeypatch.setattr("metarl.sim.make.make_env", None)
     monkeypatch.setattr("metarl.run.run.make_family", None)
     assert Run.open(run.path).policy() is not None
     assert Run.open("pretrained:half-cheetah-vel-pearl").policy() is not None
@@ -207,11 +207,11 @@ def test_a_report_does_not_take_the_name_of_the_users_evaluation(tmp_path, capsy
     before = Path("vel.json").read_bytes()
     assert main(["report", str(run.path), "--output", "vel.html", "--no-eval", "--no-videos"]) == 0
     assert Path("vel.json").read_bytes() == before
-    assert json.loads(Path("vel.numbers.json").read_text())["title"].startswith("rl2 on")
+    assert json.loads(Path("vel-report.json").read_text())["title"].startswith("rl2 on")
     assert sorted(path.name for path in Path().iterdir() if path.is_file()) == [
+        "vel-report.json",
         "vel.html",
         "vel.json",
-        "vel.numbers.json",
     ]
 
 
