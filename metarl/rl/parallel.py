@@ -7,9 +7,8 @@ cores. The shards are fixed and summed in order, so the result does not depend o
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -21,20 +20,6 @@ ShardLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
 def single_threaded_math() -> None:
     """Make torch's own kernels run on the calling thread only: results are then free of the thread count."""
     torch.set_num_threads(1)
-
-
-@contextmanager
-def math_threads(number: int) -> Iterator[None]:
-    """Run torch's kernels on `number` threads within the block: worth it for large tensors.
-
-    A constant number, as opposed to one per CPU, keeps results free of the machine's count of them.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class ShardedGradient:
