@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -22,15 +21,22 @@ SWITCH = "METARL_GRAPHS"
 _WARM_UP = 3  # calls before a capture, in which libraries allocate what they need
 
 
-def captures(device: torch.device) -> bool:
-    """Whether work on a device is captured: on CUDA, unless it is switched off."""
-    return device.type == "cuda" and os.environ.get(SWITCH, "1") != "0"
+_as_on_a_gpu = False  # set by tests: the CPU is worked with as a GPU would be
+
+
+def looks(device: torch.device) -> bool:
+    """Whether one may look at what a tensor holds: on the CPU that costs nothing, on a GPU one has to wait for it."""
+    return device.type == "cpu" and not _as_on_a_gpu
 
 
 class _Tape:
     """Graphs, and between them what torch cannot capture, in the order of their launches."""
 
+    _count = 0
+
     def __init__(self) -> None:
+        _Tape._count += 1
+        self.number = _Tape._count
         self.parts: list[Callable[[], None]] = []
         self._pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
         self.begin()
@@ -50,7 +56,12 @@ _running: list[_Tape] = []
 """The capture that is going on, if one is."""
 
 
-def apart(launch: Callable[[], None]) -> None:
+def capture() -> int:
+    """Number of the capture that is going on, from 1; 0 where none is."""
+    return _running[-1].number if _running else 0
+
+
+def launched(launch: Callable[[], None]) -> None:
     """Launch what torch cannot capture, as a graph of Warp's: now, or in a capture at this place of every replay."""
     if not _running:
         launch()
@@ -75,12 +86,20 @@ class Carried:
             if now is None or now is place:
                 continue
             if place is None:
-                self._places[number] = place = deepcopy(now)
+                self._places[number] = place = _cloned(now)
             else:
                 for old, new in zip(_tensors(place), _tensors(now), strict=True):
                     if old is not new:
                         old.copy_(new)
             setattr(owner, name, place)
+
+
+def _cloned(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, tuple):
+        return type(value)(*(part.clone() for part in value))
+    return type(value)({name: part.clone() for name, part in value.values.items()})
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
@@ -98,7 +117,7 @@ class Replay:
     def __init__(self, work: Callable[[], None], device: torch.device, what: str) -> None:
         """`what` names it in the line that says that it could not be captured."""
         self._work, self._what, self._calls = work, what, 0
-        self._captures = captures(device)
+        self._captures = not looks(device) and os.environ.get(SWITCH, "1") != "0"
         self._stream = torch.cuda.Stream(device) if self._captures and device.type == "cuda" else None
         self._parts: list[Callable[[], None]] = []
 

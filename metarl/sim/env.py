@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from metarl.core.graphs import Carried
+from metarl.core.graphs import Carried, looks
 from metarl.core.info import ParameterRange, Part, PolicyInfo
 from metarl.core.renamed import old_names
 from metarl.core.seeding import next_key
@@ -107,7 +107,7 @@ class TrialEnv(ABC):
         self._queued: tuple[Tasks, Tensor, int] | None = None
         # Numbers on the CPU are looked at, which costs nothing there, to skip what has nothing to do. A device would
         # have to be waited for. Of trials the host knows when they end: they have one length.
-        self._looks = device.type == "cpu"
+        self._looks = looks(device)
         self._steps = 0
         self._clock = torch.zeros((), dtype=torch.long, device=device)  # the same number, where it can be compared
         self._due_steps: set[int] = set()
@@ -194,8 +194,8 @@ class TrialEnv(ABC):
         self.count()
         return self.advance(action)
 
-    def count(self) -> bool:
-        """Take note that a step is taken, whose work `advance` does; returns whether it ends any world's trial.
+    def count(self) -> None:
+        """Take note that a step is taken, whose work `advance` does.
 
         Apart from it, because work that is captured once and replayed (`core.graphs`) leaves the host as it was.
         """
@@ -203,6 +203,10 @@ class TrialEnv(ABC):
         if self._over:
             raise RuntimeError("the trial is over: call begin(tasks, key), or queue(tasks) before it ends")
         self._steps += 1
+
+    @property
+    def trial_ended(self) -> bool:
+        """Whether the last step counted ends the trial of any world."""
         return self._steps % self.trial_steps in self._ends
 
     def settle(self) -> None:
@@ -292,7 +296,7 @@ class TrialEnv(ABC):
         self, final_obs: Float32[Tensor, "N O"], reward: Float32[Tensor, "N"], terms: Mapping[str, Tensor], moved: Moved
     ) -> Step:
         """Work out which episodes and trials ended, begin the next ones, and assemble the step."""
-        now, no = self._steps % self.trial_steps, self._no
+        no = self._no
         self._clock.add_(1)
         timeout = None
         if not self._looks or self._steps in self._due_steps:
@@ -301,13 +305,13 @@ class TrialEnv(ABC):
         terminated = _either(moved.terminated, moved.diverged)
         truncated = _either(timeout, moved.truncated)
         ended = _either(terminated, truncated)
-        if now not in self._ends and (ended is None or self._none(ended)):
+        if not self.trial_ended and (ended is None or self._none(ended)):
             return Step(final_obs, final_obs, reward, terms, no, no, no, no, no)
 
         ended = no if ended is None else ended
         over, restarted = no, ended
-        if now in self._ends:
-            over = self._phase == now
+        if self.trial_ended:
+            over = self._phase == self._steps % self.trial_steps
             truncated, ended = _either(truncated, over), ended | over
             self._over = not self._next_trial(over)
             restarted = ended & ~over if self._over else ended

@@ -16,7 +16,8 @@ def make_env(
     episodes_per_trial: int = 2,
     episode_steps: int | None = None,
     task_visible: bool = False,
-    physics: str = "mujoco",
+    physics: str | None = None,
+    device: str = "cpu",
     threads: int = 0,
     pictures: bool = False,
 ) -> TrialEnv:
@@ -28,7 +29,8 @@ def make_env(
         episodes_per_trial: Episodes K on one task.
         episode_steps: Time limit of an episode [control steps]; the family's own unless told.
         task_visible: The task's numbers stand behind the observation: what an oracle sees.
-        physics: Name of the back end that moves a MuJoCo family.
+        physics: Name of the back end that moves a MuJoCo family; by default `mujoco` on the CPU and `warp` on cuda.
+        device: Where the worlds are, `cpu` or `cuda`.
         threads: Threads or processes, one per CPU where 0; results do not depend on it.
         pictures: External environments draw only if made for it.
 
@@ -45,7 +47,8 @@ def make_env(
             episodes_per_trial=episodes_per_trial,
             episode_steps=episode_steps,
             task_visible=task_visible,
-            physics=physics,
+            physics=physics or ("mujoco" if device == "cpu" else "warp"),
+            device=device,
             threads=threads,
         )
     if isinstance(family, ExternalFamily):

@@ -57,11 +57,12 @@ class MujocoEnv(TrialEnv):
         episode_steps: int | None = None,
         task_visible: bool = False,
         physics: str = "mujoco",
+        device: str | None = None,
         threads: int = 0,
     ) -> None:
         """Take the arguments of `make_env`."""
         model = compile_spec(family.spec())
-        self.physics = make_physics(physics, model, num_worlds, threads)
+        self.physics = make_physics(physics, model, num_worlds, threads, device)
         super().__init__(
             family,
             num_worlds,
