@@ -37,6 +37,15 @@ class RL2Config(Checked):
 
     cell: Literal["gru", "lstm"] = "lstm"
     """Memory cell; on a CPU the LSTM is the faster one."""
+    memory_steps: int = number(0, least=0, most=1_000_000)
+    """Empty the memory every so many control steps, in training and acting; 0 for never. A baseline that cannot adapt.
+
+    At most: it becomes a divisor of the trial's (and the segment's) length.
+    """
+    privileged_critic: bool = False
+    """Show the value head the task, in training; acting does not change."""
+    task_weight: float = number(0.0, least=0, most=1e6)
+    """Weight of predicting the task from the memory; above 0 the policy says what it believes of its task."""
     hidden_size: int = number(128, least=1, most=8192, memory=weights_memory)
     """Units of the memory, and of the hidden layer of each head."""
     learning_rate: float = number(1e-3, above=0, most=1, search=Log(2e-4, 3e-3))

@@ -64,11 +64,13 @@ class Chunks:
     advantage: Float32[Tensor, "L S"]
     target: Float32[Tensor, "L S"]
     """Value targets."""
+    privileged: Float32[Tensor, "L S P"] | None = None
+    """Normalised privileged numbers, for a learner that wants them."""
 
     def select(self, index: Tensor) -> Chunks:
         """The chunks at `index`."""
-        picked = {k: v[index] if k == "memory" else v[:, index] for k, v in vars(self).items()}
-        return Chunks(**picked)
+        held = {k: v for k, v in vars(self).items() if v is not None}
+        return Chunks(**{k: v[index] if k == "memory" else v[:, index] for k, v in held.items()})
 
 
 def chunk_length(num_steps: int, longest: int) -> int:
@@ -131,10 +133,10 @@ class PPO:
         self,
         module: nn.Module,
         raw_log_std: nn.Parameter,
-        evaluate: Callable[[Chunks], tuple[Tensor, Tensor]],
+        evaluate: Callable[[Chunks], tuple[Tensor, Tensor, Tensor | None]],
         settings: Settings,
     ) -> None:
-        """`evaluate` gives mean actions (L, S, A) and values (L, S) by the parameters of `module`."""
+        """`evaluate` gives, by the parameters of `module`, mean actions (L, S, A), values (L, S), and a loss to add."""
         self.settings = settings
         self._evaluate, self._raw_log_std = evaluate, raw_log_std
         self._names = [name for name, _ in module.named_parameters()]
@@ -191,9 +193,10 @@ class PPO:
         return torch.cat((diagnostics, norm[None]))
 
     def _loss(self, chunks: Chunks) -> tuple[Tensor, Tensor]:
-        mean, value = self._evaluate(chunks)
+        mean, value, added = self._evaluate(chunks)
         log_std = self._raw_log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
-        return ppo_loss(mean, log_std, value, chunks, self.settings)
+        loss, diagnostics = ppo_loss(mean, log_std, value, chunks, self.settings)
+        return loss if added is None else loss + added, diagnostics
 
     def state_dict(self) -> dict[str, Tensor]:
         """Adam's moments, by parameter."""
