@@ -60,7 +60,7 @@ class TrainConfig(Checked, Generic[L]):
     curriculum_share: float = number(0.5, above=0, most=1)
     """Share of the training after which the curriculum's range is whole."""
     staggered: bool = False
-    """Worlds begin at different places of their first trials, so that segments hold all of them: with --segment-steps."""
+    """Worlds begin at different places of their first trials, so that each segment holds all of them."""
     threads: int = number(0, least=0, most=1024)
     """Threads of the physics, or processes of external environments; 0 for one per CPU. Results are the same."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -135,9 +135,8 @@ def load_config(path: Path) -> TrainConfig[Any]:
         raise UserError(f"{path}: learner must be a table, [learner]")
     config_class = learner_config_class(values["agent"])
     of_run, of_learner = _names(TrainConfig), _names(config_class)
-    if "device" not in of_learner and "device" in learner:  # once of the learner's gradient steps alone
-        if (device := learner.pop("device")) != "cpu":
-            values = {"device": device, "physics": "mujoco"} | values
+    if "device" not in of_learner and (device := learner.pop("device", "cpu")) != "cpu":
+        values = {"device": device, "physics": "mujoco"} | values  # once of the learner's gradient steps alone
     for key in values.keys() - of_run:
         if key in of_learner:
             raise UserError(f"{path}: {key} belongs into the table [learner], below the options of the run")

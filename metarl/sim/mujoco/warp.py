@@ -16,6 +16,7 @@ import warp as wp
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
+from metarl.core.graphs import looks
 from metarl.sim.mujoco.physics import BODY_FORCES, START_FIELDS, Counts, Dropped, require_bindable
 from metarl.sim.mujoco.warp_device import Runner, chosen_device
 from metarl.sim.mujoco.warp_model import WorldModel, supported
@@ -223,7 +224,7 @@ class WarpPhysics:
 
     def diverged(self) -> Bool[Tensor, "N"] | None:
         """See `Physics.diverged`. MuJoCo's rule, as mujoco_warp has none: a number that is none, or beyond 1e10."""
-        if self.device.type == "cpu" and not self._bad.any():
+        if looks(self.device) and not self._bad.any():
             return None
         return self._bad.clone()
 

@@ -14,7 +14,7 @@ import torch
 import warp as wp
 
 from metarl.core.errors import UserError
-from metarl.sim.mujoco.graphs import launched
+from metarl.core.graphs import launched
 
 _PATIENCE = 2.0  # [s] of preparation before a line says what takes so long
 
@@ -58,12 +58,15 @@ class Runner:
     def __call__(self, name: str, work: Callable[[], None]) -> None:
         """Do `work`. On CUDA it is captured when its name is first met, and must do the same ever after."""
         if self._device.type == "cpu":
-            with self.here():
-                work()
+            launched(partial(self._now, work))
             return
         if name not in self._graphs:
             self._graphs[name] = self._captured(work)
         launched(partial(self._launch, self._graphs[name]))
+
+    def _now(self, work: Callable[[], None]) -> None:
+        with self.here():
+            work()
 
     def forget(self) -> None:
         """Drop the graphs: arrays of the model have been replaced."""
