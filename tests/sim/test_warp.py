@@ -16,7 +16,7 @@ from test_no_wait import NoWait
 
 pytest.importorskip("mujoco_warp")
 
-from metarl.core import seeding
+from metarl.core import graphs, seeding
 from metarl.core.errors import UserError
 from metarl.core.registry import make_family
 from metarl.sim.make import make_env
@@ -248,11 +248,12 @@ def test_lost_contacts_are_counted_and_told_from_the_solvers_limits(model):
     assert roomy.dropped() == Dropped(0, 1)
 
 
-def test_a_control_step_never_waits_for_the_device(robots):
+def test_a_control_step_never_waits_for_the_device(robots, monkeypatch):
     """Falls, divergence and the ends of episodes and trials included."""
     _, env = robots
     first, other = (env.family.space.sample("train", N, seeding.rng(0, "test", number)) for number in range(2))
-    env._looks = env.physics._looks = False
+    monkeypatch.setattr(graphs, "_as_on_a_gpu", True)
+    monkeypatch.setattr(env, "_looks", False)
     env.begin(first, 1, clock=torch.tensor([0, 3, 0, 5]))
     env.queue(other)
     zeros = torch.zeros(N, env.action_size, device=env.device)
@@ -266,7 +267,6 @@ def test_a_control_step_never_waits_for_the_device(robots):
             steps.append(env.step(zeros))
         if t == 9:
             env.queue(first)
-    env._looks = env.physics._looks = DEVICE == "cpu"
     env.check()
     assert steps[3].diverged.tolist() == [False, False, True, False]
     assert torch.stack([step.terminated for step in steps])[:, 1].any()

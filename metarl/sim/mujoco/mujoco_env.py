@@ -74,6 +74,7 @@ class MujocoEnv(TrialEnv):
             device=self.physics.device,
             dtype=self.physics.dtype,
         )
+        self.replayable = physics != "mujoco" and not self._looks
         self._substeps = family.num_substeps(model)
         self._variator = Variator(self.physics, family.variations)
         self._ctrl = self.physics.bind("ctrl")
@@ -95,7 +96,7 @@ class MujocoEnv(TrialEnv):
         """The family's camera, in each world."""
         return WorldCameras(self.physics, worlds, self.family.camera, size)
 
-    def _taken(self, tasks: Tasks) -> tuple[Tasks, Tensor | None]:
+    def _taken(self, tasks: Tasks) -> tuple[Tasks, Float32[Tensor, "N C"]]:
         taken = super()._taken(tasks)
         self._variator.require(tasks)
         return taken

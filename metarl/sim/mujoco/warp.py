@@ -16,6 +16,7 @@ import warp as wp
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
+from metarl.core.graphs import looks
 from metarl.sim.mujoco.physics import BODY_FORCES, START_FIELDS, Counts, Dropped, require_bindable
 from metarl.sim.mujoco.warp_device import Runner, chosen_device
 from metarl.sim.mujoco.warp_model import WorldModel, supported
@@ -76,7 +77,6 @@ class WarpPhysics:
         self._starts_differ = False
         self._derived: dict[str, Tensor] = {}
         self._fresh = False
-        self._looks = self.device.type == "cpu"  # where it costs nothing
         self._bad = torch.zeros(num_worlds, dtype=torch.bool, device=self.device)
         self._overflow: Tensor = wp.to_torch(self._data.overflow)
         self._dropped = torch.zeros(2, dtype=torch.long, device=self.device)
@@ -225,7 +225,7 @@ class WarpPhysics:
 
     def diverged(self) -> Bool[Tensor, "N"] | None:
         """See `Physics.diverged`. MuJoCo's rule, as mujoco_warp has none: a number that is none, or beyond 1e10."""
-        if self._looks and not self._bad.any():
+        if looks(self.device) and not self._bad.any():
             return None
         return self._bad.clone()
 

@@ -14,7 +14,7 @@ import torch
 import warp as wp
 
 from metarl.core.errors import UserError
-from metarl.sim.mujoco.graphs import launched
+from metarl.core.graphs import launched
 
 _PATIENCE = 2.0  # [s] of preparation before a line says what takes so long
 
@@ -29,7 +29,8 @@ def chosen_device(device: str | torch.device | None) -> torch.device:
     if chosen.type == "cpu":
         return chosen
     if not torch.cuda.is_available():
-        own = "sees no NVIDIA GPU" if torch.backends.cuda.is_built() else "was built without CUDA: see pytorch.org"
+        with_cuda = getattr(torch.version, "cuda", None) is not None
+        own = "sees no NVIDIA GPU" if with_cuda else "was built without CUDA: see pytorch.org"
         raise UserError(f"the device 'cuda' is not available, as this PyTorch ({torch.__version__}) {own}")
     if not wp.is_cuda_available():
         raise UserError("the device 'cuda' is not available to Warp: it needs an NVIDIA driver for CUDA 12 or newer")
