@@ -89,7 +89,7 @@ class MujocoEnv(TrialEnv):
         self._tasks = None
 
     def dropped(self) -> Dropped:
-        """What the physics could not do since the last call, to be read once per segment: it waits for the device."""
+        """See `TrialEnv.dropped`."""
         return self.physics.dropped()
 
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> WorldCameras:
