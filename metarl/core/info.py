@@ -84,11 +84,18 @@ class PolicyInfo:
     """Task parameters that it was trained over."""
     samples_first: bool = False
     """It has to sample its actions before it adapts, also where the mean action is asked for."""
+    privileged: tuple[Part, ...] = ()
+    """What `TrialEnv.privileged` says, part by part: the task in numbers. Unknown, and empty, in older files."""
 
     @property
     def observation_size(self) -> int:
         """Length O of an observation."""
         return sum(part.size for part in self.observation)
+
+    @property
+    def privileged_size(self) -> int:
+        """Length P of the privileged numbers."""
+        return sum(part.size for part in self.privileged)
 
     @property
     def action_size(self) -> int:
@@ -104,9 +111,7 @@ class PolicyInfo:
         """Inverse of `to_json`; `UserError` where the content is something else."""
         try:
             return PolicyInfo(
-                observation=tuple(
-                    Part(**part | {"elements": tuple(part["elements"])}) for part in content["observation"]
-                ),
+                observation=_parts(content["observation"]),
                 actions=tuple(str(name) for name in content["actions"]),
                 control_step=float(content["control_step"]),
                 episode_steps=int(content["episode_steps"]),
@@ -115,9 +120,14 @@ class PolicyInfo:
                     ParameterRange(**row | {"nominal": _hashable(row["nominal"])}) for row in content["parameters"]
                 ),
                 samples_first=bool(content["samples_first"]),
+                privileged=_parts(content.get("privileged", [])),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"this is no description of a policy: {type(error).__name__}: {error}") from None
+
+
+def _parts(rows: Any) -> tuple[Part, ...]:
+    return tuple(Part(**row | {"elements": tuple(row["elements"])}) for row in rows)
 
 
 def _hashable(value: Any) -> Any:
