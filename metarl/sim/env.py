@@ -35,6 +35,7 @@ from metarl.core.tasks import Tasks, Value
 from metarl.core.types import Step
 from metarl.sim.family import Family
 from metarl.sim.faults import Faults, RewardError as RewardError, chosen
+from metarl.sim.mirror import mirror_of
 from metarl.sim.task_code import task_code
 
 
@@ -244,7 +245,8 @@ class TrialEnv(ABC):
             for name, own in space.parameters.items()
         )
         step, steps, episodes = self.family.control_step, self.episode_steps, self.episodes_per_trial
-        self.info = PolicyInfo(parts, tuple(actions), step, steps, episodes, ranges)
+        mirror = mirror_of(self.family, self.task_visible)
+        self.info = PolicyInfo(parts, tuple(actions), step, steps, episodes, ranges, mirror=mirror)
 
     def _taken(self, tasks: Tasks) -> tuple[Tasks, Tensor | None]:
         """Tasks as the worlds hold them, and their code where that is visible."""

@@ -1,0 +1,60 @@
+"""What a family's declared left-right symmetry means for policies and for tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from metarl.core.errors import UserError
+from metarl.core.info import Mirror, Reflection
+from metarl.core.mirror import reflect, side_by_side, signed
+from metarl.core.tasks import Angle, Parameter, Tasks, TaskSpace
+from metarl.sim.family import Family
+from metarl.sim.task_code import task_code
+
+
+def mirror_of(family: Family, task_visible: bool) -> Mirror | None:
+    """What a policy has to know of the family's symmetry; None where it declares none.
+
+    Raises `UserError` where the family declares what does not fit.
+    """
+    symmetry, space = family.mirror, family.space
+    if symmetry is None:
+        return None
+    one = {name: task_code(TaskSpace({name: own}), space.nominal()).shape[1] for name, own in space.parameters.items()}
+    sizes = {part.name: part.size for part in family.observation}
+    parts = [_declared(family, symmetry.parts, name, size) for name, size in sizes.items()]
+    told = [_declared(family, symmetry.parameters, name, size) for name, size in one.items()]
+    return Mirror(side_by_side(*parts, *told * task_visible), symmetry.action, side_by_side(*told))
+
+
+def mirrored_tasks(family: Family, tasks: Tasks) -> Tasks:
+    """The tasks of the mirrored robots."""
+    symmetry = family.mirror
+    assert symmetry is not None
+    own = family.space.parameters
+    changed = {name: _mirrored(own[name], tasks[name], row) for name, row in symmetry.parameters.items()}
+    return Tasks({**tasks.values, **changed})
+
+
+def _mirrored(parameter: Parameter, value: Tensor, reflection: Reflection) -> Tensor:
+    """Values (N,) or (N, d) of one parameter."""
+    if value.dim() > 1:
+        return reflect(value, reflection)
+    if parameter.labels:  # one-hot: the mirrored index is that of the element made from this one
+        made_from = torch.tensor([index for index, _ in reflection], device=value.device)
+        index = value.round().long()
+        return torch.where(index >= 0, made_from.argsort()[index.clamp(min=0)], index).to(value.dtype)
+    return value * (reflection[1][1] if isinstance(parameter.train, Angle) else reflection[0][1])
+
+
+def _declared(family: Family, declared: Mapping[str, Reflection], name: str, size: int) -> Reflection:
+    """The reflection declared for a name; each number itself where none is."""
+    found = declared.get(name, signed(*(1,) * size))
+    if sorted(index for index, _ in found) != list(range(size)):
+        raise UserError(
+            f"{type(family).__name__}.mirror of '{name}' must hold each of the indices 0 to {size - 1} once"
+        )
+    return found
