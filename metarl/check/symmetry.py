@@ -14,7 +14,7 @@ from metarl.core.tasks import Tasks
 from metarl.sim.make import make_env
 from metarl.sim.mirror import mirror_of, mirrored_tasks
 from metarl.sim.observations import to_vector
-from metarl.sim.task_code import task_code
+from metarl.sim.task_code import code_parts, task_code
 
 _PAIRS = 8
 _STEPS = 48
@@ -27,7 +27,7 @@ def symmetric(tested: Tested) -> str:
 
     From states of random play, in one step under mirrored actions: observation and reward agree to within 1e-9.
     """
-    family, mirror = tested.family, mirror_of(tested.family, task_visible=False)
+    family, mirror = tested.family, mirror_of(tested.family, code_parts(tested.family.space), False)
     if mirror is None:
         return "no symmetry declared"
     tasks = family.space.sample("train", _PAIRS, seeding.rng(0, "check"))

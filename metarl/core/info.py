@@ -81,7 +81,7 @@ class Mirror:
     """Of the vector that the policy sees."""
     action: Reflection
     privileged: Reflection
-    """Of the numbers that an oracle is told: the task's `task_code`."""
+    """Of the numbers that an oracle is told, `TrialEnv.privileged`."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,18 @@ class PolicyInfo:
     """It has to sample its actions before it adapts, also where the mean action is asked for."""
     mirror: Mirror | None = None
     """Its robot's symmetry, where the family declares one."""
+    privileged: tuple[Part, ...] = ()
+    """What `TrialEnv.privileged` says, part by part: the task in numbers. Unknown, and empty, in older files."""
 
     @property
     def observation_size(self) -> int:
         """Length O of an observation."""
         return sum(part.size for part in self.observation)
+
+    @property
+    def privileged_size(self) -> int:
+        """Length P of the privileged numbers."""
+        return sum(part.size for part in self.privileged)
 
     @property
     def action_size(self) -> int:
@@ -124,9 +131,7 @@ class PolicyInfo:
         """Inverse of `to_json`; `UserError` where the content is something else."""
         try:
             return PolicyInfo(
-                observation=tuple(
-                    Part(**part | {"elements": tuple(part["elements"])}) for part in content["observation"]
-                ),
+                observation=_parts(content["observation"]),
                 actions=tuple(str(name) for name in content["actions"]),
                 control_step=float(content["control_step"]),
                 episode_steps=int(content["episode_steps"]),
@@ -136,6 +141,7 @@ class PolicyInfo:
                 ),
                 samples_first=bool(content["samples_first"]),
                 mirror=_mirror(content.get("mirror")),
+                privileged=_parts(content.get("privileged", [])),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"this is no description of a policy: {type(error).__name__}: {error}") from None
@@ -149,6 +155,10 @@ def _mirror(content: Any) -> Mirror | None:
         if sorted(index for index, _ in row) != list(range(len(row))) or not {1, -1}.issuperset(s for _, s in row):
             raise ValueError(f"the mirror's '{name}' is no permutation with signs")
     return Mirror(**rows)
+
+
+def _parts(rows: Any) -> tuple[Part, ...]:
+    return tuple(Part(**row | {"elements": tuple(row["elements"])}) for row in rows)
 
 
 def _hashable(value: Any) -> Any:

@@ -26,7 +26,7 @@ class Symmetry:
     parts: Mapping[str, Reflection] = field(default_factory=dict)
     """Of parts of the observation, by their names."""
     parameters: Mapping[str, Reflection] = field(default_factory=dict)
-    """Of task parameters, as they stand in `task_code`."""
+    """Of what an oracle is told: of task parameters, as they stand in `task_code`, and of hidden parts."""
 
 
 def signed(*signs: int) -> Reflection:

@@ -85,6 +85,8 @@ class Segment:
     """The policy's adaptation state before the first step."""
     final_state: Any
     """And the one to go on from; where the trial is over and no other follows, as if its last episode went on."""
+    privileged: Float32[Tensor, "T N P"] | None = None
+    """`TrialEnv.privileged` when `obs[t]` was acted on, for a learner that wants it."""
 
     @property
     def ended(self) -> Bool[Tensor, "T N"]:

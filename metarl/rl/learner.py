@@ -38,6 +38,11 @@ class Learner(Protocol):
         ...
 
     @property
+    def wants_privileged(self) -> bool:
+        """Whether segments are to hold the privileged numbers, of which the policy sees none."""
+        ...
+
+    @property
     def behaviour(self) -> Policy[Any]:
         """The policy that collects the next segment."""
         ...
@@ -73,6 +78,7 @@ class BaseLearner:
 
     policy: Any
     segment_steps: int | None = None
+    wants_privileged: bool = False
 
     @property
     def behaviour(self) -> Any:

@@ -102,12 +102,18 @@ class Stepper:
                 self._run_on(policy, step)
 
     def segment(
-        self, policy: Policy[Any], num_steps: int, record: Record | None = None, deterministic: bool = False
+        self,
+        policy: Policy[Any],
+        num_steps: int,
+        record: Record | None = None,
+        deterministic: bool = False,
+        privileged: bool = False,
     ) -> Segment:
-        """The next steps, kept, with what `record` makes of each."""
+        """The next steps, kept, with what `record` makes of each, and the `privileged` numbers where asked for."""
         initial = type(self._state)(*(x.clone() for x in self._state))  # a policy may write into its state
         rows: dict[str, list[Tensor]] = {name: [] for name in (*_OWN, *_STEP, "trial_end", "task_number")}
         extras: dict[str, Tensor] = {}
+        known = [self.env.privileged()] if privileged else []  # before each step, and after the last
         for t, now in enumerate(self.steps(policy, num_steps, deterministic)):
             for name in _OWN:
                 rows[name].append(getattr(now, name))
@@ -115,6 +121,8 @@ class Stepper:
                 rows[name].append(getattr(now.step, name))
             rows["trial_end"].append(now.step.trial_start)
             rows["task_number"].append(self.task_number)
+            if privileged:
+                known.append(self.env.privileged())
             if record is not None:  # possibly large, as memories are: they are copied as they come
                 for name, value in record(now.obs, now.before, now.noise, now.action, now.state).items():
                     if t == 0:
@@ -127,6 +135,7 @@ class Stepper:
             next_obs=self._obs,
             initial_state=initial,
             final_state=self._state,
+            privileged=torch.stack(known[:-1]) if privileged else None,
         )
 
     def _next_noise(self, size: int) -> Float32[Tensor, "N Z"]:
@@ -180,7 +189,8 @@ def collect(
     record: Record | None = None,
     deterministic: bool = False,
     task_number: Int64[Tensor, "N"] | None = None,
+    privileged: bool = False,
 ) -> Segment:
     """One trial of `tasks` (one per world), kept; see `trial_steps`. Tasks are numbered from 0 unless told."""
     stepper = Stepper(env, policy, tasks, key, task_number=task_number)
-    return stepper.segment(policy, env.trial_steps, record, deterministic)
+    return stepper.segment(policy, env.trial_steps, record, deterministic, privileged)

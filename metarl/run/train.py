@@ -250,15 +250,15 @@ class Training:
     def _iterate(self) -> Metrics:
         """One iteration: collect whole trials on freshly drawn training tasks, or the next segment; then update."""
         seed, number, learner, begun = self.config.seed, self.iteration, self.learner, time.perf_counter()
-        policy, record = learner.behaviour, learner.record
+        policy, record, wants = learner.behaviour, learner.record, learner.wants_privileged
         if learner.segment_steps is None:
             tasks, task_number = self.sample_tasks(number), self.task_number(number)
             key = seeding.key(seed, "collect", number, 0)
-            segment = collect(self.env, policy, tasks, key, record=record, task_number=task_number)
+            segment = collect(self.env, policy, tasks, key, record=record, task_number=task_number, privileged=wants)
             returns = segment.episode_returns(self.config.episodes_per_trial)
         else:
             stepper = self._stepper = self._stepper or self._running_on(policy)
-            segment = stepper.segment(policy, learner.segment_steps, record)
+            segment = stepper.segment(policy, learner.segment_steps, record, privileged=wants)
             returns = stepper.returns
         collected = time.perf_counter()
         metrics = learner.update(segment, seeding.generator(seed, "update", number), number / self.num_iterations)

@@ -36,7 +36,7 @@ from metarl.core.types import Step
 from metarl.sim.family import Family
 from metarl.sim.faults import Faults, RewardError as RewardError, chosen
 from metarl.sim.mirror import mirror_of
-from metarl.sim.task_code import task_code
+from metarl.sim.task_code import code_parts, task_code
 
 
 @runtime_checkable
@@ -95,14 +95,14 @@ class TrialEnv(ABC):
         self.episode_steps = episode_steps or family.episode_steps
         """Time limit of an episode [control steps]."""
         self.task_visible = task_visible
-        """Observations end with the task's `task_code`."""
+        """Observations end with what `privileged` says."""
         self.device, self.dtype = device, dtype
         self._all = self._streams = torch.arange(num_worlds, device=device)
         self._every, self._no = torch.ones_like(self._all, dtype=torch.bool), torch.zeros_like(self._all).bool()
         self._keys, self._episode, self._due = (torch.zeros_like(self._all) for _ in range(3))
         self._tasks: Tasks | None = None
-        self._code: Tensor | None = None
-        self._queued: tuple[Tasks, Tensor | None, int] | None = None
+        self._code = torch.empty(num_worlds, 0, device=device)
+        self._queued: tuple[Tasks, Tensor, int] | None = None
         # Numbers on the CPU are looked at, which costs nothing there, to skip what has nothing to do. A device would
         # have to be waited for. Of trials the host knows when they end: they have one length.
         self._looks = device.type == "cpu"
@@ -134,6 +134,13 @@ class TrialEnv(ABC):
         if self._tasks is None:
             raise RuntimeError("no trial is running: call begin(tasks, key) first")
         return self._tasks
+
+    def privileged(self) -> Float32[Tensor, "N P"]:
+        """What a simulator knows and a robot does not, as numbers of about unit size: each world's task as `task_code`.
+
+        `info.privileged` says what they are. To be read, not written to.
+        """
+        return self._code
 
     def begin(
         self,
@@ -238,23 +245,24 @@ class TrialEnv(ABC):
         """Set `info`."""
         space = self.family.space
         parts = tuple(self.family.observation) or (Part("observation", sensed_size, "1"),)
+        privileged = code_parts(space)
         if self.task_visible:
-            parts += (Part("task", task_code(space, space.nominal()).shape[1], "1", help="the task, as `task_code`"),)
+            parts += (Part("task", sum(part.size for part in privileged), "1", help="the task, as `task_code`"),)
         ranges = tuple(
             ParameterRange(name, own.unit, own.train.describe(), _hashable(own.nominal))
             for name, own in space.parameters.items()
         )
         step, steps, episodes = self.family.control_step, self.episode_steps, self.episodes_per_trial
-        mirror = mirror_of(self.family, self.task_visible)
-        self.info = PolicyInfo(parts, tuple(actions), step, steps, episodes, ranges, mirror=mirror)
+        mirror = mirror_of(self.family, privileged, self.task_visible)
+        own = (parts, tuple(actions), step, steps, episodes, ranges)
+        self.info = PolicyInfo(*own, privileged=privileged, mirror=mirror)
 
-    def _taken(self, tasks: Tasks) -> tuple[Tasks, Tensor | None]:
-        """Tasks as the worlds hold them, and their code where that is visible."""
+    def _taken(self, tasks: Tasks) -> tuple[Tasks, Float32[Tensor, "N C"]]:
+        """Tasks as the worlds hold them, and their code."""
         if len(tasks) != self.num_worlds:
             raise ValueError(f"{self.num_worlds} worlds need as many tasks, got {len(tasks)}")
         self.family.space.check(tasks)
-        code = task_code(self.family.space, tasks).to(self.device) if self.task_visible else None
-        return tasks.to(self.device, self.dtype), code
+        return tasks.to(self.device, self.dtype), task_code(self.family.space, tasks).to(self.device)
 
     def _advance(
         self, final_obs: Float32[Tensor, "N O"], reward: Float32[Tensor, "N"], terms: Mapping[str, Tensor], moved: Moved
@@ -297,8 +305,7 @@ class TrialEnv(ABC):
             return False
         tasks, code, _ = self._queued
         self._tasks = chosen(over, tasks, self.tasks)
-        if code is not None and self._code is not None:
-            self._code = torch.where(over[:, None], code, self._code)
+        self._code = torch.where(over[:, None], code, self._code)
         self._keys = torch.where(over, next_key(self._keys), self._keys)
         self._episode.masked_fill_(over, -1)
         self._pose(over)
@@ -311,8 +318,8 @@ class TrialEnv(ABC):
         return self._with_task(obs)
 
     def _with_task(self, obs: Float32[Tensor, "N S"]) -> Float32[Tensor, "N O"]:
-        """What the simulator observes, followed by the task where that is visible."""
-        return obs if self._code is None else torch.cat((obs, self._code), dim=1)
+        """What the simulator observes, followed by the privileged numbers where the task is visible."""
+        return torch.cat((obs, self.privileged()), dim=1) if self.task_visible else obs
 
     def _none(self, mask: Bool[Tensor, "N"]) -> bool:
         """Certainly no world is in the mask."""

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from metarl.core.errors import UserError
-from metarl.core.info import Mirror, Reflection
+from metarl.core.info import Mirror, Part, Reflection
 from metarl.core.mirror import reflect, side_by_side, signed
-from metarl.core.tasks import Angle, Parameter, Tasks, TaskSpace
+from metarl.core.tasks import Angle, Parameter, Tasks
 from metarl.sim.family import Family
-from metarl.sim.task_code import task_code
 
 
-def mirror_of(family: Family, task_visible: bool) -> Mirror | None:
+def mirror_of(family: Family, privileged: Sequence[Part], task_visible: bool) -> Mirror | None:
     """What a policy has to know of the family's symmetry; None where it declares none.
 
-    Raises `UserError` where the family declares what does not fit.
+    `privileged` are the parts that an oracle is told, which its observation ends with. Raises `UserError` where the
+    family declares what does not fit.
     """
-    symmetry, space = family.mirror, family.space
+    symmetry = family.mirror
     if symmetry is None:
         return None
-    one = {name: task_code(TaskSpace({name: own}), space.nominal()).shape[1] for name, own in space.parameters.items()}
-    sizes = {part.name: part.size for part in family.observation}
-    parts = [_declared(family, symmetry.parts, name, size) for name, size in sizes.items()]
-    told = [_declared(family, symmetry.parameters, name, size) for name, size in one.items()]
+    parts = [_declared(family, symmetry.parts, part) for part in family.observation]
+    told = [_declared(family, symmetry.parameters, part) for part in privileged]
     return Mirror(side_by_side(*parts, *told * task_visible), symmetry.action, side_by_side(*told))
 
 
@@ -50,11 +48,10 @@ def _mirrored(parameter: Parameter, value: Tensor, reflection: Reflection) -> Te
     return value * (reflection[1][1] if isinstance(parameter.train, Angle) else reflection[0][1])
 
 
-def _declared(family: Family, declared: Mapping[str, Reflection], name: str, size: int) -> Reflection:
-    """The reflection declared for a name; each number itself where none is."""
-    found = declared.get(name, signed(*(1,) * size))
-    if sorted(index for index, _ in found) != list(range(size)):
-        raise UserError(
-            f"{type(family).__name__}.mirror of '{name}' must hold each of the indices 0 to {size - 1} once"
-        )
+def _declared(family: Family, declared: Mapping[str, Reflection], part: Part) -> Reflection:
+    """The reflection declared for a part; each number itself where none is."""
+    found = declared.get(part.name, signed(*(1,) * part.size))
+    if sorted(index for index, _ in found) != list(range(part.size)):
+        what = f"{type(family).__name__}.mirror of '{part.name}'"
+        raise UserError(f"{what} must hold each of the indices 0 to {part.size - 1} once")
     return found

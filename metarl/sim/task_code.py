@@ -7,6 +7,7 @@ from jaxtyping import Float32
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from metarl.core.info import Part
 from metarl.core.tasks import Angle, Ball, Choice, Disc, LogUniform, Parameter, Tasks, TaskSpace, Uniform
 
 _TINY = 1e-6  # the logarithm of a ratio that is zero or less is taken of this
@@ -21,6 +22,17 @@ def task_code(space: TaskSpace, tasks: Tasks) -> Float32[Tensor, "N C"]:
     """
     codes = [_code(parameter, tasks[name]) for name, parameter in space.parameters.items()]
     return torch.cat([code if code.dim() > 1 else code[:, None] for code in codes], dim=1).float()
+
+
+def code_parts(space: TaskSpace) -> tuple[Part, ...]:
+    """What stands in a `task_code`: a part per task parameter, by its name."""
+    nominal = space.nominal()
+    parts = []
+    for name, parameter in space.parameters.items():
+        code = _code(parameter, nominal[name])
+        elements = ("cos", "sin") if isinstance(parameter.train, Angle) else parameter.labels if code.dim() > 1 else ()
+        parts.append(Part(name, code[0].numel(), "1", elements, parameter.help))
+    return tuple(parts)
 
 
 def _code(parameter: Parameter, value: Tensor) -> Tensor:

@@ -78,4 +78,4 @@ def test_a_reflection_of_the_wrong_size_is_refused():
         mirror = replace(SYMMETRY, parts={**SYMMETRY.parts, "gravity": signed(1, -1)})
 
     with pytest.raises(UserError, match="gravity"):
-        mirror_of(TooShort(), task_visible=False)
+        mirror_of(TooShort(), (), False)
