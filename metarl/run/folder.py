@@ -30,7 +30,7 @@ def create(path: Path | None, config: TrainConfig[Any], argv: Sequence[str]) -> 
     try:
         write_atomic(run.path / CONFIG, text, parents=False)
         write_json(run.path / PROVENANCE, provenance(argv), parents=False)
-    except UserError:
+    except BaseException:  # a signal too
         discard(run)
         raise
     return run
