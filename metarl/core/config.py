@@ -59,6 +59,8 @@ class TrainConfig(Checked, Generic[L]):
     """Task parameter, as difficulty, that training widens from its easiest tenth to its whole range; none if empty."""
     curriculum_share: float = number(0.5, above=0, most=1)
     """Share of the training after which the curriculum's range is whole."""
+    task_visible: bool = False
+    """Train an oracle: the task's numbers stand behind the observation, in training and ever after."""
     threads: int = number(0, least=0, most=1024)
     """Threads of the physics, or processes of external environments; 0 for one per CPU. Results are the same."""
     checkpoint_minutes: float = number(2.0, least=0)
@@ -143,9 +145,9 @@ def train_defaults(config_class: type[Any]) -> Mapping[str, int]:
     return defaults
 
 
-def task_visible(config_class: type[Any]) -> bool:
+def task_visible(config: TrainConfig[Any]) -> bool:
     """Whether the learner is an oracle: shown the task beside the observation, in training and ever after."""
-    return bool(getattr(config_class, "task_visible", False))
+    return config.task_visible or bool(getattr(config.learner, "task_visible", False))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -86,6 +86,8 @@ class PolicyInfo:
     """It has to sample its actions before it adapts, also where the mean action is asked for."""
     privileged: tuple[Part, ...] = ()
     """What `TrialEnv.privileged` says, part by part: the task in numbers. Unknown, and empty, in older files."""
+    adapts: bool = True
+    """It keeps what it learns of its task within a trial; a policy without memory does not, nor one of a few frames."""
 
     @property
     def observation_size(self) -> int:
@@ -121,6 +123,7 @@ class PolicyInfo:
                 ),
                 samples_first=bool(content["samples_first"]),
                 privileged=_parts(content.get("privileged", [])),
+                adapts=bool(content.get("adapts", True)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"this is no description of a policy: {type(error).__name__}: {error}") from None

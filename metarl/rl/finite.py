@@ -36,15 +36,24 @@ class Guard:
         self._in_a_row = 0
         self.skipped = 0
         """Steps that did not pass."""
+        self.passed = 0
+        """Steps that did."""
 
     def passes(self, *tensors: Tensor) -> bool:
         """Whether the step is to be taken."""
         return self.count(all_finite(tensors))
 
+    def metrics(self) -> Metrics:
+        """How many steps were taken and how many left out since this was last asked."""
+        found = {"train/gradient_steps": float(self.passed), "train/skipped_updates": float(self.skipped)}
+        self.passed = self.skipped = 0
+        return found
+
     def count(self, sound: bool) -> bool:
         """Take note of a step that is sound or not; returns the same."""
         self._in_a_row = 0 if sound else self._in_a_row + 1
         self.skipped += not sound
+        self.passed += sound
         if self._in_a_row >= PATIENCE:
             raise Diverged(
                 f"the training diverged: loss or gradient of {PATIENCE} update steps in a row were not finite; "
