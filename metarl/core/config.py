@@ -60,7 +60,9 @@ class TrainConfig(Checked, Generic[L]):
     curriculum_share: float = number(0.5, above=0, most=1)
     """Share of the training after which the curriculum's range is whole."""
     staggered: bool = False
-    """Worlds begin at different places of their first trials, so that segments hold all of them: with --segment-steps."""
+    """Worlds begin at different places of their first trials, so that a segment holds all: with --segment-steps."""
+    task_visible: bool = False
+    """Train an oracle: the task's numbers stand behind the observation, in training and ever after."""
     threads: int = number(0, least=0, most=1024)
     """Threads of the physics, or processes of external environments; 0 for one per CPU. Results are the same."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -135,9 +137,9 @@ def load_config(path: Path) -> TrainConfig[Any]:
         raise UserError(f"{path}: learner must be a table, [learner]")
     config_class = learner_config_class(values["agent"])
     of_run, of_learner = _names(TrainConfig), _names(config_class)
-    if "device" not in of_learner and "device" in learner:  # once of the learner's gradient steps alone
-        if (device := learner.pop("device")) != "cpu":
-            values = {"device": device, "physics": "mujoco"} | values
+    was = learner.pop("device", "cpu") if "device" not in of_learner else "cpu"  # once of its gradient steps alone
+    if was != "cpu":
+        values = {"device": was, "physics": "mujoco"} | values
     for key in values.keys() - of_run:
         if key in of_learner:
             raise UserError(f"{path}: {key} belongs into the table [learner], below the options of the run")
@@ -162,9 +164,9 @@ def device_defaults(config_class: type[Any], device: str, physics: str) -> dict[
     return dict(getattr(config_class, "cuda_defaults", {})) if on_device else {}
 
 
-def task_visible(config_class: type[Any]) -> bool:
+def task_visible(config: TrainConfig[Any]) -> bool:
     """Whether the learner is an oracle: shown the task beside the observation, in training and ever after."""
-    return bool(getattr(config_class, "task_visible", False))
+    return config.task_visible or bool(getattr(config.learner, "task_visible", False))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

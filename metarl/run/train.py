@@ -219,7 +219,7 @@ class Training:
             config.episodes_per_trial,
             seed=config.seed,
             threads=config.threads,
-            origin=Origin(episode_steps=config.episode_steps, task_visible=task_visible(type(config.learner))),
+            origin=Origin(episode_steps=config.episode_steps, task_visible=task_visible(config)),
         )
 
     def task_number(self, number: int) -> Int64[Tensor, "N"]:
