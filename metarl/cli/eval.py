@@ -42,6 +42,8 @@ class EvalOptions:
     """Checkpoint, as iteration-000120, or best; the newest by default."""
     json: Path | None = None
     """Also write the result to FILE.json (with a second split, its own to FILE-ood.json); RUN/eval/ always has it."""
+    trust_code: bool = False
+    """Run files of code that a run names, also such as you have not trained with, or that were changed since."""
 
     def __post_init__(self) -> None:
         given = {"--checkpoint": self.checkpoint, "--stochastic": self.stochastic, "--against": self.against}
@@ -61,8 +63,8 @@ def run(words: list[str]) -> int:
     from metarl.run.subject import subject_of
     from metarl.run.tables import comparison_table, record_table
 
-    subject = subject_of(options.run, options.agent, options.checkpoint)
-    other = None if options.against is None else _other(options.against, subject)
+    subject = subject_of(options.run, options.agent, options.checkpoint, options.trust_code)
+    other = None if options.against is None else _other(options.against, subject, options.trust_code)
     episodes = options.episodes or max(each.episodes for each in (subject, other) if each)
     for number, (split, tasks) in enumerate(_task_lists(options, subject)):
         record = _evaluate(subject, tasks, episodes, split, options, words)
@@ -89,11 +91,11 @@ def _task_lists(options: EvalOptions, subject: Subject) -> list[tuple[str, Tasks
     return [(split, space.fixed(split, options.num_tasks)) for split in splits]
 
 
-def _other(path: Path, subject: Subject) -> Subject:
+def _other(path: Path, subject: Subject, trust_code: bool) -> Subject:
     """The run to compare with; `UserError` where its tasks or episodes are not those of the subject."""
     from metarl.run.subject import trained
 
-    other = trained(path)
+    other = trained(path, trust_code=trust_code)
     for what, ours, theirs in (
         ("family", subject.origin.family, other.origin.family),
         ("episode_steps", _limit(subject), _limit(other)),
