@@ -180,7 +180,7 @@ class Training:
         if self.resumed:
             folder.note_resumption(self.run, self._argv, self.config, self.iteration)
         folder.clean(self.run)
-        folder.write_info(self.run, self.learner.policy.info)
+        folder.write_info(self.run, self.learner.policy.info, self.family)
         checkpoint.set_aside_after(self.run.checkpoints, self.iteration)
 
     def _present(self) -> str:
