@@ -36,7 +36,7 @@ from metarl.rl.memory import Packed
 from metarl.rl.networks import RecurrentActorCritic, seeded
 from metarl.rl.normalize import CLIP, RunningNorm
 from metarl.rl.objectives import gaussian_nll, noise_log_prob
-from metarl.rl.policy import PolicyModule
+from metarl.rl.policy import BAND, PolicyModule
 from metarl.rl.ppo import PPO, Chunks, Settings, advantages, chunk_length, cut
 from metarl.rl.returns import discounted_return, explained_variance, standardised
 from metarl.rl.state import load_module, module_tensors
@@ -123,18 +123,6 @@ class RL2Policy(PolicyModule):
         return {"memory": state.memory}
 
     @torch.no_grad()
-    def beliefs(self, state: RL2State) -> tuple[Float32[Tensor, "N P"], Float32[Tensor, "N P"]]:
-        """Mean and standard deviation of the privileged numbers, as `info.privileged` describes them.
-
-        Of a policy that was trained with `task_weight` = 0 they are empty, (N, 0).
-        """
-        if not self.network.believed:
-            return state.memory[:, :0], state.memory[:, :0]
-        mean, log_std = self.network.beliefs(state.memory)
-        centre, scale = self.privileged_norm.mean.float(), self.privileged_norm.std.float()
-        return centre + scale * mean, scale * log_std.exp()
-
-    @torch.no_grad()
     def value(
         self, obs: Float32[Tensor, "N O"], state: RL2State, privileged: Float32[Tensor, "N P"] | None = None
     ) -> Float32[Tensor, "N"]:
@@ -157,6 +145,23 @@ class RL2Policy(PolicyModule):
         self._watched, self._packed = [], None
         super()._apply(*arguments, **words)  # type: ignore[no-untyped-call]
         return self
+
+
+class BelievingRL2Policy(RL2Policy):
+    """Says what it believes of its task, by its memory."""
+
+    @torch.no_grad()
+    def beliefs(self, state: RL2State) -> tuple[Float32[Tensor, "N P"], Float32[Tensor, "N P"]]:
+        """See `Believing.beliefs`."""
+        mean, log_std = self.network.beliefs(state.memory)
+        centre, scale = self.privileged_norm.mean.float(), self.privileged_norm.std.float()
+        return centre + scale * mean, scale * log_std.exp()
+
+    def read_out(self, state: RL2State) -> Mapping[str, Float32[Tensor, "N D"]]:
+        """The beliefs, by the names of the task's parameters."""
+        names, sizes = zip(*((part.name, part.size) for part in self.info.privileged), strict=True)
+        means, stds = (torch.split(numbers, list(sizes), dim=1) for numbers in self.beliefs(state))
+        return dict(zip(names, means, strict=True)) | {f"{k}{BAND}": x for k, x in zip(names, stds, strict=True)}
 
 
 def _look(packed: Packed, obs: Float32[Tensor, "N O"], state: RL2State) -> tuple[Tensor, Tensor, Tensor]:
@@ -204,7 +209,8 @@ class RL2(BaseLearner):
         self.kept_every = {"cell": chunk_length(whole_steps(config, info), config.chunk_steps)}
         self.wants_privileged = config.privileged_critic or config.task_weight > 0
         with seeded(generator):
-            self.policy = RL2Policy(config, info).to(device)
+            kind = BelievingRL2Policy if config.task_weight > 0 else RL2Policy
+            self.policy = kind(config, info).to(device)
         self.return_norm = RunningNorm().to(device)
         self._ppo = PPO(self.policy, self.policy.network.raw_log_std, self._evaluate, Settings.of(config))
 

@@ -180,7 +180,7 @@ class Training:
         if self.resumed:
             folder.note_resumption(self.run, self._argv, self.config, self.iteration)
         folder.clean(self.run)
-        folder.write_info(self.run, self.learner.policy.info)
+        folder.write_info(self.run, self.learner.policy.info, self.family)
         checkpoint.set_aside_after(self.run.checkpoints, self.iteration)
 
     def _present(self) -> str:
@@ -219,7 +219,7 @@ class Training:
             config.episodes_per_trial,
             seed=config.seed,
             threads=config.threads,
-            origin=Origin(episode_steps=config.episode_steps, task_visible=task_visible(type(config.learner))),
+            origin=Origin(episode_steps=config.episode_steps, task_visible=task_visible(config)),
         )
 
     def task_number(self, number: int) -> Int64[Tensor, "N"]:

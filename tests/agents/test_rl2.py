@@ -16,6 +16,7 @@ from metarl.core.registry import make_family
 from metarl.core.tasks import Choice, Parameter, TaskSpace
 from metarl.core.types import Transition
 from metarl.rl.objectives import gaussian_log_prob
+from metarl.rl.policy import Believing
 from metarl.rl.ppo import advantages, chunk_length
 from metarl.run.collect import Stepper, collect
 from metarl.sim.family import MujocoFamily
@@ -333,9 +334,10 @@ def test_predicting_the_task_trains_the_memory_and_a_policy_without_it_believes_
     loss.backward()
     assert bool(learner.policy.network.memory.weight_ih_l0.grad.any())
     assert learner.policy.network.critic[0].weight.grad is None
-    env, plain = make(Sign())
-    mean, std = plain.policy.beliefs(plain.policy.initial_state(3))
-    assert mean.shape == std.shape == (3, 0)
+    assert isinstance(learner.policy, Believing)
+    assert not isinstance(make(Sign())[1].policy, Believing)
+    after = learner.policy.read_out(trial(env, learner).final_state)
+    assert list(after) == ["sign", "sign ±"]
 
 
 # ------------------------------------------------------------------------------------------------------- other memories
