@@ -267,7 +267,9 @@ class Training:
         metrics = learner.update(segment, seeding.generator(seed, "update", number), number / self.num_iterations)
         times = {"time/collect": collected - begun, "time/update": time.perf_counter() - collected}
         self.iteration += 1
-        return rollout_metrics(segment, returns) | times | metrics
+        dropped = vars(self.env.dropped())  # of the whole segment, in control steps of single worlds
+        amiss = {f"physics/{name}": count / self.steps_per_iteration for name, count in dropped.items() if count}
+        return rollout_metrics(segment, returns) | amiss | times | metrics
 
     @property
     def _places(self) -> int:
