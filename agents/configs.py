@@ -27,8 +27,13 @@ class RL2Config(Checked):
     search: ClassVar[Mapping[str, Search]] = {"num_worlds": OneOf(16, 32, 64)}
     """Options of the run that `metarl tune` searches, with their ranges."""
 
-    cell: Literal["gru", "lstm"] = "lstm"
-    """Memory cell; on a CPU the LSTM is the faster one."""
+    cell: Literal["gru", "lstm", "lru", "transformer", "memory"] = "lstm"
+    """Memory: recurrent, linear recurrent (LRU), attention over --window steps, or an LSTM with a table to write to.
+
+    On a CPU the LSTM is the fastest. With lru, longer chunks pay; a transformer is trained on whole segments.
+    """
+    window: int = number(128, least=1, most=65_536)
+    """Control steps that a transformer looks back, over all episodes of a trial."""
     memory_steps: int = number(0, least=0, most=1_000_000)
     """Empty the memory every so many control steps, in training and acting; 0 for never. A baseline that cannot adapt.
 
@@ -66,6 +71,11 @@ class RL2Config(Checked):
     """Standard deviation of the untrained policy, in units of the action range [-1, 1]."""
     max_grad_norm: float = number(0.5, above=0, most=1e12)
     """Gradients are scaled down to this norm."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fits = self.cell != "transformer" or self.hidden_size % 8 == 0
+        require(self, "hidden_size", fits, "a multiple of 8 for a transformer")
 
 
 @dataclass(frozen=True)
