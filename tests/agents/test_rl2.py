@@ -372,9 +372,10 @@ def test_what_is_learnt_from_does_not_depend_on_where_segments_are_cut(cell):
         env, learner = make(Sign(), cell=cell, gae_lambda=0.0, segment_steps=segment_steps, window=6)
         tasks = env.family.space.sample("train", 6, seeding.rng(0, "tasks"))
         stepper = Stepper(env, learner.policy, tasks, 0, next_tasks=lambda: (tasks, torch.arange(6)))  # noqa: B023
-        parts = []
-        for _ in range(16 // segment_steps):
-            parts.append(learner.prepare(stepper.segment(learner.policy, segment_steps, learner.record))[0])
+        parts = [
+            learner.prepare(stepper.segment(learner.policy, segment_steps, learner.record))[0]
+            for _ in range(16 // segment_steps)
+        ]
         length, columns = len(parts[0].target), [part.target.reshape(len(part.target), -1, 6) for part in parts]
         prepared.append(torch.cat([column.transpose(0, 1).reshape(-1, 6) for column in columns]))
         for part in parts:
