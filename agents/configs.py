@@ -26,6 +26,14 @@ class RL2Config(Checked):
 
     search: ClassVar[Mapping[str, Search]] = {"num_worlds": OneOf(16, 32, 64)}
     """Options of the run that `metarl tune` searches, with their ranges."""
+    cuda_defaults: ClassVar[Mapping[str, int | bool]] = {
+        "num_worlds": 4096,
+        "total_steps": 20_000_000,
+        "staggered": True,
+        "segment_steps": 50,
+        "minibatch_chunks": 1024,
+    }
+    """Defaults where the worlds are on a GPU: many of them, and short segments with four minibatches each."""
 
     cell: Literal["gru", "lstm", "lru", "transformer", "memory"] = "lstm"
     """Memory: recurrent, linear recurrent (LRU), attention over --window steps, or an LSTM with a table to write to.
@@ -129,8 +137,6 @@ class MamlTrpoConfig(Checked):
     """PPO's ratio clip ε."""
     ppo_inner_kl: float = number(5e-4, least=0, most=1e6)
     """Weight of the divergence of the policy before adaptation in PPO meta-updates (ProMP's η)."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Device on which meta-updates are computed; worlds are always on the CPU."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -200,8 +206,6 @@ class PearlConfig(Checked):
     """Transitions kept per task. Published: a million."""
     save_buffers: bool = True
     """Checkpoints hold the buffers. Without them they are small, but a resumed run fills its buffers anew first."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Device of buffers and gradient steps; worlds and the acting policy are always on the CPU."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -80,6 +80,14 @@ class Believing(Protocol):
         ...
 
 
+def device_of(policy: Policy[Any]) -> torch.device | None:
+    """Where its tensors are; None of a policy without any."""
+    if isinstance(policy, nn.Module):
+        for tensor in (*policy.parameters(), *policy.buffers()):
+            return tensor.device
+    return None
+
+
 class NoState(NamedTuple):
     """State of a policy that learns nothing of its task."""
 
@@ -91,6 +99,12 @@ class PolicyModule(nn.Module):
         super().__init__()
         self.info = info
         self.noise_size = info.action_size
+
+    replayable: bool = False
+    """On a device, `act`, `observe` and `end_episode` are the same work each time, whatever the tensors hold.
+
+    What they keep of the parameters is made anew where `core.graphs.capture` says that a capture goes on.
+    """
 
     def initial_state(self, n: int, device: torch.device | str = "cpu") -> Any:
         """Nothing known."""
