@@ -47,6 +47,8 @@ class RL2Config(Checked):
 
     At most: it becomes a divisor of the trial's (and the segment's) length.
     """
+    policy_head: Literal["mlp", "hyper"] = "mlp"
+    """Action from memory and observation: a network of both, or one of the observation whose weights come of memory."""
     privileged_critic: bool = False
     """Show the value head the task, in training; acting does not change."""
     task_weight: float = number(0.0, least=0, most=1e6)
