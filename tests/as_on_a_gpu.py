@@ -14,7 +14,7 @@ FROM_THE_HOST = {"lift_fresh"}  # a constant made of Python's numbers: a copy, w
 
 
 class Recorded(TorchDispatchMode):
-    """In place of `torch.cuda.CUDAGraph`: notes operations, does what they did again, and as it captures does nothing."""
+    """In place of `torch.cuda.CUDAGraph`: notes operations and does them again; does nothing as it captures."""
 
     def __init__(self):
         super().__init__()

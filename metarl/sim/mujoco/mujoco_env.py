@@ -101,7 +101,7 @@ class MujocoEnv(TrialEnv):
         """The family's camera, in each world."""
         return WorldCameras(self.physics, worlds, self.family.camera, size)
 
-    def _taken(self, tasks: Tasks) -> tuple[Tasks, Tensor]:
+    def _taken(self, tasks: Tasks) -> tuple[Tasks, Float32[Tensor, "N C"]]:
         taken = super()._taken(tasks)
         self._variator.require(tasks)
         return taken
