@@ -35,6 +35,7 @@ from metarl.core.tasks import Tasks, Value
 from metarl.core.types import Step
 from metarl.sim.family import Family
 from metarl.sim.faults import Faults, RewardError as RewardError, chosen
+from metarl.sim.mirror import mirror_of
 from metarl.sim.task_code import code_parts, task_code
 
 
@@ -259,7 +260,9 @@ class TrialEnv(ABC):
             for name, own in space.parameters.items()
         )
         step, steps, episodes = self.family.control_step, self.episode_steps, self.episodes_per_trial
-        self.info = PolicyInfo(parts, tuple(actions), step, steps, episodes, ranges, privileged=privileged)
+        mirror = mirror_of(self.family, privileged, self.task_visible)
+        own = (parts, tuple(actions), step, steps, episodes, ranges)
+        self.info = PolicyInfo(*own, privileged=privileged, mirror=mirror)
 
     def _taken(self, tasks: Tasks) -> tuple[Tasks, Float32[Tensor, "N C"]]:
         """Tasks as the worlds hold them, and their code."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from metarl.core.errors import UserError
 from metarl.core.info import Part
+from metarl.core.mirror import Symmetry
 from metarl.core.renamed import old_names
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks, TaskSpace
@@ -47,6 +48,8 @@ class Family(metaclass=_Immutable):
     """The parts of the observation, in the order in which they stand in the vector that a policy sees."""
     constant_observations: ClassVar[Sequence[int]] = ()
     """Elements of the vector that never change: only a published observation should have any."""
+    mirror: ClassVar[Symmetry | None] = None
+    """The robot's left-right symmetry, for learners that use it; None where it has none, or none is told."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if "_sealed" in vars(self):
