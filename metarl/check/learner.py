@@ -123,12 +123,12 @@ class _Tried:
     def _segment(self, learner: Learner, number: int) -> Segment:
         """The `number`-th trial, or as many steps as a segment has, of ever the same tasks."""
         tasks = self._env.family.space.fixed("train", _WORLDS)
-        key, record = seeding.key(0, "collect", number), learner.record
+        key, record, wants = seeding.key(0, "collect", number), learner.record, learner.wants_privileged
         if learner.segment_steps is None:
-            return collect(self._env, learner.behaviour, tasks, key, record=record)
+            return collect(self._env, learner.behaviour, tasks, key, record=record, privileged=wants)
         numbers = torch.arange(_WORLDS)
         stepper = Stepper(self._env, learner.behaviour, tasks, key, next_tasks=lambda: (tasks, numbers))
-        return stepper.segment(learner.behaviour, learner.segment_steps, record)
+        return stepper.segment(learner.behaviour, learner.segment_steps, record, privileged=wants)
 
     def _train(self, learner: Learner, *numbers: int) -> dict[str, float]:
         metrics: dict[str, float] = {}

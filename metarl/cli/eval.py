@@ -56,6 +56,7 @@ class EvalOptions:
 def run(words: list[str]) -> int:
     """Evaluate, print the tables, and write every return as JSON."""
     options = parse(EvalOptions, "eval", words)
+    from metarl.run.calibration import calibration
     from metarl.run.evaluate import compared
     from metarl.run.logs import console
     from metarl.run.subject import subject_of
@@ -67,6 +68,11 @@ def run(words: list[str]) -> int:
     for number, (split, tasks) in enumerate(_task_lists(options, subject)):
         record = _evaluate(subject, tasks, episodes, split, options, words)
         console().print(record_table(record, str(options.run) if other else ""))
+        believed = calibration(
+            subject.policy, subject.family, tasks, episodes, seed=options.seed, origin=subject.origin
+        )
+        if believed is not None:
+            console().print(believed.table())
         if other is not None:
             theirs = _evaluate(other, tasks, episodes, split, options, words)
             console().print(record_table(theirs, str(options.against)))

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_origin
+from typing import Any, Generic, Literal, TypeVar, get_origin
 
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.files import read_text
@@ -59,8 +59,16 @@ class TrainConfig(Checked, Generic[L]):
     """Task parameter, as difficulty, that training widens from its easiest tenth to its whole range; none if empty."""
     curriculum_share: float = number(0.5, above=0, most=1)
     """Share of the training after which the curriculum's range is whole."""
+    staggered: bool = False
+    """Worlds begin at different places of their first trials, so that segments hold all of them: with --segment-steps."""
     threads: int = number(0, least=0, most=1024)
     """Threads of the physics, or processes of external environments; 0 for one per CPU. Results are the same."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where policy, data and updates are, and the worlds, unless --physics says otherwise. On cuda a learner may have
+    other defaults: rl2 takes 4096 worlds and updates every 50 steps."""
+    physics: Literal["", "mujoco", "warp"] = ""
+    """What moves the worlds: mujoco (on the CPU's cores) or warp (mujoco_warp, on the device); by default mujoco on
+    the cpu and warp on cuda."""
     checkpoint_minutes: float = number(2.0, least=0)
     """Time between checkpoints [min]."""
     validation_tasks: int = number(16, least=0, most=65536)
@@ -94,6 +102,8 @@ def configure(agent: str, family: str, fields: Mapping[str, Any], file: Path | N
         loaded = load_config(file)
         base = {f.name: getattr(loaded, f.name) for f in dataclasses.fields(loaded) if f.name != "learner"}
         learner = loaded.learner if isinstance(loaded.learner, config_class) else learner
+    if file is None:
+        fields = device_defaults(config_class, fields.get("device", ""), fields.get("physics", "")) | dict(fields)
     of_run = {f.name for f in dataclasses.fields(TrainConfig)} - {"agent", "family", "learner"}
     of_learner = {f.name for f in dataclasses.fields(config_class)}
     for name in fields:
@@ -125,6 +135,9 @@ def load_config(path: Path) -> TrainConfig[Any]:
         raise UserError(f"{path}: learner must be a table, [learner]")
     config_class = learner_config_class(values["agent"])
     of_run, of_learner = _names(TrainConfig), _names(config_class)
+    if "device" not in of_learner and "device" in learner:  # once of the learner's gradient steps alone
+        if (device := learner.pop("device")) != "cpu":
+            values = {"device": device, "physics": "mujoco"} | values
     for key in values.keys() - of_run:
         if key in of_learner:
             raise UserError(f"{path}: {key} belongs into the table [learner], below the options of the run")
@@ -141,6 +154,12 @@ def train_defaults(config_class: type[Any]) -> Mapping[str, int]:
     """Options of the run, as `num_worlds`, for which the learner has a default of its own."""
     defaults: Mapping[str, int] = getattr(config_class, "train_defaults", {})
     return defaults
+
+
+def device_defaults(config_class: type[Any], device: str, physics: str) -> dict[str, Any]:
+    """Options of the run and of the learner that have other defaults where the worlds are on a GPU."""
+    on_device = device == "cuda" and physics != "mujoco"
+    return dict(getattr(config_class, "cuda_defaults", {})) if on_device else {}
 
 
 def task_visible(config_class: type[Any]) -> bool:

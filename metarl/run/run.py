@@ -127,7 +127,7 @@ class Run:
         """What its policy observes and commands, from `policy.json`, or from the family in folders of metarl 0.1."""
         if not (self.path / INFO).exists():
             config = self.config()
-            options = {"episodes_per_trial": config.episodes_per_trial, **env_options(config)}
+            options = {"episodes_per_trial": config.episodes_per_trial, **env_options(config), **worlds_on("cpu", "")}
             from metarl.sim.make import make_env
 
             with make_env(make_family(config.family), 1, threads=1, **options) as env:
@@ -259,8 +259,17 @@ def short(name: str) -> str:
 
 
 def env_options(config: TrainConfig[Any]) -> dict[str, Any]:
-    """What a run asks of its worlds: its own time limit where it has one, the task shown to an oracle."""
-    return {"episode_steps": config.episode_steps or None, "task_visible": task_visible(type(config.learner))}
+    """What a run asks of its worlds: its own time limit where it has one, the task shown to an oracle, and a device."""
+    return {
+        "episode_steps": config.episode_steps or None,
+        "task_visible": task_visible(type(config.learner)),
+        **worlds_on(config.device, config.physics),
+    }
+
+
+def worlds_on(device: str, physics: str) -> dict[str, Any]:
+    """What moves the worlds, and where: those of mujoco stay on the CPU, beside a learner on a GPU."""
+    return {"physics": physics or None, "device": "cpu" if physics == "mujoco" else device}
 
 
 def make_learner(config: TrainConfig[Any], info: PolicyInfo, device: torch.device | str = "cpu") -> Learner:
