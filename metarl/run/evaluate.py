@@ -60,8 +60,9 @@ def evaluate(
     returns = torch.zeros(num_episodes + 1, len(tasks), dtype=torch.float64).scatter_add_(0, episode, reward)
     failed = count > 0
     recovery = None
-    if "fault" in kept:
-        recovery = around_onsets(reward.numpy(), kept["fault"].cpu().numpy(), ended.numpy(), control_step)
+    if _FAULT in kept:
+        fault = torch.cat((kept[_FAULT][:1], kept[_FAULT][:-1])).cpu().numpy()  # known after a step, for the next one
+        recovery = around_onsets(reward.numpy(), fault, ended.numpy(), control_step, episode_steps)
     return EvaluationRecord(
         **vars(origin) | {"episode_steps": episode_steps},
         tasks=tasks,
