@@ -28,10 +28,10 @@ _HEADS = "seeds|episode 1|last episode|gained|adapts in|mean, last|worst tenth, 
 _NOTE = (
     "Interquartile mean of the return over tasks and seeds, with its 95 % bootstrap interval over seeds and tasks. "
     "Gained: last minus first episode of the same task. Adapts in: the robot's time from which an episode's length "
-    "returns 90 % of that gain; – where no gain is sure, nothing where it was not measured. Mean and worst tenth of the "
-    "last episode: its mean return on all tasks, each seed's below it, and on the tenth of the tasks that went worst. "
-    "Steps and minutes: of one training, with its gradient steps where they are known. Headroom: the return of the best "
-    "oracle in the last episode, less that of the best memoryless policy."
+    "returns 90 % of that gain; – where no gain is sure, nothing where it was not measured. Mean and worst tenth of "
+    "the last episode: its mean return on all tasks, each seed's below it, and on the tenth of the tasks that went "
+    "worst. Steps and minutes: of one training, with its gradient steps where they are known. Headroom: the return of "
+    "the best oracle in the last episode, less that of the best memoryless policy."
 )
 
 
