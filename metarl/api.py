@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from metarl.core.tasks import Split, Tasks
     from metarl.core.types import Metrics
     from metarl.rl.policy import Policy
+    from metarl.run.control import Control
     from metarl.run.records import EvaluationRecord
     from metarl.run.run import Run
     from metarl.sim.env import TrialEnv
@@ -172,6 +173,7 @@ def evaluate(
     seed: int = 0,
     checkpoint: str | None = None,
     agent: str | None = None,
+    controls: Sequence[Control | str] = (),
     trust_code: bool = False,
 ) -> EvaluationRecord:
     """Measure the return of each episode on fixed tasks, and keep the record in the run's folder.
@@ -186,11 +188,14 @@ def evaluate(
         seed: Seed of the initial states and of what is sampled.
         checkpoint: `iteration-000120`, or `best`; the newest by default.
         agent: `zero` or `random`: a policy that never trained.
+        controls: What else to play, as `wipe`, `swap`, `nominal` or a `Control`: an adaptation must lose by them.
         trust_code: Files of code that the run names may run, also such as this user never trained with.
 
     Raises:
-        UserError: There is no such run, checkpoint or split, or the tasks are not the family's.
+        UserError: There is no such run, checkpoint or split, the tasks are not the family's, or the policy keeps no
+            state to interfere with, acts by numbers that are not finite, or has the physics of every task diverge.
     """
+    from metarl.run.control import Control
     from metarl.run.evaluate import evaluate_subject
     from metarl.run.logs import words_of
     from metarl.run.subject import subject_of
@@ -200,6 +205,7 @@ def evaluate(
     name = split if tasks is None else "list-python"
     words = ["eval", str(run), "--split", split, *words_of({"num_tasks": len(chosen), "seed": seed})]
     options: dict[str, Any] = {"episodes": episodes, "seed": seed, "deterministic": deterministic}
+    options["controls"] = [Control(one) if isinstance(one, str) else one for one in controls]
     record = evaluate_subject(subject, chosen, name, words + ["--stochastic"] * (not deterministic), **options)
     if subject.run is not None:
         subject.run.write_evaluation(record)

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from metarl.core import seeding
-from metarl.core.config import task_visible, train_defaults
+from metarl.core.config import train_defaults
 from metarl.core.errors import UserError
 from metarl.core.info import Part
 from metarl.core.registry import learner_class, learner_config_class
@@ -89,7 +89,10 @@ class _Tried:
     def __init__(self, name: str, config: Any) -> None:
         self._class, config_class = learner_class(name), learner_config_class(name)
         self._config = config or _shortened(config_class)
-        episodes, shown = train_defaults(config_class).get("episodes_per_trial", 2), task_visible(config_class)
+        episodes, shown = (
+            train_defaults(config_class).get("episodes_per_trial", 2),
+            bool(getattr(config_class, "task_visible", False)),
+        )
         self._env: TrialEnv = make_env(Sign(), _WORLDS, episodes_per_trial=episodes, task_visible=shown, threads=1)
 
     def checks(self) -> dict[str, Callable[[], str]]:
@@ -123,12 +126,12 @@ class _Tried:
     def _segment(self, learner: Learner, number: int) -> Segment:
         """The `number`-th trial, or as many steps as a segment has, of ever the same tasks."""
         tasks = self._env.family.space.fixed("train", _WORLDS)
-        key, record = seeding.key(0, "collect", number), learner.record
+        key, record, wants = seeding.key(0, "collect", number), learner.record, learner.wants_privileged
         if learner.segment_steps is None:
-            return collect(self._env, learner.behaviour, tasks, key, record=record)
+            return collect(self._env, learner.behaviour, tasks, key, record=record, privileged=wants)
         numbers = torch.arange(_WORLDS)
         stepper = Stepper(self._env, learner.behaviour, tasks, key, next_tasks=lambda: (tasks, numbers))
-        return stepper.segment(learner.behaviour, learner.segment_steps, record)
+        return stepper.segment(learner.behaviour, learner.segment_steps, record, privileged=wants)
 
     def _train(self, learner: Learner, *numbers: int) -> dict[str, float]:
         metrics: dict[str, float] = {}

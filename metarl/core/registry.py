@@ -63,6 +63,16 @@ def samples_first(name: str) -> bool:
     return name in LEARNERS and LEARNERS[name].samples_first
 
 
+def known_adapting(name: str) -> bool:
+    """Whether a learner's policy keeps what it learns of its task: True, unless the table says otherwise."""
+    return name not in LEARNERS or LEARNERS[name].adapts
+
+
+def known_oracle(name: str) -> bool:
+    """Whether the table says of a learner that it is always shown the task."""
+    return name in LEARNERS and LEARNERS[name].oracle
+
+
 def learner_config_class(name: str) -> type[Any]:
     """The configuration class of the learner: from the table, else the learner's attribute `Config`."""
     if name in LEARNERS:

@@ -36,7 +36,7 @@ def create(path: Path | None, config: TrainConfig[Any], argv: Sequence[str]) -> 
         write_atomic(run.path / CONFIG, text, parents=False)
         write_json(run.path / PROVENANCE, sealed(provenance(argv)), parents=False)
         trust.remember(config.agent, config.family)
-    except UserError:
+    except BaseException:  # a signal too
         discard(run)
         raise
     return run

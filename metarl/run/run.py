@@ -18,7 +18,7 @@ from metarl.core.config import TrainConfig, load_config, read_toml, task_visible
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.files import SEAL, read_json, read_text, sealed, write_json
 from metarl.core.info import PolicyInfo
-from metarl.core.registry import learner_class, learner_names, make_family, samples_first
+from metarl.core.registry import known_adapting, learner_class, learner_names, make_family, samples_first
 from metarl.rl.learner import Learner, require_device
 from metarl.rl.policy import Policy
 from metarl.rl.state import load_policy, policy_alone
@@ -138,7 +138,7 @@ class Run:
         """What its policy observes and commands, from `policy.json`, or from the family in folders of metarl 0.1."""
         if not (self.path / INFO).exists():
             config = self.config()
-            options = {"episodes_per_trial": config.episodes_per_trial, **env_options(config)}
+            options = {"episodes_per_trial": config.episodes_per_trial, **env_options(config), **worlds_on("cpu", "")}
             from metarl.sim.make import make_env
 
             with make_env(self.family(), 1, threads=1, **options) as env:
@@ -159,9 +159,16 @@ class Run:
         known = (self.path / INFO).exists()
         return self.info.samples_first if known else samples_first(str(self.config_values["agent"]))
 
+    @property
+    def adapts(self) -> bool:
+        """Its policy keeps what it learns of its task within a trial."""
+        known = (self.path / INFO).exists()
+        return known_adapting(str(self.config_values["agent"])) and (self.info.adapts if known else True)
+
     def origin(self, which: str | None = None) -> Origin:
         """What records say of the policy at a checkpoint."""
         config, manifest = self.config(), self.manifest(which)
+        spent = [row.get("train/gradient_steps", 0) for row in self.metrics if row["iteration"] <= manifest.iteration]
         return Origin(
             agent=config.agent,
             family=config.family,
@@ -170,7 +177,10 @@ class Run:
             train_seconds=manifest.elapsed,
             iteration=manifest.iteration,
             episode_steps=config.episode_steps,
-            task_visible=task_visible(type(config.learner)),
+            task_visible=task_visible(config),
+            adapts=self.adapts,
+            samples_first=self.samples_first,
+            gradient_steps=int(sum(spent)),
         )
 
     # ---------------------------------------------------------------------------------------- what came of it: data
@@ -278,8 +288,17 @@ def short(name: str) -> str:
 
 
 def env_options(config: TrainConfig[Any]) -> dict[str, Any]:
-    """What a run asks of its worlds: its own time limit where it has one, the task shown to an oracle."""
-    return {"episode_steps": config.episode_steps or None, "task_visible": task_visible(type(config.learner))}
+    """What a run asks of its worlds: its own time limit where it has one, the task shown to an oracle, and a device."""
+    return {
+        "episode_steps": config.episode_steps or None,
+        "task_visible": task_visible(config),
+        **worlds_on(config.device, config.physics),
+    }
+
+
+def worlds_on(device: str, physics: str) -> dict[str, Any]:
+    """What moves the worlds, and where: those of mujoco stay on the CPU, beside a learner on a GPU."""
+    return {"physics": physics or None, "device": "cpu" if physics == "mujoco" else device}
 
 
 def make_learner(config: TrainConfig[Any], info: PolicyInfo, device: torch.device | str = "cpu") -> Learner:

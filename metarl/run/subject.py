@@ -52,7 +52,7 @@ def subject_of(
     made = make_family(family)
     with make_env(made, 1, threads=1) as env:
         policy = UNTRAINED[agent](env.info)
-    return Subject(policy, made, Origin(agent=agent, family=absolute(family)), _EPISODES)
+    return Subject(policy, made, Origin(agent=agent, family=absolute(family), adapts=False), _EPISODES)
 
 
 def trained(source: Run | str | Path, which: str | None = None, trust_code: bool = False) -> Subject:

@@ -8,11 +8,14 @@ from external_family import CartGoal
 from families import ALL_FAMILIES, Rail, columns
 
 from metarl.core import seeding
+from metarl.core.info import PolicyInfo
 from metarl.core.registry import make_family
 from metarl.core.tasks import Angle, Ball, Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
+from metarl.rl.scripted import RandomPolicy
+from metarl.run.collect import Stepper
 from metarl.sim.make import make_env
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
-from metarl.sim.task_code import task_code
+from metarl.sim.task_code import code_parts, task_code
 
 
 @pytest.mark.parametrize(
@@ -97,3 +100,28 @@ def test_the_task_of_an_external_environment_is_visible():
             step = env.step(torch.zeros(2, 1))
             assert step.final_obs[:, hidden:].tolist() == [[-1.0], [0.5]]
             obs = step.obs
+
+
+@pytest.mark.parametrize("name", ALL_FAMILIES)
+def test_the_privileged_numbers_are_described_part_by_part(name):
+    space = make_family(name).space
+    parts = code_parts(space)
+    assert [part.name for part in parts] == list(space.parameters)
+    assert sum(part.size for part in parts) == task_code(space, space.nominal()).shape[1]
+
+
+def test_privileged_numbers_follow_the_worlds_tasks_and_are_what_an_oracle_sees():
+    """Recorded with a segment of two trials: each step has those of the task that its observation belongs to."""
+    seen = {}
+    for shown in (False, True):
+        env = MujocoEnv(Rail(), 2, episodes_per_trial=2, task_visible=shown, threads=1)
+        first, second = (Rail.space.sample("train", 2, seeding.rng(0, "tasks", n)) for n in (0, 1))
+        policy, queued = RandomPolicy(env.info), (second, torch.zeros(2, dtype=torch.long))
+        stepper = Stepper(env, policy, first, 1, next_tasks=lambda queued=queued: queued)
+        seen[shown] = stepper.segment(policy, 2 * env.trial_steps, privileged=True)
+        assert PolicyInfo.from_json(env.info.to_json()).privileged_size == 1
+    known = seen[False].privileged
+    assert torch.equal(known[: env.trial_steps], task_code(Rail.space, first).expand(env.trial_steps, -1, -1))
+    assert torch.equal(known[env.trial_steps :], task_code(Rail.space, second).expand(env.trial_steps, -1, -1))
+    assert torch.equal(seen[True].obs[..., -1:], known)
+    assert seen[False].obs.shape[-1] == seen[True].obs.shape[-1] - 1
