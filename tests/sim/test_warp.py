@@ -1,6 +1,6 @@
 """Worlds on mujoco_warp: what it does as MuJoCo does, and what would be silently wrong. On Warp's CPU device, or CUDA.
 
-Every model costs its kernels' compilation once (Warp keeps them): here it is one robot, more with METARL_TEST_ALL=1.
+Every model costs its kernels' compilation once (Warp keeps them): here it is one robot, more with METARL_FULL=1.
 """
 
 import copy
@@ -27,7 +27,7 @@ from metarl.sim.variations import Variator
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROBOT = "quadruped-body"
 ROOM = Counts(48, 64)  # what is measured for the robot, so that its kernels are compiled once
-ALL = os.environ.get("METARL_TEST_ALL") == "1"
+ALL = os.environ.get("METARL_FULL") == "1"
 N = 4
 DERIVED = ("xpos", "site_xpos", "actuator_force", "sensordata", "qfrc_bias")
 

@@ -93,7 +93,7 @@ class WarpPhysics:
 
     @property
     def seconds_to_compile(self) -> float:
-        """How long it took to load kernels, and to compile those that were not in Warp's cache [s]."""
+        """See `Physics`; those in Warp's cache are loaded only."""
         return self._run.seconds
 
     def _view(self, field: str) -> Tensor:
