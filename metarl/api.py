@@ -48,6 +48,8 @@ def make(
     episodes_per_trial: int = 2,
     episode_steps: int | None = None,
     task_visible: bool = False,
+    physics: str | None = None,
+    device: str = "cpu",
     threads: int = 0,
 ) -> TrialEnv:
     """Return `num_worlds` robots of a family, stepped together.
@@ -58,6 +60,8 @@ def make(
         episodes_per_trial: Episodes on one task.
         episode_steps: Time limit of an episode [control steps]; the family's own by default.
         task_visible: Observations end with the task in numbers, as an oracle sees it.
+        physics: `mujoco` (on the CPU) or `warp` (mujoco_warp); by default mujoco on the cpu and warp on cuda.
+        device: Where the worlds are, `cpu` or `cuda`: ask `env.device`.
         threads: Threads of the physics, or processes of an external environment; 0 for one per CPU. The results do
             not depend on it.
 
@@ -77,6 +81,8 @@ def make(
         episodes_per_trial=episodes_per_trial,
         episode_steps=episode_steps,
         task_visible=task_visible,
+        physics=physics,
+        device=device,
         threads=threads,
     )
 
@@ -100,7 +106,8 @@ def train(
         config: A TOML file to start from.
         callback: Called with the metrics of each iteration; returning False stops the training, saved.
         show: Whether a progress line is printed.
-        fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1, total_steps=3_000_000`.
+        fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1, total_steps=3_000_000`, or
+            `device="cuda"` for a GPU.
 
     Returns:
         The run, which `evaluate`, `load`, `record`, `report` and `resume` take.
@@ -123,6 +130,8 @@ def resume(
     total_steps: int | None = None,
     max_minutes: float = 0.0,
     checkpoint: str | None = None,
+    device: str = "",
+    physics: str = "",
     callback: Callback | None = None,
     show: bool = False,
 ) -> Run:
@@ -134,6 +143,8 @@ def resume(
             Learning rates and a curriculum go on from the share of the new length that is done.
         max_minutes: Stop and save after this long [min]; 0 for no limit.
         checkpoint: The checkpoint to go on from; the newest by default.
+        device: Where to go on, `cpu` or `cuda`; where the run was, by default.
+        physics: What is to move the worlds there, `mujoco` or `warp`.
         callback: See `train`.
         show: Whether a progress line is printed.
 
@@ -142,12 +153,14 @@ def resume(
     """
     from metarl.run import sessions
 
-    words = ["resume", str(run), *words_of({"total_steps": total_steps} if total_steps else {})]
+    given = {"total_steps": total_steps, "device": device, "physics": physics}
+    words = ["resume", str(run), *words_of({name: value for name, value in given.items() if value})]
     return sessions.resume(
         run,
         total_steps=total_steps,
         max_minutes=max_minutes,
         which=checkpoint,
+        on=(device, physics),
         callbacks=_callbacks(callback),
         console=_console(show),
         argv=words,
@@ -165,6 +178,8 @@ def evaluate(
     seed: int = 0,
     checkpoint: str | None = None,
     agent: str | None = None,
+    device: str = "cpu",
+    physics: str = "",
 ) -> EvaluationRecord:
     """Measure the return of each episode on fixed tasks, and keep the record in the run's folder.
 
@@ -178,18 +193,22 @@ def evaluate(
         seed: Seed of the initial states and of what is sampled.
         checkpoint: `iteration-000120`, or `best`; the newest by default.
         agent: `zero` or `random`: a policy that never trained.
+        device: Where policy and worlds are, `cpu` or `cuda`. What is published is measured on the CPU.
+        physics: What moves the worlds, `mujoco` or `warp`; what is usual on the device by default.
 
     Raises:
         UserError: There is no such run, checkpoint or split, or the tasks are not the family's.
     """
     from metarl.run.evaluate import evaluate_subject
+    from metarl.run.run import worlds_on
     from metarl.run.subject import subject_of
 
-    subject = subject_of(run, agent, checkpoint)
+    subject = subject_of(run, agent, checkpoint, device)
     chosen = subject.family.space.fixed(split, num_tasks) if tasks is None else tasks
     name = split if tasks is None else "list-python"
     words = ["eval", str(run), "--split", split, *words_of({"num_tasks": len(chosen), "seed": seed})]
     options: dict[str, Any] = {"episodes": episodes, "seed": seed, "deterministic": deterministic}
+    options["worlds"] = worlds_on(device, physics)
     record = evaluate_subject(subject, chosen, name, words + ["--stochastic"] * (not deterministic), **options)
     if subject.run is not None:
         subject.run.write_evaluation(record)
@@ -227,6 +246,8 @@ def record(
     seed: int = 0,
     checkpoint: str | None = None,
     agent: str | None = None,
+    device: str = "cpu",
+    physics: str = "",
 ) -> Recording:
     """Film a robot that adapts, as an mp4 file.
 
@@ -244,6 +265,8 @@ def record(
         seed: Seed of the initial states; with that of an evaluation the film shows the evaluation's first tasks.
         checkpoint: `iteration-000120`, or `best`; the newest by default.
         agent: `zero` or `random`: a policy that never trained.
+        device: Where policy and worlds are, `cpu` or `cuda`.
+        physics: What moves the worlds, `mujoco` or `warp`; what is usual on the device by default.
 
     Raises:
         UserError: An argument is out of range, the file cannot be written, or this machine cannot draw.
@@ -253,7 +276,7 @@ def record(
     from metarl.video.recorder import VideoConfig, record as film
 
     single_threaded_math()
-    subject, wall = subject_of(run, agent, checkpoint), layout == "wall"
+    subject, wall = subject_of(run, agent, checkpoint, device), layout == "wall"
     tasks = subject.family.space.fixed(split, num_tasks or _FILMED[layout])
     played = episodes or subject.episodes
     settings = VideoConfig(
@@ -264,6 +287,8 @@ def record(
         episodes=tuple(show) or ((played,) if wall else ()),
         seconds=seconds,
         plot=plot,
+        device=device,
+        physics=physics,
     )
     return film(subject.policy, subject.family, tasks, played, Path(output), settings, subject.origin)
 

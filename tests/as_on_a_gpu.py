@@ -14,7 +14,7 @@ FROM_THE_HOST = {"lift_fresh"}  # a constant made of Python's numbers: a copy, w
 
 
 class Recorded(TorchDispatchMode):
-    """In place of `torch.cuda.CUDAGraph`: notes operations, does what they did again, and as it captures does nothing."""
+    """In place of `torch.cuda.CUDAGraph`: notes operations and does them again; what a capture did is undone."""
 
     def __init__(self):
         super().__init__()
@@ -43,6 +43,7 @@ class Recorded(TorchDispatchMode):
         self._calls.append((func, args, kwargs, result))
         return result
 
+    @torch.no_grad()
     def replay(self):
         for func, args, kwargs, result in self._calls:
             again = func(*args, **kwargs)

@@ -11,6 +11,7 @@ CORE = {
     "core.distributions",
     "core.errors",
     "core.files",
+    "core.graphs",
     "core.renamed",
     "core.info",
     "core.seeding",

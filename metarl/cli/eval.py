@@ -36,6 +36,10 @@ class EvalOptions:
     """Sample actions instead of taking the policy's mean."""
     seed: int = 0
     """Seed of the initial states and actions."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where policy and worlds are."""
+    physics: Literal["", "mujoco", "warp"] = ""
+    """What moves the worlds; by default mujoco on the cpu and warp on cuda."""
     tasks: Path | None = None
     """Task list (JSON) to evaluate on instead of a split; the JSON of an evaluation is one."""
     checkpoint: str | None = None
@@ -61,8 +65,8 @@ def run(words: list[str]) -> int:
     from metarl.run.subject import subject_of
     from metarl.run.tables import comparison_table, record_table
 
-    subject = subject_of(options.run, options.agent, options.checkpoint)
-    other = None if options.against is None else _other(options.against, subject)
+    subject = subject_of(options.run, options.agent, options.checkpoint, options.device)
+    other = None if options.against is None else _other(options.against, subject, options.device)
     episodes = options.episodes or max(each.episodes for each in (subject, other) if each)
     for number, (split, tasks) in enumerate(_task_lists(options, subject)):
         record = _evaluate(subject, tasks, episodes, split, options, words)
@@ -89,11 +93,11 @@ def _task_lists(options: EvalOptions, subject: Subject) -> list[tuple[str, Tasks
     return [(split, space.fixed(split, options.num_tasks)) for split in splits]
 
 
-def _other(path: Path, subject: Subject) -> Subject:
+def _other(path: Path, subject: Subject, device: str) -> Subject:
     """The run to compare with; `UserError` where its tasks or episodes are not those of the subject."""
     from metarl.run.subject import trained
 
-    other = trained(path)
+    other = trained(path, device=device)
     for what, ours, theirs in (
         ("family", subject.origin.family, other.origin.family),
         ("episode_steps", _limit(subject), _limit(other)),
@@ -111,11 +115,13 @@ def _evaluate(
     subject: Subject, tasks: Tasks, episodes: int, split: str, options: EvalOptions, words: list[str]
 ) -> EvaluationRecord:
     from metarl.run.evaluate import evaluate_subject
+    from metarl.run.run import worlds_on
 
     deterministic = not (options.stochastic or options.agent == "random")
     argv = ["eval", *words]
+    worlds = worlds_on(options.device, options.physics)
     return evaluate_subject(
-        subject, tasks, split, argv, episodes=episodes, seed=options.seed, deterministic=deterministic
+        subject, tasks, split, argv, episodes=episodes, seed=options.seed, deterministic=deterministic, worlds=worlds
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from metarl.core import seeding
 from metarl.core.renamed import old_names
 from metarl.core.tasks import Tasks
 from metarl.rl.parallel import single_threaded_math
-from metarl.rl.policy import Policy
+from metarl.rl.policy import Policy, device_of
 from metarl.run.collect import trial_steps
 from metarl.run.logs import provenance
 from metarl.run.records import Against, EvaluationRecord, Origin
@@ -33,14 +33,22 @@ def evaluate(
     deterministic: bool = True,
     threads: int = 0,
     origin: Origin = _NOBODY,
+    worlds: Mapping[str, Any] | None = None,
 ) -> EvaluationRecord:
-    """Run one trial of `num_episodes` episodes on each task, all at once; `origin` says whose policy it is."""
+    """Run one trial of `num_episodes` episodes on each task, all at once; `origin` says whose policy it is.
+
+    `worlds` says what moves the worlds, as `worlds_on`: MuJoCo on the CPU, wherever the policy is, unless told.
+    """
     n = len(tasks)
-    returns = torch.zeros(n, num_episodes + 1, dtype=torch.float64)  # the last column: episodes beyond K
-    episode, diverged = torch.zeros(n, 1, dtype=torch.long), torch.zeros(n, dtype=torch.long)
     options: dict[str, Any] = {"episode_steps": origin.episode_steps or None, "task_visible": origin.task_visible}
+    options |= worlds or {}
     with make_env(family, n, episodes_per_trial=num_episodes, threads=threads, **options) as env:
-        by_step = torch.zeros(env.trial_steps, dtype=torch.float64)
+        device = device_of(policy) or env.device
+        # the last column: episodes beyond K
+        returns = torch.zeros(n, num_episodes + 1, dtype=torch.float64, device=device)
+        episode = torch.zeros(n, 1, dtype=torch.long, device=device)
+        diverged = torch.zeros(n, dtype=torch.long, device=device)
+        by_step = torch.zeros(env.trial_steps, dtype=torch.float64, device=device)
         for t, now in enumerate(trial_steps(env, policy, tasks, seeding.key(seed, "evaluate"), deterministic)):
             reward = now.step.reward.double()
             by_step[t] = reward.mean()
@@ -50,11 +58,11 @@ def evaluate(
     return EvaluationRecord(
         **vars(origin) | {"episode_steps": len(by_step) // num_episodes},
         tasks=tasks,
-        returns=returns[:, :num_episodes].numpy().copy(),
-        reward_by_step=by_step.numpy(),
+        returns=returns[:, :num_episodes].cpu().numpy().copy(),
+        reward_by_step=by_step.cpu().numpy(),
         control_step=family.control_step,
         num_diverged=int(diverged.sum()),
-        diverged=diverged.numpy(),
+        diverged=diverged.cpu().numpy(),
         seed=seed,
         deterministic=deterministic,
         provenance={},
@@ -71,6 +79,7 @@ def evaluate_subject(
     seed: int = 0,
     deterministic: bool = True,
     threads: int = 0,
+    worlds: Mapping[str, Any] | None = None,
 ) -> EvaluationRecord:
     """Evaluate a run's policy, or one that never trained, on the tasks of a split or of a list of that name.
 
@@ -87,6 +96,7 @@ def evaluate_subject(
         deterministic=deterministic,
         threads=threads,
         origin=subject.origin,
+        worlds=worlds,
     )
     held_out = split == "ood" or (split == "test" and not subject.family.space.is_finite)
     return record.having(split=split, held_out=held_out, provenance=provenance(argv))
