@@ -120,15 +120,10 @@ class Pearl(BaseLearner):
         self.store(segment)
         if int(self._steps) < self.config.initial_steps:
             return finite_only(metrics)
-        skipped = self._guard.skipped
         records = self._update(generator)
         values = dict(zip((*_RECORDS, self.policy.loss_name), records.tolist(), strict=True))
         metrics |= {f"train/{name}": value for name, value in values.items()}
-        return finite_only(
-            metrics
-            | {"train/temperature": float(self._temperature)}
-            | {"train/skipped_updates": float(self._guard.skipped - skipped)}
-        )
+        return finite_only(metrics | {"train/temperature": float(self._temperature)} | self._guard.metrics())
 
     @torch.no_grad()
     def store(self, segment: Segment) -> None:

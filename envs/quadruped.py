@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from metarl.core.info import Part
+from metarl.core.info import Part, Reflection
+from metarl.core.mirror import Symmetry, side_by_side, signed
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks
 from metarl.sim.family import MujocoFamily, constant_like
@@ -55,6 +56,30 @@ COSTS = torch.cat(  # of squares, by term
     )
 ).double()
 
+OTHER_SIDE: Reflection = ((1, 1), (0, 1), (3, 1), (2, 1))  # leg by leg: left and right
+JOINTS_MIRRORED: Reflection = tuple(
+    (3 * leg + joint, -1 if joint == 0 else 1) for leg, _ in OTHER_SIDE for joint in range(3)
+)
+_VECTOR, _PSEUDOVECTOR = signed(1, -1, 1), signed(-1, 1, -1)
+_COMMAND = signed(1, -1)
+SYMMETRY = Symmetry(
+    action=JOINTS_MIRRORED,
+    state={
+        "qpos": side_by_side(_VECTOR, signed(1), _PSEUDOVECTOR, JOINTS_MIRRORED),
+        "qvel": side_by_side(_VECTOR, _PSEUDOVECTOR, JOINTS_MIRRORED),
+        "ctrl": JOINTS_MIRRORED,
+        "userdata": side_by_side(_COMMAND, OTHER_SIDE, OTHER_SIDE),
+    },
+    parts={
+        "gyro": _PSEUDOVECTOR,
+        "gravity": _VECTOR,
+        "joint_position": JOINTS_MIRRORED,
+        "joint_velocity": JOINTS_MIRRORED,
+        "previous_action": JOINTS_MIRRORED,
+        "command": _COMMAND,
+    },
+)
+
 PROPRIOCEPTION = (
     Part("gyro", 3, "rad/s", ("x", "y", "z"), "angular velocity about the trunk's own axes"),
     Part("gravity", 3, "1", ("x", "y", "z"), "its direction in the trunk's frame; (0, 0, -1) when level"),
@@ -85,6 +110,9 @@ class Quadruped(MujocoFamily):
     control_step = 0.02
     episode_steps = 250
     camera = "track"
+    mirror: ClassVar[Symmetry | None] = SYMMETRY
+    gait_terms: ClassVar[bool] = True
+    """Reward `limp`, `patter` and `duty`, which want an even trot; without them a robot may spare a leg."""
     observation: ClassVar[tuple[Part, ...]] = (
         *PROPRIOCEPTION,
         Part("command", 2, "m/s, rad/s", ("forward", "turn"), "velocity and turn rate, drawn anew for each episode"),
@@ -153,12 +181,12 @@ class Quadruped(MujocoFamily):
         squares = torch.cat((restless, effort), dim=1).square_().mul_(constant_like(COSTS, qpos))
         costs = squares.split_with_sizes(SQUARES, dim=1)
         bounce, wobble, torque, shake, jerk, pose = (cost.sum(dim=1) for cost in costs)
-        lift = ((feet - qpos[:, None, :3]) * up[:, None]).sum(dim=2) + FOOT_DEPTH
+        depth, lowest = self.stance(tasks)
+        lift = ((feet - qpos[:, None, :3]) * up[:, None]).sum(dim=2) + depth
         low = (1.0 - lift / SWING_HEIGHT).clamp_(0.0, 1.0)
         moved = feet - before[:, 12:24].view(-1, 4, 3)
-        hurry = (SWING_TIME - before[:, 36:]).clamp_(min=0.0) * ((before[:, 36:] > 0.0) & (memory[:, 2:6] == 0.0))
-        sinking = (LOWEST_TRUNK - qpos[:, 2] + feet[:, :, 2].amin(dim=1)).clamp_(min=0.0)
-        return {
+        sinking = (lowest - qpos[:, 2] + feet[:, :, 2].amin(dim=1)).clamp_(min=0.0)
+        terms = {
             "velocity": 2.0 * (error[:, 0] + error[:, 1]).exp_(),
             "turn": error[:, 2].exp(),
             "bounce": bounce,
@@ -171,10 +199,19 @@ class Quadruped(MujocoFamily):
             "crouch": -80.0 * sinking.square_(),
             "drag": (low.square_() * torch.hypot(moved[:, :, 0], moved[:, :, 1])).sum(dim=1)
             * (-0.3 / self.control_step),
-            "limp": (lift[:, :2] - lift[:, 2:].flip(1)).square_().sum(dim=1) * (-0.1 / SWING_HEIGHT**2),
-            "patter": -2.0 * hurry.sum(dim=1),
-            "duty": -0.5 * (memory[:, 6:] - DUTY).square_().sum(dim=1),
         }
+        if self.gait_terms:
+            hurry = (SWING_TIME - before[:, 36:]).clamp_(min=0.0) * ((before[:, 36:] > 0.0) & (memory[:, 2:6] == 0.0))
+            terms |= {
+                "limp": (lift[:, :2] - lift[:, 2:].flip(1)).square_().sum(dim=1) * (-0.1 / SWING_HEIGHT**2),
+                "patter": -2.0 * hurry.sum(dim=1),
+                "duty": -0.5 * (memory[:, 6:] - DUTY).square_().sum(dim=1),
+            }
+        return terms
+
+    def stance(self, tasks: Tasks) -> tuple[float | Float[Tensor, "N 4"], float | Float[Tensor, "N"]]:
+        """Of the standing robot [m]: how deep each foot is below the trunk; the trunk's least height above the feet."""
+        return FOOT_DEPTH, LOWEST_TRUNK
 
     def terminated(self, physics: Physics, tasks: Tasks) -> Bool[Tensor, "N"]:
         """Fallen: leaning by more than 60°, or the trunk less than 0.12 m above the mean of the feet."""

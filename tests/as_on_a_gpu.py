@@ -14,7 +14,7 @@ FROM_THE_HOST = {"lift_fresh"}  # a constant made of Python's numbers: a copy, w
 
 
 class Recorded(TorchDispatchMode):
-    """In place of `torch.cuda.CUDAGraph`: notes operations and does them again; what a capture did is undone."""
+    """In place of `torch.cuda.CUDAGraph`: notes operations and does them again; does nothing as it captures."""
 
     def __init__(self):
         super().__init__()

@@ -32,6 +32,8 @@ class ResumeOptions:
     """Where to go on; by default where the run was."""
     physics: Literal["", "mujoco", "warp"] = ""
     """What is to move the worlds there; by default what did, or what is usual on another device."""
+    trust_code: bool = False
+    """Run files of code that the run names, also such as you have not trained with, or that were changed since."""
 
     def __post_init__(self) -> None:
         require(self, "total_steps", self.total_steps >= 0, "at least 0")
@@ -44,8 +46,15 @@ def run(words: list[str]) -> int:
     from metarl.run.sessions import resumed
 
     more = options.total_steps or None
-    on = {"device": options.device, "physics": options.physics}
-    with resumed(options.run, ["resume", *words], which=options.checkpoint, total_steps=more, **on) as training:
+    session = resumed(
+        options.run,
+        ["resume", *words],
+        which=options.checkpoint,
+        total_steps=more,
+        on=(options.device, options.physics),
+        trust_code=options.trust_code,
+    )
+    with session as training:
         where = f"after iteration {training.iteration} of {training.num_iterations}"
         print(f"resuming {training.run} {where}", flush=True)
         return execute(training, options.max_minutes)

@@ -47,6 +47,8 @@ class VideoOptions:
     """What moves the worlds; by default mujoco on the cpu and warp on cuda."""
     checkpoint: str | None = None
     """Checkpoint, as iteration-000120, or best; the newest by default."""
+    trust_code: bool = False
+    """Run files of code that the run names, also such as you have not trained with, or that were changed since."""
 
     def __post_init__(self) -> None:
         require_untrained(self.agent, {"--checkpoint": self.checkpoint})
@@ -77,6 +79,7 @@ def run(words: list[str]) -> int:
         agent=options.agent,
         device=options.device,
         physics=options.physics,
+        trust_code=options.trust_code,
     )
     print(f"wrote {recording.path}: {recording.seconds:.0f} s, {len(recording.returns)} tasks")
     return 0

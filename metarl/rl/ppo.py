@@ -147,7 +147,7 @@ class PPO:
 
     def update(self, chunks: Chunks, generator: torch.Generator, progress: float) -> Metrics:
         """`num_epochs` passes over the chunks, a gradient step per minibatch; `Diverged` where too few are finite."""
-        by, skipped = self.settings, self._guard.skipped
+        by = self.settings
         rate = by.learning_rate + progress * (by.final_learning_rate - by.learning_rate)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -163,7 +163,7 @@ class PPO:
         means = _means(records)
         return {
             **dict(zip(("train/policy_loss", "train/value_loss", "train/kl", "train/grad_norm"), means, strict=True)),
-            "train/skipped_updates": float(self._guard.skipped - skipped),
+            **self._guard.metrics(),
             "train/learning_rate": rate,
             "train/std": float(self._raw_log_std.detach().exp().mean()),
         }

@@ -35,7 +35,8 @@ from metarl.core.seeding import next_key
 from metarl.core.tasks import Tasks, Value
 from metarl.core.types import Step
 from metarl.sim.family import Family
-from metarl.sim.faults import Faults, RewardError as RewardError, chosen
+from metarl.sim.faults import Dropped, Faults, RewardError as RewardError, chosen
+from metarl.sim.mirror import mirror_of
 from metarl.sim.task_code import code_parts, task_code
 
 
@@ -143,11 +144,13 @@ class TrialEnv(ABC):
         return self._tasks
 
     def privileged(self) -> Float32[Tensor, "N P"]:
-        """What a simulator knows and a robot does not, as numbers of about unit size: each world's task as `task_code`.
+        """What a simulator knows and a robot does not, as numbers of about unit size.
 
-        `info.privileged` says what they are. To be read, not written to.
+        Each world's task as `task_code`, then what else is `_hidden`; `info.privileged` says what they are. To be read,
+        not written to.
         """
-        return self._code
+        hidden = self._hidden()
+        return torch.cat((self._code, *(part.float() for part in hidden)), dim=1) if hidden else self._code
 
     def begin(
         self,
@@ -236,6 +239,10 @@ class TrialEnv(ABC):
         """
         self._faults.check()
 
+    def dropped(self) -> Dropped:
+        """What the physics could not do since the last call, to be read once per segment: it waits for the device."""
+        return Dropped()
+
     @abstractmethod
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> Cameras:
         """What films `worlds` in pictures of `size` = (width, height) [pixels]; to be closed before the next trial.
@@ -271,19 +278,26 @@ class TrialEnv(ABC):
     def _move(self, action: Float[Tensor, "N A"], tasks: Tasks) -> Moved:
         """One control step under `action`, in [-1, 1]."""
 
-    def _describe(self, sensed_size: int, actions: Sequence[str]) -> None:
-        """Set `info`."""
+    def _hidden(self) -> list[Float[Tensor, "N size"]]:
+        """Present values of what changes within an episode, part by part."""
+        return []
+
+    def _describe(self, sensed_size: int, actions: Sequence[str], hidden: tuple[Part, ...] = ()) -> None:
+        """Set `info`; `hidden` are the parts of `_hidden`."""
         space = self.family.space
         parts = tuple(self.family.observation) or (Part("observation", sensed_size, "1"),)
-        privileged = code_parts(space)
+        privileged = (*code_parts(space), *hidden)
         if self.task_visible:
-            parts += (Part("task", sum(part.size for part in privileged), "1", help="the task, as `task_code`"),)
+            size = sum(part.size for part in privileged)
+            parts += (Part("task", size, "1", help="the task, and what else is hidden, as `privileged`"),)
         ranges = tuple(
             ParameterRange(name, own.unit, own.train.describe(), _hashable(own.nominal))
             for name, own in space.parameters.items()
         )
         step, steps, episodes = self.family.control_step, self.episode_steps, self.episodes_per_trial
-        self.info = PolicyInfo(parts, tuple(actions), step, steps, episodes, ranges, privileged=privileged)
+        mirror = mirror_of(self.family, privileged, self.task_visible)
+        own = (parts, tuple(actions), step, steps, episodes, ranges)
+        self.info = PolicyInfo(*own, privileged=privileged, mirror=mirror)
 
     def _taken(self, tasks: Tasks) -> tuple[Tasks, Float32[Tensor, "N C"]]:
         """Tasks as the worlds hold them, and their code."""

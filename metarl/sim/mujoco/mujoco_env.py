@@ -14,6 +14,7 @@ from torch import Tensor
 from metarl.core.errors import UserError
 from metarl.core.seeding import WorldRandom, generator, rng
 from metarl.core.tasks import Tasks
+from metarl.sim.disturbing import Disturber
 from metarl.sim.env import Moved, RewardError as RewardError, TrialEnv
 from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.physics import Counts, Dropped, Physics, make_physics
@@ -77,19 +78,23 @@ class MujocoEnv(TrialEnv):
         self.replayable = physics != "mujoco" and not self._looks
         self._substeps = family.num_substeps(model)
         self._variator = Variator(self.physics, family.variations)
+        disturbed = bool(family.disturbances)
+        self._disturber = Disturber(self.physics, family, self._variator) if disturbed else None
         self._ctrl = self.physics.bind("ctrl")
         self._low, self._high = _control_range(model).to(self.device, self.dtype)
         self._unit_range = bool((self._low == -1).all() and (self._high == 1).all())
         # After one step every field that the family reads is bound: it must not first be so within a trial.
         self.begin(family.space.nominal(num_worlds), key=0)
         require_declared(family, family.observe(self.physics, self.tasks), num_worlds, self.dtype)
-        self._describe(self._observe().shape[1], [model.actuator(i).name or f"action_{i}" for i in range(model.nu)])
+        hidden = (*(self._disturber.parts() if self._disturber else ()), *family.hidden_parts)
+        names = [model.actuator(i).name or f"action_{i}" for i in range(model.nu)]
+        self._describe(self._observe().shape[1], names, hidden)
         self.step(torch.zeros(num_worlds, model.nu, device=self.device))
         self.check()
         self._tasks = None
 
     def dropped(self) -> Dropped:
-        """What the physics could not do since the last call, to be read once per segment: it waits for the device."""
+        """See `TrialEnv.dropped`."""
         return self.physics.dropped()
 
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> WorldCameras:
@@ -101,32 +106,57 @@ class MujocoEnv(TrialEnv):
         self._variator.require(tasks)
         return taken
 
+    @property
+    def _present(self) -> Tasks:
+        """The tasks as they are now, where disturbances change them within an episode."""
+        return self._disturber.tasks if self._disturber else self.tasks
+
+    def _hidden(self) -> list[Tensor]:
+        family, found = self.family, self._disturber.hidden() if self._disturber else []
+        if not family.hidden_parts:
+            return found
+        own = family.hidden(self.physics, self._present)
+        return found + [own[part.name] for part in family.hidden_parts]
+
     def _pose(self, mask: Bool[Tensor, "N"]) -> None:
         self._variator.apply(self.tasks, mask)
 
     def _restart(self, mask: Bool[Tensor, "N"]) -> None:
+        if self._disturber:
+            self._disturber.begin(self._keys, self._streams, self._episode, mask, self.tasks)
         self.physics.restart(mask, self._write)
+        if self._disturber:
+            self._disturber.rest(mask)
 
     def _write(self, worlds: Int64[Tensor, "n"]) -> None:
         random = WorldRandom(self._keys[worlds], self._streams[worlds], self._episode[worlds], self.dtype)
         self.family.reset(self.physics, worlds, self.tasks.select(worlds), random)
 
     def _observe(self) -> Float32[Tensor, "N S"]:
-        return to_vector(self.family, self.family.observe(self.physics, self.tasks)).float()
+        seen = self.family.observe(self.physics, self._present)
+        return to_vector(self.family, self._disturber.sense(seen) if self._disturber else seen).float()
 
     def _move(self, action: Float[Tensor, "N A"], tasks: Tasks) -> Moved:
+        disturber, present = self._disturber, self._present
         before = self.family.snapshot(self.physics)
-        self._ctrl.copy_(action if self._unit_range else self._low + (action + 1.0) * (self._high - self._low) / 2)
-        self.physics.step(self._substeps)
-        self.family.advance(self.physics, tasks)
+        command = action if self._unit_range else self._low + (action + 1.0) * (self._high - self._low) / 2
+        if disturber:
+            disturber.act(command, self._looks)
+        else:
+            self._ctrl.copy_(command)
+            self.physics.step(self._substeps)
+        self.family.advance(self.physics, present)
+        terms = self.family.reward(self.physics, before, action, present)
+        terminated = self.family.terminated(self.physics, present)
+        if disturber:
+            disturber.tick(tasks, self._looks)
         obs, diverged = self._observe(), self.physics.diverged()
         # MuJoCo notices a bad state at the next step; one that exploded in this step shows.
         seen = obs.numpy() if self._looks else None
         if seen is None or not (seen.max() <= EXPLODED and seen.min() >= -EXPLODED):
             exploded = ~(obs.abs() <= EXPLODED).all(dim=1)
             diverged = exploded if diverged is None else diverged | exploded
-        terms = self.family.reward(self.physics, before, action, tasks)
-        return Moved(obs, terms, self.family.terminated(self.physics, tasks), None, diverged)
+        return Moved(obs, terms, terminated, None, diverged)
 
 
 def counted(family: MujocoFamily) -> Counts:

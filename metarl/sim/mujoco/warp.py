@@ -13,7 +13,7 @@ import mujoco_warp as mjw
 import numpy as np
 import torch
 import warp as wp
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from metarl.core.graphs import looks
@@ -80,7 +80,8 @@ class WarpPhysics:
         self._bad = torch.zeros(num_worlds, dtype=torch.bool, device=self.device)
         self._overflow: Tensor = wp.to_torch(self._data.overflow)
         self._dropped = torch.zeros(2, dtype=torch.long, device=self.device)
-        self._run.prepare(self._rehearse)
+        with self._run.compiling(), self._run.here():
+            self._rehearse()
 
     @property
     def seconds_to_compile(self) -> float:
@@ -238,7 +239,7 @@ class WarpPhysics:
         """See `Physics.get_state`."""
         return torch.cat([live.reshape(self.num_worlds, -1).to(self.dtype) for live in self._state.values()], dim=1)
 
-    def set_state(self, state: Float32[Tensor, "N S"]) -> None:
+    def set_state(self, state: Float[Tensor, "N S"]) -> None:
         """See `Physics.set_state`."""
         for live, piece in zip(self._state.values(), torch.split(state, self._sizes, dim=1), strict=True):
             live.copy_(piece.reshape(live.shape))
