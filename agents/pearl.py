@@ -21,7 +21,6 @@ On a GPU blocks of gradient steps are captured as one CUDA graph (`core.graphs`)
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 
@@ -30,8 +29,8 @@ from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
 from metarl.agents.configs import PearlConfig
-from metarl.agents.pearl_blocks import Block
-from metarl.agents.pearl_metrics import identification, phase_returns
+from metarl.agents.pearl_blocks import Block, compiled
+from metarl.agents.pearl_metrics import buffer_remarks, identification, phase_returns, transitions
 from metarl.agents.pearl_policy import PearlPolicy, PearlState, PosteriorPolicy
 from metarl.agents.pearl_prototypes import PrototypePolicy
 from metarl.core.errors import UserError
@@ -55,8 +54,6 @@ from metarl.rl.sac import (
 )
 from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors, part_of
 
-COMPILED = "METARL_COMPILE"
-"""Environment variable: with the value 1 the two objectives are compiled on CUDA (`torch.compile`)."""
 Drawn = tuple[Int64[Tensor, "K M"], Float32[Tensor, "K M C W"], Float32[Tensor, "K B W"]]
 """Slots, contexts and batches of several gradient steps."""
 _CONTEXT = 4000  # the newest transitions of a task's last trial that the encoder may see
@@ -97,12 +94,9 @@ class Pearl(BaseLearner):
         self.replay = TaskReplay(config.num_slots, config.replay_size, width, self._device)
         self.context = TaskReplay(config.num_slots, min(config.replay_size, _CONTEXT), width, self._device)
         self._guard = Guard("try a lower learning_rate or reward_scale")
-        self._critics_loss, self._actors_loss = self.critic_objective, self.actor_objective
-        if self._device.type == "cuda" and os.environ.get(COMPILED, "0") == "1":
-            torch._dynamo.config.suppress_errors = True  # what cannot be compiled is done without
-            self._critics_loss = torch.compile(self.critic_objective, dynamic=False)
-            self._actors_loss = torch.compile(self.actor_objective, dynamic=False)
-        self._block: Block | None = None
+        losses = self.critic_objective, self.actor_objective
+        self._critics_loss, self._actors_loss = compiled(self._device, *losses)
+        self._blocks: dict[int, Block] = {}
         self._task_of_slot = torch.full((config.num_slots,), -1)
         self._steps = torch.zeros((), dtype=torch.long)
 
@@ -133,7 +127,7 @@ class Pearl(BaseLearner):
         """
         device = self._device
         slot = self._slots(segment.task_number[0])
-        rows = _rows(segment).transpose(0, 1)
+        rows = transitions(segment).transpose(0, 1)
         healthy, prior = ~segment.diverged.T, segment.extras["prior"].T
         owner = slot.to(device)[:, None].expand_as(healthy)
         self.context.clear(torch.unique(slot).to(device))
@@ -195,10 +189,8 @@ class Pearl(BaseLearner):
     def _on_device(self, drawn: Drawn, generator: torch.Generator) -> Float32[Tensor, "R"]:
         """Gradient steps on what was drawn; the sum of what they record."""
         data = (*drawn, *self.noise(*drawn, generator))
-        if len(drawn[0]) < _BLOCK:
-            return Block(self.gradient_step, data, len(_RECORDS) + 1).steps()
-        self._block = self._block or Block(self.gradient_step, data, len(_RECORDS) + 1)
-        return self._block(data)
+        block = self._blocks.setdefault(len(drawn[0]), Block(self.gradient_step, data, len(_RECORDS) + 1))
+        return block(data)
 
     def noise(
         self,
@@ -312,14 +304,7 @@ class Pearl(BaseLearner):
 
     def remarks(self, total_steps: int) -> list[str]:
         """What the buffers take in memory, and what a checkpoint takes at the training's end."""
-        row = self.replay.rows.shape[2] * self.replay.rows.element_size()
-        buffers = (self.replay, self.context)
-        memory = sum(buffer.num_bytes for buffer in buffers)
-        filled = sum(min(buffer.num_bytes, total_steps * row) for buffer in buffers)
-        kept = f"hold what of them is filled, up to {filled / 2**20:,.0f} MiB by the end"
-        left_out = f"leave them out: a resumed run first fills them anew for {self.config.initial_steps:,} steps"
-        saved = kept if self.config.save_buffers else left_out
-        return [f"buffers of {self.config.num_slots} tasks take {memory / 2**20:,.0f} MiB; checkpoints {saved}"]
+        return buffer_remarks(self.config, (self.replay, self.context), total_steps)
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"policy": self.policy, "critic": self._critic, "target": self._target}
@@ -363,9 +348,3 @@ class Pearl(BaseLearner):
             self._steps, self._task_of_slot = state["steps"].clone(), state["task_of_slot"].clone()
             self.replay.load_state_dict(part_of(state, "replay/"))
             self.context.load_state_dict(part_of(state, "context/"))
-
-
-def _rows(segment: Segment) -> Float32[Tensor, "T N W"]:
-    """Observation, action, reward, next observation and terminated of every step, side by side."""
-    reward, terminated = segment.reward[..., None], segment.terminated[..., None].float()
-    return torch.cat((segment.obs, segment.action, reward, segment.final_obs, terminated), dim=-1)

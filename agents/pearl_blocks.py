@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float32
@@ -10,8 +12,18 @@ from torch import Tensor
 
 from metarl.core.graphs import Replay
 
+COMPILED = "METARL_COMPILE"
+"""Environment variable: with the value 1 the objectives are compiled on CUDA (`torch.compile`)."""
 Step = Callable[..., Float32[Tensor, "R"] | None]
 """`Pearl.gradient_step`."""
+
+
+def compiled(device: torch.device, *functions: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """Compile functions for a GPU, where that is asked for; else they stay as they are."""
+    if device.type != "cuda" or os.environ.get(COMPILED, "0") != "1":
+        return functions
+    torch._dynamo.config.suppress_errors = True  # what cannot be compiled is done without
+    return tuple(torch.compile(function, dynamic=False) for function in functions)
 
 
 class Block:
@@ -28,11 +40,6 @@ class Block:
         for own, new in zip(self._data, data, strict=True):
             own.copy_(new)
         self._replay()
-        return self._total
-
-    def steps(self) -> Float32[Tensor, "R"]:
-        """The steps, not captured."""
-        self._work()
         return self._total
 
     def _work(self) -> None:
