@@ -168,7 +168,7 @@ class TrialEnv(ABC):
         return self.advance(action)
 
     def count(self) -> None:
-        """Take note of a step, whose work `advance` does: work that is replayed (`core.graphs`) leaves the host alone."""
+        """Take note of a step; `advance` does its work, which leaves the host alone, so that it can be replayed."""
         _ = self.tasks
         if self._over:
             raise RuntimeError("the trial is over: call begin(tasks, key), or queue(tasks) before it ends")
