@@ -210,6 +210,11 @@ class TrialEnv(ABC):
         """What the physics could not do since the last call, to be read once per segment: it waits for the device."""
         return Dropped()
 
+    @property
+    def seconds_to_compile(self) -> float:
+        """What it took to make what simulates ready: kernels of a GPU are compiled once [s]."""
+        return 0.0
+
     @abstractmethod
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> Cameras:
         """What films `worlds` in pictures of `size` = (width, height) [pixels]; to be closed before the next trial.

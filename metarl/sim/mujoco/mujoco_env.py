@@ -97,6 +97,11 @@ class MujocoEnv(TrialEnv):
         """See `TrialEnv.dropped`."""
         return self.physics.dropped()
 
+    @property
+    def seconds_to_compile(self) -> float:
+        """See `TrialEnv.seconds_to_compile`."""
+        return self.physics.seconds_to_compile
+
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> WorldCameras:
         """The family's camera, in each world."""
         return WorldCameras(self.physics, worlds, self.family.camera, size)
