@@ -53,6 +53,8 @@ class RL2Config(Checked):
     """Show the value head the task, in training; acting does not change."""
     task_weight: float = number(0.0, least=0, most=1e6)
     """Weight of predicting the task from the memory; above 0 the policy says what it believes of its task."""
+    mirror: bool = False
+    """Learn from each trial's mirror image too, where the family declares a symmetry of left and right."""
     hidden_size: int = number(128, least=1, most=8192, memory=weights_memory)
     """Units of the memory, and of the hidden layer of each head."""
     learning_rate: float = number(1e-3, above=0, most=1, search=Log(2e-4, 3e-3))

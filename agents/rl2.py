@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from metarl.agents.configs import RL2Config
 from metarl.core.errors import UserError
-from metarl.core.info import PolicyInfo
+from metarl.core.info import Mirror, PolicyInfo
+from metarl.core.mirror import reflect
 from metarl.core.types import Metrics, Segment, Transition
 from metarl.rl.attention import Transformer
 from metarl.rl.cells import Cell, Cut, Gru, Lstm
@@ -41,7 +42,7 @@ from metarl.rl.networks import RecurrentActorCritic, seeded
 from metarl.rl.normalize import CLIP, RunningNorm
 from metarl.rl.objectives import gaussian_nll, noise_log_prob
 from metarl.rl.policy import BAND, PolicyModule
-from metarl.rl.ppo import PPO, Chunks, Settings, advantages, chunk_length, cut
+from metarl.rl.ppo import PPO, Chunks, Settings, advantages, chunk_length, cut, side_by_side
 from metarl.rl.returns import discounted_return, explained_variance, standardised
 from metarl.rl.state import load_module, module_tensors
 
@@ -210,6 +211,17 @@ def policy_inputs(
     return torch.cat((obs, action, reward[..., None], start[..., None]), dim=-1)
 
 
+def mirrored(segment: Segment, mirror: Mirror) -> Segment:
+    """What would have been collected had left and right been exchanged, as far as the memory's inputs go."""
+    first = segment.initial_state
+    return replace(
+        segment,
+        obs=reflect(segment.obs, mirror.observation),
+        action=reflect(segment.action, mirror.action),
+        initial_state=first._replace(last_action=reflect(first.last_action, mirror.action)),
+    )
+
+
 class RL2(BaseLearner):
     """PPO over whole trials, or over segments of them, on chunks of sequences."""
 
@@ -225,6 +237,10 @@ class RL2(BaseLearner):
             kind = BelievingRL2Policy if config.task_weight > 0 else RL2Policy
             self.policy = kind(config, info).to(device)
         self.return_norm = RunningNorm().to(device)
+        if config.mirror and info.mirror is None:
+            raise UserError("mirror = True: this family declares no symmetry of left and right (see Family.mirror)")
+        self._mirrored: Tensor | None = None
+        """Memories of the mirrored worlds, to go on from; None where their trials begin."""
         settings = Settings.of(config)
         trial_steps = info.episode_steps * info.episodes_per_trial
         self._longest = config.chunk_steps
@@ -237,6 +253,8 @@ class RL2(BaseLearner):
                 )
             chunks = max(2, config.minibatch_chunks * min(config.chunk_steps, self._longest) // self._longest)
             settings = replace(settings, minibatch_chunks=chunks)
+        if config.mirror:  # a chunk and its image: as many gradient steps as without
+            settings = replace(settings, minibatch_chunks=2 * settings.minibatch_chunks)
         self._ppo = PPO(self.policy, self.policy.network.raw_log_std, self._evaluate, settings)
 
     def record(
@@ -294,12 +312,41 @@ class RL2(BaseLearner):
             target=cut(target, length),
             privileged=None if known is None else cut(known, length),
         )
+        if config.mirror:
+            chunks = side_by_side(chunks, self._image(segment, chunks, length))
         metrics = {"train/explained_variance": explained_variance(value, target), "train/return_scale": float(scale)}
         if network.believed and known is not None:
             mean, log_std = network.beliefs(extras["memory"])
             metrics["train/task_error"] = float((mean - known).square().mean().sqrt())
             metrics["train/task_std"] = float(log_std.exp().mean())
         return chunks, metrics
+
+    def _image(self, segment: Segment, chunks: Chunks, length: int) -> Chunks:
+        """The chunks of the mirrored segment, which is as likely as the one collected, and earned the same.
+
+        Nobody remembered it: its memories are computed here, by the parameters that collected the other. Densities
+        are those of the actions as they were drawn, so that ratios weigh the image by how likely the policy now is to
+        act as its mirror image did.
+        """
+        mirror, memory = self.policy.info.mirror, self.policy.network.memory
+        assert mirror is not None
+        obs, inputs = self.inputs(mirrored(segment, mirror))
+        starts = (~segment.trial_start[::length, :, None]).float()
+        state = inputs.new_zeros(inputs.shape[1], memory.state_size) if self._mirrored is None else self._mirrored
+        before = []
+        for part, goes_on in zip(torch.split(inputs, length), starts, strict=True):
+            before.append(state * goes_on)
+            _, state = memory.sequence(part, before[-1])
+        self._mirrored = state if self.segment_steps else None
+        known = None if segment.privileged is None else reflect(segment.privileged, mirror.privileged)
+        return replace(
+            chunks,
+            inputs=cut(inputs, length),
+            obs=cut(obs, length),
+            memory=torch.stack(before).flatten(0, 1),
+            action=reflect(chunks.action, mirror.action),
+            privileged=None if known is None else cut(self.policy.privileged_norm(known), length),
+        )
 
     def inputs(self, segment: Segment) -> tuple[Float[Tensor, "T N O"], Float[Tensor, "T N I"]]:
         """Normalised observations and memory inputs, as `act` saw them."""
