@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from metarl.agents.configs import RL2Config
 from metarl.core.errors import UserError
+from metarl.core.graphs import capture
 from metarl.core.info import Mirror, PolicyInfo
 from metarl.core.mirror import reflect
 from metarl.core.types import Metrics, Segment, Transition
@@ -64,6 +65,8 @@ class RL2State(NamedTuple):
 
 class RL2Policy(PolicyModule):
     """The recurrent policy with its normalisers."""
+
+    replayable = True
 
     def __init__(self, config: RL2Config, info: PolicyInfo) -> None:
         super().__init__(info)
@@ -139,7 +142,7 @@ class RL2Policy(PolicyModule):
             network = self.network
             acting = (*network.memory.parameters(), *network.actor.parameters(), network.raw_log_std)  # type: ignore[attr-defined]
             self._watched = [*acting, self.obs_norm.var, self.reward_norm.var]
-        version = [tensor._version for tensor in self._watched]
+        version = [capture(), *(tensor._version for tensor in self._watched)]
         if self._packed is None or self._packed[0] != version:
             self._packed = version, Packed(self.network, self.obs_norm), self.reward_norm.affine()
         return self._packed[1:]
@@ -232,6 +235,7 @@ class RL2(BaseLearner):
     ) -> None:
         self.config = config
         self.segment_steps = config.segment_steps or None
+        self.kept_every = {"cell": chunk_length(whole_steps(config, info), config.chunk_steps)}
         self.wants_privileged = config.privileged_critic or config.task_weight > 0
         with seeded(generator):
             kind = BelievingRL2Policy if config.task_weight > 0 else RL2Policy
@@ -358,13 +362,12 @@ class RL2(BaseLearner):
 
     def _memory_before(self, segment: Segment, stride: int) -> Float[Tensor, "K N H2"]:
         """Output and cell before every `stride`-th step."""
-        first, extras = segment.initial_state, segment.extras
+        first, extras, parts = segment.initial_state, segment.extras, []
         if stride == len(segment.reward):
             return torch.cat((first.memory, first.cell), dim=-1)[None]
-        parts = [
-            torch.cat((start[None], after[stride - 1 : -1 : stride]))
-            for start, after in ((first.memory, extras["memory"]), (first.cell, extras["cell"]))
-        ]
+        for start, after in ((first.memory, extras["memory"]), (first.cell, extras["cell"])):
+            rows = stride * len(after) // len(segment.reward)  # per chunk
+            parts.append(torch.cat((start[None], after[rows - 1 : -1 : rows])))
         return torch.cat(parts, dim=-1) * (~segment.trial_start[::stride, :, None]).float()
 
     def _next_value(self, segment: Segment, value: Float[Tensor, "T N"], known: Tensor | None) -> Float[Tensor, "T N"]:
@@ -376,7 +379,11 @@ class RL2(BaseLearner):
         t, n = segment.trial_end.nonzero(as_tuple=True)
         reward = policy.reward_norm(segment.reward[t, n])
         memory = segment.extras["memory"][t, n]
-        cell = segment.extras["cell"][t, n] if policy.network.memory.recorded else self._last_cell(segment)[n]
+        if policy.network.memory.recorded:
+            cells = segment.extras["cell"]
+            cell = cells[t * len(cells) // len(segment.reward), n]
+        else:
+            cell = self._last_cell(segment)[n]
         at_end = RL2State(memory, cell, segment.action[t, n].clamp(-1.0, 1.0), reward, torch.zeros_like(reward))
         after[t, n] = policy.value(segment.final_obs[t, n], at_end, None if known is None else known[t, n])
         if not bool(segment.trial_end[-1].all()):
