@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 
 import torch
@@ -30,11 +30,12 @@ from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
 from metarl.agents.configs import PearlConfig
+from metarl.agents.pearl_blocks import Block
 from metarl.agents.pearl_metrics import identification, phase_returns
 from metarl.agents.pearl_policy import PearlPolicy, PearlState, PosteriorPolicy
 from metarl.agents.pearl_prototypes import PrototypePolicy
 from metarl.core.errors import UserError
-from metarl.core.graphs import Replay, looks
+from metarl.core.graphs import looks
 from metarl.core.info import PolicyInfo
 from metarl.core.seeding import on_device
 from metarl.core.types import Metrics, Segment
@@ -101,7 +102,7 @@ class Pearl(BaseLearner):
             torch._dynamo.config.suppress_errors = True  # what cannot be compiled is done without
             self._critics_loss = torch.compile(self.critic_objective, dynamic=False)
             self._actors_loss = torch.compile(self.actor_objective, dynamic=False)
-        self._block: _Block | None = None
+        self._block: Block | None = None
         self._task_of_slot = torch.full((config.num_slots,), -1)
         self._steps = torch.zeros((), dtype=torch.long)
 
@@ -195,8 +196,8 @@ class Pearl(BaseLearner):
         """Gradient steps on what was drawn; the sum of what they record."""
         data = (*drawn, *self.noise(*drawn, generator))
         if len(drawn[0]) < _BLOCK:
-            return _Block(self, data).steps()
-        self._block = self._block or _Block(self, data)
+            return Block(self.gradient_step, data, len(_RECORDS) + 1).steps()
+        self._block = self._block or Block(self.gradient_step, data, len(_RECORDS) + 1)
         return self._block(data)
 
     def noise(
@@ -258,7 +259,7 @@ class Pearl(BaseLearner):
         slots: Int64[Tensor, "M"],
         context: Float32[Tensor, "M C W"],
         batch: Float32[Tensor, "B W"],
-        drawn: Float32[Tensor, "M *D"],
+        drawn: Float32[Tensor, "..."],
         noise: Float32[Tensor, "B A"],
     ) -> tuple[Tensor, Tensor, Float32[Tensor, "B Z"], Float32[Tensor, "2 B"]]:
         """Critics' loss, the encoder's other loss, the z of each transition (one per task), and the critics' values.
@@ -362,35 +363,6 @@ class Pearl(BaseLearner):
             self._steps, self._task_of_slot = state["steps"].clone(), state["task_of_slot"].clone()
             self.replay.load_state_dict(part_of(state, "replay/"))
             self.context.load_state_dict(part_of(state, "context/"))
-
-
-class _Block:
-    """Gradient steps whose data lies in the same place each time, captured as one graph."""
-
-    def __init__(self, learner: Pearl, data: Sequence[Tensor]) -> None:
-        self._learner, self._data = learner, [part.clone() for part in data]
-        self._total = torch.zeros(len(_RECORDS) + 1, device=data[0].device)
-        self._replay = Replay(self._work, data[0].device, "PEARL's gradient step")
-
-    def __call__(self, data: Sequence[Tensor]) -> Float32[Tensor, "R"]:
-        """As many steps as the data is for; the sum of what they record."""
-        for own, new in zip(self._data, data, strict=True):
-            own.copy_(new)
-        self._replay()
-        return self._total
-
-    def steps(self) -> Float32[Tensor, "R"]:
-        """The steps, not captured."""
-        self._work()
-        return self._total
-
-    def _work(self) -> None:
-        total = torch.zeros_like(self._total)
-        for slots, context, batch, *noise in zip(*self._data, strict=True):
-            record = self._learner.gradient_step(slots, context, batch, iter(noise))
-            assert record is not None
-            total = total + record
-        self._total.copy_(total)
 
 
 def _rows(segment: Segment) -> Float32[Tensor, "T N W"]:

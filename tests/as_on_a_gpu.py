@@ -43,6 +43,7 @@ class Recorded(TorchDispatchMode):
         self._calls.append((func, args, kwargs, result))
         return result
 
+    @torch.no_grad()
     def replay(self):
         for func, args, kwargs, result in self._calls:
             again = func(*args, **kwargs)

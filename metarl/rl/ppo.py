@@ -6,7 +6,7 @@ takes its gradient steps on minibatches of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -122,15 +122,15 @@ def ppo_loss(
     return loss, torch.stack((policy_loss, value_loss, kl)).detach()
 
 
-def _means(records: Sequence[Float[Tensor, "4"]]) -> list[float]:
+def _means(records: list[Tensor]) -> list[float]:
     """Of the records that are finite; zeros where there is none."""
     if not records:
         return [0.0] * 4
     rows = torch.stack(records)
     if looks(rows.device):  # which leaves out the others before
-        return rows.mean(dim=0).tolist()  # type: ignore[no-any-return]
+        return rows.mean(dim=0).tolist()
     sound = rows.isfinite().all(dim=1, keepdim=True)
-    return (torch.where(sound, rows, 0.0).sum(dim=0) / sound.sum().clamp(min=1)).tolist()  # type: ignore[no-any-return]
+    return (torch.where(sound, rows, 0.0).sum(dim=0) / sound.sum().clamp(min=1)).tolist()
 
 
 class PPO:
