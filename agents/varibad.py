@@ -90,6 +90,8 @@ class ActorCritic(nn.Module):
 class VariBadPolicy(PolicyModule):
     """Acts on the observation and on what it believes of its task."""
 
+    replayable = True
+
     def __init__(self, config: VariBadConfig, info: PolicyInfo) -> None:
         super().__init__(info)
         obs_size, action_size, latent = info.observation_size, info.action_size, config.latent_size
@@ -148,6 +150,8 @@ class VariBad(BaseLearner):
         self, config: VariBadConfig, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
     ) -> None:
         self.config, size = config, info.observation_size
+        if torch.device(device).type == "cuda":  # whole trials as well, by worlds and captured steps that stay
+            self.segment_steps = info.episode_steps * info.episodes_per_trial
         taken = config.latent_size + size + info.action_size
         with seeded(generator):
             self.policy = VariBadPolicy(config, info).to(device)
@@ -165,30 +169,30 @@ class VariBad(BaseLearner):
     def record(
         self, obs: Tensor, state: VariBadState, noise: Tensor, action: Tensor, next_state: VariBadState
     ) -> Mapping[str, Tensor]:
-        """The noise, of which densities are made, and the belief that was acted on."""
-        with torch.no_grad():
-            return {"noise": noise, "belief": self.policy.belief(state)}
+        """The noise, of which densities are made."""
+        return {"noise": noise}
 
     def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
         """PPO's passes over the trials, then `encoder_steps` on the encoder."""
         policy = self.policy
-        chunks, metrics = self.prepare(segment)
+        with torch.no_grad():
+            belief = torch.cat(policy.encoder(policy.context(segment)), dim=-1)
+        chunks, metrics = self.prepare(segment, belief)
         metrics |= self._ppo.update(chunks, generator, progress) | self._learn(segment, generator)
         # The statistics move only now: collection and update saw the same normalisation.
         policy.obs_norm.update(segment.obs)
         policy.reward_norm.update(segment.reward)
-        policy.belief_norm.update(segment.extras["belief"])
+        policy.belief_norm.update(belief)
         self.return_norm.update(discounted_return(segment.reward, self.config.discount, segment.trial_start))
         return finite_only(metrics)
 
     @torch.no_grad()
-    def prepare(self, segment: Segment) -> tuple[Chunks, Metrics]:
-        """Advantages and features of all steps."""
+    def prepare(self, segment: Segment, belief: Float[Tensor, "T1 N Z2"]) -> tuple[Chunks, Metrics]:
+        """Advantages and features of all steps, by the beliefs at the trials' begin and after each step."""
         config, policy, scale = self.config, self.policy, self.return_norm.std.float()
-        belief = segment.extras["belief"]
-        features = policy.features(segment.obs, belief)
+        features = policy.features(segment.obs, belief[:-1])
         value = policy.network.critic(features)[..., 0]
-        going_on = policy.features(segment.final_obs[-1], policy.belief(segment.final_state))
+        going_on = policy.features(segment.final_obs[-1], belief[-1])
         after = torch.cat((value[1:], policy.network.critic(going_on)[None, ..., 0]))
         ends = segment.terminated, segment.trial_end
         advantage = advantages(segment.reward / scale, *ends, value, after, config.discount, config.gae_lambda)
