@@ -18,6 +18,7 @@ from metarl.core.mirror import Symmetry
 from metarl.core.renamed import old_names
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks, TaskSpace
+from metarl.sim.disturbances import Disturbance
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variation import Variation
 
@@ -69,6 +70,10 @@ class MujocoFamily(Family):
 
     variations: ClassVar[Sequence[Variation]] = ()
     """How task parameters change the model."""
+    disturbances: ClassVar[Sequence[Disturbance]] = ()
+    """What a real robot adds: latency, noise, pushes, sudden faults. See `metarl.sim.disturbances`."""
+    hidden_parts: ClassVar[tuple[Part, ...]] = ()
+    """What `hidden` returns, beside the task and what disturbances tell of themselves."""
     camera: ClassVar[str | None] = None
     """Name of the camera that films the robot; None for MuJoCo's free camera."""
 
@@ -109,6 +114,10 @@ class MujocoFamily(Family):
         What a family wants to remember of an episode goes into `userdata` (`<size nuserdata="n"/>`), which is part of
         the physics' state and zero at a reset: how long a foot is in the air, a goal that moves.
         """
+
+    def hidden(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
+        """Each of the `hidden_parts`, of about unit size: for oracles and privileged critics."""
+        return {}
 
     def terminated(self, physics: Physics, tasks: Tasks) -> Bool[Tensor, "N"] | None:
         """Worlds whose episode is over by the family's rules (a fall); None where it never is."""
