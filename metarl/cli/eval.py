@@ -82,8 +82,9 @@ def run(words: list[str]) -> int:
     options = parse(EvalOptions, "eval", words)
     from metarl.run.calibration import calibration
     from metarl.run.control import KINDS, Control
-    from metarl.run.evaluate import compared, placed
+    from metarl.run.evaluate import compared
     from metarl.run.logs import console
+    from metarl.run.placing import placed
     from metarl.run.subject import subject_of
     from metarl.run.tables import comparison_table, control_table, record_table, standing_lines
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float64
 from torch import Tensor
 
 from metarl.core import seeding
@@ -19,9 +17,8 @@ from metarl.rl.parallel import single_threaded_math
 from metarl.rl.policy import Policy
 from metarl.run.collect import trial_steps
 from metarl.run.control import Control, Interfered
-from metarl.run.headroom import headroom, recovered
 from metarl.run.logs import provenance
-from metarl.run.records import Against, Controlled, EvaluationRecord, Origin, Standing
+from metarl.run.records import Against, Controlled, EvaluationRecord, Origin
 from metarl.run.recovery import around_onsets
 from metarl.run.statistics import Interval, probability_of_improvement, worst_counted
 from metarl.run.subject import Subject
@@ -60,8 +57,9 @@ def evaluate(
     returns = torch.zeros(num_episodes + 1, len(tasks), dtype=torch.float64).scatter_add_(0, episode, reward)
     failed = count > 0
     recovery = None
-    if "fault" in kept:
-        recovery = around_onsets(reward.numpy(), kept["fault"].cpu().numpy(), ended.numpy(), control_step)
+    if _FAULT in kept:
+        fault = torch.cat((kept[_FAULT][:1], kept[_FAULT][:-1])).cpu().numpy()  # known after a step, for the next one
+        recovery = around_onsets(reward.numpy(), fault, ended.numpy(), control_step, episode_steps)
     return EvaluationRecord(
         **vars(origin) | {"episode_steps": episode_steps},
         tasks=tasks,
@@ -143,28 +141,6 @@ def evaluate_subject(
 def compared(ours: EvaluationRecord, theirs: EvaluationRecord, run: str) -> EvaluationRecord:
     """Ours, with how it compares with theirs, whose run is at `run`; both met the same tasks."""
     return ours.having(against=Against(run, theirs.origin, tuple(improvement(ours, theirs))))
-
-
-def placed(
-    ours: EvaluationRecord,
-    memoryless: Sequence[tuple[str, EvaluationRecord]],
-    oracle: Sequence[tuple[str, EvaluationRecord]],
-) -> EvaluationRecord:
-    """Ours, with where it stands between memoryless policies and oracles: a seed each, with the run's name."""
-
-    def returns(records: Sequence[tuple[str, EvaluationRecord]], episode: int) -> Float64[np.ndarray, "S N"]:
-        return np.stack([record.returns[:, episode] for _, record in records])
-
-    low, high = returns(memoryless, -1), returns(oracle, -1)
-    first = recovered(ours.returns[None, :, 0], returns(memoryless, 0), returns(oracle, 0))
-    standing = Standing(
-        memoryless=tuple(name for name, _ in memoryless),
-        oracle=tuple(name for name, _ in oracle),
-        headroom=headroom(low, high),
-        recovered=recovered(ours.returns[None, :, -1], low, high),
-        recovered_first=first,
-    )
-    return ours.having(standing=standing)
 
 
 def improvement(ours: EvaluationRecord, theirs: EvaluationRecord) -> list[Interval]:
