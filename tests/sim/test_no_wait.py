@@ -1,5 +1,7 @@
 """A control step never waits for the device: nothing in it asks what a tensor holds, and a back end may be anywhere."""
 
+from operator import attrgetter
+
 import pytest
 import torch
 from families import ALL_FAMILIES, Rail, columns
@@ -81,7 +83,7 @@ class Cart:
         return self._fields[field]
 
     def expand(self, field):
-        value = torch.from_numpy(getattr(self.model, field).copy()).to(self.device, self.dtype)
+        value = torch.from_numpy(attrgetter(field)(self.model).copy()).to(self.device, self.dtype)
         return self._models.setdefault(field, value.expand(self.num_worlds, *value.shape).clone())
 
     def covering(self, mask):
