@@ -129,7 +129,7 @@ class RL2(BaseLearner):
         obs, inputs = self.inputs(segment)
         known = None if segment.privileged is None else self.policy.privileged_norm(segment.privileged)
         value = network.value(torch.cat((extras["memory"], obs), dim=-1), known)
-        ends = segment.terminated, segment.trial_end
+        ends = segment.terminated, segment.value_end
         values = value, self._next_value(segment, value, known)
         advantage = advantages(segment.reward / scale, *ends, *values, config.discount, config.gae_lambda)
         target = advantage + value

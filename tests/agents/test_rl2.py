@@ -154,6 +154,30 @@ def test_a_later_reward_reaches_the_first_episode_s_targets():
     torch.testing.assert_close(gain, expected, rtol=0, atol=1e-5)
 
 
+def test_no_reward_counts_after_a_fall_that_uses_up_the_episodes():
+    """With `trial` = "episodes", and K = 2 of them; with "steps" all rewards of a trial count."""
+
+    class Falling(Sign):
+        limit = 0.0
+
+    config = dataclasses.replace(CONFIG, gae_lambda=1.0)
+    for kind in ("episodes", "steps"):
+        env = MujocoEnv(Falling(), 6, episodes_per_trial=2, threads=1, trial=kind)
+        learner = RL2(config, env.info, seeding.generator(0, "init"))
+        segment = trial(env, learner)
+        assert bool(segment.lost.any()) == (kind == "episodes")
+        if kind == "episodes":
+            t, world = segment.lost[:-1].nonzero()[0].tolist()
+        richer = segment.reward.clone()
+        richer[t + 1 :] += 1.0
+        before, after = (
+            learner.prepare(dataclasses.replace(segment, reward=reward))[0].target.reshape(4, 4, 6).transpose(0, 1)
+            for reward in (segment.reward, richer)
+        )
+        gained = (after - before).reshape(16, 6)[: t + 1, world]
+        assert bool((gained > 0).all()) if kind == "steps" else not bool(gained.any())
+
+
 def test_the_trials_time_limit_is_bootstrapped_from_the_final_observation():
     env, learner = make(Sign())
     warm(env, learner)
