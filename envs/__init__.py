@@ -20,6 +20,10 @@ FAMILIES: dict[str, str] = {
     "quadruped-terrain": "metarl.envs.quadruped_tasks:QuadrupedTerrain",
     "quadruped-crippled": "metarl.envs.quadruped_tasks:QuadrupedCrippled",
     "quadruped-command": "metarl.envs.quadruped_tasks:QuadrupedCommand",
+    "quadruped-command-wide": "metarl.envs.quadruped_disturbed:QuadrupedCommandWide",
+    "quadruped-faults": "metarl.envs.quadruped_disturbed:QuadrupedFaults",
+    "quadruped-hidden-actuation": "metarl.envs.quadruped_disturbed:QuadrupedHiddenActuation",
+    "quadruped-patches": "metarl.envs.quadruped_disturbed:QuadrupedPatches",
     "arm-reach": "metarl.envs.arm:ArmReach",
     "arm-push": "metarl.envs.arm:ArmPush",
 }

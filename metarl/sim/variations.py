@@ -27,6 +27,11 @@ from metarl.sim.actuation import (
     MotorStrength as MotorStrength,
     WeakMotor as WeakMotor,
 )
+from metarl.sim.motor_faults import (
+    FAULTS as FAULTS,
+    LimbStrength as LimbStrength,
+    MotorFault as MotorFault,
+)
 from metarl.sim.rotations import axes_of, quaternion_of
 from metarl.sim.variation import (
     OfOneParameter,
