@@ -171,12 +171,17 @@ class JointFault(OfOneParameter):
                 weaken(live, forces(model, motors), (~broken)[:, None].to(value.dtype).expand(-1, len(motors)))
 
 
-def lock(live: Mapping[str, Tensor], index: Int64[Tensor, "n"], broken: Bool[Tensor, "N m"]) -> None:
+def lock(
+    live: Mapping[str, Tensor],
+    index: Int64[Tensor, "n"],
+    broken: Bool[Tensor, "N m"],
+    impedance: tuple[float, ...] = _HARD,
+) -> None:
     """Stop degrees of freedom in the worlds where they are `broken`, each or (m = 1) all together."""
-    loss, impedance = live["dof_frictionloss"], live["dof_solimp"]
+    loss, solimp = live["dof_frictionloss"], live["dof_solimp"]
     loss[:, index] += _LOCK * broken.to(loss.dtype)
-    hard = constant(_HARD, impedance.device, impedance.dtype)
-    impedance[:, index] = torch.where(broken[:, :, None], hard, impedance[:, index])
+    hard = constant(impedance, solimp.device, solimp.dtype)
+    solimp[:, index] = torch.where(broken[:, :, None], hard, solimp[:, index])
 
 
 @lru_cache(maxsize=32)

@@ -16,8 +16,9 @@ from metarl.sim.actuation import MotorStrength, forces, limits, lock, own_motors
 from metarl.sim.variation import OfOneParameter, constant, dofs, label, object_ids
 
 FAULTS = ("dead", "locked", "reversed", "dead limb")
-"""How a motor may be broken: it exerts nothing; it holds its joint where it is; its control is mirrored in its range;
-it and the other motors of its limb exert nothing."""
+"""How a motor may be broken: it exerts nothing; it has seized, and its joint stays where it is; its control is mirrored
+in its range; it and the other motors of its limb exert nothing."""
+_SEIZED = (0.99, 0.99, 0.001, 0.5, 2.0)  # solimp of a joint that locks in motion: a harder one may diverge
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,11 @@ class MotorFault:
         every = torch.arange(len(motors), device=device)
         is_it = every == broken
         in_limb = (every // self.limb == broken // self.limb) & (broken >= 0)
-        dead = (is_it & (kind == FAULTS.index("dead"))) | (in_limb & (kind == FAULTS.index("dead limb")))
+        locked = is_it & (kind == FAULTS.index("locked"))
+        dead = (is_it & (kind == FAULTS.index("dead"))) | (in_limb & (kind == FAULTS.index("dead limb"))) | locked
         weaken(live, forces(model, motors), (~dead).to(kind.dtype))
         joints = tuple(dofs(model, model.actuator_trnid[[motor], 0].tolist())[0] for motor in motors)
-        lock(live, constant(joints, device), is_it & (kind == FAULTS.index("locked")))
+        lock(live, constant(joints, device), locked, _SEIZED)
         index, turned = constant(motors, device), is_it & (kind == FAULTS.index("reversed"))
         gain, bias = live["actuator_gainprm"], live["actuator_biasprm"]
         ends = tuple((model.actuator_ctrlrange[motors, 0] + model.actuator_ctrlrange[motors, 1]).tolist())
