@@ -2,12 +2,16 @@
 
 FAMILIES: dict[str, str] = {
     "half-cheetah-dir": "metarl.envs.half_cheetah:HalfCheetahDir",
+    "half-cheetah-dir-sparse": "metarl.envs.half_cheetah:HalfCheetahDirSparse",
     "half-cheetah-vel": "metarl.envs.half_cheetah:HalfCheetahVel",
     "half-cheetah-body": "metarl.envs.half_cheetah:HalfCheetahBody",
     "half-cheetah-crippled": "metarl.envs.half_cheetah:HalfCheetahCrippled",
+    "half-cheetah-signs": "metarl.envs.half_cheetah:HalfCheetahSigns",
     "half-cheetah-terrain": "metarl.envs.terrains:HalfCheetahTerrain",
     "ant-dir": "metarl.envs.ant:AntDir",
+    "ant-dir-2d": "metarl.envs.ant:AntDir2D",
     "ant-goal": "metarl.envs.ant:AntGoal",
+    "ant-goal-sparse": "metarl.envs.ant:AntGoalSparse",
     "ant-body": "metarl.envs.ant:AntBody",
     "ant-crippled": "metarl.envs.ant:AntCrippled",
     "ant-terrain": "metarl.envs.terrains:AntTerrain",
@@ -16,6 +20,7 @@ FAMILIES: dict[str, str] = {
     "hopper-params": "metarl.envs.hopper:HopperParams",
     "point-goal": "metarl.envs.point:PointGoal",
     "point-goal-sparse": "metarl.envs.point:PointGoalSparse",
+    "point-wind": "metarl.envs.point:PointWind",
     "quadruped-body": "metarl.envs.quadruped_tasks:QuadrupedBody",
     "quadruped-terrain": "metarl.envs.quadruped_tasks:QuadrupedTerrain",
     "quadruped-crippled": "metarl.envs.quadruped_tasks:QuadrupedCrippled",
@@ -24,6 +29,8 @@ FAMILIES: dict[str, str] = {
     "quadruped-faults": "metarl.envs.quadruped_disturbed:QuadrupedFaults",
     "quadruped-hidden-actuation": "metarl.envs.quadruped_disturbed:QuadrupedHiddenActuation",
     "quadruped-patches": "metarl.envs.quadruped_disturbed:QuadrupedPatches",
+    "quadruped-load": "metarl.envs.quadruped_shapes:QuadrupedLoad",
+    "quadruped-limbs": "metarl.envs.quadruped_shapes:QuadrupedLimbs",
     "arm-reach": "metarl.envs.arm:ArmReach",
     "arm-push": "metarl.envs.arm:ArmPush",
 }

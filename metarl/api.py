@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from metarl.core.tasks import Split, Tasks
     from metarl.core.types import Metrics
     from metarl.rl.policy import Policy
+    from metarl.run.control import Control
     from metarl.run.records import EvaluationRecord
     from metarl.run.run import Run
+    from metarl.run.yardsticks import FamilyHeadroom
     from metarl.sim.env import TrialEnv
     from metarl.sim.family import Family
     from metarl.video.recorder import Recording
@@ -89,6 +91,7 @@ def train(
     config: str | Path | None = None,
     callback: Callback | None = None,
     show: bool = False,
+    trust_code: bool = False,
     **fields: Any,
 ) -> Run:
     """Meta-train a learner on a family of tasks, from the beginning.
@@ -100,6 +103,7 @@ def train(
         config: A TOML file to start from.
         callback: Called with the metrics of each iteration; returning False stops the training, saved.
         show: Whether a progress line is printed.
+        trust_code: Files of code that `config` names may run, also such as this user never trained with.
         fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1, total_steps=3_000_000`.
 
     Returns:
@@ -110,8 +114,9 @@ def train(
         Diverged: The losses are not finite any more; the message names the last good checkpoint.
     """
     from metarl.run import sessions
+    from metarl.run.logs import words_of
 
-    made = configure(agent, reference(family), fields, None if config is None else Path(config))
+    made = configure(agent, reference(family), fields, None if config is None else Path(config), trust_code)
     words = ["train", made.agent, made.family, *words_of(fields)]
     where = None if output is None else Path(output)
     return sessions.train(made, where, callbacks=_callbacks(callback), console=_console(show), argv=words)
@@ -125,6 +130,7 @@ def resume(
     checkpoint: str | None = None,
     callback: Callback | None = None,
     show: bool = False,
+    trust_code: bool = False,
 ) -> Run:
     """Train on: exactly as if the run had never stopped, or further than was meant at first.
 
@@ -136,11 +142,13 @@ def resume(
         checkpoint: The checkpoint to go on from; the newest by default.
         callback: See `train`.
         show: Whether a progress line is printed.
+        trust_code: Files of code that the run names may run, also such as this user never trained with.
 
     Raises:
         UserError: The folder holds no run, is in use, or has trained for longer already.
     """
     from metarl.run import sessions
+    from metarl.run.logs import words_of
 
     words = ["resume", str(run), *words_of({"total_steps": total_steps} if total_steps else {})]
     return sessions.resume(
@@ -148,6 +156,7 @@ def resume(
         total_steps=total_steps,
         max_minutes=max_minutes,
         which=checkpoint,
+        trust_code=trust_code,
         callbacks=_callbacks(callback),
         console=_console(show),
         argv=words,
@@ -165,6 +174,8 @@ def evaluate(
     seed: int = 0,
     checkpoint: str | None = None,
     agent: str | None = None,
+    controls: Sequence[Control | str] = (),
+    trust_code: bool = False,
 ) -> EvaluationRecord:
     """Measure the return of each episode on fixed tasks, and keep the record in the run's folder.
 
@@ -178,38 +189,87 @@ def evaluate(
         seed: Seed of the initial states and of what is sampled.
         checkpoint: `iteration-000120`, or `best`; the newest by default.
         agent: `zero` or `random`: a policy that never trained.
+        controls: What else to play, as `wipe`, `swap`, `nominal` or a `Control`: an adaptation must lose by them.
+        trust_code: Files of code that the run names may run, also such as this user never trained with.
 
     Raises:
-        UserError: There is no such run, checkpoint or split, or the tasks are not the family's.
+        UserError: There is no such run, checkpoint or split, the tasks are not the family's, or the policy keeps no
+            state to interfere with, acts by numbers that are not finite, or has the physics of every task diverge.
     """
+    from metarl.run.control import Control
     from metarl.run.evaluate import evaluate_subject
+    from metarl.run.logs import words_of
     from metarl.run.subject import subject_of
 
-    subject = subject_of(run, agent, checkpoint)
+    subject = subject_of(run, agent, checkpoint, trust_code)
     chosen = subject.family.space.fixed(split, num_tasks) if tasks is None else tasks
     name = split if tasks is None else "list-python"
     words = ["eval", str(run), "--split", split, *words_of({"num_tasks": len(chosen), "seed": seed})]
     options: dict[str, Any] = {"episodes": episodes, "seed": seed, "deterministic": deterministic}
+    options["controls"] = [Control(one) if isinstance(one, str) else one for one in controls]
     record = evaluate_subject(subject, chosen, name, words + ["--stochastic"] * (not deterministic), **options)
     if subject.run is not None:
         subject.run.write_evaluation(record)
     return record
 
 
-def load(run: Run | str | Path, *, checkpoint: str | None = None, device: str = "cpu") -> Policy[Any]:
+def headroom(
+    family: str | type[Family],
+    *,
+    agent: str = "ppo",
+    total_steps: int = 2_000_000,
+    seeds: Sequence[int] = (1, 2),
+    num_tasks: int = 100,
+    config: str | Path | None = None,
+    output: str | Path | None = None,
+    show: bool = False,
+) -> FamilyHeadroom:
+    """Measure what knowing the task is worth: train a memoryless policy and an oracle, which is shown the task.
+
+    Args:
+        family: A name of `families()`, `path/to/file.py:ClassName`, or a class from a file.
+        agent: A learner that does not adapt; the oracle is the same one, shown the task.
+        total_steps: Length of each training [control steps over all worlds].
+        seeds: Seeds: two trainings of each.
+        num_tasks: Test tasks to evaluate on.
+        config: A TOML file with other settings of the trainings.
+        output: Folder of the runs, `runs/headroom-FAMILY` by default. What is trained in it already is used.
+        show: Whether progress lines are printed.
+
+    Returns:
+        The headroom with its intervals, and `doubts`: why the budget may be too small to tell.
+
+    Raises:
+        UserError: A name is wrong, the learner adapts, or a run in the folder is of other settings or longer.
+    """
+    from metarl.run.logs import words_of
+    from metarl.run.run import short
+    from metarl.run.yardsticks import Budget, family_headroom
+
+    name = reference(family)
+    budget = Budget(agent, total_steps, tuple(seeds), None if config is None else Path(config))
+    folder = Path("runs") / f"headroom-{short(name).rpartition(':')[2]}" if output is None else Path(output)
+    words = ["headroom", name, *words_of({"total_steps": total_steps, "seeds": list(seeds)})]
+    return family_headroom(name, budget, folder, num_tasks, _console(show), words)
+
+
+def load(
+    run: Run | str | Path, *, checkpoint: str | None = None, device: str = "cpu", trust_code: bool = False
+) -> Policy[Any]:
     """Return a trained policy; no simulator is built.
 
     Args:
         run: A run, its folder, or `pretrained:NAME`.
         checkpoint: `iteration-000120`, or `best`; the newest by default.
         device: Where its tensors are to be, `cpu` or `cuda`.
+        trust_code: Files of code that the run names may run, also such as this user never trained with.
 
     Raises:
         UserError: There is no such run or checkpoint, or it is damaged.
     """
     from metarl.run.run import Run
 
-    return Run.open(run).policy(checkpoint, device)
+    return Run.open(run, trust_code).policy(checkpoint, device)
 
 
 def record(
@@ -227,6 +287,7 @@ def record(
     seed: int = 0,
     checkpoint: str | None = None,
     agent: str | None = None,
+    trust_code: bool = False,
 ) -> Recording:
     """Film a robot that adapts, as an mp4 file.
 
@@ -244,6 +305,7 @@ def record(
         seed: Seed of the initial states; with that of an evaluation the film shows the evaluation's first tasks.
         checkpoint: `iteration-000120`, or `best`; the newest by default.
         agent: `zero` or `random`: a policy that never trained.
+        trust_code: Files of code that the run names may run, also such as this user never trained with.
 
     Raises:
         UserError: An argument is out of range, the file cannot be written, or this machine cannot draw.
@@ -253,7 +315,7 @@ def record(
     from metarl.video.recorder import VideoConfig, record as film
 
     single_threaded_math()
-    subject, wall = subject_of(run, agent, checkpoint), layout == "wall"
+    subject, wall = subject_of(run, agent, checkpoint, trust_code), layout == "wall"
     tasks = subject.family.space.fixed(split, num_tasks or _FILMED[layout])
     played = episodes or subject.episodes
     settings = VideoConfig(
@@ -297,6 +359,9 @@ def report(
         raise UserError("a report needs at least one run")
     opened = build.open_runs(runs)
     for run in opened:
+        if (evaluate_missing or film) and not run.is_trusted:
+            tell(f"{run} is reported as it is: it names code that you have not trained with, and that is not run")
+            continue
         if evaluate_missing:
             for split in build.missing_evaluations(run):
                 tell(evaluate(run, split=split))
@@ -324,15 +389,3 @@ def _console(show: bool) -> Console:
     from rich.console import Console
 
     return Console(quiet=not show, highlight=False)
-
-
-def words_of(fields: Mapping[str, Any]) -> list[str]:
-    """Fields as words of the command line, for a run's record of how it was made."""
-    words = []
-    for name, value in fields.items():
-        flag = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            words += [flag] if value else []
-        else:
-            words += [flag, *map(str, value if isinstance(value, list | tuple) else [value])]
-    return words

@@ -33,6 +33,13 @@ def generator(seed: int, stream: str, *indices: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0]))
 
 
+def on_device(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """Return a generator on `device`, seeded by one draw of `generator`; on the CPU the very one."""
+    if device.type == "cpu":
+        return generator
+    return torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+
+
 def key(seed: int, stream: str, *indices: int) -> int:
     """Key of a trial's counter-based draws: what `TrialEnv.begin`, `WorldRandom` and `normal` take."""
     return int(torch.randint(2**62, (), generator=generator(seed, stream, *indices)))

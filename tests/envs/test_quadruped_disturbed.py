@@ -42,7 +42,7 @@ def test_motors_break_at_their_onset_as_their_kind_says():
     assert turned[knee] < 0.0 < sound[knee] - 3.0
     assert locked[knee] == 0.0
     held, free = (env.physics.bind("qvel")[world, 6 + knee].abs() for world in (1, 0))
-    assert held < 0.02 < free
+    assert held < 0.1 < 0.3 < free
     assert FAULTS == ("dead", "locked", "reversed", "dead limb")
 
 

@@ -12,16 +12,17 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 from metarl.core.errors import UserError
-from metarl.core.seeding import WorldRandom
+from metarl.core.seeding import WorldRandom, generator, rng
 from metarl.core.tasks import Tasks
 from metarl.sim.disturbing import Disturber
 from metarl.sim.env import Moved, RewardError as RewardError, TrialEnv
 from metarl.sim.family import MujocoFamily
-from metarl.sim.mujoco.physics import Physics, make_physics
+from metarl.sim.mujoco.physics import Counts, Dropped, Physics, make_physics
 from metarl.sim.mujoco.rendering import Camera, gl_backend
 from metarl.sim.observations import require_declared, to_vector
 from metarl.sim.variations import Variator
 
+_PROBED, _PROBE_STEPS, _HELD = 16, 60, 5  # worlds and control steps in which contacts are counted, and steps per action
 EXPLODED = 1e6
 """No robot's observation is this large [m, rad, m/s, rad/s, N]: beyond it the physics has diverged."""
 
@@ -58,11 +59,13 @@ class MujocoEnv(TrialEnv):
         episode_steps: int | None = None,
         task_visible: bool = False,
         physics: str = "mujoco",
+        device: str = "cpu",
         threads: int = 0,
     ) -> None:
         """Take the arguments of `make_env`."""
         model = compile_spec(family.spec())
-        self.physics = make_physics(physics, model, num_worlds, threads)
+        place = None if physics == "mujoco" else device
+        self.physics = make_physics(physics, model, num_worlds, threads, place, lambda: counted(family))
         super().__init__(
             family,
             num_worlds,
@@ -72,6 +75,7 @@ class MujocoEnv(TrialEnv):
             device=self.physics.device,
             dtype=self.physics.dtype,
         )
+        self.replayable = physics != "mujoco" and not self._looks
         self._substeps = family.num_substeps(model)
         self._variator = Variator(self.physics, family.variations)
         disturbed = bool(family.disturbances)
@@ -88,6 +92,10 @@ class MujocoEnv(TrialEnv):
         self.step(torch.zeros(num_worlds, model.nu, device=self.device))
         self.check()
         self._tasks = None
+
+    def dropped(self) -> Dropped:
+        """See `TrialEnv.dropped`."""
+        return self.physics.dropped()
 
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> WorldCameras:
         """The family's camera, in each world."""
@@ -149,6 +157,26 @@ class MujocoEnv(TrialEnv):
             exploded = ~(obs.abs() <= EXPLODED).all(dim=1)
             diverged = exploded if diverged is None else diverged | exploded
         return Moved(obs, terms, terminated, None, diverged)
+
+
+def counted(family: MujocoFamily) -> Counts:
+    """How much room a world of the family needs, played on the CPU: its tasks, easy and extreme, under wild actions.
+
+    Half as much again as the most that was seen, in multiples of 16: Warp compiles kernels for each size.
+    """
+    space, most = family.space, np.zeros(2, np.int64)
+    env = MujocoEnv(family, _PROBED, episodes_per_trial=1, threads=1)
+    for split in space.splits:
+        env.begin(space.sample(split, _PROBED, rng(0, "counts")), key=0)
+        actions = torch.rand(_PROBE_STEPS // _HELD, _PROBED, env.action_size, generator=generator(0, "counts"))
+        for step in range(min(_PROBE_STEPS, env.trial_steps)):
+            env.step(2.0 * actions[step // _HELD].round() - 1.0)
+            if step % _HELD == 0:
+                for world in range(_PROBED):
+                    data = env.physics.data_of(world)
+                    most = np.maximum(most, (data.ncon, data.nefc))
+    contacts, constraints = (-(-int(count * 3 // 2 + 8) // 16) * 16 for count in most)
+    return Counts(contacts, constraints)
 
 
 class WorldCameras:
