@@ -26,9 +26,26 @@ class RL2Config(Checked):
 
     search: ClassVar[Mapping[str, Search]] = {"num_worlds": OneOf(16, 32, 64)}
     """Options of the run that `metarl tune` searches, with their ranges."""
+    cuda_defaults: ClassVar[Mapping[str, int | bool]] = {
+        "num_worlds": 4096,
+        "total_steps": 20_000_000,
+        "staggered": True,
+        "segment_steps": 50,
+        "minibatch_chunks": 1024,
+    }
+    """Defaults where the worlds are on a GPU: many of them, and short segments with four minibatches each."""
 
     cell: Literal["gru", "lstm"] = "lstm"
     """Memory cell; on a CPU the LSTM is the faster one."""
+    memory_steps: int = number(0, least=0, most=1_000_000)
+    """Empty the memory every so many control steps, in training and acting; 0 for never. A baseline that cannot adapt.
+
+    At most: it becomes a divisor of the trial's (and the segment's) length.
+    """
+    privileged_critic: bool = False
+    """Show the value head the task, in training; acting does not change."""
+    task_weight: float = number(0.0, least=0, most=1e6)
+    """Weight of predicting the task from the memory; above 0 the policy says what it believes of its task."""
     hidden_size: int = number(128, least=1, most=8192, memory=weights_memory)
     """Units of the memory, and of the hidden layer of each head."""
     learning_rate: float = number(1e-3, above=0, most=1, search=Log(2e-4, 3e-3))
@@ -110,8 +127,6 @@ class MamlTrpoConfig(Checked):
     """PPO's ratio clip ε."""
     ppo_inner_kl: float = number(5e-4, least=0, most=1e6)
     """Weight of the divergence of the policy before adaptation in PPO meta-updates (ProMP's η)."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Device on which meta-updates are computed; worlds are always on the CPU."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,8 +196,6 @@ class PearlConfig(Checked):
     """Transitions kept per task. Published: a million."""
     save_buffers: bool = True
     """Checkpoints hold the buffers. Without them they are small, but a resumed run fills its buffers anew first."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Device of buffers and gradient steps; worlds and the acting policy are always on the CPU."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -25,7 +25,6 @@ from contextlib import contextmanager
 import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from metarl.agents.configs import MamlTrpoConfig
 from metarl.agents.maml_policy import MamlPolicy, MamlState
@@ -35,7 +34,7 @@ from metarl.core.types import Metrics, Segment
 from metarl.rl.adam import Adam
 from metarl.rl.finite import Guard, finite_only
 from metarl.rl.inner_loop import Stage
-from metarl.rl.learner import BaseLearner, require_device
+from metarl.rl.learner import BaseLearner
 from metarl.rl.meta_objective import MetaObjective, Sampled
 from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN, seeded
 from metarl.rl.stages import episode_index
@@ -51,8 +50,7 @@ class MamlTrpo(BaseLearner):
     def __init__(
         self, config: MamlTrpoConfig, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
     ) -> None:
-        require_device(config.device)
-        self.config, self._device = config, config.device if config.device != "cpu" else device
+        self.config, self._device = config, torch.device(device)
         with seeded(generator):
             self.policy = MamlPolicy(config, info).to(device)
         self._meta = nn.Parameter(self.policy.inner.read())
@@ -72,9 +70,9 @@ class MamlTrpo(BaseLearner):
         inner = self.policy.inner
         with _timed(times, "advantages"):
             stages, sampled, metrics = self.stages(segment)
-        objective = MetaObjective(inner, *tree_map(lambda x: x.to(self._device), (stages, sampled)))
+        objective = MetaObjective(inner, stages, sampled)
         update = self._trust_region_step if self.config.outer == "trpo" else self._ppo_steps
-        updated, progress_made = update(objective, inner.read().to(self._device), times)
+        updated, progress_made = update(objective, inner.read(), times)
         inner.write(updated)
         self.policy.obs_norm.update(segment.obs)  # only now: collection and update saw the same normalisation
         spent = {f"time/{name}": seconds for name, seconds in times.items()}

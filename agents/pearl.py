@@ -15,13 +15,14 @@ Where the field's implementations differ or went wrong, this one:
 - needs no value network: targets are the smaller of two slowly moving critics (Haarnoja et al. 2018, arXiv:1812.05905);
 - visits the tasks of its list in rounds, so that none is without data; those that have none yet are not sampled.
 
-On CUDA a gradient step is launched kernel by kernel, not captured as a graph, and collection waits for it.
+On a GPU blocks of gradient steps are captured as one CUDA graph (`core.graphs`), with all that is drawn drawn before.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 
 import torch
@@ -33,11 +34,13 @@ from metarl.agents.pearl_metrics import identification, phase_returns
 from metarl.agents.pearl_policy import PearlPolicy, PearlState, PosteriorPolicy
 from metarl.agents.pearl_prototypes import PrototypePolicy
 from metarl.core.errors import UserError
+from metarl.core.graphs import Replay, looks
 from metarl.core.info import PolicyInfo
+from metarl.core.seeding import on_device
 from metarl.core.types import Metrics, Segment
 from metarl.rl.adam import Adam
-from metarl.rl.finite import Guard, all_finite, finite_only
-from metarl.rl.learner import BaseLearner, require_device
+from metarl.rl.finite import Guard, finite_only
+from metarl.rl.learner import BaseLearner
 from metarl.rl.networks import TwinCritic, seeded
 from metarl.rl.replay import TaskReplay
 from metarl.rl.sac import (
@@ -51,6 +54,10 @@ from metarl.rl.sac import (
 )
 from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors, part_of
 
+COMPILED = "METARL_COMPILE"
+"""Environment variable: with the value 1 the two objectives are compiled on CUDA (`torch.compile`)."""
+Drawn = tuple[Int64[Tensor, "K M"], Float32[Tensor, "K M C W"], Float32[Tensor, "K B W"]]
+"""Slots, contexts and batches of several gradient steps."""
 _CONTEXT = 4000  # the newest transitions of a task's last trial that the encoder may see
 _BLOCK = 20  # gradient steps whose data is drawn at once
 _FIRST_TEMPERATURE = 0.2
@@ -66,24 +73,20 @@ class Pearl(BaseLearner):
     def __init__(
         self, config: PearlConfig, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
     ) -> None:
-        require_device(config.device)
         self.config, self._obs_size, self._action_size = config, info.observation_size, info.action_size
-        self._device = torch.device(config.device if config.device != "cpu" else device)
+        self._device = torch.device(device)
         with seeded(generator):
             self.policy = _POLICIES[config.belief](config, info).to(device)
             width = self._obs_size + self._action_size + config.latent_size
             critic = TwinCritic(width, config.hidden_size, config.hidden_layers)
         self._critic = critic.to(self._device)
         self._target = deepcopy(self._critic)
-        # What learns; where updates are on the worlds' device it is the acting policy itself.
-        same = self._device.type == torch.device(device).type
-        self._trained = self.policy if same else deepcopy(self.policy).to(self._device)
         initial = config.temperature or _FIRST_TEMPERATURE
         if not math.isfinite(initial):
             raise UserError(f"temperature = {initial} is out of range: it must be finite")
         self._log_temperature = nn.Parameter(torch.tensor(initial, device=self._device).log())
         rate = config.learning_rate
-        encoder, actor = self._trained.encoder.parameters(), list(self._trained.actor.parameters())
+        encoder, actor = self.policy.encoder.parameters(), list(self.policy.actor.parameters())
         learned = [] if config.temperature else [self._log_temperature]
         self._optimizers = {
             "critic": Adam([*self._critic.parameters(), *encoder], lr=rate, fused=True),
@@ -93,6 +96,12 @@ class Pearl(BaseLearner):
         self.replay = TaskReplay(config.num_slots, config.replay_size, width, self._device)
         self.context = TaskReplay(config.num_slots, min(config.replay_size, _CONTEXT), width, self._device)
         self._guard = Guard("try a lower learning_rate or reward_scale")
+        self._critics_loss, self._actors_loss = self.critic_objective, self.actor_objective
+        if self._device.type == "cuda" and os.environ.get(COMPILED, "0") == "1":
+            torch._dynamo.config.suppress_errors = True  # what cannot be compiled is done without
+            self._critics_loss = torch.compile(self.critic_objective, dynamic=False)
+            self._actors_loss = torch.compile(self.actor_objective, dynamic=False)
+        self._block: _Block | None = None
         self._task_of_slot = torch.full((config.num_slots,), -1)
         self._steps = torch.zeros((), dtype=torch.long)
 
@@ -111,8 +120,6 @@ class Pearl(BaseLearner):
         if int(self._steps) < self.config.initial_steps:
             return finite_only(metrics)
         records = self._update(generator)
-        if self._trained is not self.policy:
-            self.policy.load_state_dict({name: value.cpu() for name, value in self._trained.state_dict().items()})
         values = dict(zip((*_RECORDS, self.policy.loss_name), records.tolist(), strict=True))
         metrics |= {f"train/{name}": value for name, value in values.items()}
         return finite_only(metrics | {"train/temperature": float(self._temperature)} | self._guard.metrics())
@@ -127,10 +134,10 @@ class Pearl(BaseLearner):
         slot = self._slots(segment.task_number[0])
         rows = _rows(segment).transpose(0, 1)
         healthy, prior = ~segment.diverged.T, segment.extras["prior"].T
-        owner = slot[:, None].expand_as(healthy)
+        owner = slot.to(device)[:, None].expand_as(healthy)
         self.context.clear(torch.unique(slot).to(device))
         for buffer, kept in ((self.replay, healthy), (self.context, healthy & prior)):
-            buffer.add(owner[kept].to(device), rows[kept].to(device))
+            buffer.add(owner[kept], rows[kept])
         self._steps += segment.reward.numel()
 
     def _identification(self, segment: Segment) -> Metrics:
@@ -138,8 +145,8 @@ class Pearl(BaseLearner):
         number = segment.task_number[0]
         slot = number % self.config.num_slots
         slot = torch.where(self._task_of_slot[slot] == number, slot, -1)
-        slots, places = self._trained.landmarks(self.context)
-        return identification(self.policy, segment, slot, (slots.cpu(), places.cpu()))
+        slots, places = self.policy.landmarks(self.context)
+        return identification(self.policy, segment, slot, (slots.cpu(), places))
 
     def _slots(self, task_number: Int64[Tensor, "N"]) -> Int64[Tensor, "N"]:
         """The buffers of these tasks; those of a task that had the slot before are emptied."""
@@ -152,7 +159,7 @@ class Pearl(BaseLearner):
         taken = torch.unique(slot[self._task_of_slot[slot] != task_number])
         for buffer in (self.replay, self.context):
             buffer.clear(taken.to(self._device))
-        self._trained.forget(taken.to(self._device))
+        self.policy.forget(taken.to(self._device))
         self._task_of_slot[slot] = task_number
         return slot
 
@@ -164,24 +171,47 @@ class Pearl(BaseLearner):
 
     def _update(self, generator: torch.Generator) -> Float32[Tensor, "R"]:
         """`num_updates` gradient steps; the mean of what they record."""
-        if self._device.type != "cpu":
-            seed = int(torch.randint(2**62, (), generator=generator))
-            generator = torch.Generator(self._device).manual_seed(seed)
+        generator = on_device(generator, self._device)
         ready = ((self.replay.size > 0) & (self.context.size > 0)).nonzero()[:, 0]
         total, taken = torch.zeros(len(_RECORDS) + 1, device=self._device), 0
         if not len(ready):
             return total
         for done in range(0, self.config.num_updates, _BLOCK):
-            drawn = self.draw(ready, min(_BLOCK, self.config.num_updates - done), generator)
+            steps = min(_BLOCK, self.config.num_updates - done)
+            drawn = self.draw(ready, steps, generator)
+            if not looks(self._device):
+                total += self._on_device(drawn, generator)
+                taken += steps
+                continue
             for slots, context, batch in zip(*drawn, strict=True):
-                record = self.gradient_step(slots, context, batch, generator)
+                record = self.gradient_step(slots, context, batch, self.noise(slots, context, batch, generator))
                 if record is not None:
                     total, taken = total + record, taken + 1
-        return total / max(taken, 1)
+        skipped = self._guard.skipped
+        self._guard.read()
+        return total / max(taken - (self._guard.skipped - skipped), 1)
 
-    def draw(
-        self, ready: Int64[Tensor, "R"], steps: int, generator: torch.Generator
-    ) -> tuple[Int64[Tensor, "K M"], Float32[Tensor, "K M C W"], Float32[Tensor, "K B W"]]:
+    def _on_device(self, drawn: Drawn, generator: torch.Generator) -> Float32[Tensor, "R"]:
+        """Gradient steps on what was drawn; the sum of what they record."""
+        data = (*drawn, *self.noise(*drawn, generator))
+        if len(drawn[0]) < _BLOCK:
+            return _Block(self, data).steps()
+        self._block = self._block or _Block(self, data)
+        return self._block(data)
+
+    def noise(
+        self,
+        slots: Int64[Tensor, "*K M"],
+        context: Float32[Tensor, "*K M C W"],
+        batch: Float32[Tensor, "*K B W"],
+        generator: torch.Generator,
+    ) -> Iterator[Tensor]:
+        """What gradient steps take beside their data, in the order in which they take it, each when it is asked for."""
+        yield self.policy.draw_for(slots, context, self.replay, generator)
+        for _ in range(2):  # of the targets' actions, and of the actor's
+            yield torch.randn(*batch.shape[:-1], self._action_size, generator=generator, device=batch.device)
+
+    def draw(self, ready: Int64[Tensor, "R"], steps: int, generator: torch.Generator) -> Drawn:
         """Tasks, context and batch of several gradient steps at once.
 
         No task is twice in a step, unless there are fewer than a batch of them.
@@ -197,39 +227,51 @@ class Pearl(BaseLearner):
         slots: Int64[Tensor, "M"],
         context: Float32[Tensor, "M C W"],
         batch: Float32[Tensor, "B W"],
-        generator: torch.Generator,
+        noise: Iterator[Tensor],
     ) -> Float32[Tensor, "R"] | None:
         """One step of encoder and critics, of actor and temperature, and of the targets; None where not all is finite.
 
-        What is not finite is left out; where it is the critics' loss, the actor's step is left out with it.
+        What is not finite is left out; where it is the critics' loss, the actor's step is left out with it. On a GPU,
+        which is not waited for, the record of such a step is zero.
         """
-        config = self.config
-        loss, extra, z, value = self.critic_objective(slots, context, batch, generator)
-        if not self._step("critic", loss + self._trained.loss_weight * extra):
+        config, waits = self.config, looks(self._device)
+        loss, extra, z, value = self._critics_loss(slots, context, batch, next(noise), next(noise))
+        bad = self._step("critic", loss + self.policy.loss_weight * extra)
+        if waits and bool(bad):
             self._guard.count(False)
             return None
-        actor, log_prob = self.actor_objective(batch, z.detach(), generator)
+        actor, log_prob = self._actors_loss(batch, z.detach(), next(noise))
         temperature = temperature_loss(self._log_temperature, log_prob, -float(self._action_size))
-        sound = self._step("actor", actor if config.temperature else actor + temperature)
+        bad = self._step("actor", actor if config.temperature else actor + temperature, bad)
         follow(list(self._target.parameters()), list(self._critic.parameters()), config.target_rate)
-        if not self._guard.count(sound):
+        if waits and not self._guard.count(not bad):
             return None
-        return torch.stack((loss.detach(), actor.detach(), -log_prob.mean(), value.detach().mean(), extra.detach()))
+        parts = (loss.detach(), actor.detach(), -log_prob.mean(), value.detach().mean(), extra.detach())
+        record = torch.stack(parts)
+        if waits:
+            return record
+        self._guard.note(bad)
+        return torch.where(bad > 0, 0.0, record)
 
     def critic_objective(
         self,
         slots: Int64[Tensor, "M"],
         context: Float32[Tensor, "M C W"],
         batch: Float32[Tensor, "B W"],
-        generator: torch.Generator,
+        drawn: Float32[Tensor, "M *D"],
+        noise: Float32[Tensor, "B A"],
     ) -> tuple[Tensor, Tensor, Float32[Tensor, "B Z"], Float32[Tensor, "2 B"]]:
-        """Critics' loss, the encoder's other loss, the z of each transition (one per task), and the critics' values."""
+        """Critics' loss, the encoder's other loss, the z of each transition (one per task), and the critics' values.
+
+        `drawn` is for `learn`, `noise` for the actions of the targets.
+        """
         config, obs_size, action_size = self.config, self._obs_size, self._action_size
-        z, extra = self._trained.learn(slots, context[..., : self._trained.context_width], self.replay, generator)
+        z, extra = self.policy.learn(slots, context[..., : self.policy.context_width], drawn)
         z = z.repeat_interleave(len(batch) // len(slots), dim=0)
         taken, reward, next_obs, terminated = torch.split(batch, [obs_size + action_size, 1, obs_size, 1], dim=1)
         with torch.no_grad():
-            action, log_prob = self._sample(next_obs, z, generator)
+            mean, log_std = split_head(self.policy.actor(torch.cat((next_obs, z), dim=1)))
+            action, log_prob = squashed_sample(mean, log_std, noise)
             next_value = self._target(torch.cat((next_obs, action, z), dim=1))
             discount = config.discount * (1.0 - terminated[:, 0])
             target = soft_target(config.reward_scale * reward[:, 0], discount, next_value, log_prob, self._temperature)
@@ -237,33 +279,33 @@ class Pearl(BaseLearner):
         return critic_loss(value, target), extra, z, value
 
     def actor_objective(
-        self, batch: Float32[Tensor, "B W"], z: Float32[Tensor, "B Z"], generator: torch.Generator
+        self, batch: Float32[Tensor, "B W"], z: Float32[Tensor, "B Z"], noise: Float32[Tensor, "B A"]
     ) -> tuple[Tensor, Float32[Tensor, "B"]]:
         """The actor's loss, and the log density of the actions it drew; no gradient reaches the critics."""
         obs = batch[:, : self._obs_size]
-        mean, log_std = split_head(self._trained.actor(torch.cat((obs, z), dim=1)))
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        mean, log_std = split_head(self.policy.actor(torch.cat((obs, z), dim=1)))
         action, log_prob = squashed_sample(mean, log_std, noise)
         value = self._critic(torch.cat((obs, action, z), dim=1), frozen=True)
         size = self.config.policy_l2 * (mean.square().mean() + log_std.square().mean())
         return actor_loss(value, log_prob, self._temperature) + size, log_prob.detach()
 
-    def _sample(self, obs: Tensor, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        mean, log_std = split_head(self._trained.actor(torch.cat((obs, z), dim=1)))
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return squashed_sample(mean, log_std, noise)
+    def _step(self, name: str, loss: Tensor, bad: Float32[Tensor, ""] | None = None) -> Float32[Tensor, ""]:
+        """One step of an optimiser on the loss's gradient, unless not all of it is finite: then the result is 1.
 
-    def _step(self, name: str, loss: Tensor) -> bool:
-        """One step of an optimiser on the loss's gradient, unless not all of it is finite; returns whether it was."""
+        Nor where `bad` is 1 already.
+        """
         optimizer = self._optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if not all_finite([loss.detach(), *gradients, *parameters]):
-            return False
-        optimizer.step()
-        return True
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        flag = self._guard.flag([loss.detach(), *(each for each in gradients if each is not None), *parameters])
+        flag = flag if bad is None else torch.maximum(flag, bad)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if not looks(self._device):
+            optimizer.found_inf = flag  # type: ignore[attr-defined]
+        if not looks(self._device) or not bool(flag):
+            optimizer.step()
+        return flag
 
     # ------------------------------------------------------------------------------------------------------ the state
 
@@ -279,7 +321,7 @@ class Pearl(BaseLearner):
         return [f"buffers of {self.config.num_slots} tasks take {memory / 2**20:,.0f} MiB; checkpoints {saved}"]
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {"policy": self._trained, "critic": self._critic, "target": self._target}
+        return {"policy": self.policy, "critic": self._critic, "target": self._target}
 
     def _names(self) -> dict[str, list[str]]:
         """Names of the parameters of each optimiser, in its order."""
@@ -287,8 +329,8 @@ class Pearl(BaseLearner):
             [f"{part}/{name}" for name, _ in module.named_parameters()]
             for part, module in (
                 ("critic", self._critic),
-                ("encoder", self._trained.encoder),
-                ("actor", self._trained.actor),
+                ("encoder", self.policy.encoder),
+                ("actor", self.policy.actor),
             )
         )
         return {"critic": critic + encoder, "actor": actor if self.config.temperature else [*actor, "log_temperature"]}
@@ -310,7 +352,6 @@ class Pearl(BaseLearner):
         """Inverse of `state_dict`."""
         for part, module in self._modules().items():
             load_module(module, state, part)
-        load_module(self.policy, state, "policy")
         with torch.no_grad():
             self._log_temperature.copy_(state["log_temperature"])
         # older checkpoints have an optimiser for the temperature
@@ -321,6 +362,35 @@ class Pearl(BaseLearner):
             self._steps, self._task_of_slot = state["steps"].clone(), state["task_of_slot"].clone()
             self.replay.load_state_dict(part_of(state, "replay/"))
             self.context.load_state_dict(part_of(state, "context/"))
+
+
+class _Block:
+    """Gradient steps whose data lies in the same place each time, captured as one graph."""
+
+    def __init__(self, learner: Pearl, data: Sequence[Tensor]) -> None:
+        self._learner, self._data = learner, [part.clone() for part in data]
+        self._total = torch.zeros(len(_RECORDS) + 1, device=data[0].device)
+        self._replay = Replay(self._work, data[0].device, "PEARL's gradient step")
+
+    def __call__(self, data: Sequence[Tensor]) -> Float32[Tensor, "R"]:
+        """As many steps as the data is for; the sum of what they record."""
+        for own, new in zip(self._data, data, strict=True):
+            own.copy_(new)
+        self._replay()
+        return self._total
+
+    def steps(self) -> Float32[Tensor, "R"]:
+        """The steps, not captured."""
+        self._work()
+        return self._total
+
+    def _work(self) -> None:
+        total = torch.zeros_like(self._total)
+        for slots, context, batch, *noise in zip(*self._data, strict=True):
+            record = self._learner.gradient_step(slots, context, batch, iter(noise))
+            assert record is not None
+            total = total + record
+        self._total.copy_(total)
 
 
 def _rows(segment: Segment) -> Float32[Tensor, "T N W"]:

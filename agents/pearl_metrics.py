@@ -37,5 +37,5 @@ def identification(
     met = torch.isin(slot, slots)
     if not bool(met.any()):
         return {}
-    found = slots[nearest(policy.explored(segment), places)]
+    found = slots[nearest(policy.explored(segment), places).to(slots.device)]
     return {"train/identification": float((found == slot)[met].float().mean())}

@@ -83,16 +83,18 @@ class PearlPolicy(PolicyModule, ABC):
         """The slots whose tasks are known, and the places of these tasks."""
 
     @abstractmethod
+    def draw_for(
+        self, slots: Int64[Tensor, "*K M"], context: Float32[Tensor, "*K M C I"], replay: TaskReplay, g: torch.Generator
+    ) -> Float32[Tensor, "*K M *D"]:
+        """What `learn` takes that is drawn by chance; `replay` holds all trials."""
+
+    @abstractmethod
     def learn(
-        self,
-        slots: Int64[Tensor, "M"],
-        context: Float32[Tensor, "M C I"],
-        replay: TaskReplay,
-        generator: torch.Generator,
+        self, slots: Int64[Tensor, "M"], context: Float32[Tensor, "M C I"], drawn: Float32[Tensor, "M *D"]
     ) -> tuple[Float32[Tensor, "M Z"], Float32[Tensor, ""]]:
         """A z of each task for actor and critics, and what else the encoder is to descend.
 
-        `context` is of the prior episodes of each task's last trial, `replay` holds all trials.
+        `context` is of the prior episodes of each task's last trial.
         """
 
     @property
@@ -174,6 +176,7 @@ class PosteriorPolicy(PearlPolicy):
 
     outputs_per_dimension = 2
     loss_name = "kl"
+    replayable = True
 
     def read_out(self, state: PearlState) -> Mapping[str, Float32[Tensor, "N Z"]]:
         """The posterior over z, of all the trial so far."""
@@ -204,19 +207,20 @@ class PosteriorPolicy(PearlPolicy):
         slots = context.size.nonzero()[:, 0]
         held = (context.rows[slot, : context.size[slot], : self.context_width] for slot in slots)
         means = [self.infer(rows[None])[0] for rows in held]
-        return slots, torch.cat(means) if means else torch.empty(0, self.config.latent_size)
+        return slots, torch.cat(means) if means else context.rows.new_empty(0, self.config.latent_size)
+
+    def draw_for(
+        self, slots: Int64[Tensor, "*K M"], context: Float32[Tensor, "*K M C I"], replay: TaskReplay, g: torch.Generator
+    ) -> Float32[Tensor, "*K M Z"]:
+        """Standard normal noise."""
+        return torch.randn(*slots.shape, self.config.latent_size, generator=g, device=slots.device)
 
     def learn(
-        self,
-        slots: Int64[Tensor, "M"],
-        context: Float32[Tensor, "M C I"],
-        replay: TaskReplay,
-        generator: torch.Generator,
+        self, slots: Int64[Tensor, "M"], context: Float32[Tensor, "M C I"], drawn: Float32[Tensor, "M Z"]
     ) -> tuple[Float32[Tensor, "M Z"], Float32[Tensor, ""]]:
         """A draw of q(z|c) with the gradient through it, and the mean KL to the prior."""
         mean, variance = self.infer(context)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return mean + variance.sqrt() * noise, kl_to_prior(mean, variance).mean()
+        return mean + variance.sqrt() * drawn, kl_to_prior(mean, variance).mean()
 
     @property
     def loss_weight(self) -> float:

@@ -67,23 +67,24 @@ class PrototypePolicy(PearlPolicy):
         """The prototypes."""
         return self.known.nonzero()[:, 0], self.prototypes[self.known]
 
+    def draw_for(
+        self, slots: Int64[Tensor, "*K M"], context: Float32[Tensor, "*K M C I"], replay: TaskReplay, g: torch.Generator
+    ) -> Float32[Tensor, "*K M C I"]:
+        """As many transitions as the context of each task has, of the trials before its last."""
+        return replay.sample(slots, context.shape[-2], g, earlier=True)[..., : self.context_width]
+
     def learn(
-        self,
-        slots: Int64[Tensor, "M"],
-        context: Float32[Tensor, "M C I"],
-        replay: TaskReplay,
-        generator: torch.Generator,
+        self, slots: Int64[Tensor, "M"], context: Float32[Tensor, "M C I"], drawn: Float32[Tensor, "M C I"]
     ) -> tuple[Float32[Tensor, "M Z"], Float32[Tensor, ""]]:
         """Move the tasks' prototypes; these are z, without gradient. The loss is the contrastive one."""
-        earlier = replay.sample(slots, context.shape[1], generator, earlier=True)[..., : self.context_width]
-        embedding, support = (self.place(*(part.sum(dim=1) for part in self.factors(x))) for x in (context, earlier))
+        embedding, support = (self.place(*(part.sum(dim=1) for part in self.factors(x))) for x in (context, drawn))
         rate, temperature = self.config.prototype_rate, self.config.contrastive_temperature
         prototypes = moved(self.prototypes, self.known, slots, embedding.detach(), rate)
         sound = torch.isfinite(prototypes).all()
-        self.prototypes = torch.where(sound, prototypes, self.prototypes)
-        self.known = torch.where(sound, self.known.index_fill(0, slots, True), self.known)
+        self.prototypes.copy_(torch.where(sound, prototypes, self.prototypes))
+        self.known.copy_(torch.where(sound, self.known.index_fill(0, slots, True), self.known))
         return self.prototypes[slots], contrastive_loss(embedding, support, slots, temperature)
 
     def forget(self, slots: Int64[Tensor, "n"]) -> None:
         """These slots have no prototype any more."""
-        self.known = self.known.index_fill(0, slots, False)
+        self.known.index_fill_(0, slots, False)

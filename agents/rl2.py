@@ -10,12 +10,15 @@ Where the field's implementations differ or went wrong, this one:
 - normalises the reward input with statistics that stay fixed between collection and update, so that the
   probability ratio is exactly one at the first gradient step;
 - trains on chunks that start from the stored memory.
+
+What the simulator knows of the task (the privileged numbers) may help in training, and is not needed for acting: it is
+shown to the value head, and predicted from the memory (Humplik et al. 2019, arXiv:1905.06424).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -25,16 +28,19 @@ from torch import Tensor, nn
 from metarl.agents.configs import RL2Config
 from metarl.core.info import PolicyInfo
 from metarl.core.types import Metrics, Segment, Transition
+from metarl.rl.cells import Cell, Cut, Gru, Lstm
 from metarl.rl.finite import finite_only
 from metarl.rl.learner import BaseLearner
 from metarl.rl.memory import Packed
 from metarl.rl.networks import RecurrentActorCritic, seeded
 from metarl.rl.normalize import CLIP, RunningNorm
-from metarl.rl.objectives import noise_log_prob
-from metarl.rl.policy import PolicyModule
+from metarl.rl.objectives import gaussian_nll, noise_log_prob
+from metarl.rl.policy import BAND, PolicyModule
 from metarl.rl.ppo import PPO, Chunks, Settings, advantages, chunk_length, cut
 from metarl.rl.returns import discounted_return, explained_variance, standardised
 from metarl.rl.state import load_module, module_tensors
+
+CELLS: dict[str, Callable[[int, int], Cell]] = {"gru": Gru, "lstm": Lstm}
 
 
 class RL2State(NamedTuple):
@@ -58,11 +64,19 @@ class RL2Policy(PolicyModule):
     def __init__(self, config: RL2Config, info: PolicyInfo) -> None:
         super().__init__(info)
         obs_size, action_size = info.observation_size, info.action_size
-        inputs = obs_size + action_size + 2
-        self.network = RecurrentActorCritic(config.cell, inputs, obs_size, action_size, config.hidden_size)
+        known = info.privileged_size
+        self.network = RecurrentActorCritic(
+            memory_of(config, info),
+            obs_size,
+            action_size,
+            shown=known * config.privileged_critic,
+            believed=known * (config.task_weight > 0),
+        )
         nn.init.constant_(self.network.raw_log_std, math.log(config.initial_std))
         self.obs_norm = RunningNorm(obs_size)
         self.reward_norm = RunningNorm()
+        if self.network.shown or self.network.believed:
+            self.privileged_norm = RunningNorm(known)
         self._watched: list[Tensor] = []
         self._packed: tuple[list[int], Packed, tuple[Tensor, Tensor]] | None = None
 
@@ -106,16 +120,17 @@ class RL2Policy(PolicyModule):
         return {"memory": state.memory}
 
     @torch.no_grad()
-    def value(self, obs: Float32[Tensor, "N O"], state: RL2State) -> Float32[Tensor, "N"]:
-        """Value of going on from `obs`."""
-        value: Tensor = self.network.critic(_look(self._pack()[0], obs, state)[0])[..., 0]
-        return value
+    def value(
+        self, obs: Float32[Tensor, "N O"], state: RL2State, privileged: Float32[Tensor, "N P"] | None = None
+    ) -> Float32[Tensor, "N"]:
+        """Value of going on from `obs`; `privileged` is normalised."""
+        return self.network.value(_look(self._pack()[0], obs, state)[0], privileged)
 
     def _pack(self) -> tuple[Packed, tuple[Tensor, Tensor]]:
         """The weights as acting takes them, and the normalisation of rewards; made anew where any has changed."""
         if not self._watched:
             network = self.network
-            acting = (*network.memory.parameters(), *network.actor.parameters(), network.raw_log_std)
+            acting = (*network.memory.parameters(), *network.actor.parameters(), network.raw_log_std)  # type: ignore[attr-defined]
             self._watched = [*acting, self.obs_norm.var, self.reward_norm.var]
         version = [tensor._version for tensor in self._watched]
         if self._packed is None or self._packed[0] != version:
@@ -129,6 +144,23 @@ class RL2Policy(PolicyModule):
         return self
 
 
+class BelievingRL2Policy(RL2Policy):
+    """Says what it believes of its task, by its memory."""
+
+    @torch.no_grad()
+    def beliefs(self, state: RL2State) -> tuple[Float32[Tensor, "N P"], Float32[Tensor, "N P"]]:
+        """See `Believing.beliefs`."""
+        mean, log_std = self.network.beliefs(state.memory)
+        centre, scale = self.privileged_norm.mean.float(), self.privileged_norm.std.float()
+        return centre + scale * mean, scale * log_std.exp()
+
+    def read_out(self, state: RL2State) -> Mapping[str, Float32[Tensor, "N D"]]:
+        """The beliefs, by the names of the task's parameters."""
+        names, sizes = zip(*((part.name, part.size) for part in self.info.privileged), strict=True)
+        means, stds = (torch.split(numbers, list(sizes), dim=1) for numbers in self.beliefs(state))
+        return dict(zip(names, means, strict=True)) | {f"{k}{BAND}": x for k, x in zip(names, stds, strict=True)}
+
+
 def _look(packed: Packed, obs: Float32[Tensor, "N O"], state: RL2State) -> tuple[Tensor, Tensor, Tensor]:
     """What the heads see, and memory and cell after taking in `obs`."""
     mean, scale = packed.norm
@@ -136,6 +168,19 @@ def _look(packed: Packed, obs: Float32[Tensor, "N O"], state: RL2State) -> tuple
     reward, start = state.last_reward[:, None], state.episode_start[:, None]
     memory, cell = packed.remember(torch.cat((seen, state.last_action, reward, start, state.memory), dim=1), state.cell)
     return torch.cat((memory, seen), dim=1), memory, cell
+
+
+def memory_of(config: RL2Config, info: PolicyInfo) -> Cell:
+    """A fresh memory for a robot."""
+    inputs = info.observation_size + info.action_size + 2
+    cell = CELLS[config.cell](inputs, config.hidden_size)
+    return Cut(cell, whole_steps(config, info)) if config.memory_steps else cell
+
+
+def whole_steps(config: RL2Config, info: PolicyInfo) -> int:
+    """Control steps that no segment, trial or emptying of the memory cuts: what chunks are parts of."""
+    steps = math.gcd(config.segment_steps, info.episode_steps * info.episodes_per_trial)
+    return chunk_length(steps, config.memory_steps) if config.memory_steps else steps
 
 
 def policy_inputs(
@@ -158,8 +203,10 @@ class RL2(BaseLearner):
     ) -> None:
         self.config = config
         self.segment_steps = config.segment_steps or None
+        self.wants_privileged = config.privileged_critic or config.task_weight > 0
         with seeded(generator):
-            self.policy = RL2Policy(config, info).to(device)
+            kind = BelievingRL2Policy if config.task_weight > 0 else RL2Policy
+            self.policy = kind(config, info).to(device)
         self.return_norm = RunningNorm().to(device)
         self._ppo = PPO(self.policy, self.policy.network.raw_log_std, self._evaluate, Settings.of(config))
 
@@ -176,6 +223,8 @@ class RL2(BaseLearner):
         # The statistics move only now: collection and update saw the same normalisation.
         self.policy.obs_norm.update(segment.obs)
         self.policy.reward_norm.update(segment.reward)
+        if segment.privileged is not None:
+            self.policy.privileged_norm.update(segment.privileged)
         self.return_norm.update(discounted_return(segment.reward, self.config.discount, segment.trial_start))
         return metrics
 
@@ -194,16 +243,15 @@ class RL2(BaseLearner):
     def prepare(self, segment: Segment) -> tuple[Chunks, Metrics]:
         """Advantages and inputs of the whole segment, cut into chunks."""
         config, network, extras = self.config, self.policy.network, segment.extras
-        trial_steps = self.policy.info.episode_steps * self.policy.info.episodes_per_trial
-        steps = math.gcd(len(segment.reward), trial_steps) if self.segment_steps else len(segment.reward)
-        length = chunk_length(steps, config.chunk_steps)
+        length = chunk_length(math.gcd(len(segment.reward), whole_steps(config, self.policy.info)), config.chunk_steps)
         if bool(segment.trial_start.reshape(-1, length, segment.reward.shape[1])[:, 1:].any()):
             raise ValueError(f"a trial begins within a chunk of {length} steps")
         scale = self.return_norm.std.float()
         obs, inputs = self.inputs(segment)
-        value = network.critic(torch.cat((extras["memory"], obs), dim=-1))[..., 0]
+        known = None if segment.privileged is None else self.policy.privileged_norm(segment.privileged)
+        value = network.value(torch.cat((extras["memory"], obs), dim=-1), known)
         ends = segment.terminated, segment.trial_end
-        values = value, self._next_value(segment, value)
+        values = value, self._next_value(segment, value, known)
         advantage = advantages(segment.reward / scale, *ends, *values, config.discount, config.gae_lambda)
         target = advantage + value
         chunks = Chunks(
@@ -214,9 +262,14 @@ class RL2(BaseLearner):
             log_prob=cut(noise_log_prob(extras["noise"], network.log_std), length),
             advantage=cut(standardised(advantage), length),
             target=cut(target, length),
+            privileged=None if known is None else cut(known, length),
         )
-        explained = explained_variance(value, target)
-        return chunks, {"train/explained_variance": explained, "train/return_scale": float(scale)}
+        metrics = {"train/explained_variance": explained_variance(value, target), "train/return_scale": float(scale)}
+        if network.believed and known is not None:
+            mean, log_std = network.beliefs(extras["memory"])
+            metrics["train/task_error"] = float((mean - known).square().mean().sqrt())
+            metrics["train/task_std"] = float(log_std.exp().mean())
+        return chunks, metrics
 
     def inputs(self, segment: Segment) -> tuple[Float[Tensor, "T N O"], Float[Tensor, "T N I"]]:
         """Normalised observations and memory inputs, as `act` saw them."""
@@ -235,19 +288,25 @@ class RL2(BaseLearner):
         ]
         return torch.cat(parts, dim=-1) * (~segment.trial_start[::stride, :, None]).float()
 
-    def _next_value(self, segment: Segment, value: Float[Tensor, "T N"]) -> Float[Tensor, "T N"]:
-        """Value after each step: the next one's, or of going on from where a trial, or the segment, ended."""
+    def _next_value(self, segment: Segment, value: Float[Tensor, "T N"], known: Tensor | None) -> Float[Tensor, "T N"]:
+        """Value after each step: the next one's, or of going on from where a trial, or the segment, ended.
+
+        There, privileged numbers that change within a trial are taken as they were a step before.
+        """
         policy, after = self.policy, value.roll(-1, dims=0)
         t, n = segment.trial_end.nonzero(as_tuple=True)
         reward = policy.reward_norm(segment.reward[t, n])
         memory, cell = segment.extras["memory"][t, n], segment.extras["cell"][t, n]
         at_end = RL2State(memory, cell, segment.action[t, n].clamp(-1.0, 1.0), reward, torch.zeros_like(reward))
-        after[t, n] = policy.value(segment.final_obs[t, n], at_end)
+        after[t, n] = policy.value(segment.final_obs[t, n], at_end, None if known is None else known[t, n])
         if not bool(segment.trial_end[-1].all()):
-            going_on = policy.value(segment.next_obs, segment.final_state)
+            going_on = policy.value(segment.next_obs, segment.final_state, None if known is None else known[-1])
             after[-1] = torch.where(segment.trial_end[-1], after[-1], going_on)
         return after
 
-    def _evaluate(self, chunks: Chunks) -> tuple[Tensor, Tensor]:
-        mean, value, _ = self.policy.network(chunks.inputs, chunks.obs, chunks.memory)
-        return mean, value
+    def _evaluate(self, chunks: Chunks) -> tuple[Tensor, Tensor, Tensor | None]:
+        network = self.policy.network
+        mean, value, outputs = network(chunks.inputs, chunks.obs, chunks.memory, chunks.privileged)
+        if not network.believed or chunks.privileged is None:
+            return mean, value, None
+        return mean, value, self.config.task_weight * gaussian_nll(*network.beliefs(outputs), chunks.privileged)

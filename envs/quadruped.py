@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from metarl.core.info import Part
+from metarl.core.info import Part, Reflection
+from metarl.core.mirror import Symmetry, side_by_side, signed
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks
 from metarl.sim.family import MujocoFamily, constant_like
@@ -55,6 +56,30 @@ COSTS = torch.cat(  # of squares, by term
     )
 ).double()
 
+OTHER_SIDE: Reflection = ((1, 1), (0, 1), (3, 1), (2, 1))  # leg by leg: left and right
+JOINTS_MIRRORED: Reflection = tuple(
+    (3 * leg + joint, -1 if joint == 0 else 1) for leg, _ in OTHER_SIDE for joint in range(3)
+)
+_VECTOR, _PSEUDOVECTOR = signed(1, -1, 1), signed(-1, 1, -1)
+_COMMAND = signed(1, -1)
+SYMMETRY = Symmetry(
+    action=JOINTS_MIRRORED,
+    state={
+        "qpos": side_by_side(_VECTOR, signed(1), _PSEUDOVECTOR, JOINTS_MIRRORED),
+        "qvel": side_by_side(_VECTOR, _PSEUDOVECTOR, JOINTS_MIRRORED),
+        "ctrl": JOINTS_MIRRORED,
+        "userdata": side_by_side(_COMMAND, OTHER_SIDE, OTHER_SIDE),
+    },
+    parts={
+        "gyro": _PSEUDOVECTOR,
+        "gravity": _VECTOR,
+        "joint_position": JOINTS_MIRRORED,
+        "joint_velocity": JOINTS_MIRRORED,
+        "previous_action": JOINTS_MIRRORED,
+        "command": _COMMAND,
+    },
+)
+
 PROPRIOCEPTION = (
     Part("gyro", 3, "rad/s", ("x", "y", "z"), "angular velocity about the trunk's own axes"),
     Part("gravity", 3, "1", ("x", "y", "z"), "its direction in the trunk's frame; (0, 0, -1) when level"),
@@ -85,6 +110,7 @@ class Quadruped(MujocoFamily):
     control_step = 0.02
     episode_steps = 250
     camera = "track"
+    mirror: ClassVar[Symmetry | None] = SYMMETRY
     observation: ClassVar[tuple[Part, ...]] = (
         *PROPRIOCEPTION,
         Part("command", 2, "m/s, rad/s", ("forward", "turn"), "velocity and turn rate, drawn anew for each episode"),

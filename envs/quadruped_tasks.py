@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import mujoco
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.core.mirror import signed
 from metarl.core.tasks import Choice, LogUniform, Parameter, Tasks, TaskSpace, Uniform
-from metarl.envs.quadruped import FEET, MOTORS, PROPRIOCEPTION, SPEED, TURN, Quadruped
+from metarl.envs.quadruped import FEET, JOINTS_MIRRORED, MOTORS, PROPRIOCEPTION, SPEED, SYMMETRY, TURN, Quadruped
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.terrain import TerrainChoice, Tile
 from metarl.sim.variations import CentreOfMass, Friction, JointDamping, MotorStrength, Payload, WeakMotor
@@ -77,6 +79,7 @@ class QuadrupedCrippled(Quadruped):
         }
     )
     variations = (WeakMotor("motor", "strength", MOTORS),)
+    mirror = replace(SYMMETRY, parameters={"motor": tuple((index, 1) for index, _ in JOINTS_MIRRORED)})
 
 
 class QuadrupedCommand(Quadruped):
@@ -88,7 +91,7 @@ class QuadrupedCommand(Quadruped):
             "turn": Parameter(Uniform(*TURN), ood=Uniform(0.5, 0.9), unit="rad/s", help="goal turn rate, to the left"),
         }
     )
-
+    mirror = replace(SYMMETRY, parameters={"turn": signed(-1)})
     observation = PROPRIOCEPTION
 
     def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
@@ -104,8 +107,11 @@ class QuadrupedTerrain(Quadruped):
     """Follow the command over unknown ground, blind. Difficulty in [0, 1]; `ood` is harder than any trained on.
 
     At difficulty 0 all is flat. At 1: slopes of 24°, stairs of 16 cm, bumps of 12 cm, blocks 10 cm up or down. Half a
-    metre ahead of the start is flat. Where on the ground the robot starts is part of the task.
+    metre ahead of the start is flat. Where on the ground the robot starts is part of the task. No ground is the mirror
+    image of another, so no symmetry is declared.
     """
+
+    mirror = None
 
     ground = TerrainChoice(
         kinds=("slope-up", "slope-down", "rough", "stairs-up", "stairs-down", "blocks"),

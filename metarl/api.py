@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -91,6 +91,7 @@ def train(
     config: str | Path | None = None,
     callback: Callback | None = None,
     show: bool = False,
+    trust_code: bool = False,
     **fields: Any,
 ) -> Run:
     """Meta-train a learner on a family of tasks, from the beginning.
@@ -102,6 +103,7 @@ def train(
         config: A TOML file to start from.
         callback: Called with the metrics of each iteration; returning False stops the training, saved.
         show: Whether a progress line is printed.
+        trust_code: Files of code that `config` names may run, also such as this user never trained with.
         fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1, total_steps=3_000_000`.
 
     Returns:
@@ -112,8 +114,9 @@ def train(
         Diverged: The losses are not finite any more; the message names the last good checkpoint.
     """
     from metarl.run import sessions
+    from metarl.run.logs import words_of
 
-    made = configure(agent, reference(family), fields, None if config is None else Path(config))
+    made = configure(agent, reference(family), fields, None if config is None else Path(config), trust_code)
     words = ["train", made.agent, made.family, *words_of(fields)]
     where = None if output is None else Path(output)
     return sessions.train(made, where, callbacks=_callbacks(callback), console=_console(show), argv=words)
@@ -127,6 +130,7 @@ def resume(
     checkpoint: str | None = None,
     callback: Callback | None = None,
     show: bool = False,
+    trust_code: bool = False,
 ) -> Run:
     """Train on: exactly as if the run had never stopped, or further than was meant at first.
 
@@ -138,11 +142,13 @@ def resume(
         checkpoint: The checkpoint to go on from; the newest by default.
         callback: See `train`.
         show: Whether a progress line is printed.
+        trust_code: Files of code that the run names may run, also such as this user never trained with.
 
     Raises:
         UserError: The folder holds no run, is in use, or has trained for longer already.
     """
     from metarl.run import sessions
+    from metarl.run.logs import words_of
 
     words = ["resume", str(run), *words_of({"total_steps": total_steps} if total_steps else {})]
     return sessions.resume(
@@ -150,6 +156,7 @@ def resume(
         total_steps=total_steps,
         max_minutes=max_minutes,
         which=checkpoint,
+        trust_code=trust_code,
         callbacks=_callbacks(callback),
         console=_console(show),
         argv=words,
@@ -168,6 +175,7 @@ def evaluate(
     checkpoint: str | None = None,
     agent: str | None = None,
     controls: Sequence[Control | str] = (),
+    trust_code: bool = False,
 ) -> EvaluationRecord:
     """Measure the return of each episode on fixed tasks, and keep the record in the run's folder.
 
@@ -182,6 +190,7 @@ def evaluate(
         checkpoint: `iteration-000120`, or `best`; the newest by default.
         agent: `zero` or `random`: a policy that never trained.
         controls: What else to play, as `wipe`, `swap`, `nominal` or a `Control`: an adaptation must lose by them.
+        trust_code: Files of code that the run names may run, also such as this user never trained with.
 
     Raises:
         UserError: There is no such run, checkpoint or split, the tasks are not the family's, or the policy keeps no
@@ -189,9 +198,10 @@ def evaluate(
     """
     from metarl.run.control import Control
     from metarl.run.evaluate import evaluate_subject
+    from metarl.run.logs import words_of
     from metarl.run.subject import subject_of
 
-    subject = subject_of(run, agent, checkpoint)
+    subject = subject_of(run, agent, checkpoint, trust_code)
     chosen = subject.family.space.fixed(split, num_tasks) if tasks is None else tasks
     name = split if tasks is None else "list-python"
     words = ["eval", str(run), "--split", split, *words_of({"num_tasks": len(chosen), "seed": seed})]
@@ -232,6 +242,7 @@ def headroom(
     Raises:
         UserError: A name is wrong, the learner adapts, or a run in the folder is of other settings or longer.
     """
+    from metarl.run.logs import words_of
     from metarl.run.run import short
     from metarl.run.yardsticks import Budget, family_headroom
 
@@ -242,20 +253,23 @@ def headroom(
     return family_headroom(name, budget, folder, num_tasks, _console(show), words)
 
 
-def load(run: Run | str | Path, *, checkpoint: str | None = None, device: str = "cpu") -> Policy[Any]:
+def load(
+    run: Run | str | Path, *, checkpoint: str | None = None, device: str = "cpu", trust_code: bool = False
+) -> Policy[Any]:
     """Return a trained policy; no simulator is built.
 
     Args:
         run: A run, its folder, or `pretrained:NAME`.
         checkpoint: `iteration-000120`, or `best`; the newest by default.
         device: Where its tensors are to be, `cpu` or `cuda`.
+        trust_code: Files of code that the run names may run, also such as this user never trained with.
 
     Raises:
         UserError: There is no such run or checkpoint, or it is damaged.
     """
     from metarl.run.run import Run
 
-    return Run.open(run).policy(checkpoint, device)
+    return Run.open(run, trust_code).policy(checkpoint, device)
 
 
 def record(
@@ -273,6 +287,7 @@ def record(
     seed: int = 0,
     checkpoint: str | None = None,
     agent: str | None = None,
+    trust_code: bool = False,
 ) -> Recording:
     """Film a robot that adapts, as an mp4 file.
 
@@ -290,6 +305,7 @@ def record(
         seed: Seed of the initial states; with that of an evaluation the film shows the evaluation's first tasks.
         checkpoint: `iteration-000120`, or `best`; the newest by default.
         agent: `zero` or `random`: a policy that never trained.
+        trust_code: Files of code that the run names may run, also such as this user never trained with.
 
     Raises:
         UserError: An argument is out of range, the file cannot be written, or this machine cannot draw.
@@ -299,7 +315,7 @@ def record(
     from metarl.video.recorder import VideoConfig, record as film
 
     single_threaded_math()
-    subject, wall = subject_of(run, agent, checkpoint), layout == "wall"
+    subject, wall = subject_of(run, agent, checkpoint, trust_code), layout == "wall"
     tasks = subject.family.space.fixed(split, num_tasks or _FILMED[layout])
     played = episodes or subject.episodes
     settings = VideoConfig(
@@ -343,6 +359,9 @@ def report(
         raise UserError("a report needs at least one run")
     opened = build.open_runs(runs)
     for run in opened:
+        if (evaluate_missing or film) and not run.is_trusted:
+            tell(f"{run} is reported as it is: it names code that you have not trained with, and that is not run")
+            continue
         if evaluate_missing:
             for split in build.missing_evaluations(run):
                 tell(evaluate(run, split=split))
@@ -370,15 +389,3 @@ def _console(show: bool) -> Console:
     from rich.console import Console
 
     return Console(quiet=not show, highlight=False)
-
-
-def words_of(fields: Mapping[str, Any]) -> list[str]:
-    """Fields as words of the command line, for a run's record of how it was made."""
-    words = []
-    for name, value in fields.items():
-        flag = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            words += [flag] if value else []
-        else:
-            words += [flag, *map(str, value if isinstance(value, list | tuple) else [value])]
-    return words

@@ -1,9 +1,13 @@
 """Shared by all tests: one torch thread, and property tests that repeat exactly and ignore the load of the machine."""
 
+import os
+import tempfile
+
 import pytest
 import torch
 from hypothesis import settings
 
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="metarl-state-")  # of these tests, and not of whoever runs them
 torch.set_num_threads(1)
 settings.register_profile("metarl", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("metarl")
@@ -13,3 +17,17 @@ settings.load_profile("metarl")
 def _mujoco_log(tmp_path, monkeypatch):
     """MuJoCo appends its warnings to a file in the working directory: keep it out of the repository."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def figure(record_property):
+    """Takes a sentence of what a test measured, which is printed at the end: see docs/reliability.md."""
+    return lambda words: record_property("figure", words)
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = terminalreporter.getreports("passed")
+    figures = [words for report in reports for name, words in report.user_properties if name == "figure"]
+    if figures:
+        terminalreporter.section("measured")
+        terminalreporter.write_line("\n".join(figures))

@@ -11,6 +11,8 @@ CORE = {
     "core.distributions",
     "core.errors",
     "core.files",
+    "core.graphs",
+    "core.mirror",
     "core.renamed",
     "core.info",
     "core.seeding",
@@ -19,7 +21,9 @@ CORE = {
     "core.parameters",
     "core.config",
 }
-MODEL = CORE | {"sim.family", "sim.observations", "sim.variations", "sim.terrain", "sim.mujoco.physics"}
+MODEL = CORE | {
+    *("sim.family", "sim.observations", "sim.variations", "sim.disturbances", "sim.terrain", "sim.mujoco.physics"),
+}
 ENGINE = {"core", "sim", "rl", "run"}
 ALLOWED = {
     "core": {"core"},

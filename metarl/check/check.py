@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metarl.check import effects, playing, posing
+from metarl.check.symmetry import symmetric
 from metarl.check.tested import Tested
 from metarl.core.errors import UserError
 from metarl.sim.family import Family, MujocoFamily
@@ -53,7 +54,7 @@ CHECKS = FOUNDATIONS | _named(
     *(playing.diverges, playing.ends, playing.constants, playing.reward_sum, playing.memory, playing.pure),
     *(playing.deterministic, playing.starts, posing.disjoint, posing.outside, posing.playable, posing.matters),
     *(posing.hidden, posing.first_observation, posing.variations, effects.ratios, posing.restores, posing.slots),
-    *(playing.renders, playing.speed),
+    *(symmetric, playing.renders, playing.speed),
 )
 
 EXTERNAL_FOUNDATIONS = _named(playing.made, playing.posed, playing.finite)

@@ -56,6 +56,8 @@ class EvalOptions:
     """Checkpoint, as iteration-000120, or best; the newest by default."""
     json: Path | None = None
     """Also write the result to FILE.json (with a second split, its own to FILE-ood.json); RUN/eval/ always has it."""
+    trust_code: bool = False
+    """Run files of code that a run names, also such as you have not trained with, or that were changed since."""
 
     def __post_init__(self) -> None:
         given: dict[str, object] = {
@@ -78,6 +80,7 @@ class EvalOptions:
 def run(words: list[str]) -> int:
     """Evaluate, print the tables, and write every return as JSON."""
     options = parse(EvalOptions, "eval", words)
+    from metarl.run.calibration import calibration
     from metarl.run.control import KINDS, Control
     from metarl.run.evaluate import compared
     from metarl.run.logs import console
@@ -85,10 +88,11 @@ def run(words: list[str]) -> int:
     from metarl.run.subject import subject_of
     from metarl.run.tables import comparison_table, control_table, record_table, standing_lines
 
-    subject = subject_of(options.run, options.agent, options.checkpoint)
-    other = None if options.against is None else _other(options.against, subject)
-    low = [_other(path, subject, "memoryless") for path in options.memoryless]
-    high = [_other(path, subject, "oracle") for path in options.oracle]
+    subject = subject_of(options.run, options.agent, options.checkpoint, options.trust_code)
+    trust = options.trust_code
+    other = None if options.against is None else _other(options.against, subject, trust)
+    low = [_other(path, subject, trust, "memoryless") for path in options.memoryless]
+    high = [_other(path, subject, trust, "oracle") for path in options.oracle]
     all_of_them = [each for each in (subject, other, *low, *high) if each]
     episodes = options.episodes or max(each.episodes for each in all_of_them)
     kinds = KINDS if options.controls else [kind for kind in KINDS if kind == options.control]
@@ -110,6 +114,11 @@ def run(words: list[str]) -> int:
         say(record_table(record, str(options.run) if other else ""))
         if record.controls:
             say(control_table(record, [one for _, one in yardsticks[0]]))
+        believed = calibration(
+            subject.policy, subject.family, tasks, episodes, seed=options.seed, origin=subject.origin
+        )
+        if believed is not None:
+            say(believed.table())
         if other is not None:
             theirs = _evaluate(other, tasks, episodes, split, options, words)
             say(record_table(theirs, str(options.against)))
@@ -132,14 +141,14 @@ def _task_lists(options: EvalOptions, subject: Subject) -> list[tuple[str, Tasks
     return [(split, space.fixed(split, options.num_tasks)) for split in splits]
 
 
-def _other(path: Path, subject: Subject, role: Role | None = None) -> Subject:
+def _other(path: Path, subject: Subject, trust_code: bool, role: Role | None = None) -> Subject:
     """A run to compare with; `UserError` where its tasks or episodes are not those of the subject, or its role is not.
 
     Without a role it is the one of --against.
     """
     from metarl.run.subject import trained
 
-    other, option = trained(path), f"--{role or 'against'} {path}"
+    other, option = trained(path, trust_code=trust_code), f"--{role or 'against'} {path}"
     for what, ours, theirs in (
         ("family", subject.origin.family, other.origin.family),
         ("episode_steps", _limit(subject), _limit(other)),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import cast
 
-from metarl.core.errors import UserError, unknown_name
+from metarl.core.errors import UserError, printable, unknown_name
 
 HELP = """\
 usage: metarl VERB ...
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             _answer_signals()
         return _main(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
-        print(f"metarl: {error}", file=sys.stderr)
+        print(*map(printable, f"metarl: {error}".split("\n")), sep="\n", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at exit

@@ -20,6 +20,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from metarl.core import trust
 from metarl.core.config import TrainConfig, load_config, train_defaults
 from metarl.core.errors import UserError, did_you_mean, unknown_name
 from metarl.core.parameters import declarations, describe
@@ -44,6 +45,8 @@ class TrainOptions:
     """Start from this TOML file; options on the command line override it."""
     output: Path | None = None
     """Run folder; runs/FAMILY-AGENT-sSEED-TIME by default."""
+    trust_code: bool = False
+    """Run files of code that FILE names, also such as you have not trained with, or that were changed since."""
 
 
 def parse(options: Any, verb: str, words: list[str], default: Any = None, positional: str = "") -> Any:
@@ -74,7 +77,11 @@ def parse_training(words: list[str]) -> TrainOptions:
     changes |= {name: value for name in _NAMED_FIRST if (value := _value_of(rest, f"--{name}"))}
     file = _value_of(rest, "--config")
     if file:
-        base = load_config(Path(file))
+        trust_code = "--trust-code" in rest
+        trust.named(*changes.values())
+        base = load_config(Path(file), trust_code)
+        if "family" not in changes:
+            trust.require(base.family, file, trust_code)
     elif len(changes) < 2 and not {"-h", "--help"} & set(rest):
         raise UserError(
             "train needs AGENT FAMILY ahead of its options, or --config FILE; "

@@ -28,6 +28,8 @@ class ResumeOptions:
     Learning rates and a curriculum go on from the share of the new length that is done."""
     max_minutes: float = 0.0
     """Stop, save and report after this long [min]; 0 for no limit."""
+    trust_code: bool = False
+    """Run files of code that the run names, also such as you have not trained with, or that were changed since."""
 
     def __post_init__(self) -> None:
         require(self, "total_steps", self.total_steps >= 0, "at least 0")
@@ -40,7 +42,14 @@ def run(words: list[str]) -> int:
     from metarl.run.sessions import resumed
 
     more = options.total_steps or None
-    with resumed(options.run, ["resume", *words], which=options.checkpoint, total_steps=more) as training:
+    session = resumed(
+        options.run,
+        ["resume", *words],
+        which=options.checkpoint,
+        total_steps=more,
+        trust_code=options.trust_code,
+    )
+    with session as training:
         where = f"after iteration {training.iteration} of {training.num_iterations}"
         print(f"resuming {training.run} {where}", flush=True)
         return execute(training, options.max_minutes)

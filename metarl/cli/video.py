@@ -43,6 +43,8 @@ class VideoOptions:
     """Seed of the initial states and of random actions."""
     checkpoint: str | None = None
     """Checkpoint, as iteration-000120, or best; the newest by default."""
+    trust_code: bool = False
+    """Run files of code that the run names, also such as you have not trained with, or that were changed since."""
 
     def __post_init__(self) -> None:
         require_untrained(self.agent, {"--checkpoint": self.checkpoint})
@@ -71,6 +73,7 @@ def run(words: list[str]) -> int:
         seed=options.seed,
         checkpoint=options.checkpoint,
         agent=options.agent,
+        trust_code=options.trust_code,
     )
     print(f"wrote {recording.path}: {recording.seconds:.0f} s, {len(recording.returns)} tasks")
     return 0

@@ -12,8 +12,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_origin
+from typing import Any, Generic, Literal, TypeVar, get_origin
 
+from metarl.core import trust
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.files import read_text
 from metarl.core.parameters import Checked, ConfigError, declarations, fault, memory_text, number, require
@@ -59,10 +60,18 @@ class TrainConfig(Checked, Generic[L]):
     """Task parameter, as difficulty, that training widens from its easiest tenth to its whole range; none if empty."""
     curriculum_share: float = number(0.5, above=0, most=1)
     """Share of the training after which the curriculum's range is whole."""
+    staggered: bool = False
+    """Worlds begin at different places of their first trials, so that a segment holds all: with --segment-steps."""
     task_visible: bool = False
     """Train an oracle: the task's numbers stand behind the observation, in training and ever after."""
     threads: int = number(0, least=0, most=1024)
     """Threads of the physics, or processes of external environments; 0 for one per CPU. Results are the same."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where policy, data and updates are, and the worlds, unless --physics says otherwise. On cuda a learner may have
+    other defaults: rl2 takes 4096 worlds and updates every 50 steps."""
+    physics: Literal["", "mujoco", "warp"] = ""
+    """What moves the worlds: mujoco (on the CPU's cores) or warp (mujoco_warp, on the device); by default mujoco on
+    the cpu and warp on cuda."""
     checkpoint_minutes: float = number(2.0, least=0)
     """Time between checkpoints [min]."""
     validation_tasks: int = number(16, least=0, most=65536)
@@ -77,7 +86,9 @@ class TrainConfig(Checked, Generic[L]):
         require(self, "num_worlds", kept <= _KEPT_STEPS, allowed)
 
 
-def configure(agent: str, family: str, fields: Mapping[str, Any], file: Path | None = None) -> TrainConfig[Any]:
+def configure(
+    agent: str, family: str, fields: Mapping[str, Any], file: Path | None = None, trust_code: bool = False
+) -> TrainConfig[Any]:
     """Return a training's configuration: the learner's defaults, or those of a TOML file, with some fields changed.
 
     Args:
@@ -85,17 +96,21 @@ def configure(agent: str, family: str, fields: Mapping[str, Any], file: Path | N
         family: A name of `families()`, or `path/to/file.py:ClassName`.
         fields: Any fields of `TrainConfig` or of the learner's own configuration, by their names.
         file: A TOML file, as of `metarl train --config`, to start from.
+        trust_code: Whether code in a file may run that the TOML file names.
 
     Raises:
         UserError: A field is unknown or out of its range; the message names the nearest one or the range.
     """
+    trust.named(agent)
     config_class = learner_config_class(agent)
     base: Mapping[str, Any] = dict(train_defaults(config_class))
     learner: Any = config_class()
     if file is not None:
-        loaded = load_config(file)
+        loaded = load_config(file, trust_code)
         base = {f.name: getattr(loaded, f.name) for f in dataclasses.fields(loaded) if f.name != "learner"}
         learner = loaded.learner if isinstance(loaded.learner, config_class) else learner
+    if file is None:
+        fields = device_defaults(config_class, fields.get("device", ""), fields.get("physics", "")) | dict(fields)
     of_run = {f.name for f in dataclasses.fields(TrainConfig)} - {"agent", "family", "learner"}
     of_learner = {f.name for f in dataclasses.fields(config_class)}
     for name in fields:
@@ -117,16 +132,24 @@ def to_toml(config: TrainConfig[Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def load_config(path: Path) -> TrainConfig[Any]:
-    """A training configuration from TOML, the learner's part typed by its agent."""
+def load_config(path: Path, trust_code: bool = False) -> TrainConfig[Any]:
+    """A training configuration from TOML, the learner's part typed by its agent.
+
+    An agent in a file is imported for that, if it may be: see `trust.require`, which is to be asked for the family too
+    before that is made.
+    """
     values = read_toml(path)
     if not isinstance(values.get("agent"), str) or not isinstance(values.get("family"), str):
         raise UserError(f"{path}: agent and family must both be given, as strings")
     learner = values.pop("learner", {})
     if not isinstance(learner, dict):
         raise UserError(f"{path}: learner must be a table, [learner]")
+    trust.require(values["agent"], path, trust_code)
     config_class = learner_config_class(values["agent"])
     of_run, of_learner = _names(TrainConfig), _names(config_class)
+    was = learner.pop("device", "cpu") if "device" not in of_learner else "cpu"  # once of its gradient steps alone
+    if was != "cpu":
+        values = {"device": was, "physics": "mujoco"} | values
     for key in values.keys() - of_run:
         if key in of_learner:
             raise UserError(f"{path}: {key} belongs into the table [learner], below the options of the run")
@@ -143,6 +166,12 @@ def train_defaults(config_class: type[Any]) -> Mapping[str, int]:
     """Options of the run, as `num_worlds`, for which the learner has a default of its own."""
     defaults: Mapping[str, int] = getattr(config_class, "train_defaults", {})
     return defaults
+
+
+def device_defaults(config_class: type[Any], device: str, physics: str) -> dict[str, Any]:
+    """Options of the run and of the learner that have other defaults where the worlds are on a GPU."""
+    on_device = device == "cuda" and physics != "mujoco"
+    return dict(getattr(config_class, "cuda_defaults", {})) if on_device else {}
 
 
 def task_visible(config: TrainConfig[Any]) -> bool:

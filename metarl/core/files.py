@@ -23,14 +23,17 @@ _LEFTOVER = re.compile(r"\..+-(\d+)(-x[0-9a-f]{8})?\.(partial|part\.mp4)")
 def write_atomic(path: Path, content: bytes | str, *, parents: bool = True) -> None:
     """Write a file that has either its old or its new content, whenever the process or the machine stops.
 
-    The content goes to a temporary name in the same folder, is flushed to the disk and renamed. A device or a pipe is
-    written in place. `parents`: missing folders are made. `UserError` where the file cannot be written.
+    The content goes to a temporary name in the same folder, is flushed to the disk and renamed. `UserError` where the
+    file cannot be written. `parents`: missing folders are made, a device or a pipe is written in place, and a link
+    followed; else, as in a run's folder, which may be a stranger's, a link is replaced and not what it leads to.
     """
     blob = content.encode() if isinstance(content, str) else content
     try:
         if parents:
             path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():
+        if not parents:
+            _replace(path, blob)
+        elif path.exists() and not path.is_file():
             path.write_bytes(blob)
         else:
             _replace(Path(os.path.realpath(path)), blob)  # through a link, which stays one

@@ -66,6 +66,24 @@ class ParameterRange:
     """The value of the unmodified robot, if there is one."""
 
 
+Reflection = tuple[tuple[int, int], ...]
+"""Of each number of a mirrored vector: the index of the number it is made from, and its sign, 1 or -1."""
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """What a robot observes, commands and is told of its task, with left and right exchanged: see `reflect`.
+
+    A step and its mirror image are equally likely, and earn the same reward.
+    """
+
+    observation: Reflection
+    """Of the vector that the policy sees."""
+    action: Reflection
+    privileged: Reflection
+    """Of the numbers that an oracle is told, `TrialEnv.privileged`."""
+
+
 @dataclass(frozen=True)
 class PolicyInfo:
     """What a policy observes, what it commands, how often, and what it was trained for."""
@@ -84,6 +102,8 @@ class PolicyInfo:
     """Task parameters that it was trained over."""
     samples_first: bool = False
     """It has to sample its actions before it adapts, also where the mean action is asked for."""
+    mirror: Mirror | None = None
+    """Its robot's symmetry, where the family declares one."""
     privileged: tuple[Part, ...] = ()
     """What `TrialEnv.privileged` says, part by part: the task in numbers. Unknown, and empty, in older files."""
     adapts: bool = True
@@ -122,11 +142,22 @@ class PolicyInfo:
                     ParameterRange(**row | {"nominal": _hashable(row["nominal"])}) for row in content["parameters"]
                 ),
                 samples_first=bool(content["samples_first"]),
+                mirror=_mirror(content.get("mirror")),
                 privileged=_parts(content.get("privileged", [])),
                 adapts=bool(content.get("adapts", True)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"this is no description of a policy: {type(error).__name__}: {error}") from None
+
+
+def _mirror(content: Any) -> Mirror | None:
+    if content is None:
+        return None
+    rows = {name: tuple((int(index), int(sign)) for index, sign in content[name]) for name in Mirror.__match_args__}
+    for name, row in rows.items():
+        if sorted(index for index, _ in row) != list(range(len(row))) or not {1, -1}.issuperset(s for _, s in row):
+            raise ValueError(f"the mirror's '{name}' is no permutation with signs")
+    return Mirror(**rows)
 
 
 def _parts(rows: Any) -> tuple[Part, ...]:

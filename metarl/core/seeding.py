@@ -15,6 +15,7 @@ _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 _NOISE = 0x6E6F697365  # `noise`: keeps the draws of `normal` apart from those of `WorldRandom`
 _NEXT = 0x747269616C  # `trial`
+_WITHIN = 0x65766E74  # `evnt`: what is drawn in the course of an episode
 
 
 def _sequence(seed: int, stream: str, indices: tuple[int, ...]) -> np.random.SeedSequence:
@@ -30,6 +31,13 @@ def generator(seed: int, stream: str, *indices: int) -> torch.Generator:
     """Torch generator (CPU) of one stream."""
     state = _sequence(seed, stream, indices).generate_state(1, np.uint32)
     return torch.Generator().manual_seed(int(state[0]))
+
+
+def on_device(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """Return a generator on `device`, seeded by one draw of `generator`; on the CPU the very one."""
+    if device.type == "cpu":
+        return generator
+    return torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
 
 
 def key(seed: int, stream: str, *indices: int) -> int:
@@ -82,6 +90,17 @@ class WorldRandom:
         u = self._unit(2 * size)
         radius = (-2.0 * torch.log1p(-u[:, :size])).sqrt()
         return (mean + std * radius * torch.cos(2.0 * math.pi * u[:, size:])).to(self._dtype)
+
+    def within(self, purpose: int, count: Int64[Tensor, "n"] | None = None) -> WorldRandom:
+        """Draws of their own in the course of the episode: for number `count` of what `purpose` stands for.
+
+        They are the same whenever and however often they are asked for.
+        """
+        made = WorldRandom.__new__(WorldRandom)
+        state = _hash(self._state + (_WITHIN + purpose))
+        made._state = state if count is None else _hash(state + count * _GOLDEN)
+        made._used, made._dtype = 0, self._dtype
+        return made
 
     def _unit(self, size: int) -> Float64[Tensor, "n size"]:
         counter = torch.arange(self._used + 1, self._used + size + 1, device=self._state.device) * _GOLDEN

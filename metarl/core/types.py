@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
@@ -42,6 +43,12 @@ class Step:
     def ended(self) -> Bool[Tensor, "N"]:
         """The episode ended in this step, for whatever reason."""
         return self.terminated | self.truncated
+
+    def to(self, device: torch.device) -> Step:
+        """The same on another device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        terms = {name: value.to(device) for name, value in self.reward_terms.items()}
+        return Step(**vars(self) | moved | {"reward_terms": terms})
 
 
 @dataclass(frozen=True)

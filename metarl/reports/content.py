@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from metarl.core.errors import UserError
-from metarl.core.registry import make_family
+from metarl.core.registry import family_names, make_family
+from metarl.core.tasks import Parameter
 from metarl.reports.axes import Axis, axes_of, trend
 from metarl.reports.methods import Method, Pooled, improvement, methods_of
+from metarl.run.described import Described
 from metarl.run.placing import placing
 from metarl.run.run import Run, short
 from metarl.run.statistics import bootstrap_interval, interquartile_mean, mean, worst_decile
-from metarl.sim.family import Family
 
 _GRID = 100
 """Number of points of a method's mean learning curve."""
@@ -76,11 +77,9 @@ def _family(name: str, runs: Sequence[Run], remarks: list[str]) -> dict[str, Any
     """The methods of one family at one time limit, and how they compare."""
     methods, left_out = methods_of(runs)
     remarks += left_out
-    try:
-        family: Family | None = make_family(runs[0].config_values["family"])
-    except UserError as error:
-        family = None
-        remarks.append(f"{name} cannot be loaded here, so that its training ranges are not known: {error}")
+    family = _described(runs)
+    if family is None:
+        remarks.append(f"{name} is not described in its runs' folders: its training ranges are not known.")
     remarks += [
         f"{method.label} on {name} has no evaluation: only its learning curve is shown."
         for method in methods
@@ -90,12 +89,12 @@ def _family(name: str, runs: Sequence[Run], remarks: list[str]) -> dict[str, Any
     return {
         "name": name,
         "family": runs[0].config_values["family"],
-        "summary": (type(family).__doc__ or "").strip().split("\n")[0] if family else "",
+        "summary": family.summary if family else "",
         "episode_steps": limit or None,
         "episode_seconds": limit * family.control_step if family and limit else None,
         "methods": [_method(method) for method in methods],
         "headroom": _headroom(methods),
-        "parameters": _parameters(family, methods),
+        "parameters": _parameters(family.parameters if family else {}, methods),
         "comparisons": list(_comparisons(methods)),
     }
 
@@ -111,6 +110,14 @@ def _headroom(methods: Sequence[Method]) -> dict[str, Any] | None:
         for label, own in found.recovered.items()
     }
     return asdict(found) | {"headroom": asdict(found.headroom) | named, "recovered": recovered}
+
+
+def _described(runs: Sequence[Run]) -> Described | None:
+    """The family: as it describes itself where it is installed, else as a run's folder does, whose code is not run."""
+    name = str(runs[0].config_values["family"])
+    if name in family_names():
+        return Described.of(make_family(name))
+    return next((found for run in runs if (found := run.described) is not None), None)
 
 
 # ------------------------------------------------------------------------------------------------------- methods
@@ -223,11 +230,11 @@ def _learning(runs: Sequence[Run]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------- tasks, and who is better
 
 
-def _parameters(family: Family | None, methods: Sequence[Method]) -> list[dict[str, Any]]:
+def _parameters(known: Mapping[str, Parameter], methods: Sequence[Method]) -> list[dict[str, Any]]:
     """For each task parameter the returns of each method by task, on `test` and `ood`."""
     shown = [(m.label, pool) for m in methods for split in ("test", "ood") if (pool := m.headline(split)) is not None]
     tasks = [task for _, pool in shown for task in pool.one.tasks.rows()]
-    axes = axes_of(family.space if family is not None else None, tasks)
+    axes = axes_of(known, tasks)
     return [vars(axis) | {"returns": [_returns(axis, label, pool) for label, pool in shown]} for axis in axes]
 
 

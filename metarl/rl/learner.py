@@ -79,6 +79,8 @@ class BaseLearner:
     policy: Any
     segment_steps: int | None = None
     wants_privileged: bool = False
+    kept_every: Mapping[str, int] = {}
+    """What of `record` is kept of so many steps once, the last's, by its name."""
 
     @property
     def behaviour(self) -> Any:
@@ -101,8 +103,14 @@ class Remarking(Protocol):
 
 def require_device(device: str) -> None:
     """`UserError` for a device that this machine does not have."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device = 'cuda': this machine, or its build of torch, has no CUDA; use cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        if torch.version.cuda is None:
+            why = (
+                "this build of torch has no CUDA: pip install torch --index-url https://download.pytorch.org/whl/cu130"
+            )
+        else:
+            why = "torch has no CUDA device on this machine: nvidia-smi says whether there is a GPU with a driver"
+        raise UserError(f"device = 'cuda': {why}; or use --device cpu")
 
 
 __getattr__ = old_names(__name__)

@@ -6,14 +6,17 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from metarl.rl.cells import Cell
+
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 """Bounds of the policy's log standard deviation: e⁻⁵ to e² of the action's unit."""
+BELIEF_LOG_STD_MIN = -4.0
+"""Bound of a belief's log standard deviation, in units of the prior's."""
 
 
 @contextmanager
@@ -39,55 +42,63 @@ def head(inputs: int, hidden: int, outputs: int, gain: float) -> nn.Sequential:
 
 
 class RecurrentActorCritic(nn.Module):
-    """Memory (GRU or LSTM) with a Gaussian policy head and a value head on [memory, observation] (RNN+S).
+    """A memory with a Gaussian policy head and a value head on [memory, observation] (RNN+S).
 
     Feeding the observation past the memory closes much of the gap to hypernetwork policies (Beck et al. 2023,
-    arXiv:2309.14970). The memory's state is one tensor of `state_size`, and begins with its last output: the LSTM's is
-    its [h, c].
+    arXiv:2309.14970). The value head may be shown more than the policy (an asymmetric critic: Pinto et al. 2017,
+    arXiv:1710.06542), and a third head may say from the memory what that is.
     """
 
-    def __init__(self, cell: Literal["gru", "lstm"], inputs: int, obs_size: int, action_size: int, hidden: int) -> None:
+    def __init__(self, memory: Cell, obs_size: int, action_size: int, *, shown: int = 0, believed: int = 0) -> None:
+        """`shown` is how many privileged numbers the value head sees, `believed` how many the memory is asked for."""
         super().__init__()
-        self.hidden = hidden
-        self.memory: nn.RNNBase = (nn.GRU if cell == "gru" else nn.LSTM)(inputs, hidden)
-        self.is_lstm = cell == "lstm"
-        for name, parameter in self.memory.named_parameters():
-            if name.startswith("weight"):
-                nn.init.orthogonal_(parameter)
-            else:
-                nn.init.zeros_(parameter)
+        self.hidden = hidden = memory.hidden
+        self.memory = memory
         self.actor = head(hidden + obs_size, hidden, action_size, gain=0.01)
-        self.critic = head(hidden + obs_size, hidden, 1, gain=1.0)
+        self.critic = head(hidden + obs_size + shown, hidden, 1, gain=1.0)
         self.raw_log_std = nn.Parameter(torch.zeros(action_size))
+        self.shown, self.believed = shown, believed
+        if believed:
+            self.belief = head(hidden, hidden, 2 * believed, gain=0.01)
 
     @property
     def state_size(self) -> int:
         """Length of the memory's state."""
-        return 2 * self.hidden if self.is_lstm else self.hidden
+        return self.memory.state_size
 
     @property
     def log_std(self) -> Float[Tensor, "A"]:
         """The policy's log standard deviation, clamped."""
         return self.raw_log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
-    def remember(
-        self, inputs: Float[Tensor, "T N I"], state: Float[Tensor, "N H"]
-    ) -> tuple[Float[Tensor, "T N H2"], Float[Tensor, "N H"]]:
-        """Run the memory over a sequence: its outputs, and its state after the last step."""
-        if self.is_lstm:
-            h, c = state[None].chunk(2, dim=-1)
-            outputs, (h, c) = self.memory(inputs, (h.contiguous(), c.contiguous()))
-            return outputs, torch.cat((h[0], c[0]), dim=-1)
-        outputs, h = self.memory(inputs, state[None].contiguous())
-        return outputs, h[0]
+    def value(
+        self, features: Float[Tensor, "*B F"], privileged: Float[Tensor, "*B P"] | None = None
+    ) -> Float[Tensor, "*B"]:
+        """Values, from [output, observation], and the privileged numbers where the value head is shown them."""
+        if self.shown:
+            assert privileged is not None
+            features = torch.cat((features, privileged), dim=-1)
+        value: Tensor = self.critic(features)[..., 0]
+        return value
+
+    def beliefs(self, outputs: Float[Tensor, "*B H"]) -> tuple[Float[Tensor, "*B P"], Float[Tensor, "*B P"]]:
+        """Mean and log standard deviation of the privileged numbers, by the memory's output."""
+        mean, raw = self.belief(outputs).chunk(2, dim=-1)
+        # Bounded below, where a certain guess would make one outlier the whole gradient; not by a clamp, which would
+        # leave none.
+        return mean, BELIEF_LOG_STD_MIN + nn.functional.softplus(raw - BELIEF_LOG_STD_MIN)
 
     def forward(
-        self, inputs: Float[Tensor, "T N I"], obs: Float[Tensor, "T N O"], state: Float[Tensor, "N H"]
-    ) -> tuple[Float[Tensor, "T N A"], Float[Tensor, "T N"], Float[Tensor, "N H"]]:
-        """Action means, values, and the memory's state after the sequence."""
-        outputs, state = self.remember(inputs, state)
+        self,
+        inputs: Float[Tensor, "T N I"],
+        obs: Float[Tensor, "T N O"],
+        state: Float[Tensor, "N H"],
+        privileged: Float[Tensor, "T N P"] | None = None,
+    ) -> tuple[Float[Tensor, "T N A"], Float[Tensor, "T N"], Float[Tensor, "T N H2"]]:
+        """Action means, values, and the memory's outputs."""
+        outputs, _ = self.memory.sequence(inputs, state)
         features = torch.cat((outputs, obs), dim=-1)
-        return self.actor(features), self.critic(features)[..., 0], state
+        return self.actor(features), self.value(features, privileged), outputs
 
 
 class GaussianMlp(nn.Module):

@@ -43,11 +43,13 @@ class RunningNorm(nn.Module):
         samples = x.reshape(-1, *self.mean.shape).double()
         batch_count, batch_mean = len(samples), samples.mean(dim=0)
         batch_var = samples.var(dim=0, unbiased=False)
-        if not bool((batch_mean + batch_var).isfinite().all()):
-            return
+        sound = (batch_mean + batch_var).isfinite().all()
         total = self.count + batch_count
         delta = batch_mean - self.mean
         spread = self.var * self.count + batch_var * batch_count + delta.square() * self.count * batch_count / total
-        self.var.copy_(spread / total)
-        self.mean.add_(delta * batch_count / total)
-        self.count.copy_(total)
+        for own, new in (
+            (self.var, spread / total),
+            (self.mean, self.mean + delta * batch_count / total),
+            (self.count, total),
+        ):
+            own.copy_(torch.where(sound, new, own))

@@ -64,3 +64,10 @@ def approximate_kl(log_prob: Float[Tensor, "*B"], old_log_prob: Float[Tensor, "*
     """Sample estimate of KL(old ‖ new) [nats], E[ρ − 1 − log ρ]: unbiased and never negative (Schulman 2020, k3)."""
     log_ratio = log_prob - old_log_prob
     return (log_ratio.exp() - 1.0 - log_ratio).mean()
+
+
+def gaussian_nll(
+    mean: Float[Tensor, "*B P"], log_std: Float[Tensor, "*B P"], target: Float[Tensor, "*B P"]
+) -> Float[Tensor, ""]:
+    """−log N(target | mean, exp(log_std)²) without its constant [nats], averaged over samples and dimensions."""
+    return (0.5 * ((target - mean) * torch.exp(-log_std)).square() + log_std).mean()

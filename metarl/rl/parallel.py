@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from metarl.core.graphs import looks
+
 ShardLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Indices of samples -> (mean loss over them, vector of diagnostics averaged over them)."""
 
@@ -20,6 +22,12 @@ ShardLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
 def single_threaded_math() -> None:
     """Make torch's own kernels run on the calling thread only: results are then free of the thread count."""
     torch.set_num_threads(1)
+
+
+def device_math(device: str) -> None:
+    """On a GPU, let matrix products of float32 take TF32, of ten bits of mantissa: several times as fast."""
+    if device == "cuda" and os.environ.get("METARL_TF32", "1") != "0":
+        torch.set_float32_matmul_precision("high")
 
 
 class ShardedGradient:
@@ -32,7 +40,13 @@ class ShardedGradient:
         self._pool = ThreadPoolExecutor(workers, initializer=single_threaded_math) if workers > 1 else None
 
     def __call__(self, loss: ShardLoss, parameters: Sequence[Tensor], minibatch: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Gradients (one per parameter) and diagnostics of `loss` over the indices in `minibatch`."""
+        """Gradients (one per parameter) and diagnostics of `loss` over the indices in `minibatch`.
+
+        On a GPU, which has threads of its own, in one piece.
+        """
+        if not looks(minibatch.device):
+            value, diagnostics = loss(minibatch)
+            return list(torch.autograd.grad(value, parameters)), diagnostics.detach()
 
         def shard(index: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
             value, diagnostics = loss(index)

@@ -18,6 +18,8 @@ from metarl.core.info import PolicyInfo
 from metarl.core.types import Transition
 from metarl.rl.session import Session
 
+BAND = " ±"
+"""Ends the name of a read-out that is the standard deviation of another."""
 S = TypeVar("S")
 """An adaptation state: what a policy knows of the task."""
 
@@ -62,8 +64,28 @@ class ReadOut(Protocol):
     """A policy whose state can be watched: a few numbers of it, for a plot."""
 
     def read_out(self, state: Any) -> Mapping[str, Float32[Tensor, "N D"]]:
-        """What is worth watching, by its name in a plot; of more than a handful of columns the recorder makes few."""
+        """What is worth watching, by its name in a plot; of more than a handful of columns the recorder makes few.
+
+        One named `x ±` is the standard deviation of the one named `x`, and drawn as a band about it.
+        """
         ...
+
+
+@runtime_checkable
+class Believing(Protocol):
+    """A policy that predicts its task."""
+
+    def beliefs(self, state: Any) -> tuple[Float32[Tensor, "N P"], Float32[Tensor, "N P"]]:
+        """Mean and standard deviation of the privileged numbers, in their own units: see `info.privileged`."""
+        ...
+
+
+def device_of(policy: Policy[Any]) -> torch.device | None:
+    """Where its tensors are; None of a policy without any."""
+    if isinstance(policy, nn.Module):
+        for tensor in (*policy.parameters(), *policy.buffers()):
+            return tensor.device
+    return None
 
 
 class NoState(NamedTuple):
@@ -77,6 +99,12 @@ class PolicyModule(nn.Module):
         super().__init__()
         self.info = info
         self.noise_size = info.action_size
+
+    replayable: bool = False
+    """On a device, `act`, `observe` and `end_episode` are the same work each time, whatever the tensors hold.
+
+    What they keep of the parameters is made anew where `core.graphs.capture` says that a capture goes on.
+    """
 
     def initial_state(self, n: int, device: torch.device | str = "cpu") -> Any:
         """Nothing known."""

@@ -6,7 +6,7 @@ takes its gradient steps on minibatches of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Float32, Shaped
 from torch import Tensor, nn
 
+from metarl.core.graphs import looks
+from metarl.core.seeding import on_device
 from metarl.core.types import Metrics
 from metarl.rl.adam import Adam
 from metarl.rl.finite import Guard
@@ -62,11 +64,13 @@ class Chunks:
     advantage: Float32[Tensor, "L S"]
     target: Float32[Tensor, "L S"]
     """Value targets."""
+    privileged: Float32[Tensor, "L S P"] | None = None
+    """Normalised privileged numbers, for a learner that wants them."""
 
     def select(self, index: Tensor) -> Chunks:
         """The chunks at `index`."""
-        picked = {k: v[index] if k == "memory" else v[:, index] for k, v in vars(self).items()}
-        return Chunks(**picked)
+        held = {k: v for k, v in vars(self).items() if v is not None}
+        return Chunks(**{k: v[index] if k == "memory" else v[:, index] for k, v in held.items()})
 
 
 def chunk_length(num_steps: int, longest: int) -> int:
@@ -111,6 +115,17 @@ def ppo_loss(
     return loss, torch.stack((policy_loss, value_loss, kl)).detach()
 
 
+def _means(records: Sequence[Float[Tensor, "4"]]) -> list[float]:
+    """Of the records that are finite; zeros where there is none."""
+    if not records:
+        return [0.0] * 4
+    rows = torch.stack(records)
+    if looks(rows.device):  # which leaves out the others before
+        return rows.mean(dim=0).tolist()  # type: ignore[no-any-return]
+    sound = rows.isfinite().all(dim=1, keepdim=True)
+    return (torch.where(sound, rows, 0.0).sum(dim=0) / sound.sum().clamp(min=1)).tolist()  # type: ignore[no-any-return]
+
+
 class PPO:
     """The gradient steps on a segment's chunks, with their optimiser."""
 
@@ -118,10 +133,10 @@ class PPO:
         self,
         module: nn.Module,
         raw_log_std: nn.Parameter,
-        evaluate: Callable[[Chunks], tuple[Tensor, Tensor]],
+        evaluate: Callable[[Chunks], tuple[Tensor, Tensor, Tensor | None]],
         settings: Settings,
     ) -> None:
-        """`evaluate` gives mean actions (L, S, A) and values (L, S) by the parameters of `module`."""
+        """`evaluate` gives, by the parameters of `module`, mean actions (L, S, A), values (L, S), and a loss to add."""
         self.settings = settings
         self._evaluate, self._raw_log_std = evaluate, raw_log_std
         self._names = [name for name, _ in module.named_parameters()]
@@ -136,14 +151,16 @@ class PPO:
         rate = by.learning_rate + progress * (by.final_learning_rate - by.learning_rate)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        records = []
+        records, device = [], chunks.memory.device
+        generator = on_device(generator, device)
         for _ in range(by.num_epochs):
-            order = torch.randperm(len(chunks.memory), generator=generator).to(chunks.memory.device)
+            order = torch.randperm(len(chunks.memory), generator=generator, device=device)
             for minibatch in torch.split(order, by.minibatch_chunks):
                 record = self.step(chunks, minibatch)
                 if record is not None:
                     records.append(record)
-        means = torch.stack(records).mean(dim=0).tolist() if records else [0.0] * 4
+        self._guard.read()
+        means = _means(records)
         return {
             **dict(zip(("train/policy_loss", "train/value_loss", "train/kl", "train/grad_norm"), means, strict=True)),
             **self._guard.metrics(),
@@ -152,14 +169,23 @@ class PPO:
         }
 
     def step(self, chunks: Chunks, minibatch: Tensor) -> Float[Tensor, "4"] | None:
-        """One Adam step on the chunks at `minibatch`: its diagnostics, or None where it is not finite and left out."""
+        """One Adam step on the chunks at `minibatch`: its diagnostics, or None where it is not finite and left out.
+
+        On a GPU, which is not waited for, the diagnostics of a step left out are not finite.
+        """
         gradients, diagnostics = self._gradient(
             lambda index: self._loss(chunks.select(index)), self._parameters, minibatch
         )
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
-        if not self._guard.passes(diagnostics, *gradients, *self._parameters):
-            return None
+        watched = (diagnostics, *gradients, *self._parameters)
+        if looks(diagnostics.device):
+            if not self._guard.passes(*watched):
+                return None
+        else:
+            self._optimizer.found_inf = bad = self._guard.flag(watched)  # type: ignore[attr-defined]
+            self._guard.note(bad)
+            diagnostics = diagnostics + torch.where(bad > 0, torch.nan, 0.0)
         norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
         self._optimizer.step()
         with torch.no_grad():
@@ -167,9 +193,10 @@ class PPO:
         return torch.cat((diagnostics, norm[None]))
 
     def _loss(self, chunks: Chunks) -> tuple[Tensor, Tensor]:
-        mean, value = self._evaluate(chunks)
+        mean, value, added = self._evaluate(chunks)
         log_std = self._raw_log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
-        return ppo_loss(mean, log_std, value, chunks, self.settings)
+        loss, diagnostics = ppo_loss(mean, log_std, value, chunks, self.settings)
+        return loss if added is None else loss + added, diagnostics
 
     def state_dict(self) -> dict[str, Tensor]:
         """Adam's moments, by parameter."""

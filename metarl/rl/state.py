@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from metarl.core.graphs import looks
+
 if TYPE_CHECKING:
     from metarl.rl.policy import Policy
 
@@ -100,7 +102,7 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 def any_of(mask: Bool[Tensor, "*N"]) -> bool:
     """Whether any is set; on a GPU, where asking would wait for it, always true."""
-    return mask.device.type != "cpu" or bool(mask.any())
+    return not looks(mask.device) or bool(mask.any())
 
 
 def select_rows(worlds: Bool[Tensor, "N"], new: S, old: S) -> S:
@@ -110,6 +112,11 @@ def select_rows(worlds: Bool[Tensor, "N"], new: S, old: S) -> S:
         for x, y in zip(new, old, strict=True)  # type: ignore[call-overload]
     ]
     return type(old)(*rows)
+
+
+def copied(state: S) -> S:
+    """A copy of a state: a policy may write into its own."""
+    return type(state)(*(x.clone() for x in state))  # type: ignore[attr-defined]
 
 
 def state_tensors(state: Any) -> dict[str, Tensor]:

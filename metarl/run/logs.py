@@ -215,6 +215,18 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def words_of(fields: Mapping[str, Any]) -> list[str]:
+    """Fields as words of the command line, for a run's record of how it was made."""
+    words = []
+    for name, value in fields.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words += [flag] if value else []
+        else:
+            words += [flag, *map(str, value if isinstance(value, list | tuple) else [value])]
+    return words
+
+
 def console() -> Console:
     """The console all tables go to."""
     return Console(file=sys.stdout, highlight=False)

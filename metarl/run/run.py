@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from metarl.core import seeding
+from metarl.core import seeding, trust
 from metarl.core.config import TrainConfig, load_config, read_toml, task_visible
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.files import read_json, read_text, write_json
@@ -24,6 +24,7 @@ from metarl.rl.policy import Policy
 from metarl.rl.state import load_policy, policy_alone
 from metarl.run import checkpoint
 from metarl.run.checkpoint import CheckpointError, Manifest
+from metarl.run.described import Described
 from metarl.run.logs import Row, learning_curve, read_metrics, total_times
 from metarl.run.pretrained import PREFIX, pretrained_names, pretrained_root
 from metarl.run.records import EvaluationRecord, Origin
@@ -31,21 +32,22 @@ from metarl.run.records import EvaluationRecord, Origin
 if TYPE_CHECKING:  # a policy is loaded without a simulator
     from metarl.sim.family import Family
 
-CONFIG, PROVENANCE, INFO = "config.toml", "run.json", "policy.json"
+CONFIG, PROVENANCE, INFO, FAMILY = "config.toml", "run.json", "policy.json", "family.json"
 _LARGEST_SIZE = 10**6
 """No observation or action is longer."""
 
 
 class Run:
-    """A run's folder: `config.toml`, `run.json`, `policy.json`, `metrics.jsonl`, `checkpoints/`, `eval/`, `videos/`.
+    """A run's folder: `config.toml`, `run.json`, `policy.json`, `family.json`, `metrics.jsonl`, `checkpoints/`, ...
 
     Recorded results have no checkpoints, and a thinned `learning_curve.csv` in place of `metrics.jsonl`. Reading is
-    reading data: of the code that a configuration names, only `config`, `family`, `policy` and `learner` run any.
+    reading data: of the code that a configuration names, only `config`, `family`, `policy` and `load_learner` run any,
+    and that only if it may: see `core.trust`.
     """
 
-    def __init__(self, path: Path, pretrained: str = "") -> None:
+    def __init__(self, path: Path, pretrained: str = "", trust_code: bool = False) -> None:
         """`pretrained`: name of the policy if it is one that comes with metarl, in whose folder nothing is written."""
-        self.path, self.pretrained = path, pretrained
+        self.path, self.pretrained, self.trust_code = path, pretrained, trust_code
 
     def __str__(self) -> str:
         return PREFIX + self.pretrained if self.pretrained else str(self.path)
@@ -54,16 +56,19 @@ class Run:
         return f"Run('{self}')"
 
     @staticmethod
-    def open(source: str | Path | Run) -> Run:
-        """The run in a folder, or the policy `pretrained:NAME` that comes with metarl; `UserError` where it is none."""
+    def open(source: str | Path | Run, trust_code: bool = False) -> Run:
+        """The run in a folder, or the policy `pretrained:NAME` that comes with metarl; `UserError` where it is none.
+
+        With `trust_code` the files of code that it names are run, also where this user never trained with them.
+        """
         if isinstance(source, Run):
-            return source
+            return Run(source.path, source.pretrained, True) if trust_code and not source.trust_code else source
         if str(source).startswith(PREFIX):
             name, names = str(source).removeprefix(PREFIX), pretrained_names()
             if name not in names:
                 raise unknown_name("pretrained policy", name, names)
             return Run(pretrained_root() / name, name)
-        run = Run(Path(source))
+        run = Run(Path(source), trust_code=trust_code)
         run.toml()
         return run
 
@@ -93,7 +98,12 @@ class Run:
     def config(self) -> TrainConfig[Any]:
         """The resolved configuration, typed by its learner."""
         self.toml()
-        return load_config(self.path / CONFIG)
+        return load_config(self.path / CONFIG, self.trust_code)
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the code that it names may run without a question: it is installed, or this user trained with it."""
+        return all(trust.is_trusted(str(self.config_values[key])) for key in ("agent", "family"))
 
     @cached_property
     def config_values(self) -> dict[str, Any]:
@@ -127,15 +137,20 @@ class Run:
         """What its policy observes and commands, from `policy.json`, or from the family in folders of metarl 0.1."""
         if not (self.path / INFO).exists():
             config = self.config()
-            options = {"episodes_per_trial": config.episodes_per_trial, **env_options(config)}
+            options = {"episodes_per_trial": config.episodes_per_trial, **env_options(config), **worlds_on("cpu", "")}
             from metarl.sim.make import make_env
 
-            with make_env(make_family(config.family), 1, threads=1, **options) as env:
+            with make_env(self.family(), 1, threads=1, **options) as env:
                 return env.info
         info = PolicyInfo.from_json(read_json(self.path / INFO))
         if not (0 < info.observation_size < _LARGEST_SIZE and 0 < info.action_size < _LARGEST_SIZE):
             raise UserError(f"{self.path / INFO} is damaged: it describes no policy")
         return info
+
+    @property
+    def described(self) -> Described | None:
+        """The family as the run's folder describes it, without its code; None in older folders and recorded results."""
+        return Described.read(self.path / FAMILY) if (self.path / FAMILY).is_file() else None
 
     @property
     def samples_first(self) -> bool:
@@ -193,8 +208,9 @@ class Run:
 
     @property
     def videos(self) -> tuple[Path, ...]:
-        """The films in `videos/`."""
-        return tuple(sorted((self.path / "videos").glob("[!.]*.mp4")))
+        """The films in `videos/`; a link that leads out of the folder is none: a report would show what it leads to."""
+        home, found = self.path.resolve(), sorted((self.path / "videos").glob("[!.]*.mp4"))
+        return tuple(path for path in found if path.is_file() and Path(os.path.realpath(path)).is_relative_to(home))
 
     @property
     def train_steps(self) -> int:
@@ -232,7 +248,9 @@ class Run:
 
     def family(self) -> Family:
         """Return the family that it trains on."""
-        return make_family(self.config().family)
+        name = self.config().family
+        trust.require(name, self.path / CONFIG, self.trust_code)
+        return make_family(name)
 
     def policy(self, which: str | None = None, device: str = "cpu") -> Policy[Any]:
         """The policy at the newest checkpoint, or at the one named `which` (`best` is one); builds no simulator."""
@@ -269,8 +287,17 @@ def short(name: str) -> str:
 
 
 def env_options(config: TrainConfig[Any]) -> dict[str, Any]:
-    """What a run asks of its worlds: its own time limit where it has one, the task shown to an oracle."""
-    return {"episode_steps": config.episode_steps or None, "task_visible": task_visible(config)}
+    """What a run asks of its worlds: its own time limit where it has one, the task shown to an oracle, and a device."""
+    return {
+        "episode_steps": config.episode_steps or None,
+        "task_visible": task_visible(config),
+        **worlds_on(config.device, config.physics),
+    }
+
+
+def worlds_on(device: str, physics: str) -> dict[str, Any]:
+    """What moves the worlds, and where: those of mujoco stay on the CPU, beside a learner on a GPU."""
+    return {"physics": physics or None, "device": "cpu" if physics == "mujoco" else device}
 
 
 def make_learner(config: TrainConfig[Any], info: PolicyInfo, device: torch.device | str = "cpu") -> Learner:

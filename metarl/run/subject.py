@@ -32,12 +32,14 @@ class Subject(NamedTuple):
     """None for a policy that never trained."""
 
 
-def subject_of(source: Subject | Run | str | Path, agent: str | None = None, which: str | None = None) -> Subject:
+def subject_of(
+    source: Subject | Run | str | Path, agent: str | None = None, which: str | None = None, trust_code: bool = False
+) -> Subject:
     """A run's policy at a checkpoint, or with `agent` one that never trained, on the family in the run's place."""
     if isinstance(source, Subject):
         return source
     if agent is None:
-        return trained(source, which)
+        return trained(source, which, trust_code)
     path = Path(str(source))
     family = str(path)
     if _is_run(path) and not _names_family(family):
@@ -53,7 +55,7 @@ def subject_of(source: Subject | Run | str | Path, agent: str | None = None, whi
     return Subject(policy, made, Origin(agent=agent, family=absolute(family), adapts=False), _EPISODES)
 
 
-def trained(source: Run | str | Path, which: str | None = None) -> Subject:
+def trained(source: Run | str | Path, which: str | None = None, trust_code: bool = False) -> Subject:
     """A run's policy at its newest checkpoint, or at the one named; `UserError` where `source` is no run folder."""
     path = Path(str(source))
     if not _is_run(path) and _names_family(str(path)):
@@ -61,7 +63,7 @@ def trained(source: Run | str | Path, which: str | None = None) -> Subject:
             f"{path} is a family, not a run folder: add --agent zero or --agent random for a look at it before any "
             "training"
         )
-    run = Run.open(source)
+    run = Run.open(source, trust_code)
     episodes = run.config().episodes_per_trial
     return Subject(run.policy(which), run.family(), run.origin(which), episodes, run)
 

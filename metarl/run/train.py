@@ -22,12 +22,12 @@ from metarl.core.errors import Diverged, UserError
 from metarl.core.registry import make_family
 from metarl.core.tasks import Tasks
 from metarl.core.types import Metrics, Segment
-from metarl.rl.learner import Learner
-from metarl.rl.parallel import single_threaded_math
+from metarl.rl.learner import Learner, require_device
+from metarl.rl.parallel import device_math, single_threaded_math
 from metarl.rl.policy import Policy
 from metarl.run import checkpoint, folder
 from metarl.run.checkpoint import CheckpointError
-from metarl.run.collect import Stepper, collect
+from metarl.run.collect import Stepper
 from metarl.run.evaluate import evaluate
 from metarl.run.logs import MetricsFile, progress_view
 from metarl.run.records import EvaluationRecord, Origin
@@ -68,6 +68,8 @@ class Training:
 
     def __init__(self, run: Run, config: TrainConfig[Any]) -> None:
         single_threaded_math()
+        require_device(config.device)
+        device_math(config.device)
         self.run = run
         self.config = config
         self.family = make_family(config.family)
@@ -78,7 +80,9 @@ class Training:
             threads=config.threads,
             **env_options(config),
         )
-        self.learner: Learner = make_learner(config, self.env.info, self.env.device)
+        self.learner: Learner = make_learner(config, self.env.info, config.device)
+        if config.staggered and self.learner.segment_steps is None:
+            raise UserError(f"staggered = True: {config.agent} updates after whole trials; only with segments of them")
         self._stepper: Stepper | None = None
         self.iteration = 0
         self.elapsed = 0.0
@@ -176,7 +180,7 @@ class Training:
         if self.resumed:
             folder.note_resumption(self.run, self._argv, self.config, self.iteration)
         folder.clean(self.run)
-        folder.write_info(self.run, self.learner.policy.info)
+        folder.write_info(self.run, self.learner.policy.info, self.family)
         checkpoint.set_aside_after(self.run.checkpoints, self.iteration)
 
     def _present(self) -> str:
@@ -243,6 +247,7 @@ class Training:
         rng = seeding.rng(config.seed, "tasks", number)
         if config.curriculum:
             trials = self.num_iterations * self.steps_per_iteration / (config.num_worlds * self.env.trial_steps)
+            trials *= self._places
             opened = number / trials / config.curriculum_share
             easiest[config.curriculum] = min(1.0, _FIRST_SHARE + (1.0 - _FIRST_SHARE) * opened)
         return self.family.space.sample("train", config.num_worlds, rng, easiest)
@@ -250,25 +255,42 @@ class Training:
     def _iterate(self) -> Metrics:
         """One iteration: collect whole trials on freshly drawn training tasks, or the next segment; then update."""
         seed, number, learner, begun = self.config.seed, self.iteration, self.learner, time.perf_counter()
-        policy, record, wants = learner.behaviour, learner.record, learner.wants_privileged
+        policy, kept = learner.behaviour, getattr(learner, "kept_every", None)
+        stepper = self._stepper = self._begun(policy)
+        steps = learner.segment_steps or self.env.trial_steps
+        segment = stepper.segment(policy, steps, learner.record, privileged=learner.wants_privileged, every=kept)
         if learner.segment_steps is None:
-            tasks, task_number = self.sample_tasks(number), self.task_number(number)
-            key = seeding.key(seed, "collect", number, 0)
-            segment = collect(self.env, policy, tasks, key, record=record, task_number=task_number, privileged=wants)
             returns = segment.episode_returns(self.config.episodes_per_trial)
         else:
-            stepper = self._stepper = self._stepper or self._running_on(policy)
-            segment = stepper.segment(policy, learner.segment_steps, record, privileged=wants)
-            returns = stepper.returns
+            returns = stepper.returns[stepper.completed] if stepper.completed.any() else stepper.returns
         collected = time.perf_counter()
         metrics = learner.update(segment, seeding.generator(seed, "update", number), number / self.num_iterations)
         times = {"time/collect": collected - begun, "time/update": time.perf_counter() - collected}
         self.iteration += 1
         return rollout_metrics(segment, returns) | times | metrics
 
+    @property
+    def _places(self) -> int:
+        """Places of a trial at which worlds are at once."""
+        return max(1, self.env.trial_steps // (self.learner.segment_steps or 1)) if self.config.staggered else 1
+
+    def _begun(self, policy: Policy[Any]) -> Stepper:
+        """New trials in all worlds, or trials that run on from segment to segment.
+
+        A resumed training begins these anew in all worlds.
+        """
+        if self.learner.segment_steps is not None:
+            return self._stepper or self._running_on(policy)
+        number = self.iteration
+        tasks, task_number = self.sample_tasks(number), self.task_number(number)
+        key = seeding.key(self.config.seed, "collect", number, 0)
+        if self._stepper is None:
+            return Stepper(self.env, policy, tasks, key, task_number=task_number)
+        self._stepper.begin(policy, tasks, key, task_number=task_number)
+        return self._stepper
+
     def _running_on(self, policy: Policy[Any]) -> Stepper:
-        """Trials that run on from segment to segment. A resumed training begins new ones, in all worlds."""
-        trial = self.total_steps // (self.config.num_worlds * self.env.trial_steps)
+        trial = self._places * self.total_steps // (self.config.num_worlds * self.env.trial_steps)
 
         def next_tasks() -> tuple[Tasks, Int64[Tensor, "N"]]:
             nonlocal trial
@@ -276,16 +298,16 @@ class Training:
             return self.sample_tasks(trial), self.task_number(trial)
 
         key = seeding.key(self.config.seed, "collect", self.iteration, 0)
-        number = self.task_number(trial)
-        return Stepper(self.env, policy, self.sample_tasks(trial), key, task_number=number, next_tasks=next_tasks)
+        number, places = self.task_number(trial), self._places
+        clock = torch.arange(self.config.num_worlds) % places * (self.learner.segment_steps or 0)
+        tasks = self.sample_tasks(trial)
+        at = clock if places > 1 else None
+        return Stepper(self.env, policy, tasks, key, task_number=number, next_tasks=next_tasks, clock=at)
 
 
 def rollout_metrics(segment: Segment, returns: Float64[Tensor, "N K"]) -> Metrics:
     """Mean return of the first and the last episode, their difference, and what went wrong."""
     first, last = returns[:, 0].mean(), returns[:, -1].mean()
-    return {
-        "rollout/return_first": float(first),
-        "rollout/return_last": float(last),
-        "rollout/adaptation_delta": float(last - first),
-        "rollout/diverged": float(segment.diverged.sum()),
-    }
+    values = torch.stack((first, last, last - first, segment.diverged.sum().to(first.dtype))).tolist()
+    names = ("return_first", "return_last", "adaptation_delta", "diverged")
+    return {f"rollout/{name}": value for name, value in zip(names, values, strict=True)}

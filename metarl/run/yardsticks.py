@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from metarl.core import trust
 from metarl.core.config import TrainConfig, configure, task_visible
 from metarl.core.errors import UserError
 from metarl.core.files import write_json
@@ -94,6 +95,7 @@ def family_headroom(
     Runs that are there are used, and trained further where they are shorter. Raises `UserError` where one is of other
     settings or longer than asked for, and where the learner adapts.
     """
+    trust.named(budget.agent, family)
     returns: dict[str, list[Any]] = {"memoryless": [], "oracle": []}
     runs, spent = {}, {}
     for seed in budget.seeds:  # both of a seed first: a measurement cut short has a seed of each

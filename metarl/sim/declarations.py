@@ -16,6 +16,7 @@ from metarl.core import seeding
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.info import Part
 from metarl.core.tasks import Choice, Distribution, Parameter, TaskSpace
+from metarl.sim.disturbances import require
 from metarl.sim.external.external_env import ExternalFamily
 from metarl.sim.family import Family, MujocoFamily
 from metarl.sim.variation import Variation, no_index
@@ -87,6 +88,11 @@ def _problems(family: MujocoFamily | ExternalFamily) -> Iterator[str]:
     if not _is_number(seconds) or not 0 < seconds < math.inf:
         yield f"control_step = {_short(seconds)} must be a positive number (float) of seconds"
     yield from _observation(family)
+    if isinstance(family, MujocoFamily):
+        try:
+            require(family.space, family.observation, family.disturbances)
+        except UserError as error:
+            yield str(error)
 
 
 def _observation(family: MujocoFamily | ExternalFamily) -> Iterator[str]:

@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
+from metarl.core.graphs import Carried, looks
 from metarl.core.info import ParameterRange, Part, PolicyInfo
 from metarl.core.renamed import old_names
 from metarl.core.seeding import next_key
@@ -35,6 +36,7 @@ from metarl.core.tasks import Tasks, Value
 from metarl.core.types import Step
 from metarl.sim.family import Family
 from metarl.sim.faults import Faults, RewardError as RewardError, chosen
+from metarl.sim.mirror import mirror_of
 from metarl.sim.task_code import code_parts, task_code
 
 
@@ -76,6 +78,8 @@ class TrialEnv(ABC):
     """No element of an observation is larger; beyond it a step counts as diverged."""
     info: PolicyInfo
     """What a policy has to know of these worlds."""
+    replayable: bool = False
+    """The work of `advance` may be captured and replayed: nothing but tensors goes from one step to the next."""
 
     def __init__(
         self,
@@ -104,13 +108,18 @@ class TrialEnv(ABC):
         self._queued: tuple[Tasks, Tensor, int] | None = None
         # Numbers on the CPU are looked at, which costs nothing there, to skip what has nothing to do. A device would
         # have to be waited for. Of trials the host knows when they end: they have one length.
-        self._looks = device.type == "cpu"
+        self._looks = looks(device)
         self._steps = 0
+        self._clock = torch.zeros((), dtype=torch.long, device=device)  # the same number, where it can be compared
         self._due_steps: set[int] = set()
         self._ends: set[int] = set()
         self._phase = self._all
         self._over = False
         self._faults = Faults(num_worlds, device)
+        self._carried = Carried(
+            *((self, name) for name in ("_tasks", "_code", "_keys", "_streams")),
+            *((self._faults, name) for name in ("_code", "_value", "_tasks")),
+        )
 
     @property
     def observation_size(self) -> int:
@@ -135,11 +144,13 @@ class TrialEnv(ABC):
         return self._tasks
 
     def privileged(self) -> Float32[Tensor, "N P"]:
-        """What a simulator knows and a robot does not, as numbers of about unit size: each world's task as `task_code`.
+        """What a simulator knows and a robot does not, as numbers of about unit size.
 
-        `info.privileged` says what they are. To be read, not written to.
+        Each world's task as `task_code`, then what else is `_hidden`; `info.privileged` says what they are. To be read,
+        not written to.
         """
-        return self._code
+        hidden = self._hidden()
+        return torch.cat((self._code, *(part.float() for part in hidden)), dim=1) if hidden else self._code
 
     def begin(
         self,
@@ -156,6 +167,7 @@ class TrialEnv(ABC):
         self.check()
         self._tasks, self._code = self._taken(tasks)
         self._queued, self._steps, self._over = None, 0, False
+        self._clock.zero_()
         self._streams = self._all if streams is None else streams.to(self.device)
         self._keys.fill_(key)
         begun = torch.zeros_like(self._all) if clock is None else clock.to(self.device)
@@ -182,9 +194,31 @@ class TrialEnv(ABC):
 
     def step(self, action: Float32[Tensor, "N A"]) -> Step:
         """Apply `action` (clipped to [-1, 1]) for one control step; see `check`."""
-        tasks = self.tasks
+        self.count()
+        return self.advance(action)
+
+    def count(self) -> None:
+        """Take note that a step is taken, whose work `advance` does.
+
+        Apart from it, because work that is captured once and replayed (`core.graphs`) leaves the host as it was.
+        """
+        _ = self.tasks
         if self._over:
             raise RuntimeError("the trial is over: call begin(tasks, key), or queue(tasks) before it ends")
+        self._steps += 1
+
+    @property
+    def trial_ended(self) -> bool:
+        """Whether the last step counted ends the trial of any world."""
+        return self._steps % self.trial_steps in self._ends
+
+    def settle(self) -> None:
+        """Put what a step leaves to the next one back to where it lay at first, for work that is replayed."""
+        self._carried.settle()
+
+    def advance(self, action: Float32[Tensor, "N A"]) -> Step:
+        """A step's work on the device, once `count` was called."""
+        tasks = self.tasks
         moved = self._move(action.to(self.dtype).clamp(-1.0, 1.0), tasks)
         rows = torch.stack(tuple(moved.reward_terms.values()))  # a copy: a term may be a view of a state to be reset
         obs = moved.obs
@@ -240,19 +274,26 @@ class TrialEnv(ABC):
     def _move(self, action: Float[Tensor, "N A"], tasks: Tasks) -> Moved:
         """One control step under `action`, in [-1, 1]."""
 
-    def _describe(self, sensed_size: int, actions: Sequence[str]) -> None:
-        """Set `info`."""
+    def _hidden(self) -> list[Float[Tensor, "N size"]]:
+        """Present values of what changes within an episode, part by part."""
+        return []
+
+    def _describe(self, sensed_size: int, actions: Sequence[str], hidden: tuple[Part, ...] = ()) -> None:
+        """Set `info`; `hidden` are the parts of `_hidden`."""
         space = self.family.space
         parts = tuple(self.family.observation) or (Part("observation", sensed_size, "1"),)
-        privileged = code_parts(space)
+        privileged = (*code_parts(space), *hidden)
         if self.task_visible:
-            parts += (Part("task", sum(part.size for part in privileged), "1", help="the task, as `task_code`"),)
+            size = sum(part.size for part in privileged)
+            parts += (Part("task", size, "1", help="the task, and what else is hidden, as `privileged`"),)
         ranges = tuple(
             ParameterRange(name, own.unit, own.train.describe(), _hashable(own.nominal))
             for name, own in space.parameters.items()
         )
         step, steps, episodes = self.family.control_step, self.episode_steps, self.episodes_per_trial
-        self.info = PolicyInfo(parts, tuple(actions), step, steps, episodes, ranges, privileged=privileged)
+        mirror = mirror_of(self.family, privileged, self.task_visible)
+        own = (parts, tuple(actions), step, steps, episodes, ranges)
+        self.info = PolicyInfo(*own, privileged=privileged, mirror=mirror)
 
     def _taken(self, tasks: Tasks) -> tuple[Tasks, Float32[Tensor, "N C"]]:
         """Tasks as the worlds hold them, and their code."""
@@ -265,29 +306,29 @@ class TrialEnv(ABC):
         self, final_obs: Float32[Tensor, "N O"], reward: Float32[Tensor, "N"], terms: Mapping[str, Tensor], moved: Moved
     ) -> Step:
         """Work out which episodes and trials ended, begin the next ones, and assemble the step."""
-        self._steps += 1
-        now, no = self._steps % self.trial_steps, self._no
+        no = self._no
+        self._clock.add_(1)
         timeout = None
         if not self._looks or self._steps in self._due_steps:
-            timeout = self._due <= self._steps
+            timeout = self._due <= self._clock
             self._due_steps.discard(self._steps)
         terminated = _either(moved.terminated, moved.diverged)
         truncated = _either(timeout, moved.truncated)
         ended = _either(terminated, truncated)
-        if now not in self._ends and (ended is None or self._none(ended)):
+        if not self.trial_ended and (ended is None or self._none(ended)):
             return Step(final_obs, final_obs, reward, terms, no, no, no, no, no)
 
         ended = no if ended is None else ended
         over, restarted = no, ended
-        if now in self._ends:
-            over = self._phase == now
+        if self.trial_ended:
+            over = self._phase == self._steps % self.trial_steps
             truncated, ended = _either(truncated, over), ended | over
             self._over = not self._next_trial(over)
             restarted = ended & ~over if self._over else ended
         obs = final_obs
         if not self._none(restarted):
             self._episode.add_(restarted)
-            self._due.masked_fill_(restarted, self._steps + self.episode_steps)
+            self._due.copy_(torch.where(restarted, self._clock + self.episode_steps, self._due))
             self._due_steps.add(self._steps + self.episode_steps)
             self._restart(restarted)
             obs = torch.where(restarted[:, None], self._first_observation(restarted), final_obs)

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from metarl.core.errors import UserError
 from metarl.core.info import Part
+from metarl.core.mirror import Symmetry
 from metarl.core.renamed import old_names
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks, TaskSpace
+from metarl.sim.disturbances import Disturbance
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variation import Variation
 
@@ -46,6 +48,8 @@ class Family(metaclass=_Immutable):
     """The parts of the observation, in the order in which they stand in the vector that a policy sees."""
     constant_observations: ClassVar[Sequence[int]] = ()
     """Elements of the vector that never change: only a published observation should have any."""
+    mirror: ClassVar[Symmetry | None] = None
+    """The robot's left-right symmetry, for learners that use it; None where it has none, or none is told."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if "_sealed" in vars(self):
@@ -66,6 +70,10 @@ class MujocoFamily(Family):
 
     variations: ClassVar[Sequence[Variation]] = ()
     """How task parameters change the model."""
+    disturbances: ClassVar[Sequence[Disturbance]] = ()
+    """What a real robot adds: latency, noise, pushes, sudden faults. See `metarl.sim.disturbances`."""
+    hidden_parts: ClassVar[tuple[Part, ...]] = ()
+    """What `hidden` returns, beside the task and what disturbances tell of themselves."""
     camera: ClassVar[str | None] = None
     """Name of the camera that films the robot; None for MuJoCo's free camera."""
 
@@ -106,6 +114,10 @@ class MujocoFamily(Family):
         What a family wants to remember of an episode goes into `userdata` (`<size nuserdata="n"/>`), which is part of
         the physics' state and zero at a reset: how long a foot is in the air, a goal that moves.
         """
+
+    def hidden(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
+        """Each of the `hidden_parts`, of about unit size: for oracles and privileged critics."""
+        return {}
 
     def terminated(self, physics: Physics, tasks: Tasks) -> Bool[Tensor, "N"] | None:
         """Worlds whose episode is over by the family's rules (a fall); None where it never is."""

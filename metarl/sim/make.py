@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from metarl.core.errors import UserError
 from metarl.sim.env import TrialEnv
 from metarl.sim.external.external_env import ExternalEnv, ExternalFamily
@@ -16,7 +18,8 @@ def make_env(
     episodes_per_trial: int = 2,
     episode_steps: int | None = None,
     task_visible: bool = False,
-    physics: str = "mujoco",
+    physics: str | None = None,
+    device: str = "cpu",
     threads: int = 0,
     pictures: bool = False,
 ) -> TrialEnv:
@@ -28,7 +31,9 @@ def make_env(
         episodes_per_trial: Episodes K on one task.
         episode_steps: Time limit of an episode [control steps]; the family's own unless told.
         task_visible: The task's numbers stand behind the observation: what an oracle sees.
-        physics: Name of the back end that moves a MuJoCo family.
+        physics: Name of the back end that moves a MuJoCo family, `mujoco` or `warp`; unless told, that of the device.
+        device: `cpu` or `cuda`. Worlds of the physics `mujoco`, and external ones, are on the CPU even so: ask
+            `env.device`.
         threads: Threads or processes, one per CPU where 0; results do not depend on it.
         pictures: External environments draw only if made for it.
 
@@ -45,7 +50,8 @@ def make_env(
             episodes_per_trial=episodes_per_trial,
             episode_steps=episode_steps,
             task_visible=task_visible,
-            physics=physics,
+            physics=physics or ("mujoco" if torch.device(device).type == "cpu" else "warp"),
+            device=device,
             threads=threads,
         )
     if isinstance(family, ExternalFamily):

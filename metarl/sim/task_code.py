@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float32
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from metarl.core.info import Part
 from metarl.core.tasks import Angle, Ball, Choice, Disc, LogUniform, Parameter, Tasks, TaskSpace, Uniform
@@ -20,7 +19,7 @@ def task_code(space: TaskSpace, tasks: Tasks) -> Float32[Tensor, "N C"]:
     angle is its cosine and sine, a point is divided by the radius it is drawn within, an index (a parameter with
     labels) is one-hot with zeros for none. Whatever else stands as it is.
     """
-    codes = [_code(parameter, tasks[name]) for name, parameter in space.parameters.items()]
+    codes = [code_of(parameter, tasks[name]) for name, parameter in space.parameters.items()]
     return torch.cat([code if code.dim() > 1 else code[:, None] for code in codes], dim=1).float()
 
 
@@ -29,17 +28,17 @@ def code_parts(space: TaskSpace) -> tuple[Part, ...]:
     nominal = space.nominal()
     parts = []
     for name, parameter in space.parameters.items():
-        code = _code(parameter, nominal[name])
+        code = code_of(parameter, nominal[name])
         elements = ("cos", "sin") if isinstance(parameter.train, Angle) else parameter.labels if code.dim() > 1 else ()
         parts.append(Part(name, code[0].numel(), "1", elements, parameter.help))
     return tuple(parts)
 
 
-def _code(parameter: Parameter, value: Tensor) -> Tensor:
-    """One parameter of N tasks, shape (N,) or (N, d)."""
+def code_of(parameter: Parameter, value: Tensor) -> Tensor:
+    """The code of one parameter of N tasks, shape (N,) or (N, d)."""
     if parameter.labels and value.dim() == 1:
-        index, number = value.round().long(), len(parameter.labels)
-        return one_hot(torch.where((index >= 0) & (index < number), index, number), number + 1)[:, :number]
+        index = torch.arange(len(parameter.labels), device=value.device)
+        return (value.round()[:, None] == index).to(value.dtype)
     match parameter.train:
         case Angle():
             return torch.stack((value.cos(), value.sin()), dim=1)

@@ -9,12 +9,14 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 
+from metarl.rl.policy import BAND
 from metarl.video.layout import Shot
 from metarl.video.lettering import GREY, write
 from metarl.video.take import Take
 
 _FINE = 2  # drawn this many times larger, then reduced: smooth lines
 _MAX_LINES = 8  # what has more components is shown by its principal ones
+_MAX_PANELS = 4  # beside the return
 _COMPONENTS = 3
 _PAPER, _AXIS, _FAINT = (24, 24, 24), (70, 70, 70), (95, 105, 125)
 _COLOURS = (
@@ -54,8 +56,12 @@ class Plot:
         shown = list(shots)
         curves = [self._curve(s.world, e) for s in shown for e in range(s.episode + 1)]
         self._return = _panel("return", curves, max(map(len, curves)) - 1)
-        named = [_lines(name, values, window) for name, values in take.read_outs.items()]
-        self._read_outs = [(_panel(name, [lines], len(lines) - 1), lines) for name, lines in named]
+        self._read_outs = []
+        for name in [name for name in take.read_outs if not name.endswith(BAND)][:_MAX_PANELS]:
+            title, lines = _lines(name, take.read_outs[name], window)
+            band = take.read_outs.get(name + BAND) if title == name else None
+            band = np.zeros_like(lines) if band is None else band
+            self._read_outs.append((_panel(title, [lines - band, lines + band], len(lines) - 1), lines, band))
 
     def draw(self, shot: Shot, age: int) -> UInt8[np.ndarray, "h W 3"]:
         """Draw the plot as it is `age` steps into the shot's episode."""
@@ -69,11 +75,14 @@ class Plot:
         frame.line(episodes[-1][: age + 1], _COLOURS[0], 2)
         starts = self._take.starts[shot.world]
         now = min(starts[shot.episode] + age, starts[shot.episode + 1])
-        for number, (panel, lines) in enumerate(self._read_outs, start=1):
+        for number, (panel, lines, band) in enumerate(self._read_outs, start=1):
             frame = self._frame(pen, panel, number * wide, wide)
             for start in starts[1 : shot.episode + 1]:
                 frame.mark(start)
-            for column, colour in zip(lines[:now, shot.world].T, _COLOURS, strict=False):
+            columns = list(zip(lines[:now, shot.world].T, band[:now, shot.world].T, _COLOURS, strict=False))
+            for column, spread, colour in columns:
+                frame.band(column, spread, colour)
+            for column, _, colour in columns:
                 frame.line(column, colour, 2)
         return np.asarray(image.reduce(_FINE))
 
@@ -112,6 +121,15 @@ class _Frame:
         if len(values) > 1:
             x, y = self._across(np.arange(len(values))), self._up(values)
             self.pen.line(np.stack((x, y), axis=1).ravel().tolist(), colour, width * _FINE)
+
+    def band(self, values: np.ndarray, spread: np.ndarray, colour: tuple[int, int, int]) -> None:
+        """Shade what lies within `spread` of values of successive steps."""
+        if len(values) > 1 and spread.any():
+            x = self._across(np.arange(len(values)))
+            edges = np.concatenate(
+                (np.stack((x, self._up(values + spread)), 1), np.stack((x, self._up(values - spread)), 1)[::-1])
+            )
+            self.pen.polygon(edges.ravel().tolist(), fill=tuple(round(0.35 * part) for part in colour))
 
     def mark(self, step: int) -> None:
         """Draw a vertical line at a step."""

@@ -13,6 +13,7 @@ from metarl.agents.pearl import Pearl
 from metarl.core import seeding
 from metarl.core.config import ConfigError, TrainConfig
 from metarl.core.errors import UserError
+from metarl.rl.learner import require_device
 from metarl.run import checkpoint, folder
 from metarl.run.collect import collect, trial_steps
 from metarl.run.logs import console
@@ -35,10 +36,10 @@ CONFIG = PearlConfig(
 FAMILIES = pytest.mark.parametrize("family", [Sign(), FragileSign()], ids=["sign", "fragile"])
 
 
-def make(family=None, num_worlds=4, episodes=5, **changes):
+def make(family=None, num_worlds=4, episodes=5, on="cpu", **changes):
     env = MujocoEnv(family or Sign(), num_worlds, episodes_per_trial=episodes, threads=1)
     config = dataclasses.replace(CONFIG, **changes)
-    return env, Pearl(config, env.info, seeding.generator(0, "init"))
+    return env, Pearl(config, env.info, seeding.generator(0, "init"), on)
 
 
 def trial(env, learner, number=0, task_number=None):
@@ -176,8 +177,9 @@ def objectives(learner):
     slots = torch.arange(4)
     context = learner.context.sample(slots, 8, generator)
     batch = learner.replay.sample(slots, 8, generator).flatten(0, 1)
-    loss, kl, z, _ = learner.critic_objective(slots, context, batch, generator)
-    return loss, kl, learner.actor_objective(batch, z.detach(), generator)[0]
+    drawn, *noise = learner.noise(slots, context, batch, generator)
+    loss, kl, z, _ = learner.critic_objective(slots, context, batch, drawn, noise[0])
+    return loss, kl, learner.actor_objective(batch, z.detach(), noise[1])[0]
 
 
 def moved(learner, loss):
@@ -211,8 +213,9 @@ def test_the_kl_does_not_grow_with_the_number_of_tasks(tasks):
     context = learner.context.rows[:1, :16].repeat(tasks, 1, 1)
     batch = learner.replay.rows[0, :8].repeat(tasks, 1)
     slots = torch.zeros(tasks, dtype=torch.long)
-    _, kl, _, _ = learner.critic_objective(slots, context, batch, torch.Generator().manual_seed(0))
-    _, one, _, _ = learner.critic_objective(slots[:1], context[:1], batch[:8], torch.Generator().manual_seed(0))
+    drawn, noise, _ = learner.noise(slots, context, batch, torch.Generator().manual_seed(0))
+    _, kl, _, _ = learner.critic_objective(slots, context, batch, drawn, noise)
+    _, one, _, _ = learner.critic_objective(slots[:1], context[:1], batch[:8], drawn[:1], noise[:8])
     torch.testing.assert_close(kl, one)
 
 
@@ -370,12 +373,12 @@ def test_values_out_of_range_are_refused(field):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_cuda_where_there_is_none_is_refused():
     with pytest.raises(UserError, match="has no CUDA"):
-        make(device="cuda")
+        require_device("cuda")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
 def test_it_trains_on_cuda():
-    env, learner = make(device="cuda")
+    env, learner = make(on="cuda")
     before = learner.policy.actor[0].weight.detach().clone()
     train(env, learner, [0, 1])
     assert not torch.equal(before, learner.policy.actor[0].weight)

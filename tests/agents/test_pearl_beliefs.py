@@ -123,7 +123,8 @@ def test_actor_and_critics_see_the_prototypes_of_their_tasks():
     slots, random = torch.tensor([3, 0, 3]), torch.Generator().manual_seed(0)
     context = learner.context.sample(slots, 8, random)
     batch = learner.replay.sample(slots, 5, random).flatten(0, 1)
-    z = learner.critic_objective(slots, context, batch, random)[2]
+    drawn, noise, _ = learner.noise(slots, context, batch, random)
+    z = learner.critic_objective(slots, context, batch, drawn, noise)[2]
     assert torch.equal(z, learner.policy.prototypes[[3] * 5 + [0] * 5 + [3] * 5])
     assert learner.policy.known.tolist() == [True, False, False, True] + [False] * 4
 
@@ -132,7 +133,8 @@ def test_a_slot_s_new_task_does_not_inherit_its_prototype():
     env, learner = make(belief="prototype")
     learner.store(trial(env, learner, task_number=torch.arange(4)))
     random = torch.Generator().manual_seed(0)
-    learner.gradient_step(*(part[0] for part in learner.draw(torch.arange(4), 1, random)), random)
+    drawn = [part[0] for part in learner.draw(torch.arange(4), 1, random)]
+    learner.gradient_step(*drawn, learner.noise(*drawn, random))
     learner.store(trial(env, learner, task_number=torch.tensor([8, 1, 2, 3])))
     assert learner.policy.known.tolist() == [False, True, True, True] + [False] * 4
 

@@ -16,8 +16,9 @@ from metarl.core.registry import make_family
 from metarl.core.tasks import Choice, Parameter, TaskSpace
 from metarl.core.types import Transition
 from metarl.rl.objectives import gaussian_log_prob
+from metarl.rl.policy import Believing
 from metarl.rl.ppo import advantages, chunk_length
-from metarl.run.collect import collect
+from metarl.run.collect import Stepper, collect
 from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
@@ -68,7 +69,15 @@ def make(family, num_worlds=6, **changes):
 def trial(env, learner, number=0, deterministic=False):
     tasks = env.family.space.sample("train", env.num_worlds, seeding.rng(0, "tasks", number))
     key = seeding.key(0, "collect", number)
-    return collect(env, learner.behaviour, tasks, key, record=learner.record, deterministic=deterministic)
+    return collect(
+        env,
+        learner.behaviour,
+        tasks,
+        key,
+        record=learner.record,
+        deterministic=deterministic,
+        privileged=learner.wants_privileged,
+    )
 
 
 def warm(env, learner, iterations=2):
@@ -261,3 +270,102 @@ def test_a_trial_that_the_chunks_do_not_divide_is_trained_on_shorter_ones():
 @pytest.mark.parametrize("name", ALL_FAMILIES)
 def test_the_default_chunks_fit_the_trials_of_every_family(name):
     assert chunk_length(2 * make_family(name).episode_steps, RL2Config().chunk_steps) >= 20
+
+
+# ------------------------------------------------------------------------------------------------ privileged numbers
+
+
+def test_actions_are_the_same_with_and_without_a_privileged_critic():
+    """The value head alone sees the task: the first trial, before any update, is the same."""
+    actions = [trial(*make(Sign(), privileged_critic=shown)).action for shown in (False, True)]
+    assert torch.equal(*actions)
+
+
+def test_a_privileged_critic_tells_tasks_apart_where_the_memory_cannot_yet():
+    """Of the first step, ahead of any reward, only who sees the sign knows the value: its error falls by far."""
+    errors = []
+    for shown in (False, True):
+        env, learner = make(Sign(), num_worlds=32, privileged_critic=shown, minibatch_chunks=32, learning_rate=1e-2)
+        warm(env, learner, iterations=15)
+        chunks, _ = learner.prepare(trial(env, learner, 100))
+        first = chunks.select(torch.arange(32))
+        _, value, _ = learner.policy.network(first.inputs, first.obs, first.memory, first.privileged)
+        errors.append(float((value[0].detach() - first.target[0]).square().mean() / first.target[0].var()))
+    assert errors[1] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize("segment_steps", [0, 8])
+def test_values_beyond_a_segments_end_are_those_of_the_worlds_own_tasks(segment_steps):
+    """The next step's value, and where a trial or the segment ends that of going on, which the task moves."""
+    env, learner = make(Sign(), privileged_critic=True, segment_steps=segment_steps)
+    tasks = env.family.space.sample("train", 6, seeding.rng(0, "tasks"))
+    following = (lambda: (tasks, torch.arange(6))) if segment_steps else None
+    stepper = Stepper(env, learner.policy, tasks, 0, next_tasks=following)
+    segment = stepper.segment(learner.policy, segment_steps or 16, learner.record, privileged=True)
+    known = learner.policy.privileged_norm(segment.privileged)
+    value = learner.policy.network.value(
+        torch.cat((segment.extras["memory"], learner.policy.obs_norm(segment.obs)), dim=-1), known
+    )
+    after = learner._next_value(segment, value, known)
+    other = learner._next_value(segment, value, -known)
+    assert torch.equal(after[:-1], value[1:])
+    assert bool((after[-1] != other[-1]).all())
+
+
+def test_what_is_believed_of_the_task_is_in_its_own_units_and_right_once_a_reward_has_told():
+    env, learner = make(Sign(), num_worlds=32, task_weight=1.0, minibatch_chunks=32, learning_rate=1e-2)
+    warm(env, learner, iterations=25)
+    segment = trial(env, learner, 100)
+    sign = segment.privileged[0]
+    assert set(sign.flatten().tolist()) == {-1.0, 1.0}
+    mean, std = learner.policy.beliefs(segment.final_state)
+    assert mean.shape == std.shape == (32, 1)
+    assert float((mean - sign).abs().mean()) < 0.2
+    first = segment.final_state._replace(memory=segment.extras["memory"][0])
+    unknown, wide = learner.policy.beliefs(first)
+    assert float((unknown - sign).square().mean()) > 0.5
+    assert float(wide.mean()) > 5.0 * float(std.mean())
+
+
+def test_predicting_the_task_trains_the_memory_and_a_policy_without_it_believes_nothing():
+    env, learner = make(Sign(), task_weight=1.0, value_weight=0.0)
+    chunks, _ = learner.prepare(trial(env, learner))
+    _, _, loss = learner._evaluate(chunks)
+    loss.backward()
+    assert bool(learner.policy.network.memory.weight_ih_l0.grad.any())
+    assert learner.policy.network.critic[0].weight.grad is None
+    assert isinstance(learner.policy, Believing)
+    assert not isinstance(make(Sign())[1].policy, Believing)
+    after = learner.policy.read_out(trial(env, learner).final_state)
+    assert list(after) == ["sign", "sign ±"]
+
+
+# ------------------------------------------------------------------------------------------------------- other memories
+
+
+@pytest.mark.parametrize(("steps", "length"), [(1, 1), (3, 2), (4, 4), (100, 4)])
+def test_a_memory_that_is_cut_is_emptied_alike_in_acting_and_in_training(steps, length):
+    env, learner = make(FragileSign(), memory_steps=steps)
+    warm(env, learner)
+    segment = trial(env, learner, 7)
+    chunks, _ = learner.prepare(segment)
+    assert len(chunks.inputs) == length
+    mean, _, _ = learner.policy.network(chunks.inputs, chunks.obs, chunks.memory)
+    log_prob = gaussian_log_prob(mean, learner.policy.network.log_std, chunks.action)
+    torch.testing.assert_close(log_prob, chunks.log_prob, rtol=0, atol=2e-5)
+
+
+def test_a_memory_that_is_cut_knows_nothing_of_before():
+    """What was met two steps ago and more changes no action; without a cut it does."""
+    for steps, same in ((2, True), (0, False)):
+        _, learner = make(Sign(), memory_steps=steps)
+        policy, actions = learner.policy, []
+        for reward in (0.0, 5.0):
+            state = policy.initial_state(2)
+            for t in range(5):
+                obs = torch.full((2, 2), float(t))
+                action, state = policy.act(obs, state, torch.zeros(2, 1), True)
+                told = torch.full((2,), reward if t < 2 else 0.0)
+                state = policy.observe(state, Transition(obs, action * 0, told, obs, torch.zeros(2, dtype=torch.bool)))
+            actions.append(action)
+        assert torch.equal(*actions) == same

@@ -25,7 +25,8 @@ def play(policy, obs, reward):
         actions.append(action)
     empty = torch.zeros(N, policy.network.state_size)
     with torch.no_grad():
-        expected, _, after = policy.network(torch.stack(inputs), policy.obs_norm(obs), empty)
+        expected, _, _ = policy.network(torch.stack(inputs), policy.obs_norm(obs), empty)
+        after = policy.network.memory.sequence(torch.stack(inputs), empty)[1]
     return torch.stack(actions), expected, torch.cat((state.memory, state.cell), dim=1), after
 
 

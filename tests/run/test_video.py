@@ -197,6 +197,21 @@ def take_of(reward, starts, read_outs=None):
     return Take(HalfCheetahVel.space.fixed("test", columns.shape[1]), columns, starts, read_outs or {}, None)
 
 
+def test_the_deviation_of_a_read_out_is_a_band_and_no_panel_of_its_own():
+    steps = np.linspace(0.0, 1.0, 6, dtype=np.float32)[:, None, None]
+    outs = {"mass": steps, "mass ±": 0.5 * np.ones_like(steps)}
+    drawn = []
+    for read_outs in (outs, {"mass": steps}):
+        take = take_of(np.zeros((6, 1)), ((0, 6),), read_outs)
+        drawn.append(Plot(take, [Shot(0, 0)], (320, 320), 6, 1).draw(Shot(0, 0), 6))
+    assert drawn[0].shape == drawn[1].shape
+    shades = [
+        int(((picture[:, 170:] > 25).any(axis=2) & (picture[:, 170:] < 95).all(axis=2)).sum()) for picture in drawn
+    ]
+    assert shades[0] > shades[1] + 1000
+    assert np.array_equal(drawn[0][:, :160], drawn[1][:, :160])
+
+
 def test_scores_count_up_and_say_what_was_before():
     take = take_of([[0.5], [-3.75], [1.0], [2.0], [4.0]], ((0, 2, 3, 5),))
     assert [score(take, Shot(0, 2), age, 3, 9) for age in range(4)] == [

@@ -12,7 +12,7 @@ from metarl.core.registry import make_family
 from metarl.sim.make import make_env
 from metarl.sim.mujoco import physics as back_ends
 from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
-from metarl.sim.mujoco.physics import Physics, make_physics
+from metarl.sim.mujoco.physics import Dropped, Physics, make_physics
 from metarl.sim.variations import Variator
 
 LOOKS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique_dim", "_unique2", "masked_select"}
@@ -71,7 +71,7 @@ def test_a_control_step_asks_nothing_of_a_tensor(name, looks):
 class Cart:
     """The rail's cart in plain torch and float32: a back end that never looks at a mask."""
 
-    def __init__(self, model, num_worlds, threads=0, device=None):
+    def __init__(self, model, num_worlds, threads=0, device=None, counts=None):
         self.model, self.num_worlds = model, num_worlds
         self.device, self.dtype = torch.device(device or DEVICE), torch.float32
         self._fields = {name: torch.zeros(num_worlds, 1, device=self.device) for name in ("qpos", "qvel", "ctrl")}
@@ -112,6 +112,9 @@ class Cart:
     def diverged(self):
         return torch.zeros(self.num_worlds, dtype=torch.bool, device=self.device)
 
+    def dropped(self):
+        return Dropped()
+
     def get_state(self):
         return torch.cat(list(self._fields.values()), dim=1)
 
@@ -139,7 +142,9 @@ def test_a_back_end_of_another_precision_and_device_needs_no_other_family(cart):
     model = compile_spec(Rail().spec())
     assert isinstance(make_physics("cart", model, 2), Physics)
     tasks, other = columns(goal=[0.0, 0.1, 0.2]), columns(goal=[0.5, 0.6, 0.7])
-    reference, env = (make_env(Rail(), 3, physics=name, task_visible=True, threads=1) for name in ("mujoco", "cart"))
+    reference, env = (
+        make_env(Rail(), 3, physics=name, device=DEVICE, task_visible=True, threads=1) for name in ("mujoco", "cart")
+    )
     env._looks = False
     assert (env.device.type, env.dtype, env.info) == (DEVICE, torch.float32, reference.info)
     clock = torch.tensor([0, 3, 0])

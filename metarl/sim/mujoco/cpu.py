@@ -13,6 +13,7 @@ from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
 from metarl.core.errors import UserError
+from metarl.sim.mujoco.physics import BODY_FORCES, START_FIELDS, Counts, Dropped, require_bindable
 
 _STATE_FIELDS = frozenset(
     {"time", "qpos", "qvel", "act", "history", "qacc_warmstart", "ctrl", "qfrc_applied", "xfrc_applied", "eq_active"}
@@ -24,18 +25,6 @@ _BAD = [
     int(mujoco.mjtWarning.mjWARN_BADQACC),
     int(mujoco.mjtWarning.mjWARN_BADCTRL),
 ]
-_BODY_FORCES = frozenset({"cfrc_ext", "cfrc_int", "cacc"})
-"""Computed in a step only for a model with one of the sensors below (`mj_rnePostConstraint`)."""
-_FORCE_SENSORS = [
-    int(mujoco.mjtSensor.mjSENS_FORCE),
-    int(mujoco.mjtSensor.mjSENS_TORQUE),
-    int(mujoco.mjtSensor.mjSENS_ACCELEROMETER),
-    int(mujoco.mjtSensor.mjSENS_FRAMELINACC),
-    int(mujoco.mjtSensor.mjSENS_FRAMEANGACC),
-]
-_NOT_COMPUTED = frozenset({"subtree_linvel", "subtree_angmom", "energy"})
-_START_FIELDS = frozenset({"qpos0", "body_pos", "body_quat", "eq_active0"})
-"""Model fields that decide the state after a reset (of a mocap body, its place): worlds may begin differently."""
 _NUMBER = 1  # second column of a warning counter: how often it was raised
 
 
@@ -46,9 +35,14 @@ class CpuPhysics:
     dtype = torch.float64
 
     def __init__(
-        self, model: mujoco.MjModel, num_worlds: int, threads: int = 0, device: str | torch.device | None = None
+        self,
+        model: mujoco.MjModel,
+        num_worlds: int,
+        threads: int = 0,
+        device: str | torch.device | None = None,
+        counts: Callable[[], Counts] | None = None,
     ) -> None:
-        """`threads` = 0 takes one per CPU. `UserError` for a `device` other than the CPU."""
+        """`threads` = 0 takes one per CPU; sizes are MuJoCo's own. `UserError` for a `device` other than the CPU."""
         if device is not None and torch.device(device) != self.device:
             raise UserError(f"the physics 'mujoco' works on the device 'cpu', not on '{device}'")
         _silence_log()
@@ -71,13 +65,8 @@ class CpuPhysics:
         return self._bind(field, fresh) if found is None else found
 
     def _bind(self, field: str, fresh: bool) -> Tensor:
-        if field in _NOT_COMPUTED:
-            raise UserError(f"MuJoCo does not compute '{field}' when it steps: use a sensor of the model instead")
-        if field in _BODY_FORCES and not np.isin(self.model.sensor_type, _FORCE_SENSORS).any():
-            raise UserError(
-                f"MuJoCo computes '{field}' only for a model with a force, torque or accelerometer sensor: add one"
-            )
-        if fresh and field not in _STATE_FIELDS | _BODY_FORCES:
+        require_bindable(self.model, field)
+        if fresh and field not in _STATE_FIELDS | BODY_FORCES:
             self._stage = int(mujoco.mjtStage.mjSTAGE_VEL)
         known = self._bound.get((field, not fresh))
         view = self._bound[field, fresh] = _view(self._batch.bind(field)) if known is None else known
@@ -88,7 +77,7 @@ class CpuPhysics:
 
     def expand(self, field: str) -> Tensor:
         """See `Physics.expand`."""
-        self._start_may_vary |= field in _START_FIELDS
+        self._start_may_vary |= field in START_FIELDS
         return _view(self._batch.expand(field))
 
     def covering(self, mask: Bool[Tensor, "N"]) -> Int64[Tensor, "n"]:
@@ -145,6 +134,10 @@ class CpuPhysics:
         if not (self._raised or self._bad.any()):
             return None
         return torch.from_numpy(self._failed | self._bad.any(axis=1))
+
+    def dropped(self) -> Dropped:
+        """Nothing: MuJoCo makes room."""
+        return Dropped()
 
     def get_state(self) -> Float64[Tensor, "N S"]:
         """See `Physics.get_state`."""

@@ -12,15 +12,17 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 from metarl.core.errors import UserError
-from metarl.core.seeding import WorldRandom
+from metarl.core.seeding import WorldRandom, generator, rng
 from metarl.core.tasks import Tasks
+from metarl.sim.disturbing import Disturber
 from metarl.sim.env import Moved, RewardError as RewardError, TrialEnv
 from metarl.sim.family import MujocoFamily
-from metarl.sim.mujoco.physics import Physics, make_physics
+from metarl.sim.mujoco.physics import Counts, Dropped, Physics, make_physics
 from metarl.sim.mujoco.rendering import Camera, gl_backend
 from metarl.sim.observations import require_declared, to_vector
 from metarl.sim.variations import Variator
 
+_PROBED, _PROBE_STEPS, _HELD = 16, 60, 5  # worlds and control steps in which contacts are counted, and steps per action
 EXPLODED = 1e6
 """No robot's observation is this large [m, rad, m/s, rad/s, N]: beyond it the physics has diverged."""
 
@@ -57,11 +59,13 @@ class MujocoEnv(TrialEnv):
         episode_steps: int | None = None,
         task_visible: bool = False,
         physics: str = "mujoco",
+        device: str = "cpu",
         threads: int = 0,
     ) -> None:
         """Take the arguments of `make_env`."""
         model = compile_spec(family.spec())
-        self.physics = make_physics(physics, model, num_worlds, threads)
+        place = None if physics == "mujoco" else device
+        self.physics = make_physics(physics, model, num_worlds, threads, place, lambda: counted(family))
         super().__init__(
             family,
             num_worlds,
@@ -73,52 +77,105 @@ class MujocoEnv(TrialEnv):
         )
         self._substeps = family.num_substeps(model)
         self._variator = Variator(self.physics, family.variations)
+        disturbed = bool(family.disturbances)
+        self._disturber = Disturber(self.physics, family, self._variator) if disturbed else None
         self._ctrl = self.physics.bind("ctrl")
         self._low, self._high = _control_range(model).to(self.device, self.dtype)
         self._unit_range = bool((self._low == -1).all() and (self._high == 1).all())
         # After one step every field that the family reads is bound: it must not first be so within a trial.
         self.begin(family.space.nominal(num_worlds), key=0)
         require_declared(family, family.observe(self.physics, self.tasks), num_worlds, self.dtype)
-        self._describe(self._observe().shape[1], [model.actuator(i).name or f"action_{i}" for i in range(model.nu)])
+        hidden = (*(self._disturber.parts() if self._disturber else ()), *family.hidden_parts)
+        names = [model.actuator(i).name or f"action_{i}" for i in range(model.nu)]
+        self._describe(self._observe().shape[1], names, hidden)
         self.step(torch.zeros(num_worlds, model.nu, device=self.device))
         self.check()
         self._tasks = None
+
+    def dropped(self) -> Dropped:
+        """What the physics could not do since the last call, to be read once per segment: it waits for the device."""
+        return self.physics.dropped()
 
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> WorldCameras:
         """The family's camera, in each world."""
         return WorldCameras(self.physics, worlds, self.family.camera, size)
 
-    def _taken(self, tasks: Tasks) -> tuple[Tasks, Float32[Tensor, "N C"]]:
+    def _taken(self, tasks: Tasks) -> tuple[Tasks, Tensor]:
         taken = super()._taken(tasks)
         self._variator.require(tasks)
         return taken
+
+    @property
+    def _present(self) -> Tasks:
+        """The tasks as they are now, where disturbances change them within an episode."""
+        return self._disturber.tasks if self._disturber else self.tasks
+
+    def _hidden(self) -> list[Tensor]:
+        family, found = self.family, self._disturber.hidden() if self._disturber else []
+        if not family.hidden_parts:
+            return found
+        own = family.hidden(self.physics, self._present)
+        return found + [own[part.name] for part in family.hidden_parts]
 
     def _pose(self, mask: Bool[Tensor, "N"]) -> None:
         self._variator.apply(self.tasks, mask)
 
     def _restart(self, mask: Bool[Tensor, "N"]) -> None:
+        if self._disturber:
+            self._disturber.begin(self._keys, self._streams, self._episode, mask, self.tasks)
         self.physics.restart(mask, self._write)
+        if self._disturber:
+            self._disturber.rest(mask)
 
     def _write(self, worlds: Int64[Tensor, "n"]) -> None:
         random = WorldRandom(self._keys[worlds], self._streams[worlds], self._episode[worlds], self.dtype)
         self.family.reset(self.physics, worlds, self.tasks.select(worlds), random)
 
     def _observe(self) -> Float32[Tensor, "N S"]:
-        return to_vector(self.family, self.family.observe(self.physics, self.tasks)).float()
+        seen = self.family.observe(self.physics, self._present)
+        return to_vector(self.family, self._disturber.sense(seen) if self._disturber else seen).float()
 
     def _move(self, action: Float[Tensor, "N A"], tasks: Tasks) -> Moved:
+        disturber, present = self._disturber, self._present
         before = self.family.snapshot(self.physics)
-        self._ctrl.copy_(action if self._unit_range else self._low + (action + 1.0) * (self._high - self._low) / 2)
-        self.physics.step(self._substeps)
-        self.family.advance(self.physics, tasks)
+        command = action if self._unit_range else self._low + (action + 1.0) * (self._high - self._low) / 2
+        if disturber:
+            disturber.act(command, self._looks)
+        else:
+            self._ctrl.copy_(command)
+            self.physics.step(self._substeps)
+        self.family.advance(self.physics, present)
+        terms = self.family.reward(self.physics, before, action, present)
+        terminated = self.family.terminated(self.physics, present)
+        if disturber:
+            disturber.tick(tasks, self._looks)
         obs, diverged = self._observe(), self.physics.diverged()
         # MuJoCo notices a bad state at the next step; one that exploded in this step shows.
         seen = obs.numpy() if self._looks else None
         if seen is None or not (seen.max() <= EXPLODED and seen.min() >= -EXPLODED):
             exploded = ~(obs.abs() <= EXPLODED).all(dim=1)
             diverged = exploded if diverged is None else diverged | exploded
-        terms = self.family.reward(self.physics, before, action, tasks)
-        return Moved(obs, terms, self.family.terminated(self.physics, tasks), None, diverged)
+        return Moved(obs, terms, terminated, None, diverged)
+
+
+def counted(family: MujocoFamily) -> Counts:
+    """How much room a world of the family needs, played on the CPU: its tasks, easy and extreme, under wild actions.
+
+    Half as much again as the most that was seen, in multiples of 16: Warp compiles kernels for each size.
+    """
+    space, most = family.space, np.zeros(2, np.int64)
+    env = MujocoEnv(family, _PROBED, episodes_per_trial=1, threads=1)
+    for split in space.splits:
+        env.begin(space.sample(split, _PROBED, rng(0, "counts")), key=0)
+        actions = torch.rand(_PROBE_STEPS // _HELD, _PROBED, env.action_size, generator=generator(0, "counts"))
+        for step in range(min(_PROBE_STEPS, env.trial_steps)):
+            env.step(2.0 * actions[step // _HELD].round() - 1.0)
+            if step % _HELD == 0:
+                for world in range(_PROBED):
+                    data = env.physics.data_of(world)
+                    most = np.maximum(most, (data.ncon, data.nefc))
+    contacts, constraints = (-(-int(count * 3 // 2 + 8) // 16) * 16 for count in most)
+    return Counts(contacts, constraints)
 
 
 class WorldCameras:

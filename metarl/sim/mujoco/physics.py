@@ -4,17 +4,60 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import mujoco
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from metarl.core.errors import unknown_name
+from metarl.core.errors import UserError, unknown_name
 
-PHYSICS = {"mujoco": "metarl.sim.mujoco.cpu:CpuPhysics"}
-"""Back ends by name, as `module:Class`. A class is made with (model, num_worlds, threads, device)."""
+PHYSICS = {"mujoco": "metarl.sim.mujoco.cpu:CpuPhysics", "warp": "metarl.sim.mujoco.warp:WarpPhysics"}
+"""Back ends by name, as `module:Class`. A class is made with (model, num_worlds, threads, device, counts)."""
+START_FIELDS = frozenset({"qpos0", "body_pos", "body_quat", "eq_active0"})
+"""Model fields that decide the state after a reset (of a mocap body, its place): worlds may begin differently."""
+BODY_FORCES = frozenset({"cfrc_ext", "cfrc_int", "cacc"})
+"""Computed in a step only for a model with one of the sensors below (`mj_rnePostConstraint`)."""
+_FORCE_SENSORS = [
+    int(mujoco.mjtSensor.mjSENS_FORCE),
+    int(mujoco.mjtSensor.mjSENS_TORQUE),
+    int(mujoco.mjtSensor.mjSENS_ACCELEROMETER),
+    int(mujoco.mjtSensor.mjSENS_FRAMELINACC),
+    int(mujoco.mjtSensor.mjSENS_FRAMEANGACC),
+]
+_NOT_COMPUTED = frozenset({"subtree_linvel", "subtree_angmom", "energy"})
+
+
+def require_bindable(model: mujoco.MjModel, field: str) -> None:
+    """`UserError` for a derived field that stepping does not compute: it would bind, and hold what is not so."""
+    if field in _NOT_COMPUTED:
+        raise UserError(f"MuJoCo does not compute '{field}' when it steps: use a sensor of the model instead")
+    if field in BODY_FORCES and not np.isin(model.sensor_type, _FORCE_SENSORS).any():
+        raise UserError(
+            f"MuJoCo computes '{field}' only for a model with a force, torque or accelerometer sensor: add one"
+        )
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Room that a back end of fixed sizes keeps for each world."""
+
+    contacts: int
+    constraints: int
+    """Rows of the solver: several per contact, one per joint at its limit or with dry friction."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What went amiss in control steps of single worlds, in number of those."""
+
+    lost: int = 0
+    """Steps in which contacts or constraints found no room: bodies may have passed through each other."""
+    limited: int = 0
+    """Steps in which the solver stopped at its limit of iterations, short of its tolerance."""
 
 
 @runtime_checkable
@@ -82,6 +125,10 @@ class Physics(Protocol):
         """
         ...
 
+    def dropped(self) -> Dropped:
+        """What has gone amiss since the last call; waits for the device."""
+        ...
+
     def get_state(self) -> Float[Tensor, "N S"]:
         """Copy of the complete integration state of every world."""
         ...
@@ -103,14 +150,26 @@ class Physics(Protocol):
 
 
 def make_physics(
-    name: str, model: mujoco.MjModel, num_worlds: int, threads: int = 0, device: str | None = None
+    name: str,
+    model: mujoco.MjModel,
+    num_worlds: int,
+    threads: int = 0,
+    device: str | None = None,
+    counts: Callable[[], Counts] | None = None,
 ) -> Physics:
     """Worlds of a model in the back end `name`, on its own kind of device unless told.
 
-    Raises `UserError` for a back end that does not exist, or a device it does not work on.
+    `counts` is asked by a back end of fixed sizes how much room a world needs. Raises `UserError` for a back end that
+    does not exist or is not installed, or a device it does not work on.
     """
     if name not in PHYSICS:
         raise unknown_name("physics", name, PHYSICS)
     module, _, attribute = PHYSICS[name].partition(":")
-    made: Physics = getattr(importlib.import_module(module), attribute)(model, num_worlds, threads, device)
+    try:
+        back_end = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("warp", "mujoco_warp"):
+            raise
+        raise UserError(f"the physics '{name}' needs the package mujoco-warp: pip install mujoco-warp") from None
+    made: Physics = back_end(model, num_worlds, threads, device, counts)
     return made

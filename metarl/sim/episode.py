@@ -1,0 +1,125 @@
+"""Where the worlds are in their episodes, what is drawn there, and how large their disturbances are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from metarl.core.distributions import Distribution
+from metarl.core.seeding import WorldRandom
+from metarl.core.tasks import Tasks
+from metarl.sim.disturbances import Disturbance, Magnitude, drawn
+from metarl.sim.family import MujocoFamily
+from metarl.sim.mujoco.physics import Physics
+
+D = TypeVar("D", bound=Disturbance)
+_APART = 0x64697374  # `dist`: keeps draws of disturbances apart from those of `reset`
+_PURPOSES = 32  # of one disturbance, at most
+_LONG = 1e9  # control steps: longer than any episode
+
+
+class Episode:
+    """The state that all disturbances of a batch of worlds share."""
+
+    def __init__(self, physics: Physics, family: MujocoFamily, num_substeps: int) -> None:
+        self.physics, self.family, self.num_substeps = physics, family, num_substeps
+        self.num_worlds, self.device, self.dtype = physics.num_worlds, physics.device, physics.dtype
+        self.age: Int64[Tensor, "N"] = torch.zeros(self.num_worlds, dtype=torch.long, device=self.device)
+        """Control steps since the episode began."""
+        self.begun: Bool[Tensor, "N"] | None = None
+        """Worlds whose episode has just begun; None after a step."""
+        self.tasks = Tasks({"": torch.zeros(self.num_worlds)})
+        """Present values of the worlds' task parameters."""
+        parts = {part.name: part for part in family.observation}
+        self._magnitudes: dict[tuple[int, str], Magnitude] = {}
+        self._sizes: dict[tuple[int, str], int] = {}
+        for i, one in enumerate(family.disturbances):
+            for name, magnitude in one.magnitudes().items():
+                self._magnitudes[i, name], self._sizes[i, name] = magnitude, one.size(name, parts)
+        self._purposes = [[field.name for field in fields(one)] for one in family.disturbances]
+        self._values: dict[tuple[int, str], Tensor] = {}
+        self._random = WorldRandom(0, self.age, self.age, self.dtype)
+
+    def all(self, kind: type[D]) -> Iterator[tuple[int, D]]:
+        """The disturbances of one kind, each with its number."""
+        return ((i, one) for i, one in enumerate(self.family.disturbances) if isinstance(one, kind))
+
+    def begin(
+        self,
+        keys: Int64[Tensor, "N"],
+        streams: Int64[Tensor, "N"],
+        episodes: Int64[Tensor, "N"],
+        mask: Bool[Tensor, "N"],
+        tasks: Tasks,
+    ) -> None:
+        """Begin an episode in the worlds of `mask`; in the others everything is drawn again, and is the same."""
+        self.tasks = tasks
+        self.age, self.begun = torch.where(mask, 0, self.age), mask
+        self._random = WorldRandom(keys + _APART, streams, episodes, self.dtype)
+        for (i, name), magnitude in self._magnitudes.items():
+            size = self._sizes[i, name]
+            if isinstance(magnitude, Distribution):
+                self._values[i, name] = drawn(magnitude, self.random(i, name).uniform(0.0, 1.0, size))
+            elif not isinstance(magnitude, str) and (i, name) not in self._values:
+                shape = (self.num_worlds, size)
+                self._values[i, name] = torch.full(shape, float(magnitude), dtype=self.dtype, device=self.device)
+
+    def random(self, number: int, purpose: str, count: Int64[Tensor, "N"] | None = None) -> WorldRandom:
+        """Draws of one disturbance for a purpose, a field of its or `+` and one more; see `WorldRandom.within`."""
+        place = self._purposes[number].index(purpose.lstrip("+")) + (_PURPOSES // 2 if purpose.startswith("+") else 0)
+        return self._random.within(number * _PURPOSES + place, count)
+
+    def value(self, number: int, name: str) -> Float[Tensor, "N size"]:
+        """Present value of a disturbance's magnitude."""
+        magnitude = self._magnitudes[number, name]
+        if not isinstance(magnitude, str):
+            return self._values[number, name]
+        value = self.tasks[magnitude]
+        value = value if value.dim() > 1 else value[:, None]
+        return value.expand(-1, self._sizes[number, name])
+
+    def redrawn(self, number: int, name: str, count: Int64[Tensor, "N"]) -> Float[Tensor, "N 1"]:
+        """A magnitude of which a distribution is drawn from anew for each `count`."""
+        magnitude = self._magnitudes[number, name]
+        if not isinstance(magnitude, Distribution):
+            return self.value(number, name)
+        return drawn(magnitude, self.random(number, name, count).uniform(0.0, 1.0, 1))
+
+    def is_zero(self, number: int, name: str) -> bool:
+        """The magnitude is zero whatever happens."""
+        magnitude = self._magnitudes[number, name]
+        return isinstance(magnitude, float | int) and magnitude == 0
+
+    def steps(self, seconds: Float[Tensor, "N"]) -> Int64[Tensor, "N"]:
+        """A time in control steps."""
+        return (seconds / self.family.control_step).round().clamp(0.0, _LONG).long()
+
+
+class Timer:
+    """Fires again and again, after a time that is a magnitude of a disturbance and drawn anew each time."""
+
+    def __init__(self, episode: Episode, number: int, name: str) -> None:
+        self._episode, self._number, self._name = episode, number, name
+        self._due = torch.zeros_like(episode.age)
+        self.count: Int64[Tensor, "N"] = torch.zeros_like(episode.age)
+        """How often it has fired in the episode."""
+
+    def begin(self, mask: Bool[Tensor, "N"]) -> None:
+        """Start it in the worlds of `mask`."""
+        self.count = torch.where(mask, 0, self.count)
+        self._due = torch.where(mask, self._next(), self._due)
+
+    def tick(self) -> Bool[Tensor, "N"]:
+        """Worlds in which it fires now."""
+        fired = self._episode.age >= self._due
+        self.count = self.count + fired
+        self._due = torch.where(fired, self._due + self._next(), self._due)
+        return fired
+
+    def _next(self) -> Int64[Tensor, "N"]:
+        return self._episode.steps(self._episode.redrawn(self._number, self._name, self.count)[:, 0]).clamp(min=1)

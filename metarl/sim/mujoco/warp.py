@@ -1,0 +1,265 @@
+"""Physics on a GPU: mujoco_warp's worlds behind torch views of Warp's arrays; on a CPU it runs the same kernels.
+
+Every world is worked on, whatever a mask says, and what belongs to the others is put back: nothing waits for a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import mujoco
+import mujoco_warp as mjw
+import numpy as np
+import torch
+import warp as wp
+from jaxtyping import Bool, Float32, Int64
+from torch import Tensor
+
+from metarl.sim.mujoco.physics import BODY_FORCES, START_FIELDS, Counts, Dropped, require_bindable
+from metarl.sim.mujoco.warp_device import Runner, chosen_device
+from metarl.sim.mujoco.warp_model import WorldModel, supported
+
+_COMPONENTS = {
+    name: getattr(mujoco.mjtState, f"mjSTATE_{bit}")
+    for name, bit in (
+        *((name, name.upper()) for name in ("time", "qpos", "qvel", "act", "history")),
+        ("qacc_warmstart", "WARMSTART"),
+        *((name, name.upper()) for name in ("ctrl", "qfrc_applied", "xfrc_applied", "eq_active")),
+        *((name, name.upper()) for name in ("mocap_pos", "mocap_quat", "userdata", "plastic")),
+    )
+}
+"""Fields of the state and MuJoCo's bits for them; in the order of the bits they are `mjSTATE_INTEGRATION`."""
+_APPLIED = frozenset({"qfrc_applied", "xfrc_applied", "eq_active"})
+"""Those that nothing but a caller changes: they need no reset until they are bound or set."""
+_LARGEST = 1e10  # mjMAXVAL: MuJoCo takes a state beyond it for diverged
+_LIMITS = int(mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS)
+
+
+class WarpPhysics:
+    """`mujoco_warp` as a `Physics`, in float32, on CUDA or on Warp's CPU device."""
+
+    dtype = torch.float32
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        num_worlds: int,
+        threads: int = 0,
+        device: str | torch.device | None = None,
+        counts: Callable[[], Counts] | None = None,
+    ) -> None:
+        """`threads` has no meaning here; `counts` tells how many contacts and constraints a world needs room for.
+
+        Raises `UserError` for a device that is not there, and for what mujoco_warp cannot simulate.
+        """
+        self.device = chosen_device(device)
+        self.model = supported(model)
+        self.num_worlds = num_worlds
+        self._all = torch.arange(num_worlds, device=self.device)
+        self._run = Runner(self.device)
+        room = None if counts is None else counts()
+        with self._run.here():
+            self._models = WorldModel(self.model, num_worlds)
+            self._data = mjw.make_data(
+                self.model,
+                num_worlds,
+                nconmax=None if room is None else room.contacts,
+                njmax=None if room is None else room.constraints,
+            )
+        by_bit = sorted(_COMPONENTS, key=lambda name: int(_COMPONENTS[name]))
+        sizes = {name: mujoco.mj_stateSize(self.model, int(_COMPONENTS[name])) for name in by_bit}
+        self._state = {name: self._view(name) for name in by_bit if sizes[name]}
+        self._sizes = [sizes[name] for name in self._state]
+        self._start = self._initial_state()
+        self._written = set(self._state) - _APPLIED
+        self._starts_differ = False
+        self._derived: dict[str, Tensor] = {}
+        self._fresh = False
+        self._bad = torch.zeros(num_worlds, dtype=torch.bool, device=self.device)
+        self._overflow: Tensor = wp.to_torch(self._data.overflow)
+        self._dropped = torch.zeros(2, dtype=torch.long, device=self.device)
+        self._run.prepare(self._rehearse)
+
+    @property
+    def seconds_to_compile(self) -> float:
+        """How long it took to load kernels, and to compile those that were not in Warp's cache [s]."""
+        return self._run.seconds
+
+    def _view(self, field: str) -> Tensor:
+        """The field's memory as a tensor, in the shape of MuJoCo's own field."""
+        view: Tensor = wp.to_torch(getattr(self._data, field))
+        return view.view(self.num_worlds, *np.shape(getattr(mujoco.MjData(self.model), field)))
+
+    def _initial_state(self) -> dict[str, Tensor]:
+        """Of one world, as MuJoCo resets it."""
+        row = np.empty(mujoco.mj_stateSize(self.model, int(mujoco.mjtState.mjSTATE_INTEGRATION)))
+        mujoco.mj_getState(self.model, mujoco.MjData(self.model), row, int(mujoco.mjtState.mjSTATE_INTEGRATION))
+        pieces = torch.split(torch.from_numpy(row).to(self.device), self._sizes)
+        return {
+            name: piece.to(live.dtype).view(live.shape[1:])
+            for (name, live), piece in zip(self._state.items(), pieces, strict=True)
+        }
+
+    def _rehearse(self) -> None:
+        """Meet every kernel of a step, and begin anew."""
+        mjw.step(self._models.device, self._data)
+        for name, live in self._state.items():
+            live.copy_(self._start[name].expand_as(live))
+        self._overflow.zero_()
+
+    def bind(self, field: str, *, fresh: bool = True) -> Tensor:
+        """See `Physics.bind`."""
+        if field in self._state:
+            self._written.add(field)
+            return self._state[field]
+        known = self._derived.get(field)
+        if known is None:
+            require_bindable(self.model, field)
+            known = self._view(field)
+            with self._kept(None):
+                self._run("forward", self._forward)
+            self._derived[field] = known
+        if fresh and not self._fresh and field not in BODY_FORCES:
+            self._fresh = True
+            self._run.forget()
+        return known
+
+    def expand(self, field: str) -> Tensor:
+        """See `Physics.expand`."""
+        self._starts_differ |= field in START_FIELDS
+        self._run.forget()
+        with self._run.here():
+            return self._models.expand(field)
+
+    def covering(self, mask: Bool[Tensor, "N"]) -> Int64[Tensor, "n"]:
+        """All worlds."""
+        return self._all
+
+    def set_const(self, mask: Bool[Tensor, "N"]) -> None:
+        """See `Physics.set_const`."""
+        outputs = self._models.outputs
+        before = {name: value.clone() for name, value in outputs.items()}
+        with self._kept(None):
+            self._run("set_const", self._set_const)
+            if self._models.moves_static_geoms:
+                places = (
+                    wp.to_torch(getattr(self._data, name)) for name in ("xpos", "xquat", "geom_xpos", "geom_xmat")
+                )
+                self._models.place_static_geoms(*places)
+        for name, value in outputs.items():
+            _keep(mask, value, before[name])
+
+    def _set_const(self) -> None:
+        mjw.set_const(self._models.device, self._data)
+
+    def reset(self, mask: Bool[Tensor, "N"]) -> None:
+        """See `Physics.reset`."""
+        self._bad &= ~mask
+        for name in self._written:
+            live = self._state[name]
+            _keep(mask, live, live.clone(), self._first(name).expand_as(live))
+
+    def _first(self, name: str) -> Tensor:
+        """Where a field of the state begins, in one row for all worlds or one for each."""
+        if self._starts_differ and name == "qpos":
+            return self._models.present("qpos0")
+        if self._starts_differ and name.startswith("mocap_"):
+            bodies = np.flatnonzero(self.model.body_mocapid >= 0)
+            bodies = bodies[np.argsort(self.model.body_mocapid[bodies])].tolist()
+            return self._models.present(name.replace("mocap", "body"))[:, bodies]
+        return self._start[name]
+
+    def restart(self, mask: Bool[Tensor, "N"], write: Callable[[Int64[Tensor, "n"]], None]) -> None:
+        """See `Physics.restart`."""
+        before = {name: self._state[name].clone() for name in sorted(self._written)}
+        self._bad &= ~mask
+        for name in before:
+            self._state[name].copy_(self._first(name).expand_as(self._state[name]))
+        write(self._all)
+        for name, value in before.items():
+            _keep(mask, self._state[name], value)
+        self.forward(mask)
+
+    def step(self, num_substeps: int) -> None:
+        """See `Physics.step`."""
+        self._run(f"step {num_substeps}", lambda: self._step(num_substeps))
+        state = torch.cat([self._state[name] for name in ("qpos", "qvel", "ctrl", "qacc_warmstart")], dim=1)
+        self._bad |= ~(state.abs().amax(dim=1) <= _LARGEST)  # not a number is not at most anything
+        limited = (self._overflow & _LIMITS) != 0
+        lost = (self._overflow & ~_LIMITS) != 0
+        self._dropped += torch.stack((lost, limited)).sum(dim=1)
+        self._overflow.zero_()
+
+    def _step(self, num_substeps: int) -> None:
+        model, data = self._models.device, self._data
+        for _ in range(num_substeps):
+            mjw.step(model, data)
+        if self._fresh:
+            mjw.fwd_position(model, data)
+            mjw.sensor_pos(model, data)
+            mjw.fwd_velocity(model, data)
+            mjw.sensor_vel(model, data)
+
+    def forward(self, mask: Bool[Tensor, "N"]) -> None:
+        """See `Physics.forward`."""
+        if self._derived:
+            with self._kept(mask):
+                self._run("forward", self._forward)
+
+    def _forward(self) -> None:
+        mjw.forward(self._models.device, self._data)
+
+    @contextmanager
+    def _kept(self, mask: Bool[Tensor, "N"] | None) -> Iterator[None]:
+        """Whatever becomes of derived fields within it, those of the worlds outside `mask` stay (None: all stay)."""
+        before = {name: value.clone() for name, value in self._derived.items()}
+        yield
+        for name, value in before.items():
+            if mask is None:
+                self._derived[name].copy_(value)
+            else:
+                _keep(mask, self._derived[name], value)
+
+    def diverged(self) -> Bool[Tensor, "N"] | None:
+        """See `Physics.diverged`. MuJoCo's rule, as mujoco_warp has none: a number that is none, or beyond 1e10."""
+        if self.device.type == "cpu" and not self._bad.any():
+            return None
+        return self._bad.clone()
+
+    def dropped(self) -> Dropped:
+        """See `Physics.dropped`."""
+        lost, limited = self._dropped.tolist()
+        self._dropped.zero_()
+        return Dropped(lost, limited)
+
+    def get_state(self) -> Float32[Tensor, "N S"]:
+        """See `Physics.get_state`."""
+        return torch.cat([live.reshape(self.num_worlds, -1).to(self.dtype) for live in self._state.values()], dim=1)
+
+    def set_state(self, state: Float32[Tensor, "N S"]) -> None:
+        """See `Physics.set_state`."""
+        for live, piece in zip(self._state.values(), torch.split(state, self._sizes, dim=1), strict=True):
+            live.copy_(piece.reshape(live.shape))
+        self._written = set(self._state)
+        self._bad.zero_()
+        self.forward(torch.ones_like(self._bad))
+
+    def model_of(self, world: int) -> mujoco.MjModel:
+        """See `Physics.model_of`."""
+        return self._models.of_world(world)
+
+    def data_of(self, world: int, data: mujoco.MjData | None = None) -> mujoco.MjData:
+        """See `Physics.data_of`; what is derived is derived by MuJoCo, in float64."""
+        if data is None:
+            data = mujoco.MjData(self.model_of(world))
+        pieces = [live[world].reshape(-1).cpu().double().numpy() for live in self._state.values()]
+        mujoco.mj_setState(data.model, data, np.concatenate(pieces), int(mujoco.mjtState.mjSTATE_INTEGRATION))
+        mujoco.mj_forward(data.model, data)
+        return data
+
+
+def _keep(mask: Bool[Tensor, "N"], live: Tensor, before: Tensor, after: Tensor | None = None) -> None:
+    """Write `after`, or what is there, into the worlds of `mask`, and what was there `before` into the others."""
+    chosen = mask.view(-1, *[1] * (live.dim() - 1))
+    live.copy_(torch.where(chosen, live if after is None else after, before))

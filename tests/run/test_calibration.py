@@ -1,0 +1,54 @@
+"""Beliefs held against the truth: on numbers made to measure, and of a policy that knows how far it is off."""
+
+import math
+
+import pytest
+import torch
+from families import Rail
+from robots import info_of
+
+from metarl.rl.scripted import ZeroPolicy
+from metarl.run.calibration import calibration, measured
+from metarl.run.records import Origin
+
+
+def test_gaussian_beliefs_cover_nine_tenths_and_err_by_their_deviation():
+    """Truths N(0, 2²) seen with an error of N(0, 0.5²): known to a quarter of what was unknown."""
+    random = torch.Generator().manual_seed(0)
+    truth = 2.0 * torch.randn(1, 4000, 2, generator=random)
+    mean = truth + 0.5 * torch.randn(truth.shape, generator=random)
+    for factor, coverage in ((1.0, 0.9), (0.5, 0.589)):
+        found = measured(("a", "b"), (1.0,), truth, mean, torch.full_like(mean, 0.5 * factor))
+        assert found.error == pytest.approx(0.25, abs=0.01)
+        assert found.coverage == pytest.approx(coverage, abs=0.02)
+
+
+def test_numbers_that_never_differ_are_left_out():
+    truth = torch.stack((torch.zeros(6), torch.arange(6.0)), dim=1)[None]
+    found = measured(("same", "other"), (0.0,), truth, torch.full_like(truth, 2.5), torch.ones_like(truth))
+    assert found.names == ("other",)
+    assert found.error.tolist() == [[1.0]]
+    assert measured(("same",), (0.0,), truth[..., :1], truth[..., :1], truth[..., :1]) is None
+
+
+class Halfway(ZeroPolicy):
+    """Believes in a goal halfway to where it is, and is sure to 0.01."""
+
+    def beliefs(self, state):
+        return 0.5 * Rail.space.fixed("test", 5)["goal"].float()[:, None], torch.full((5, 1), 0.01)
+
+
+def test_a_policys_beliefs_are_held_against_the_tasks_of_its_trials():
+    tasks = Rail.space.fixed("test", 5)
+    found = calibration(Halfway(info_of(2, 1)), Rail(), tasks, 2, seconds=0.05, origin=Origin())
+    assert found.names == ("goal",)
+    assert found.seconds == pytest.approx((0.0, 0.04, 0.14))
+    goal = tasks["goal"]
+    expected = math.sqrt(float((0.5 * goal).square().mean())) / float(goal.std(unbiased=False))
+    assert found.error[:, 0].tolist() == pytest.approx([expected] * 3, rel=1e-5)
+    assert found.coverage[:, 0].tolist() == [float((0.5 * goal.abs() <= 0.01645).double().mean())] * 3
+    assert "after 0.04 s" in [column.header for column in found.table().columns]
+
+
+def test_a_policy_without_beliefs_has_no_calibration():
+    assert calibration(ZeroPolicy(info_of(2, 1)), Rail(), Rail.space.fixed("test", 2), 1, origin=Origin()) is None
