@@ -35,13 +35,20 @@ class RL2Config(Checked):
     }
     """Defaults where the worlds are on a GPU: many of them, and short segments with four minibatches each."""
 
-    cell: Literal["gru", "lstm"] = "lstm"
-    """Memory cell; on a CPU the LSTM is the faster one."""
+    cell: Literal["gru", "lstm", "lru", "transformer", "memory"] = "lstm"
+    """Memory: recurrent, linear recurrent (LRU), attention over --window steps, or an LSTM with a table to write to.
+
+    On a CPU the LSTM is the fastest. With lru, longer chunks pay; a transformer is trained on whole segments.
+    """
+    window: int = number(128, least=1, most=65_536)
+    """Control steps that a transformer looks back, over all episodes of a trial."""
     memory_steps: int = number(0, least=0, most=1_000_000)
     """Empty the memory every so many control steps, in training and acting; 0 for never. A baseline that cannot adapt.
 
     At most: it becomes a divisor of the trial's (and the segment's) length.
     """
+    policy_head: Literal["mlp", "hyper"] = "mlp"
+    """Action from memory and observation: a network of both, or one of the observation whose weights come of memory."""
     privileged_critic: bool = False
     """Show the value head the task, in training; acting does not change."""
     task_weight: float = number(0.0, least=0, most=1e6)
@@ -74,6 +81,11 @@ class RL2Config(Checked):
     """Standard deviation of the untrained policy, in units of the action range [-1, 1]."""
     max_grad_norm: float = number(0.5, above=0, most=1e12)
     """Gradients are scaled down to this norm."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fits = self.cell != "transformer" or self.hidden_size % 8 == 0
+        require(self, "hidden_size", fits, "a multiple of 8 for a transformer")
 
 
 @dataclass(frozen=True)

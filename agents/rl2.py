@@ -18,7 +18,8 @@ shown to the value head, and predicted from the memory (Humplik et al. 2019, arX
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -26,11 +27,16 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor, nn
 
 from metarl.agents.configs import RL2Config
+from metarl.core.errors import UserError
+from metarl.core.graphs import capture
 from metarl.core.info import PolicyInfo
 from metarl.core.types import Metrics, Segment, Transition
+from metarl.rl.attention import Transformer
 from metarl.rl.cells import Cell, Cut, Gru, Lstm
+from metarl.rl.external_memory import ExternalMemory
 from metarl.rl.finite import finite_only
 from metarl.rl.learner import BaseLearner
+from metarl.rl.linear_recurrence import Lru
 from metarl.rl.memory import Packed
 from metarl.rl.networks import RecurrentActorCritic, seeded
 from metarl.rl.normalize import CLIP, RunningNorm
@@ -39,8 +45,6 @@ from metarl.rl.policy import BAND, PolicyModule
 from metarl.rl.ppo import PPO, Chunks, Settings, advantages, chunk_length, cut
 from metarl.rl.returns import discounted_return, explained_variance, standardised
 from metarl.rl.state import load_module, module_tensors
-
-CELLS: dict[str, Callable[[int, int], Cell]] = {"gru": Gru, "lstm": Lstm}
 
 
 class RL2State(NamedTuple):
@@ -61,6 +65,8 @@ class RL2State(NamedTuple):
 class RL2Policy(PolicyModule):
     """The recurrent policy with its normalisers."""
 
+    replayable = True
+
     def __init__(self, config: RL2Config, info: PolicyInfo) -> None:
         super().__init__(info)
         obs_size, action_size = info.observation_size, info.action_size
@@ -69,6 +75,7 @@ class RL2Policy(PolicyModule):
             memory_of(config, info),
             obs_size,
             action_size,
+            hyper=config.policy_head == "hyper",
             shown=known * config.privileged_critic,
             believed=known * (config.task_weight > 0),
         )
@@ -124,6 +131,8 @@ class RL2Policy(PolicyModule):
         self, obs: Float32[Tensor, "N O"], state: RL2State, privileged: Float32[Tensor, "N P"] | None = None
     ) -> Float32[Tensor, "N"]:
         """Value of going on from `obs`; `privileged` is normalised."""
+        if not self.network.memory.recorded:  # a step would write into the state, which goes on from here
+            state = state._replace(cell=state.cell.clone())
         return self.network.value(_look(self._pack()[0], obs, state)[0], privileged)
 
     def _pack(self) -> tuple[Packed, tuple[Tensor, Tensor]]:
@@ -132,7 +141,7 @@ class RL2Policy(PolicyModule):
             network = self.network
             acting = (*network.memory.parameters(), *network.actor.parameters(), network.raw_log_std)  # type: ignore[attr-defined]
             self._watched = [*acting, self.obs_norm.var, self.reward_norm.var]
-        version = [tensor._version for tensor in self._watched]
+        version = [capture(), *(tensor._version for tensor in self._watched)]
         if self._packed is None or self._packed[0] != version:
             self._packed = version, Packed(self.network, self.obs_norm), self.reward_norm.affine()
         return self._packed[1:]
@@ -172,8 +181,19 @@ def _look(packed: Packed, obs: Float32[Tensor, "N O"], state: RL2State) -> tuple
 
 def memory_of(config: RL2Config, info: PolicyInfo) -> Cell:
     """A fresh memory for a robot."""
-    inputs = info.observation_size + info.action_size + 2
-    cell = CELLS[config.cell](inputs, config.hidden_size)
+    inputs, hidden = info.observation_size + info.action_size + 2, config.hidden_size
+    cell: Cell
+    match config.cell:
+        case "gru":
+            cell = Gru(inputs, hidden)
+        case "lstm":
+            cell = Lstm(inputs, hidden)
+        case "lru":
+            cell = Lru(inputs, hidden)
+        case "transformer":
+            cell = Transformer(inputs, hidden, config.window)
+        case "memory":
+            cell = ExternalMemory(inputs, hidden)
     return Cut(cell, whole_steps(config, info)) if config.memory_steps else cell
 
 
@@ -203,18 +223,32 @@ class RL2(BaseLearner):
     ) -> None:
         self.config = config
         self.segment_steps = config.segment_steps or None
+        self.kept_every = {"cell": chunk_length(whole_steps(config, info), config.chunk_steps)}
         self.wants_privileged = config.privileged_critic or config.task_weight > 0
         with seeded(generator):
             kind = BelievingRL2Policy if config.task_weight > 0 else RL2Policy
             self.policy = kind(config, info).to(device)
         self.return_norm = RunningNorm().to(device)
-        self._ppo = PPO(self.policy, self.policy.network.raw_log_std, self._evaluate, Settings.of(config))
+        settings = Settings.of(config)
+        trial_steps = info.episode_steps * info.episodes_per_trial
+        self._longest = config.chunk_steps
+        if not self.policy.network.memory.recorded:  # whole segments are its chunks: as many steps per minibatch
+            self._longest = config.segment_steps or trial_steps
+            if trial_steps % self._longest:
+                raise UserError(
+                    f"segment_steps = {config.segment_steps} must divide the trial's {trial_steps} control steps, as "
+                    f"the memory of a {config.cell} is kept at the begin of segments only"
+                )
+            chunks = max(2, config.minibatch_chunks * min(config.chunk_steps, self._longest) // self._longest)
+            settings = replace(settings, minibatch_chunks=chunks)
+        self._ppo = PPO(self.policy, self.policy.network.raw_log_std, self._evaluate, settings)
 
     def record(
         self, obs: Tensor, state: RL2State, noise: Tensor, action: Tensor, next_state: RL2State
     ) -> Mapping[str, Tensor]:
-        """The noise, of which densities are made, and the memory."""
-        return {"noise": noise, "memory": next_state.memory, "cell": next_state.cell}
+        """The noise, of which densities are made, and the memory, or its output alone where that would be too much."""
+        kept = {"noise": noise, "memory": next_state.memory}
+        return kept | {"cell": next_state.cell} if self.policy.network.memory.recorded else kept
 
     def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
         """`num_epochs` of PPO over the segment."""
@@ -243,7 +277,7 @@ class RL2(BaseLearner):
     def prepare(self, segment: Segment) -> tuple[Chunks, Metrics]:
         """Advantages and inputs of the whole segment, cut into chunks."""
         config, network, extras = self.config, self.policy.network, segment.extras
-        length = chunk_length(math.gcd(len(segment.reward), whole_steps(config, self.policy.info)), config.chunk_steps)
+        length = chunk_length(math.gcd(len(segment.reward), whole_steps(config, self.policy.info)), self._longest)
         if bool(segment.trial_start.reshape(-1, length, segment.reward.shape[1])[:, 1:].any()):
             raise ValueError(f"a trial begins within a chunk of {length} steps")
         scale = self.return_norm.std.float()
@@ -281,11 +315,12 @@ class RL2(BaseLearner):
 
     def _memory_before(self, segment: Segment, stride: int) -> Float[Tensor, "K N H2"]:
         """Output and cell before every `stride`-th step."""
-        first, extras = segment.initial_state, segment.extras
-        parts = [
-            torch.cat((start[None], after[stride - 1 : -1 : stride]))
-            for start, after in ((first.memory, extras["memory"]), (first.cell, extras["cell"]))
-        ]
+        first, extras, parts = segment.initial_state, segment.extras, []
+        if stride == len(segment.reward):
+            return torch.cat((first.memory, first.cell), dim=-1)[None]
+        for start, after in ((first.memory, extras["memory"]), (first.cell, extras["cell"])):
+            rows = stride * len(after) // len(segment.reward)  # per chunk
+            parts.append(torch.cat((start[None], after[rows - 1 : -1 : rows])))
         return torch.cat(parts, dim=-1) * (~segment.trial_start[::stride, :, None]).float()
 
     def _next_value(self, segment: Segment, value: Float[Tensor, "T N"], known: Tensor | None) -> Float[Tensor, "T N"]:
@@ -296,13 +331,25 @@ class RL2(BaseLearner):
         policy, after = self.policy, value.roll(-1, dims=0)
         t, n = segment.trial_end.nonzero(as_tuple=True)
         reward = policy.reward_norm(segment.reward[t, n])
-        memory, cell = segment.extras["memory"][t, n], segment.extras["cell"][t, n]
+        memory = segment.extras["memory"][t, n]
+        if policy.network.memory.recorded:
+            cells = segment.extras["cell"]
+            cell = cells[t * len(cells) // len(segment.reward), n]
+        else:
+            cell = self._last_cell(segment)[n]
         at_end = RL2State(memory, cell, segment.action[t, n].clamp(-1.0, 1.0), reward, torch.zeros_like(reward))
         after[t, n] = policy.value(segment.final_obs[t, n], at_end, None if known is None else known[t, n])
         if not bool(segment.trial_end[-1].all()):
             going_on = policy.value(segment.next_obs, segment.final_state, None if known is None else known[-1])
             after[-1] = torch.where(segment.trial_end[-1], after[-1], going_on)
         return after
+
+    @torch.no_grad()
+    def _last_cell(self, segment: Segment) -> Float[Tensor, "N C"]:
+        """What the memory carries after the segment's last step, whose trials' next may have begun."""
+        memory = self.policy.network.memory
+        state = torch.cat((segment.initial_state.memory, segment.initial_state.cell), dim=-1)
+        return memory.sequence(self.inputs(segment)[1], state)[1][:, memory.hidden :]
 
     def _evaluate(self, chunks: Chunks) -> tuple[Tensor, Tensor, Tensor | None]:
         network = self.policy.network

@@ -61,7 +61,7 @@ class TrainConfig(Checked, Generic[L]):
     curriculum_share: float = number(0.5, above=0, most=1)
     """Share of the training after which the curriculum's range is whole."""
     staggered: bool = False
-    """Worlds begin at different places of their first trials, so that a segment holds all: with --segment-steps."""
+    """Worlds begin at different places of their first trials, so that each segment holds all of them."""
     task_visible: bool = False
     """Train an oracle: the task's numbers stand behind the observation, in training and ever after."""
     threads: int = number(0, least=0, most=1024)
@@ -147,9 +147,8 @@ def load_config(path: Path, trust_code: bool = False) -> TrainConfig[Any]:
     trust.require(values["agent"], path, trust_code)
     config_class = learner_config_class(values["agent"])
     of_run, of_learner = _names(TrainConfig), _names(config_class)
-    was = learner.pop("device", "cpu") if "device" not in of_learner else "cpu"  # once of its gradient steps alone
-    if was != "cpu":
-        values = {"device": was, "physics": "mujoco"} | values
+    if "device" not in of_learner and (device := learner.pop("device", "cpu")) != "cpu":
+        values = {"device": device, "physics": "mujoco"} | values  # once of the learner's gradient steps alone
     for key in values.keys() - of_run:
         if key in of_learner:
             raise UserError(f"{path}: {key} belongs into the table [learner], below the options of the run")

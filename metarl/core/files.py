@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import secrets
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from metarl.core.errors import UserError
 
+SEAL = "checksum"
+"""Key of the checksum in a JSON object."""
 MAX_TEXT = 256 * 2**20
 """No text that this program reads is larger [bytes]."""
 _MAX_DIGITS = 30
@@ -48,6 +52,12 @@ def write_json(path: Path, content: object, *, parents: bool = True) -> None:
     write_atomic(path, json.dumps(content, indent=1) + "\n", parents=parents)
 
 
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with a checksum of itself, by which `read_json` notices a change."""
+    plain = {key: value for key, value in content.items() if key != SEAL}
+    return plain | {SEAL: hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()}
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """The content of a regular file of at most `limit` bytes; `UserError` for whatever cannot be read as that."""
     try:
@@ -74,10 +84,12 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
 
 
 def read_json(path: Path, limit: int = MAX_TEXT) -> dict[str, Any]:
-    """The JSON object in a file; `UserError` where it cannot be read or holds something else."""
+    """The JSON object in a file; `UserError` where it cannot be read, holds something else or has a broken seal."""
     content = parse_json(read_text(path, limit), str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: it must be a JSON object")
+    if SEAL in content and content[SEAL] != sealed(content)[SEAL]:
+        raise UserError(f"{path} is damaged or was edited: it does not match its checksum")
     return content
 
 

@@ -99,6 +99,14 @@ def _family(name: str, runs: Sequence[Run], remarks: list[str]) -> dict[str, Any
     }
 
 
+def _described(runs: Sequence[Run]) -> Described | None:
+    """The family: as it describes itself where it is installed, else as a run's folder does, whose code is not run."""
+    name = str(runs[0].config_values["family"])
+    if name in family_names():
+        return Described.of(make_family(name))
+    return next((found for run in runs if (found := run.described) is not None), None)
+
+
 def _headroom(methods: Sequence[Method]) -> dict[str, Any] | None:
     """Oracle − memoryless on the test tasks, and what each adapting method recovers of it; None without the two."""
     found = placing({m.label: pool.evaluations for m in methods if (pool := m.headline("test")) is not None})
@@ -110,14 +118,6 @@ def _headroom(methods: Sequence[Method]) -> dict[str, Any] | None:
         for label, own in found.recovered.items()
     }
     return asdict(found) | {"headroom": asdict(found.headroom) | named, "recovered": recovered}
-
-
-def _described(runs: Sequence[Run]) -> Described | None:
-    """The family: as it describes itself where it is installed, else as a run's folder does, whose code is not run."""
-    name = str(runs[0].config_values["family"])
-    if name in family_names():
-        return Described.of(make_family(name))
-    return next((found for run in runs if (found := run.described) is not None), None)
 
 
 # ------------------------------------------------------------------------------------------------------- methods

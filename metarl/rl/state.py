@@ -61,9 +61,13 @@ def module_tensors(module: torch.nn.Module, part: str) -> dict[str, Tensor]:
 
 
 def load_module(module: torch.nn.Module, state: Mapping[str, Tensor], part: str) -> None:
-    """Inverse of `module_tensors`; `ValueError` where a tensor is missing or has the wrong shape."""
+    """Inverse of `module_tensors`; `ValueError` where a tensor is missing, misshapen or of another kind of number."""
+    own, like = part_of(state, f"{part}/"), module.state_dict()
+    for name in own.keys() & like.keys():
+        if _kind(own[name]) != _kind(like[name]):  # torch would convert it, without a word
+            raise ValueError(f"{part}/{name} is of type {own[name].dtype}, not {like[name].dtype}")
     try:
-        module.load_state_dict(part_of(state, f"{part}/"))
+        module.load_state_dict(own)
     except RuntimeError as error:
         raise ValueError(str(error).splitlines()[-1].strip()) from None
 
@@ -83,7 +87,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str], pa
 def load_optimizer(
     optimizer: torch.optim.Optimizer, names: Sequence[str], state: Mapping[str, Tensor], part: str
 ) -> None:
-    """Inverse of `optimizer_tensors`; `ValueError` where a moment is missing, misshapen or of an unknown parameter."""
+    """Inverse of `optimizer_tensors`; `ValueError` where a moment is missing, misshapen or of another type."""
     own = part_of(state, f"{part}/")
     expected = {f"{name}/{key}" for name in names for key in _ADAM_KEYS} if own else set()
     if set(own) != expected:
@@ -91,9 +95,14 @@ def load_optimizer(
     for name, parameter in zip(names, _parameters(optimizer), strict=True):
         moments = {key: own[f"{name}/{key}"].to(parameter.device, copy=True) for key in _ADAM_KEYS} if own else {}
         for key, value in moments.items():
-            if key != "step" and value.shape != parameter.shape:
-                raise ValueError(f"size mismatch for the optimiser's {name}/{key}: {tuple(value.shape)}")
+            shape, dtype = ((), torch.float32) if key == "step" else (parameter.shape, parameter.dtype)
+            if value.shape != shape or value.dtype != dtype or (key != "exp_avg" and bool((value < 0).any())):
+                raise ValueError(f"the optimiser's {name}/{key} is {value.dtype} {tuple(value.shape)}, or below 0")
         optimizer.state[parameter] = moments
+
+
+def _kind(value: Tensor) -> tuple[bool, bool, bool]:
+    return value.is_floating_point(), value.is_complex(), value.dtype == torch.bool
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

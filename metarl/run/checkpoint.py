@@ -12,7 +12,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from safetensors.torch import load as load_tensors, save as dump_tensors
 from torch import Tensor
 
 from metarl.core.errors import UserError, unknown_name
-from metarl.core.files import read_bytes, read_json, sync_folder, write_atomic
+from metarl.core.files import SEAL, read_bytes, read_json, sealed, sync_folder, write_atomic
 
 FORMAT = 2
 KEEP = 2
@@ -62,8 +62,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with a checksum of its own."""
-        content = {"format": FORMAT, **asdict(self)}
-        return content | {"checksum": _checksum(content)}
+        return sealed({"format": FORMAT, **asdict(self)})
 
 
 def save(
@@ -93,7 +92,7 @@ def save(
         shutil.rmtree(staging, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) else str(error).rsplit(": ", 1)[-1]
         raise CheckpointError(f"cannot save {target} ({len(blob):,} bytes): {reason}{_what_there_is(folder)}") from None
-    kept = {*existing(folder)[-KEEP:], find(folder, BEST)}
+    kept = {*existing(folder)[-KEEP:], _best(existing(folder))}
     for old in existing(folder):
         if old not in kept:
             shutil.rmtree(old, ignore_errors=True)
@@ -137,7 +136,9 @@ def find(folder: Path, name: str | None = None) -> Path:
     if name is None:
         return list(found.values())[-1]
     if name == BEST:
-        return max(found.values(), key=lambda path: (_validation(path), _iteration(path)))
+        for path in found.values():
+            read_manifest(path)  # of a damaged one nobody knows whether it is the best
+        return _best(found.values())
     if name not in found:
         raise CheckpointError(str(unknown_name("checkpoint", name, [*found, BEST])))
     return found[name]
@@ -175,9 +176,8 @@ def read_manifest(path: Path) -> Manifest:
     if isinstance(number, int) and not isinstance(number, bool) and number not in (1, FORMAT):
         raise CheckpointError(f"{path} has format {number}, this version reads formats 1 and {FORMAT}")
     fields = Manifest.__dataclass_fields__
-    wanted = {"iteration", "total_steps", "elapsed", "sha256"} if number == 1 else {*fields, "checksum"}
-    whole = number == 1 or content.pop("checksum", None) == _checksum({"format": FORMAT, **content})
-    if content.keys() != wanted - {"checksum"} or not whole or not _plausible(content):
+    wanted = {"iteration", "total_steps", "elapsed", "sha256"} if number == 1 else {*fields, SEAL}
+    if content.keys() != wanted or (content.pop(SEAL, None) is None and number != 1) or not _plausible(content):
         raise CheckpointError(f"{path / _MANIFEST} is not a manifest of this program, or is damaged")
     manifest = Manifest(**content | {"elapsed": float(content["elapsed"])})
     named = path.name.rsplit("-", 1)[-1]
@@ -199,10 +199,6 @@ def _plausible(content: Mapping[str, Any]) -> bool:
     )
 
 
-def _checksum(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def _not_finite(state: Mapping[str, Tensor]) -> str:
     """What is wrong with a state that holds NaN or infinite numbers; empty where nothing is."""
     bad = [name for name, value in state.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]
@@ -214,12 +210,15 @@ def _what_there_is(folder: Path) -> str:
     return f"; {found[-1].name} is intact" if found else "; there is no earlier checkpoint"
 
 
-def _validation(path: Path) -> float:
-    try:
-        found = read_manifest(path).validation
-    except CheckpointError:
-        found = None
-    return -math.inf if found is None else found
+def _best(found: Iterable[Path]) -> Path:
+    def validation(path: Path) -> float:
+        try:
+            value = read_manifest(path).validation
+        except CheckpointError:
+            value = None
+        return -math.inf if value is None else value
+
+    return max(found, key=lambda path: (validation(path), _iteration(path)))
 
 
 def _iteration(path: Path) -> int:

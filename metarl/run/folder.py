@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from metarl.core import trust
 from metarl.core.config import TrainConfig, to_toml
 from metarl.core.errors import UserError
-from metarl.core.files import remove_leftovers, write_atomic, write_json
+from metarl.core.files import remove_leftovers, sealed, write_atomic, write_json
 from metarl.core.info import PolicyInfo
 from metarl.core.renamed import old_names
 from metarl.run import checkpoint
@@ -34,7 +34,7 @@ def create(path: Path | None, config: TrainConfig[Any], argv: Sequence[str]) -> 
     run = Run(_claim(path) if path is not None else _claim_new(config))
     try:
         write_atomic(run.path / CONFIG, text, parents=False)
-        write_json(run.path / PROVENANCE, provenance(argv), parents=False)
+        write_json(run.path / PROVENANCE, sealed(provenance(argv)), parents=False)
         trust.remember(config.agent, config.family)
     except BaseException:  # a signal too
         discard(run)
@@ -71,7 +71,8 @@ def note_resumption(run: Run, argv: Sequence[str], config: TrainConfig[Any], ite
         with suppress(OSError):
             os.replace(path, path.with_name(f"damaged-{PROVENANCE}"))
     entry = provenance(argv) | {"after_iteration": iteration, "total_steps": config.total_steps}
-    write_json(path, content | {"resumed": [*(before if isinstance(before, list) else []), entry]}, parents=False)
+    content |= {"resumed": [*(before if isinstance(before, list) else []), entry]}
+    write_json(path, sealed(content), parents=False)
     trust.remember(config.agent, config.family)
     if config != run.config():
         write_atomic(run.path / CONFIG, to_toml(config), parents=False)
@@ -81,7 +82,7 @@ def write_info(run: Run, info: PolicyInfo, family: Family) -> None:
     """Keep what the policy observes and commands, and what the family is, unless it is known."""
     for name, known in ((INFO, info), (FAMILY, Described.of(family))):
         if not (run.path / name).exists():
-            write_json(run.path / name, known.to_json(), parents=False)
+            write_json(run.path / name, sealed(known.to_json()), parents=False)
 
 
 def clean(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Segments whose control steps are captured once and replayed: worlds, policy and what is kept, on one device."""
+"""Segments whose control steps are captured once and replayed: worlds, policy and what is kept are on one device."""
 
 from __future__ import annotations
 

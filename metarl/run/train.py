@@ -73,6 +73,8 @@ class Training:
         self.run = run
         self.config = config
         self.family = make_family(config.family)
+        if config.curriculum:  # says what is wrong with it before any world is made
+            self.family.space.sample("train", 1, seeding.rng(0, "tasks"), {config.curriculum: 1.0})
         self.env = make_env(
             self.family,
             config.num_worlds,
@@ -91,7 +93,6 @@ class Training:
         self.resumed = False
         self._argv: Sequence[str] = ()
         self._listed: Tasks | None = None
-        self.sample_tasks(0)  # says what is wrong with the curriculum before anything is written
 
     @property
     def steps_per_iteration(self) -> int:
@@ -267,7 +268,9 @@ class Training:
         metrics = learner.update(segment, seeding.generator(seed, "update", number), number / self.num_iterations)
         times = {"time/collect": collected - begun, "time/update": time.perf_counter() - collected}
         self.iteration += 1
-        return rollout_metrics(segment, returns) | times | metrics
+        dropped = vars(self.env.dropped())  # of the whole segment, in control steps of single worlds
+        amiss = {f"physics/{name}": count / self.steps_per_iteration for name, count in dropped.items() if count}
+        return rollout_metrics(segment, returns) | amiss | times | metrics
 
     @property
     def _places(self) -> int:

@@ -130,16 +130,21 @@ def _trained(config: TrainConfig[Any], path: Path, console: Console, argv: Seque
     if not (path / "config.toml").is_file():
         return Run(sessions.train(config, path, console=console, argv=argv).path)
     there = Run.open(path)
-    for field in dataclasses.fields(config):
-        ours, theirs = getattr(config, field.name), getattr(there.config(), field.name)
-        if field.name not in _ANY_LENGTH and ours != theirs:
-            raise UserError(
-                f"{path} is of other settings: its {field.name} is {theirs}, not {ours}; name another folder"
-            )
+    ours, theirs = _options(config), _options(there.config())
+    for name in ours:
+        if name not in _ANY_LENGTH and ours[name] != theirs.get(name):
+            other = f"its {name} is {theirs.get(name)}, not {ours[name]}"
+            raise UserError(f"{path} is of other settings: {other}; name another folder")
     done = there.manifest().total_steps if checkpoint.existing(there.checkpoints) else 0
     if there.config().total_steps != config.total_steps or done < config.total_steps:
         return sessions.resume(path, total_steps=config.total_steps, console=console, argv=argv)
     return there
+
+
+def _options(config: TrainConfig[Any]) -> dict[str, Any]:
+    """All options of a run, those of its learner last."""
+    options = dataclasses.asdict(config)
+    return {name: value for name, value in options.items() if name != "learner"} | dict(options["learner"])
 
 
 def _evaluated(run: Run, role: str, num_tasks: int, argv: Sequence[str]) -> EvaluationRecord:

@@ -92,6 +92,25 @@ class MotorStrength(OfOneRatio):
 
 
 @dataclass(frozen=True)
+class MotorSigns(OfOneParameter):
+    """Which way motors turn their joints, by the sign of their gears. Of a servo, target and force both turn round."""
+
+    actuators: tuple[str, ...]
+    fields: tuple[str, ...] = ("actuator_gear",)
+
+    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
+        """See `Variation`."""
+        signs, number = tasks[self.parameter], len(self.actuators)
+        if signs.shape[1:] != (number,) or not bool((signs.abs() == 1.0).all()):
+            raise UserError(f"task parameter '{self.parameter}' must be a sign, 1 or -1, for each of {number} motors")
+
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N d"]) -> None:
+        """`value`: the signs, in the order of `actuators`."""
+        motors = constant(object_ids(model, "actuator", self.actuators), value.device)
+        live["actuator_gear"][:, motors, 0] *= value
+
+
+@dataclass(frozen=True)
 class WeakMotor:
     """One of several motors has lost part of its force: gain, bias and force limits, as in `MotorStrength`."""
 

@@ -35,7 +35,7 @@ from metarl.core.seeding import next_key
 from metarl.core.tasks import Tasks, Value
 from metarl.core.types import Step
 from metarl.sim.family import Family
-from metarl.sim.faults import Faults, RewardError as RewardError, chosen
+from metarl.sim.faults import Dropped, Faults, RewardError as RewardError, chosen
 from metarl.sim.mirror import mirror_of
 from metarl.sim.task_code import code_parts, task_code
 
@@ -238,6 +238,10 @@ class TrialEnv(ABC):
         first observation was not.
         """
         self._faults.check()
+
+    def dropped(self) -> Dropped:
+        """What the physics could not do since the last call, to be read once per segment: it waits for the device."""
+        return Dropped()
 
     @abstractmethod
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> Cameras:

@@ -10,7 +10,7 @@ from families import ALL_FAMILIES
 from metarl.agents.configs import RL2Config
 from metarl.agents.rl2 import RL2
 from metarl.core import seeding
-from metarl.core.errors import Diverged
+from metarl.core.errors import Diverged, UserError
 from metarl.core.info import Part
 from metarl.core.registry import make_family
 from metarl.core.tasks import Choice, Parameter, TaskSpace
@@ -56,7 +56,7 @@ class FragileSign(Sign):
 
 
 CONFIG = RL2Config(hidden_size=16, chunk_steps=4, minibatch_chunks=8, num_epochs=2, learning_rate=3e-3, initial_std=0.6)
-CELLS = pytest.mark.parametrize("cell", ["gru", "lstm"])
+NETS = ("gru", "lstm", "lru", "transformer", "memory")
 FAMILIES = pytest.mark.parametrize("family", [Sign(), FragileSign()], ids=["sign", "fragile"])
 
 
@@ -69,15 +69,8 @@ def make(family, num_worlds=6, **changes):
 def trial(env, learner, number=0, deterministic=False):
     tasks = env.family.space.sample("train", env.num_worlds, seeding.rng(0, "tasks", number))
     key = seeding.key(0, "collect", number)
-    return collect(
-        env,
-        learner.behaviour,
-        tasks,
-        key,
-        record=learner.record,
-        deterministic=deterministic,
-        privileged=learner.wants_privileged,
-    )
+    wants = {"record": learner.record, "privileged": learner.wants_privileged}
+    return collect(env, learner.behaviour, tasks, key, deterministic=deterministic, **wants)
 
 
 def warm(env, learner, iterations=2):
@@ -86,11 +79,11 @@ def warm(env, learner, iterations=2):
         learner.update(trial(env, learner, number), seeding.generator(0, "update", number), 0.0)
 
 
-@CELLS
+@pytest.mark.parametrize("words", [*({"cell": cell} for cell in NETS), {"policy_head": "hyper"}], ids=str)
 @FAMILIES
-def test_the_update_sees_exactly_what_the_policy_saw(cell, family):
+def test_the_update_sees_exactly_what_the_policy_saw(words, family):
     """Inputs, stored memories and normalisation agree: before the first gradient step every ratio is one."""
-    env, learner = make(family, cell=cell)
+    env, learner = make(family, **words)
     warm(env, learner)
     chunks, _ = learner.prepare(trial(env, learner, 7))
     mean, _, _ = learner.policy.network(chunks.inputs, chunks.obs, chunks.memory)
@@ -192,15 +185,26 @@ def test_it_evaluates_beyond_the_trained_number_of_episodes():
     assert trial(longer, learner).episode_returns(5).shape == (6, 5)
 
 
-@CELLS
-def test_it_learns_to_adapt(cell):
+@pytest.mark.parametrize(
+    ("iterations", "reached", "words"),
+    [
+        (25, 6.0, {"cell": "gru"}),
+        (25, 6.0, {"cell": "lstm"}),
+        (12, 3.0, {"cell": "lru"}),
+        (12, 3.0, {"cell": "transformer"}),
+        (12, 3.0, {"cell": "memory"}),
+        (12, 3.0, {"policy_head": "hyper"}),
+    ],
+    ids=str,
+)
+def test_it_learns_to_adapt(iterations, reached, words):
     """The sign is unknown at first and clear after one reward: the second episode must be near its best, 8."""
-    env, learner = make(Sign(), num_worlds=32, cell=cell, minibatch_chunks=32, learning_rate=1e-2)
+    env, learner = make(Sign(), num_worlds=32, minibatch_chunks=32, learning_rate=1e-2, **words)
     before = trial(env, learner, 1000, deterministic=True).episode_returns(2).mean(0)
-    warm(env, learner, iterations=25)
+    warm(env, learner, iterations)
     after = trial(env, learner, 1000, deterministic=True).episode_returns(2).mean(0)
     assert before[1].abs() < 2.0
-    assert after[1] > 6.0
+    assert after[1] > reached
     assert after[1] > after[0]
 
 
@@ -369,3 +373,30 @@ def test_a_memory_that_is_cut_knows_nothing_of_before():
                 state = policy.observe(state, Transition(obs, action * 0, told, obs, torch.zeros(2, dtype=torch.bool)))
             actions.append(action)
         assert torch.equal(*actions) == same
+
+
+@pytest.mark.parametrize("cell", ["lru", "transformer"])
+def test_what_is_learnt_from_does_not_depend_on_where_segments_are_cut(cell):
+    """A trial at once, and in two segments with the memory carried over: values and targets (λ = 0) agree."""
+    prepared = []
+    for segment_steps in (16, 8):
+        env, learner = make(Sign(), cell=cell, gae_lambda=0.0, segment_steps=segment_steps, window=6)
+        tasks = env.family.space.sample("train", 6, seeding.rng(0, "tasks"))
+        stepper = Stepper(env, learner.policy, tasks, 0, next_tasks=lambda: (tasks, torch.arange(6)))  # noqa: B023
+        parts = [
+            learner.prepare(stepper.segment(learner.policy, segment_steps, learner.record))[0]
+            for _ in range(16 // segment_steps)
+        ]
+        length, columns = len(parts[0].target), [part.target.reshape(len(part.target), -1, 6) for part in parts]
+        prepared.append(torch.cat([column.transpose(0, 1).reshape(-1, 6) for column in columns]))
+        for part in parts:
+            mean, _, _ = learner.policy.network(part.inputs, part.obs, part.memory)
+            log_prob = gaussian_log_prob(mean, learner.policy.network.log_std, part.action)
+            torch.testing.assert_close(log_prob, part.log_prob, rtol=0, atol=2e-5)
+        assert length == (segment_steps if cell == "transformer" else 4)
+    torch.testing.assert_close(*prepared, rtol=0, atol=1e-5)
+
+
+def test_segments_that_cut_a_transformer_s_trials_unevenly_are_refused():
+    with pytest.raises(UserError, match="segment_steps = 6 must divide the trial's 16 control steps"):
+        make(Sign(), cell="transformer", segment_steps=6)

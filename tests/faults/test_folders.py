@@ -5,12 +5,12 @@ import shutil
 import time
 
 import pytest
-from tiny import config
+from tiny import FULL, STEPS, config, iterations, tensors
 
 from metarl.core.errors import UserError
 from metarl.run import folder
 from metarl.run.run import Run
-from metarl.run.sessions import train
+from metarl.run.sessions import resume, train
 
 
 def race(act, processes):
@@ -33,9 +33,10 @@ def race(act, processes):
 
 
 @pytest.mark.parametrize("made", [False, True])
-def test_of_trainings_that_start_at_once_in_one_folder_one_gets_it(tmp_path, monkeypatch, made):
+def test_of_trainings_that_start_at_once_in_one_folder_one_gets_it(tmp_path, monkeypatch, made, figure):
     monkeypatch.setattr("metarl.run.logs._git_commit", lambda: None)  # which takes longer than all the rest
-    for number in range(12):
+    rounds = 60 if FULL else 8
+    for number in range(rounds):
         path = tmp_path / str(number)
         if made:
             path.mkdir()
@@ -48,6 +49,19 @@ def test_of_trainings_that_start_at_once_in_one_folder_one_gets_it(tmp_path, mon
         assert sorted(race(act, 4)) == [0, 3, 3, 3]
         assert Run(path).config() == config()
         assert Run(path).provenance()["command"] == "metarl train"
+    figure(f"4 trainings at once into one folder: exactly one gets it in {rounds} of {rounds} rounds")
+
+
+def test_of_processes_that_train_or_resume_at_once_one_does_and_the_others_are_told(tmp_path, figure):
+    path, number = tmp_path / "run", 8 if FULL else 3
+    train(config(1), tmp_path / "whole")
+    assert sorted(race(lambda: train(config(1), path), number)) == [0] + [3] * (number - 1)
+    assert tensors(path) == tensors(tmp_path / "whole")
+    ended = race(lambda: resume(path, total_steps=3 * STEPS), number)
+    assert set(ended) <= {0, 3} and 0 in ended, "who comes later finds it finished, or in use"
+    assert tensors(path)[0] == 3
+    assert iterations(path) == [1, 2, 3]
+    figure(f"{number} processes that train, then resume, in one folder at once: one does, the run is whole")
 
 
 def test_trainings_of_the_same_second_have_folders_of_their_own(tmp_path):

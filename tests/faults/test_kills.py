@@ -93,14 +93,15 @@ def test_a_training_killed_at_50_random_moments_goes_on_bit_for_bit(tmp_path, ag
             os._exit(1)
         os.close(writing)
         with os.fdopen(reading) as pipe:
-            time.sleep(draw.uniform(0.0, 1.5))
+            first = [pipe.readline() for _ in range(draw.randrange(3))]
+            time.sleep(draw.uniform(0.0, 0.3))
             os.kill(child, signal.SIGKILL)
-            reached = max([reached, *map(int, pipe.read().split())])
+            reached = max([reached, *map(int, first + pipe.read().split())])
         os.waitpid(child, 0)
         checkpoint.remove_incomplete(Run(path).checkpoints)
         assert tensors(path)[0] >= reached
     reached = tensors(path)[0] + 1
-    assert reached > 50, "it got somewhere between the kills"
+    assert reached > 20, "it got somewhere between the kills"
     well(lambda: resume(path, callbacks=stop_after(1)))
     well(lambda: train(config(many, agent), tmp_path / "whole", callbacks=stop_after(reached)))
     assert tensors(path) == tensors(tmp_path / "whole")

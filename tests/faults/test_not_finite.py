@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 from rich.console import Console
-from tiny import config
+from tiny import FULL, config
 
+from metarl.agents import LEARNERS
 from metarl.core.errors import Diverged, UserError
+from metarl.core.files import sealed
 from metarl.run import checkpoint
 from metarl.run.checkpoint import CheckpointError
 from metarl.run.run import Run
@@ -57,24 +59,27 @@ def break_in_the_third(training, what):
     training._iterate = broken
 
 
-def test_a_learner_that_gives_up_names_the_last_good_checkpoint(tmp_path):
+@pytest.mark.parametrize("agent", LEARNERS if FULL else ["rl2"])
+def test_a_learner_that_gives_up_names_the_last_good_checkpoint(tmp_path, agent):
     def give_up():
         poison(training)
         raise Diverged("the loss is not finite, 5 updates in a row")
 
-    with started(tmp_path / "run", config(5), ["train"]) as training:
+    with started(tmp_path / "run", config(5, agent), ["train"]) as training:
         break_in_the_third(training, give_up)
         with pytest.raises(Diverged, match=r"5 updates in a row; the last good checkpoint is .*iteration-000002$"):
             training.execute(Console(quiet=True))
     assert_all_finite(tmp_path / "run")
 
 
-def test_a_learner_that_does_not_notice_loses_no_good_checkpoint(tmp_path):
-    with started(tmp_path / "run", config(5), ["train"]) as training:
+@pytest.mark.parametrize("agent", LEARNERS if FULL else ["rl2"])
+def test_a_learner_that_does_not_notice_loses_no_good_checkpoint(tmp_path, agent, figure):
+    with started(tmp_path / "run", config(5, agent), ["train"]) as training:
         poisoning = [lambda _: poison(training) if training.iteration == 3 else None]
         with pytest.raises(UserError, match=r"is not saved: .* hold NaN or infinite .*iteration-000002 is intact"):
             training.execute(Console(quiet=True), callbacks=poisoning)
     assert_all_finite(tmp_path / "run")
+    figure(f"weights that become NaN, {agent}: never saved, the last good checkpoint is named")
 
 
 def assert_all_finite(path):
@@ -114,7 +119,7 @@ def test_a_manifest_that_was_changed_is_refused(tmp_path, changes, number):
     del content["checksum"]
     content |= changes
     if number == 2:
-        content["checksum"] = checkpoint._checksum(content)
+        content = sealed(content)
     else:
         wanted = {"iteration", "total_steps", "elapsed", "sha256", *changes}
         content = {"format": 1} | {key: value for key, value in content.items() if key in wanted}

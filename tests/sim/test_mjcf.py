@@ -148,10 +148,10 @@ def forked(files):
         raise UserError(sandbox._sentence(files, answer))
 
 
-def test_two_hundred_mutants_never_hurt_the_parent(folder):
+def test_mutants_never_hurt_the_parent(folder, figure):
     """Every tenth goes through the real child, the others through forks of this process."""
-    loaded, problems = 0, []
-    for number, text in enumerate(mutants(200)):
+    loaded, problems, tried = 0, [], 1000 if os.environ.get("METARL_FULL") == "1" else 100
+    for number, text in enumerate(mutants(tried)):
         path = folder / "robot.xml"
         path.write_bytes(text)
         try:
@@ -161,14 +161,15 @@ def test_two_hundred_mutants_never_hurt_the_parent(folder):
             loaded += 1
         except UserError as error:
             problems.append(str(error))
-    assert loaded + len(problems) == 200
-    assert loaded > 20
-    assert len(set(problems)) > 50
+    assert loaded + len(problems) == tried
+    assert loaded > tried // 10
+    assert len(set(problems)) > tried // 4
     for sentence in problems:
         assert sentence.isprintable()
         assert sentence.startswith(str(folder / "robot.xml"))
     assert sum("line " in sentence for sentence in problems) > 0.8 * len(problems)
-    assert sum("crashes" in sentence for sentence in problems) < 5
+    assert sum("crashes" in sentence for sentence in problems) < tried // 40
+    figure(f"mutated MJCF files: {tried} of {tried} load ({loaded}) or are refused in one sentence; no crash here")
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ class MujocoEnv(TrialEnv):
             device=self.physics.device,
             dtype=self.physics.dtype,
         )
+        self.replayable = physics != "mujoco" and not self._looks
         self._substeps = family.num_substeps(model)
         self._variator = Variator(self.physics, family.variations)
         disturbed = bool(family.disturbances)
@@ -93,14 +94,14 @@ class MujocoEnv(TrialEnv):
         self._tasks = None
 
     def dropped(self) -> Dropped:
-        """What the physics could not do since the last call, to be read once per segment: it waits for the device."""
+        """See `TrialEnv.dropped`."""
         return self.physics.dropped()
 
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> WorldCameras:
         """The family's camera, in each world."""
         return WorldCameras(self.physics, worlds, self.family.camera, size)
 
-    def _taken(self, tasks: Tasks) -> tuple[Tasks, Tensor]:
+    def _taken(self, tasks: Tasks) -> tuple[Tasks, Float32[Tensor, "N C"]]:
         taken = super()._taken(tasks)
         self._variator.require(tasks)
         return taken

@@ -13,9 +13,10 @@ import mujoco_warp as mjw
 import numpy as np
 import torch
 import warp as wp
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
+from metarl.core.graphs import looks
 from metarl.sim.mujoco.physics import BODY_FORCES, START_FIELDS, Counts, Dropped, require_bindable
 from metarl.sim.mujoco.warp_device import Runner, chosen_device
 from metarl.sim.mujoco.warp_model import WorldModel, supported
@@ -79,7 +80,8 @@ class WarpPhysics:
         self._bad = torch.zeros(num_worlds, dtype=torch.bool, device=self.device)
         self._overflow: Tensor = wp.to_torch(self._data.overflow)
         self._dropped = torch.zeros(2, dtype=torch.long, device=self.device)
-        self._run.prepare(self._rehearse)
+        with self._run.compiling(), self._run.here():
+            self._rehearse()
 
     @property
     def seconds_to_compile(self) -> float:
@@ -223,7 +225,7 @@ class WarpPhysics:
 
     def diverged(self) -> Bool[Tensor, "N"] | None:
         """See `Physics.diverged`. MuJoCo's rule, as mujoco_warp has none: a number that is none, or beyond 1e10."""
-        if self.device.type == "cpu" and not self._bad.any():
+        if looks(self.device) and not self._bad.any():
             return None
         return self._bad.clone()
 
@@ -237,7 +239,7 @@ class WarpPhysics:
         """See `Physics.get_state`."""
         return torch.cat([live.reshape(self.num_worlds, -1).to(self.dtype) for live in self._state.values()], dim=1)
 
-    def set_state(self, state: Float32[Tensor, "N S"]) -> None:
+    def set_state(self, state: Float[Tensor, "N S"]) -> None:
         """See `Physics.set_state`."""
         for live, piece in zip(self._state.values(), torch.split(state, self._sizes, dim=1), strict=True):
             live.copy_(piece.reshape(live.shape))
