@@ -15,12 +15,15 @@ from metarl.core import trust
 from metarl.core.config import TrainConfig, configure, task_visible
 from metarl.core.errors import UserError
 from metarl.core.files import write_json
-from metarl.run import checkpoint, sessions
+from metarl.core.registry import reference
+from metarl.run import checkpoint, headroom as statistics, sessions
 from metarl.run.evaluate import evaluate_subject
-from metarl.run.headroom import Headroom, headroom, still_rising
+from metarl.run.headroom import Headroom, still_rising
+from metarl.run.logs import words_of
 from metarl.run.records import EvaluationRecord
 from metarl.run.run import Run, short
 from metarl.run.subject import trained
+from metarl.sim.family import Family
 
 RISE = 0.05
 """A learning curve that makes more than this share of its rise in its last fifth is not at its end."""
@@ -87,6 +90,42 @@ class FamilyHeadroom:
         return dataclasses.asdict(self) | {"budget": budget, "runs": runs, "doubts": self.doubts}
 
 
+def headroom(
+    family: str | type[Family],
+    *,
+    agent: str = "ppo",
+    total_steps: int = 2_000_000,
+    seeds: Sequence[int] = (1, 2),
+    num_tasks: int = 100,
+    config: str | Path | None = None,
+    output: str | Path | None = None,
+    show: bool = False,
+) -> FamilyHeadroom:
+    """Measure what knowing the task is worth: train a memoryless policy and an oracle, which is shown the task.
+
+    Args:
+        family: A name of `families()`, `path/to/file.py:ClassName`, or a class from a file.
+        agent: A learner that does not adapt; the oracle is the same one, shown the task.
+        total_steps: Length of each training [control steps over all worlds].
+        seeds: Seeds: two trainings of each.
+        num_tasks: Test tasks to evaluate on.
+        config: A TOML file with other settings of the trainings.
+        output: Folder of the runs, `runs/headroom-FAMILY` by default. What is trained in it already is used.
+        show: Whether progress lines are printed.
+
+    Returns:
+        The headroom with its intervals, and `doubts`: why the budget may be too small to tell.
+
+    Raises:
+        UserError: A name is wrong, the learner adapts, or a run in the folder is of other settings or longer.
+    """
+    name = reference(family)
+    budget = Budget(agent, total_steps, tuple(seeds), None if config is None else Path(config))
+    folder = Path("runs") / f"headroom-{short(name).rpartition(':')[2]}" if output is None else Path(output)
+    words = ["headroom", name, *words_of({"total_steps": total_steps, "seeds": list(seeds)})]
+    return family_headroom(name, budget, folder, num_tasks, Console(quiet=not show, highlight=False), words)
+
+
 def family_headroom(
     family: str, budget: Budget, folder: Path, num_tasks: int, console: Console, argv: Sequence[str]
 ) -> FamilyHeadroom:
@@ -111,7 +150,7 @@ def family_headroom(
             rows.append(record.returns[:, -1])
             spent[name] = record.gradient_steps
     low, high = (np.stack(rows) for rows in returns.values())
-    room = headroom(low, high)
+    room = statistics.headroom(low, high)
     found = FamilyHeadroom(
         family=short(family),
         budget=budget,
