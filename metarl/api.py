@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from metarl.run.control import Control
     from metarl.run.records import EvaluationRecord
     from metarl.run.run import Run
-    from metarl.run.yardsticks import FamilyHeadroom
     from metarl.sim.env import TrialEnv
     from metarl.sim.family import Family
     from metarl.video.recorder import Recording
@@ -230,46 +229,6 @@ def evaluate(
     if subject.run is not None:
         subject.run.write_evaluation(record)
     return record
-
-
-def headroom(
-    family: str | type[Family],
-    *,
-    agent: str = "ppo",
-    total_steps: int = 2_000_000,
-    seeds: Sequence[int] = (1, 2),
-    num_tasks: int = 100,
-    config: str | Path | None = None,
-    output: str | Path | None = None,
-    show: bool = False,
-) -> FamilyHeadroom:
-    """Measure what knowing the task is worth: train a memoryless policy and an oracle, which is shown the task.
-
-    Args:
-        family: A name of `families()`, `path/to/file.py:ClassName`, or a class from a file.
-        agent: A learner that does not adapt; the oracle is the same one, shown the task.
-        total_steps: Length of each training [control steps over all worlds].
-        seeds: Seeds: two trainings of each.
-        num_tasks: Test tasks to evaluate on.
-        config: A TOML file with other settings of the trainings.
-        output: Folder of the runs, `runs/headroom-FAMILY` by default. What is trained in it already is used.
-        show: Whether progress lines are printed.
-
-    Returns:
-        The headroom with its intervals, and `doubts`: why the budget may be too small to tell.
-
-    Raises:
-        UserError: A name is wrong, the learner adapts, or a run in the folder is of other settings or longer.
-    """
-    from metarl.run.logs import words_of
-    from metarl.run.run import short
-    from metarl.run.yardsticks import Budget, family_headroom
-
-    name = reference(family)
-    budget = Budget(agent, total_steps, tuple(seeds), None if config is None else Path(config))
-    folder = Path("runs") / f"headroom-{short(name).rpartition(':')[2]}" if output is None else Path(output)
-    words = ["headroom", name, *words_of({"total_steps": total_steps, "seeds": list(seeds)})]
-    return family_headroom(name, budget, folder, num_tasks, _console(show), words)
 
 
 def load(
