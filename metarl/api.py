@@ -12,8 +12,6 @@ from metarl.core.errors import UserError
 from metarl.core.registry import family_names, learner_names, make_family, reference
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from metarl.core.tasks import Split, Tasks
     from metarl.core.types import Metrics
     from metarl.rl.policy import Policy
@@ -113,12 +111,12 @@ def train(
         Diverged: The losses are not finite any more; the message names the last good checkpoint.
     """
     from metarl.run import sessions
-    from metarl.run.logs import words_of
+    from metarl.run.logs import console, words_of
 
     made = configure(agent, reference(family), fields, None if config is None else Path(config), trust_code)
     words = ["train", made.agent, made.family, *words_of(fields)]
     where = None if output is None else Path(output)
-    return sessions.train(made, where, callbacks=_callbacks(callback), console=_console(show), argv=words)
+    return sessions.train(made, where, callbacks=_callbacks(callback), console=console(show), argv=words)
 
 
 def resume(
@@ -147,7 +145,7 @@ def resume(
         UserError: The folder holds no run, is in use, or has trained for longer already.
     """
     from metarl.run import sessions
-    from metarl.run.logs import words_of
+    from metarl.run.logs import console, words_of
 
     words = ["resume", str(run), *words_of({"total_steps": total_steps} if total_steps else {})]
     return sessions.resume(
@@ -157,7 +155,7 @@ def resume(
         which=checkpoint,
         trust_code=trust_code,
         callbacks=_callbacks(callback),
-        console=_console(show),
+        console=console(show),
         argv=words,
     )
 
@@ -247,6 +245,7 @@ def record(
     checkpoint: str | None = None,
     agent: str | None = None,
     trust_code: bool = False,
+    progress: bool = False,
 ) -> Recording:
     """Film a robot that adapts, as an mp4 file.
 
@@ -265,11 +264,13 @@ def record(
         checkpoint: `iteration-000120`, or `best`; the newest by default.
         agent: `zero` or `random`: a policy that never trained.
         trust_code: Files of code that the run names may run, also such as this user never trained with.
+        progress: Whether a progress line is printed.
 
     Raises:
         UserError: An argument is out of range, the file cannot be written, or this machine cannot draw.
     """
     from metarl.rl.parallel import single_threaded_math
+    from metarl.run.logs import console, share_view
     from metarl.run.subject import subject_of
     from metarl.video.recorder import VideoConfig, record as film
 
@@ -286,7 +287,8 @@ def record(
         seconds=seconds,
         plot=plot,
     )
-    return film(subject.policy, subject.family, tasks, played, Path(output), settings, subject.origin)
+    with share_view("filming", console(progress)) as tell:
+        return film(subject.policy, subject.family, tasks, played, Path(output), settings, subject.origin, tell)
 
 
 def report(
@@ -342,9 +344,3 @@ def report(
 
 def _callbacks(callback: Callback | None) -> tuple[Callback, ...]:
     return () if callback is None else (callback,)
-
-
-def _console(show: bool) -> Console:
-    from rich.console import Console
-
-    return Console(quiet=not show, highlight=False)

@@ -74,6 +74,7 @@ def run(words: list[str]) -> int:
         checkpoint=options.checkpoint,
         agent=options.agent,
         trust_code=options.trust_code,
+        progress=True,
     )
     print(f"wrote {recording.path}: {recording.seconds:.0f} s, {len(recording.returns)} tasks")
     return 0
