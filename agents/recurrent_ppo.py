@@ -31,9 +31,7 @@ try:
     from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
     from sb3_contrib.common.recurrent.type_aliases import RNNStates
 except ModuleNotFoundError:
-    raise UserError(
-        "recurrent-ppo needs the package sb3-contrib: pip install sb3-contrib, or 'metarl-robotics[recurrent-ppo]'"
-    ) from None
+    raise UserError("recurrent-ppo needs the package sb3-contrib: pip install 'sb3-contrib>=2.9'") from None
 
 
 class RecurrentState(NamedTuple):

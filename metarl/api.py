@@ -12,8 +12,6 @@ from metarl.core.errors import UserError
 from metarl.core.registry import family_names, learner_names, make_family, reference
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from metarl.core.tasks import Split, Tasks
     from metarl.core.types import Metrics
     from metarl.rl.policy import Policy
@@ -120,12 +118,12 @@ def train(
         Diverged: The losses are not finite any more; the message names the last good checkpoint.
     """
     from metarl.run import sessions
-    from metarl.run.logs import words_of
+    from metarl.run.logs import console, words_of
 
     made = configure(agent, reference(family), fields, None if config is None else Path(config), trust_code)
     words = ["train", made.agent, made.family, *words_of(fields)]
     where = None if output is None else Path(output)
-    return sessions.train(made, where, callbacks=_callbacks(callback), console=_console(show), argv=words)
+    return sessions.train(made, where, callbacks=_callbacks(callback), console=console(show), argv=words)
 
 
 def resume(
@@ -158,7 +156,7 @@ def resume(
         UserError: The folder holds no run, is in use, or has trained for longer already.
     """
     from metarl.run import sessions
-    from metarl.run.logs import words_of
+    from metarl.run.logs import console, words_of
 
     given = {"total_steps": total_steps, "device": device, "physics": physics}
     words = ["resume", str(run), *words_of({name: value for name, value in given.items() if value})]
@@ -170,7 +168,7 @@ def resume(
         on=(device, physics),
         trust_code=trust_code,
         callbacks=_callbacks(callback),
-        console=_console(show),
+        console=console(show),
         argv=words,
     )
 
@@ -268,6 +266,7 @@ def record(
     device: str = "cpu",
     physics: str = "",
     trust_code: bool = False,
+    progress: bool = False,
 ) -> Recording:
     """Film a robot that adapts, as an mp4 file.
 
@@ -288,11 +287,13 @@ def record(
         device: Where policy and worlds are, `cpu` or `cuda`.
         physics: What moves the worlds, `mujoco` or `warp`; what is usual on the device by default.
         trust_code: Files of code that the run names may run, also such as this user never trained with.
+        progress: Whether a progress line is printed.
 
     Raises:
         UserError: An argument is out of range, the file cannot be written, or this machine cannot draw.
     """
     from metarl.rl.parallel import single_threaded_math
+    from metarl.run.logs import console, share_view
     from metarl.run.subject import subject_of
     from metarl.video.recorder import VideoConfig, record as film
 
@@ -311,7 +312,8 @@ def record(
         device=device,
         physics=physics,
     )
-    return film(subject.policy, subject.family, tasks, played, Path(output), settings, subject.origin)
+    with share_view("filming", console(progress)) as tell:
+        return film(subject.policy, subject.family, tasks, played, Path(output), settings, subject.origin, tell)
 
 
 def report(
@@ -367,9 +369,3 @@ def report(
 
 def _callbacks(callback: Callback | None) -> tuple[Callback, ...]:
     return () if callback is None else (callback,)
-
-
-def _console(show: bool) -> Console:
-    from rich.console import Console
-
-    return Console(quiet=not show, highlight=False)
