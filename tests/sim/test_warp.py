@@ -336,6 +336,7 @@ def test_what_mujoco_warp_cannot_do_is_refused_by_name(model):
         make_physics("warp", unable, 1, device=DEVICE)
     with pytest.raises(UserError, match=r"one 'hfield_data' for all worlds.*--physics mujoco"):
         standing(model).expand("hfield_data")
+    assert standing(model).expand("tendon_actfrcrange").shape == (N, 0, 2)
     with pytest.raises(UserError, match="does not compute 'subtree_linvel'"):
         standing(model).bind("subtree_linvel")
 
