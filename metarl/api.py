@@ -12,15 +12,12 @@ from metarl.core.errors import UserError
 from metarl.core.registry import family_names, learner_names, make_family, reference
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from metarl.core.tasks import Split, Tasks
     from metarl.core.types import Metrics
     from metarl.rl.policy import Policy
     from metarl.run.control import Control
     from metarl.run.records import EvaluationRecord
     from metarl.run.run import Run
-    from metarl.run.yardsticks import FamilyHeadroom
     from metarl.sim.env import TrialEnv
     from metarl.sim.family import Family
     from metarl.video.recorder import Recording
@@ -121,12 +118,12 @@ def train(
         Diverged: The losses are not finite any more; the message names the last good checkpoint.
     """
     from metarl.run import sessions
-    from metarl.run.logs import words_of
+    from metarl.run.logs import console, words_of
 
     made = configure(agent, reference(family), fields, None if config is None else Path(config), trust_code)
     words = ["train", made.agent, made.family, *words_of(fields)]
     where = None if output is None else Path(output)
-    return sessions.train(made, where, callbacks=_callbacks(callback), console=_console(show), argv=words)
+    return sessions.train(made, where, callbacks=_callbacks(callback), console=console(show), argv=words)
 
 
 def resume(
@@ -159,7 +156,7 @@ def resume(
         UserError: The folder holds no run, is in use, or has trained for longer already.
     """
     from metarl.run import sessions
-    from metarl.run.logs import words_of
+    from metarl.run.logs import console, words_of
 
     given = {"total_steps": total_steps, "device": device, "physics": physics}
     words = ["resume", str(run), *words_of({name: value for name, value in given.items() if value})]
@@ -171,7 +168,7 @@ def resume(
         on=(device, physics),
         trust_code=trust_code,
         callbacks=_callbacks(callback),
-        console=_console(show),
+        console=console(show),
         argv=words,
     )
 
@@ -232,46 +229,6 @@ def evaluate(
     return record
 
 
-def headroom(
-    family: str | type[Family],
-    *,
-    agent: str = "ppo",
-    total_steps: int = 2_000_000,
-    seeds: Sequence[int] = (1, 2),
-    num_tasks: int = 100,
-    config: str | Path | None = None,
-    output: str | Path | None = None,
-    show: bool = False,
-) -> FamilyHeadroom:
-    """Measure what knowing the task is worth: train a memoryless policy and an oracle, which is shown the task.
-
-    Args:
-        family: A name of `families()`, `path/to/file.py:ClassName`, or a class from a file.
-        agent: A learner that does not adapt; the oracle is the same one, shown the task.
-        total_steps: Length of each training [control steps over all worlds].
-        seeds: Seeds: two trainings of each.
-        num_tasks: Test tasks to evaluate on.
-        config: A TOML file with other settings of the trainings.
-        output: Folder of the runs, `runs/headroom-FAMILY` by default. What is trained in it already is used.
-        show: Whether progress lines are printed.
-
-    Returns:
-        The headroom with its intervals, and `doubts`: why the budget may be too small to tell.
-
-    Raises:
-        UserError: A name is wrong, the learner adapts, or a run in the folder is of other settings or longer.
-    """
-    from metarl.run.logs import words_of
-    from metarl.run.run import short
-    from metarl.run.yardsticks import Budget, family_headroom
-
-    name = reference(family)
-    budget = Budget(agent, total_steps, tuple(seeds), None if config is None else Path(config))
-    folder = Path("runs") / f"headroom-{short(name).rpartition(':')[2]}" if output is None else Path(output)
-    words = ["headroom", name, *words_of({"total_steps": total_steps, "seeds": list(seeds)})]
-    return family_headroom(name, budget, folder, num_tasks, _console(show), words)
-
-
 def load(
     run: Run | str | Path, *, checkpoint: str | None = None, device: str = "cpu", trust_code: bool = False
 ) -> Policy[Any]:
@@ -309,6 +266,7 @@ def record(
     device: str = "cpu",
     physics: str = "",
     trust_code: bool = False,
+    progress: bool = False,
 ) -> Recording:
     """Film a robot that adapts, as an mp4 file.
 
@@ -329,11 +287,13 @@ def record(
         device: Where policy and worlds are, `cpu` or `cuda`.
         physics: What moves the worlds, `mujoco` or `warp`; what is usual on the device by default.
         trust_code: Files of code that the run names may run, also such as this user never trained with.
+        progress: Whether a progress line is printed.
 
     Raises:
         UserError: An argument is out of range, the file cannot be written, or this machine cannot draw.
     """
     from metarl.rl.parallel import single_threaded_math
+    from metarl.run.logs import console, share_view
     from metarl.run.subject import subject_of
     from metarl.video.recorder import VideoConfig, record as film
 
@@ -352,7 +312,8 @@ def record(
         device=device,
         physics=physics,
     )
-    return film(subject.policy, subject.family, tasks, played, Path(output), settings, subject.origin)
+    with share_view("filming", console(progress)) as tell:
+        return film(subject.policy, subject.family, tasks, played, Path(output), settings, subject.origin, tell)
 
 
 def report(
@@ -408,9 +369,3 @@ def report(
 
 def _callbacks(callback: Callback | None) -> tuple[Callback, ...]:
     return () if callback is None else (callback,)
-
-
-def _console(show: bool) -> Console:
-    from rich.console import Console
-
-    return Console(quiet=not show, highlight=False)

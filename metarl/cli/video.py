@@ -80,6 +80,7 @@ def run(words: list[str]) -> int:
         device=options.device,
         physics=options.physics,
         trust_code=options.trust_code,
+        progress=True,
     )
     print(f"wrote {recording.path}: {recording.seconds:.0f} s, {len(recording.returns)} tasks")
     return 0

@@ -73,6 +73,13 @@ class Chunks:
         return Chunks(**{k: v[index] if k == "memory" else v[:, index] for k, v in held.items()})
 
 
+def side_by_side(one: Chunks, other: Chunks) -> Chunks:
+    """The chunks of both."""
+    others = vars(other)
+    held = {k: (v, others[k], 0 if k == "memory" else 1) for k, v in vars(one).items() if v is not None}
+    return Chunks(**{k: torch.cat((mine, theirs), dim=dim) for k, (mine, theirs, dim) in held.items()})
+
+
 def chunk_length(num_steps: int, longest: int) -> int:
     """The largest divisor of `num_steps` that is at most `longest`."""
     return max(length for length in range(1, min(longest, num_steps) + 1) if num_steps % length == 0)
