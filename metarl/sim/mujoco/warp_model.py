@@ -10,6 +10,7 @@ from operator import attrgetter
 import mujoco
 import mujoco_warp as mjw
 import numpy as np
+import torch
 import warp as wp
 from torch import Tensor
 
@@ -46,6 +47,7 @@ class WorldModel:
         except (NotImplementedError, ValueError) as error:
             raise UserError(f"mujoco_warp cannot simulate this model: {error} {_ON_THE_CPU}") from None
         self.device.opt.warn_overflow = 0  # counted instead of printed by a kernel
+        self.device.opt.deterministic = torch.are_deterministic_algorithms_enabled()
         self._live: dict[str, Tensor] = {}
         self._fields: set[str] = set()
         static = (model.body_weldid[model.geom_bodyid] == 0) & (
