@@ -261,7 +261,7 @@ def pearl(part: str) -> None:
 
 
 def maml(part: str) -> None:
-    """A meta-update of the published size, 40 tasks x (20 + 20) episodes x 100 steps; the trial is played on the CPU."""
+    """A meta-update of the published size, 40 tasks x (20 + 20) episodes x 100 steps, of a trial played on the CPU."""
     import torch
 
     from metarl.agents.configs import MamlTrpoConfig
