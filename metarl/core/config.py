@@ -26,7 +26,7 @@ L = TypeVar("L")
 
 _KEPT_STEPS = 2**32
 """Control steps that an iteration may keep, at most."""
-_STEP_BYTES = 64
+STEP_BYTES = 64
 """What one of them takes at the least: observations before and after, action, reward, flags [bytes]."""
 _FILE_BYTES = 2**20
 """Size of a TOML file, at most."""
@@ -84,7 +84,7 @@ class TrainConfig(Checked, Generic[L]):
         super().__post_init__()
         require(self, "train_tasks", not (self.train_tasks and self.curriculum), "0 with a curriculum")
         kept = self.num_worlds * self.episodes_per_trial * max(1, self.episode_steps)
-        size = memory_text(kept * _STEP_BYTES)
+        size = memory_text(kept * STEP_BYTES)
         allowed = f"smaller: a trial of all worlds has {kept:,} control steps, which would take {size} of memory"
         require(self, "num_worlds", kept <= _KEPT_STEPS, allowed)
 

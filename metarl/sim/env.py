@@ -20,12 +20,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from metarl.core.graphs import Carried, looks
@@ -37,35 +34,8 @@ from metarl.core.types import Step, Trial
 from metarl.sim.family import Family
 from metarl.sim.faults import Dropped, Faults, RewardError as RewardError, chosen
 from metarl.sim.mirror import mirror_of
+from metarl.sim.moved import Cameras as Cameras, Moved as Moved
 from metarl.sim.task_code import code_parts, task_code
-
-
-@runtime_checkable
-class Cameras(Protocol):
-    """Film some worlds of a running trial. The next trial has models of its own, and needs new ones."""
-
-    def draw(self) -> list[UInt8[np.ndarray, "H W 3"]]:
-        """A picture of each world as it is now; valid until the next ones."""
-        ...
-
-    def close(self) -> None:
-        """Free what it holds."""
-        ...
-
-
-@dataclass(frozen=True)
-class Moved:
-    """The result of one control step in all worlds, ahead of any restart."""
-
-    obs: Float32[Tensor, "N S"]
-    reward_terms: Mapping[str, Float[Tensor, "N"]]
-    """The reward is their sum."""
-    terminated: Bool[Tensor, "N"] | None
-    """Worlds whose episode ended by the family's rules. None, here and below, means certainly no world."""
-    truncated: Bool[Tensor, "N"] | None
-    """Worlds whose episode ended by a time limit of the simulator's own, ahead of the family's."""
-    diverged: Bool[Tensor, "N"] | None
-    """Worlds whose step must not be learnt from."""
 
 
 class TrialEnv(ABC):
@@ -202,10 +172,7 @@ class TrialEnv(ABC):
         return self.advance(action)
 
     def count(self) -> None:
-        """Take note that a step is taken, whose work `advance` does.
-
-        Apart from it, because work that is captured once and replayed (`core.graphs`) leaves the host as it was.
-        """
+        """Take note of a step; `advance` does its work, which leaves the host alone, so that it can be replayed."""
         _ = self.tasks
         if self._over:
             raise RuntimeError("the trial is over: call begin(tasks, key), or queue(tasks) before it ends")
@@ -246,6 +213,11 @@ class TrialEnv(ABC):
     def dropped(self) -> Dropped:
         """What the physics could not do since the last call, to be read once per segment: it waits for the device."""
         return Dropped()
+
+    @property
+    def seconds_to_compile(self) -> float:
+        """What it took to make what simulates ready: kernels of a GPU are compiled once [s]."""
+        return 0.0
 
     @abstractmethod
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> Cameras:

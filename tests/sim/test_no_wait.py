@@ -73,6 +73,8 @@ def test_a_control_step_asks_nothing_of_a_tensor(name, looks):
 class Cart:
     """The rail's cart in plain torch and float32: a back end that never looks at a mask."""
 
+    seconds_to_compile = 0.0
+
     def __init__(self, model, num_worlds, threads=0, device=None, counts=None):
         self.model, self.num_worlds = model, num_worlds
         self.device, self.dtype = torch.device(device or DEVICE), torch.float32

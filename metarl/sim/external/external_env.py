@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from metarl.core.machine import num_cpus
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks, Value
 from metarl.core.types import Trial
@@ -91,7 +92,7 @@ class ExternalEnv(TrialEnv):
             dtype=torch.float64,
         )
         setting = family.setting(self.episode_steps, pictures)
-        self._workers = Workers(setting, num_worlds, processes or os.cpu_count() or 1)
+        self._workers = Workers(setting, num_worlds, processes or num_cpus())
         self.description = self._workers.description
         """Versions of the workers' `python` and `gymnasium`."""
         self._obs = torch.zeros(num_worlds, int(self.description["observation_size"]))

@@ -78,7 +78,7 @@ class MujocoEnv(TrialEnv):
             device=self.physics.device,
             dtype=self.physics.dtype,
         )
-        self.replayable = physics != "mujoco" and not self._looks
+        self.replayable = physics != "mujoco" and not self._looks and not family.disturbances
         self._substeps = family.num_substeps(model)
         self._variator = Variator(self.physics, family.variations)
         disturbed = bool(family.disturbances)
@@ -99,6 +99,11 @@ class MujocoEnv(TrialEnv):
     def dropped(self) -> Dropped:
         """See `TrialEnv.dropped`."""
         return self.physics.dropped()
+
+    @property
+    def seconds_to_compile(self) -> float:
+        """See `TrialEnv.seconds_to_compile`."""
+        return self.physics.seconds_to_compile
 
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> WorldCameras:
         """The family's camera, in each world."""
