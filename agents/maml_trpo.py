@@ -137,7 +137,7 @@ class MamlTrpo(BaseLearner):
             loss, _ = objective.evaluate(meta)
             gradient = objective.gradient(meta)
         unmoved = {"train/kl": 0.0, "train/improvement": 0.0, "train/step": 0.0}
-        if not self._guard.passes(torch.tensor(loss), gradient, meta):
+        if not self._guard.passes(meta.new_tensor(loss), gradient, meta):
             return meta, unmoved
         with _timed(times, "conjugate_gradient"):
             product = objective.thinned(config.fisher_stride).fisher(meta)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from metarl.agents.ppo_baseline import PPO, ppo_arguments
-from metarl.agents.rl2 import policy_inputs
+from metarl.agents.rl2_policy import policy_inputs
 from metarl.agents.sb3 import build
 from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo

@@ -135,7 +135,7 @@ def _tells(tested: Tested, name: str) -> bool:
             if played[kind] >= RANDOM_STEPS:
                 continue
             tasks = tested.tasks(number)
-            env.begin(Tasks({**tasks.select(mirror).values, name: tasks[name]}), key=number)
+            env.begin(Tasks({**tasks.select(mirror).values, name: tasks[name]}), number, streams=mirror)
             if kind == "thrown":
                 tested.throw(number)
             env.physics.set_state(env.physics.get_state()[mirror])
@@ -156,6 +156,8 @@ def _tells(tested: Tested, name: str) -> bool:
 def _idle(tested: Tested, name: str) -> str:
     """What to tell the author of a variation that the physics ignores, and where to look."""
     readers = [variation for variation in tested.family.variations if name in variation.parameters]
+    if not readers:
+        return f"the task parameter '{name}', which a disturbance reads, changes neither motion nor what is observed"
     fields = {field for variation in readers for field in variation.fields}
     return (
         f"the task parameter '{name}' changes neither motion nor reward: the physics ignores what the variation "
@@ -183,15 +185,19 @@ def hidden(tested: Tested) -> None:
 
 
 def leaks(tested: Tested) -> dict[str, int]:
-    """Task parameters that an element of the first observation tells, and which.
+    """Task parameters, and parts of `privileged`, that an element of the first observation tells, and which.
 
     It is a linear function of the parameter, to within a thousandth of its spread. A task may well change what a robot
     senses (the ground's height, an arm's reach), but no policy may read it off one element.
     """
     batches, found = [tested.tasks(number) for number in range(_TRIALS)], {}
-    obs = torch.cat([tested.env.begin(batch, key=number) for number, batch in enumerate(batches)])
-    for name in tested.family.space.parameters:
-        values = torch.cat([batch[name].reshape(WORLDS, -1) for batch in batches])
+    begun = [(tested.env.begin(batch, key=number), tested.env.privileged()) for number, batch in enumerate(batches)]
+    obs, known = (torch.cat(seen) for seen in zip(*begun, strict=True))
+    told = {name: torch.cat([batch[name].reshape(WORLDS, -1) for batch in batches]) for name in batches[0].values}
+    parts = tested.env.info.privileged
+    columns = known.split_with_sizes([part.size for part in parts], dim=1)
+    told.update(zip((part.name for part in parts), columns, strict=True))
+    for name, values in told.items():
         x, y = (z.double() - z.double().mean(dim=0) for z in (obs, values))
         norm = x.norm(dim=0)[:, None] * y.norm(dim=0)  # 0 where either is constant
         telling = (((x.T @ y) / norm.clamp(min=1e-300)).abs() > 1 - _EXACT).nonzero()
@@ -289,7 +295,7 @@ def slots(tested: Tested) -> None:
     start: Tensor | None = None
     tracks: dict[int, list[Tensor]] = {world: [] for world in range(WORLDS)}
     for rows in (torch.tensor((0, 1, 2, 0)), torch.tensor((1, 0, 0, 2))):
-        env.begin(tasks.select(rows), key=3)
+        env.begin(tasks.select(rows), 3, streams=rows)  # the same task is disturbed alike
         state, own = env.physics.get_state(), rows == 0
         start = state[0].clone() if start is None else start
         state[own] = start

@@ -20,6 +20,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   train AGENT FAMILY   meta-train a learner on a family of tasks
   resume RUN           continue a training exactly where it stopped
   eval RUN             returns per episode on held-out tasks, with intervals
+  headroom FAMILY      what knowing the task is worth: a memoryless policy beside an oracle
   video RUN            film the robot adapting to held-out tasks
   tune AGENT FAMILY    search a learner's hyperparameters, on training tasks only
   report RUN...        what runs have shown, as one HTML file
@@ -40,6 +41,7 @@ VERBS = {
     "train": "train",
     "resume": "resume",
     "eval": "eval",
+    "headroom": "headroom",
     "video": "video",
     "tune": "tune",
     "report": "report",

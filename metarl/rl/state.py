@@ -103,8 +103,11 @@ def load_optimizer(
     expected = {f"{name}/{key}" for name in names for key in _ADAM_KEYS} if own else set()
     if set(own) != expected:
         raise ValueError(f"the optimiser's tensors do not match: {sorted(set(own) ^ expected)[:3]}")
-    for name, parameter in zip(names, _parameters(optimizer), strict=True):
+    flags = [g["fused"] or g["capturable"] for g in optimizer.param_groups for _ in g["params"]]
+    for name, parameter, counts_there in zip(names, _parameters(optimizer), flags, strict=True):
         moments = {key: own[f"{name}/{key}"].to(parameter.device, copy=True) for key in _ADAM_KEYS} if own else {}
+        if moments and not counts_there:  # else torch waits for the device at each step
+            moments["step"] = moments["step"].cpu()
         for key, value in moments.items():
             shape, dtype = ((), torch.float32) if key == "step" else (parameter.shape, parameter.dtype)
             if value.shape != shape or value.dtype != dtype or (key != "exp_avg" and bool((value < 0).any())):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float64
 from torch import Tensor
 
 from metarl.core import seeding
@@ -19,9 +17,8 @@ from metarl.rl.parallel import single_threaded_math
 from metarl.rl.policy import Policy
 from metarl.run.collect import trial_steps
 from metarl.run.control import Control, Interfered
-from metarl.run.headroom import headroom, recovered
 from metarl.run.logs import provenance
-from metarl.run.records import Against, Controlled, EvaluationRecord, Origin, Standing
+from metarl.run.records import Against, Controlled, EvaluationRecord, Origin
 from metarl.run.recovery import around_onsets
 from metarl.run.statistics import Interval, probability_of_improvement, worst_counted
 from metarl.run.subject import Subject
@@ -44,13 +41,16 @@ def evaluate(
     deterministic: bool = True,
     threads: int = 0,
     origin: Origin = _NOBODY,
+    worlds: Mapping[str, Any] | None = None,
 ) -> EvaluationRecord:
     """Run one trial of `num_episodes` episodes on each task, all at once; `origin` says whose policy it is.
 
     A task in which the physics diverged has failed, and counts as the worst: see `EvaluationRecord.failed`. Where all
-    have, the returns are NaN. Raises `UserError` for a policy whose actions are not finite.
+    have, the returns are NaN. `worlds` says what moves the worlds, as `worlds_on`: MuJoCo on the CPU, wherever the
+    policy is, unless told. Raises `UserError` for a policy whose actions are not finite.
     """
     options: dict[str, Any] = {"episode_steps": origin.episode_steps or None, "task_visible": origin.task_visible}
+    options |= worlds or {}
     with make_env(family, len(tasks), episodes_per_trial=num_episodes, threads=threads, **options) as env:
         kept = _played(env, policy, tasks, seeding.key(seed, "evaluate"), deterministic)
         episode_steps, control_step = env.episode_steps, family.control_step
@@ -60,8 +60,9 @@ def evaluate(
     returns = torch.zeros(num_episodes + 1, len(tasks), dtype=torch.float64).scatter_add_(0, episode, reward)
     failed = count > 0
     recovery = None
-    if "fault" in kept:
-        recovery = around_onsets(reward.numpy(), kept["fault"].cpu().numpy(), ended.numpy(), control_step)
+    if _FAULT in kept:
+        fault = torch.cat((kept[_FAULT][:1], kept[_FAULT][:-1])).cpu().numpy()  # known after a step, for the next one
+        recovery = around_onsets(reward.numpy(), fault, ended.numpy(), control_step, episode_steps)
     return EvaluationRecord(
         **vars(origin) | {"episode_steps": episode_steps},
         tasks=tasks,
@@ -109,6 +110,7 @@ def evaluate_subject(
     seed: int = 0,
     deterministic: bool = True,
     controls: Sequence[Control] = (),
+    worlds: Mapping[str, Any] | None = None,
 ) -> EvaluationRecord:
     """Evaluate a run's policy, or one that never trained, on the tasks of a split or of a list of that name.
 
@@ -120,7 +122,7 @@ def evaluate_subject(
     single_threaded_math()
 
     def play(tasks: Tasks, deterministic: bool, policy: Policy[Any] = subject.policy) -> EvaluationRecord:
-        options = {"seed": seed, "deterministic": deterministic, "origin": subject.origin}
+        options = {"seed": seed, "deterministic": deterministic, "origin": subject.origin, "worlds": worlds}
         found = evaluate(policy, subject.family, tasks, episodes or subject.episodes, **options)  # type: ignore[arg-type]
         if found.failed.all():
             raise UserError(f"the physics of all {len(tasks)} tasks diverged under this policy: no return is measured")
@@ -143,28 +145,6 @@ def evaluate_subject(
 def compared(ours: EvaluationRecord, theirs: EvaluationRecord, run: str) -> EvaluationRecord:
     """Ours, with how it compares with theirs, whose run is at `run`; both met the same tasks."""
     return ours.having(against=Against(run, theirs.origin, tuple(improvement(ours, theirs))))
-
-
-def placed(
-    ours: EvaluationRecord,
-    memoryless: Sequence[tuple[str, EvaluationRecord]],
-    oracle: Sequence[tuple[str, EvaluationRecord]],
-) -> EvaluationRecord:
-    """Ours, with where it stands between memoryless policies and oracles: a seed each, with the run's name."""
-
-    def returns(records: Sequence[tuple[str, EvaluationRecord]], episode: int) -> Float64[np.ndarray, "S N"]:
-        return np.stack([record.returns[:, episode] for _, record in records])
-
-    low, high = returns(memoryless, -1), returns(oracle, -1)
-    first = recovered(ours.returns[None, :, 0], returns(memoryless, 0), returns(oracle, 0))
-    standing = Standing(
-        memoryless=tuple(name for name, _ in memoryless),
-        oracle=tuple(name for name, _ in oracle),
-        headroom=headroom(low, high),
-        recovered=recovered(ours.returns[None, :, -1], low, high),
-        recovered_first=first,
-    )
-    return ours.having(standing=standing)
 
 
 def improvement(ours: EvaluationRecord, theirs: EvaluationRecord) -> list[Interval]:

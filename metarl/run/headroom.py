@@ -16,7 +16,7 @@ from jaxtyping import Float, Float64
 from metarl.core import seeding
 from metarl.run.statistics import RESAMPLES, Interval, counts, percentile_interval
 
-Returns = Float[np.ndarray, "S N"]
+Returns = Float[np.ndarray, "_S N"]
 _AT_ONCE = 500
 """Resamples at once: bounds the memory, whatever the number of tasks."""
 
@@ -104,7 +104,7 @@ def two_level(groups: Sequence[Returns], statistic: Callable[..., Any], seed: in
     return percentile_interval(float(statistic(*(group.mean() for group in groups))), np.concatenate(found))
 
 
-def _weighted(group: Returns, seeds: Float64[np.ndarray, "R S"], tasks: Float64[np.ndarray, "R N"]) -> Any:
+def _weighted(group: Returns, seeds: Float64[np.ndarray, "R _S"], tasks: Float64[np.ndarray, "R N"]) -> Any:
     return ((seeds @ group) * tasks).sum(axis=1) / group.size
 
 
@@ -112,14 +112,18 @@ def _by_seed(group: Returns) -> tuple[float, ...]:
     return tuple(float(mean) for mean in group.mean(axis=1))
 
 
-def still_rising(returns: Float[np.ndarray, "P"]) -> float:
-    """How much of its whole rise a learning curve made in its last fifth: 0 where it does not rise any more.
+def still_rising(returns: Float[np.ndarray, "P"], scale: float = 0.0) -> float:
+    """How much of its whole rise a learning curve made in its last fifth: 0 where it does not surely rise any more.
 
-    The last fifth's rise is that of the straight line of least squares through it; the whole, from the mean of the
-    curve's first twentieth to the line's end. Infinite for a curve that is not above where it began.
+    The last fifth's rise is that of the straight line of least squares through it, if that is more than two of its
+    standard errors; the whole one, from the mean of the curve's first twentieth to the line's end, or `scale` where
+    that is more, as for a curve that has nothing to rise for.
     """
     last, first = returns[-max(3, len(returns) // 5) :], returns[: max(1, len(returns) // 20)]
-    slope, level = np.polyfit(np.arange(len(last)) - (len(last) - 1) / 2, last, 1)
-    rise, end = slope * (len(last) - 1), level + slope * (len(last) - 1) / 2
-    whole = float(end - first.mean())
-    return max(0.0, float(rise)) / whole if whole > 0.0 else np.inf
+    place = np.arange(len(last)) - (len(last) - 1) / 2
+    slope, level = np.polyfit(place, last, 1)
+    error = np.sqrt(np.square(last - level - slope * place).sum() / max(1, len(last) - 2) / np.square(place).sum())
+    rise, whole = slope * (len(last) - 1), max(scale, float(level + slope * place[-1] - first.mean()))
+    if slope <= 2.0 * error:
+        return 0.0
+    return float(rise / whole) if whole > 0.0 else np.inf

@@ -83,15 +83,16 @@ def around_onsets(
     fault: Bool[np.ndarray, "T N"],
     ended: Bool[np.ndarray, "T N"],
     control_step: float,
+    episode_steps: int,
 ) -> Recovery | None:
     """Mean reward around all onsets of a fault: a step with the fault that follows one of the same episode without.
 
-    `ended` marks the last step of each episode. After it a world earns nothing more for that fault. Onsets too close
-    to an episode's begin or time limit are left out, those close to a fall are not; None where none is left.
+    `fault` is what was there before a step, and `ended` marks the last step of each episode. After it a world earns
+    nothing more for that fault. Onsets too close to an episode's begin or time limit are left out, those close
+    to a fall are not; None where none is left. At most half of an episode's time limit after the onset is kept.
     """
     before, after = (max(1, round(seconds / control_step)) for seconds in (_BEFORE, _AFTER))
-    longest = int(np.diff(np.flatnonzero(np.append(True, ended.any(axis=1)))).max(initial=0)) or len(reward)
-    after = min(after, longest // 2)
+    after = min(after, episode_steps // 2)
     rows = []
     for world in range(reward.shape[1]):
         starts = np.concatenate(([0], np.flatnonzero(ended[:, world]) + 1))
@@ -99,7 +100,7 @@ def around_onsets(
             on = fault[start:stop, world]
             first = np.flatnonzero(on[1:] & ~on[:-1])
             onset = start + 1 + int(first[0]) if len(first) else -1
-            if onset - before < start or onset + after > len(reward):
+            if onset - before < start or onset + after > min(len(reward), start + episode_steps):
                 continue
             row = np.zeros(before + after)
             end = min(stop, onset + after)

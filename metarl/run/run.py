@@ -297,6 +297,7 @@ def env_options(config: TrainConfig[Any]) -> dict[str, Any]:
     return {
         "episode_steps": config.episode_steps or None,
         "task_visible": task_visible(config),
+        "trial": config.trial or None,
         **worlds_on(config.device, config.physics),
     }
 

@@ -60,24 +60,27 @@ def worst_decile(values: Float[np.ndarray, "n"]) -> float:
     return float(np.partition(values, size - 1)[:size].mean())
 
 
-def bootstrap_interval(strata: Sequence[Float[np.ndarray, "_n"]], statistic: Statistic, seed: int = 0) -> Interval:
-    """`statistic` of all values, and its 95 % percentile interval by the stratified bootstrap (Efron 1979).
+def bootstrap_interval(runs: Sequence[Float[np.ndarray, "_n"]], statistic: Statistic, seed: int = 0) -> Interval:
+    """`statistic` of all values, and its 95 % percentile interval by a bootstrap over runs and tasks.
 
-    A stratum holds the returns of one run, a value per task, and is resampled by itself: each resample has as many
-    tasks of every run as there were (Agarwal et al. 2021, section 4.1, with tasks in place of their runs). With one
-    run this is the plain bootstrap over tasks. The interval is that of these runs on other tasks; it does not know
-    how other seeds would have fared unless a stratum holds a value per seed.
+    `runs` hold the returns of a seed of training each, a value per task, all on the same tasks. Each resample redraws
+    the runs and, the same for all of them, the tasks (two levels: Davison & Hinkley 1997, section 3.8; resampling
+    tasks alone says nothing of other seeds). With one run this is the plain bootstrap over tasks (Efron 1979), and
+    with two or three the spread of seeds is underestimated still.
     """
-    if not strata or any(len(values) == 0 for values in strata):
-        raise ValueError("a bootstrap needs at least one stratum, and a value in each")
-    columns = [np.asarray(values, np.float64) for values in strata]
-    rng, size = seeding.rng(seed, "bootstrap"), max(1, _DRAWS_AT_ONCE // sum(map(len, columns)))
-    found = []
+    if not runs or any(len(values) == 0 for values in runs):
+        raise ValueError("a bootstrap needs at least one run, and a value in each")
+    if len(set(map(len, runs))) > 1:
+        raise ValueError(f"a bootstrap needs the same tasks in each run, got {[len(values) for values in runs]}")
+    returns = np.stack([np.asarray(values, np.float64) for values in runs])
+    (num_runs, num_tasks), found = returns.shape, []
+    rng, size = seeding.rng(seed, "bootstrap"), max(1, _DRAWS_AT_ONCE // returns.size)
     for start in range(0, RESAMPLES, size):
         shape = min(size, RESAMPLES - start)
-        drawn = [column[rng.integers(len(column), size=(shape, len(column)))] for column in columns]
-        found.append(np.asarray(statistic(np.concatenate(drawn, axis=-1))))
-    return percentile_interval(float(statistic(np.concatenate(columns))), np.concatenate(found))
+        tasks = rng.integers(num_tasks, size=(shape, 1, num_tasks))
+        chosen = rng.integers(num_runs, size=(shape, num_runs, 1)) if num_runs > 1 else np.zeros((1, 1, 1), np.int64)
+        found.append(np.asarray(statistic(returns[chosen, tasks].reshape(shape, -1))))
+    return percentile_interval(float(statistic(returns.ravel())), np.concatenate(found))
 
 
 def percentile_interval(value: float, resamples: Float64[np.ndarray, "R"]) -> Interval:

@@ -273,6 +273,8 @@ class Training:
         self.iteration += 1
         dropped = vars(self.env.dropped())  # of the whole segment, in control steps of single worlds
         amiss = {f"physics/{name}": count / self.steps_per_iteration for name, count in dropped.items() if count}
+        if number == 0 and self.env.seconds_to_compile:
+            amiss["time/compile"] = self.env.seconds_to_compile
         return rollout_metrics(segment, returns) | amiss | times | metrics
 
     @property

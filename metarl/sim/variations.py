@@ -29,6 +29,11 @@ from metarl.sim.actuation import (
     WeakMotor as WeakMotor,
 )
 from metarl.sim.links import LinkLength as LinkLength
+from metarl.sim.motor_faults import (
+    FAULTS as FAULTS,
+    LimbStrength as LimbStrength,
+    MotorFault as MotorFault,
+)
 from metarl.sim.rotations import axes_of, principal_axes
 from metarl.sim.variation import (
     OfOneParameter,

@@ -16,6 +16,7 @@ from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
 from metarl.rl.policy import Policy
 from metarl.run.records import Origin
+from metarl.run.run import worlds_on
 from metarl.sim.family import Family
 from metarl.video.encoder import BLOCK, movie
 from metarl.video.layout import Layout, scenes
@@ -49,6 +50,10 @@ class VideoConfig:
     """At most this much of each episode is shown [s]."""
     plot: bool = False
     """Whether return and the policy's read-outs are plotted under each picture."""
+    device: str = "cpu"
+    """Where the worlds are."""
+    physics: str = ""
+    """What moves them; what is usual on the device if empty."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +97,11 @@ def record(
     wanted = Wanted(config.size, frozenset(episodes), stride, limit, config.plot, tell)
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(family).__name__).lower()  # HalfCheetahVel: half-cheetah-vel
     labels = [f"{name}: {describe(family.space, row)}" for row in tasks.rows()]
+    worlds = {"threads": config.threads, **worlds_on(config.device, config.physics)}
     plan = scenes(config.layout, len(tasks), episodes)
     with (
         movie(path, fps) as file,
-        filmed(policy, family, tasks, num_episodes, wanted, config.seed, config.threads, origin) as take,
+        filmed(policy, family, tasks, num_episodes, wanted, config.seed, worlds, origin) as take,
     ):
         sheet = Sheet(take, labels, config.size, config.title, num_episodes, limit)
         shots = [shot for scene in plan for shot in scene.shots]

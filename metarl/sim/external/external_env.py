@@ -18,6 +18,7 @@ from torch import Tensor
 from metarl.core.machine import num_cpus
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks, Value
+from metarl.core.types import Trial
 from metarl.sim.env import Moved, TrialEnv
 from metarl.sim.external.pool import Setting, Workers
 from metarl.sim.family import Family
@@ -75,6 +76,7 @@ class ExternalEnv(TrialEnv):
         episodes_per_trial: int = 2,
         episode_steps: int | None = None,
         task_visible: bool = False,
+        trial: Trial | None = None,
         processes: int = 0,
         pictures: bool = False,
     ) -> None:
@@ -85,6 +87,7 @@ class ExternalEnv(TrialEnv):
             episodes_per_trial=episodes_per_trial,
             episode_steps=episode_steps,
             task_visible=task_visible,
+            trial=trial,
             device=torch.device("cpu"),
             dtype=torch.float64,
         )

@@ -34,6 +34,7 @@ class CpuPhysics:
 
     device = torch.device("cpu")
     dtype = torch.float64
+    seconds_to_compile = 0.0
 
     def __init__(
         self,
