@@ -105,7 +105,7 @@ def stepping(name: str, number: int) -> None:
         physics.set_state(start)
         for action in actions:
             ctrl.copy_(action)
-            run(f"step {substeps}", lambda: physics._step(substeps))
+            run(f"step {substeps}", lambda: physics._step(substeps, ahead=False))
 
     tell(bare=rate(bare, block * number))
     place = torch.zeros(1, dtype=torch.long, device=env.device)

@@ -80,6 +80,7 @@ def test_every_option_s_steps_are_replayed_as_they_are(words):
             assert same(value, other[name]), name
     assert same(ordinary[1], replayed[1]), "the learner"
 
+
 def test_disturbed_steps_are_replayed_too():
     """What disturbances remember lies where a captured step looks for it."""
     (ordinary, _), (replayed, _) = (segments_of(captures, Everywhere(), number=3) for captures in (None, True))
