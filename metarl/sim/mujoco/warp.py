@@ -36,6 +36,8 @@ _STEERED = _APPLIED - {"eq_active"} | {"time", "ctrl", "history", "qacc_warmstar
 """Those that nothing of the stages of position and velocity depends on."""
 _SPLIT = frozenset(int(getattr(mjw.IntegratorType, name)) for name in ("EULER", "IMPLICITFAST", "IMPLICIT"))
 """Integrators that evaluate the forces once in a step."""
+_WATCHED = ("qpos", "qvel", "ctrl", "qacc_warmstart")
+"""Those that MuJoCo watches; the last is the acceleration of the step."""
 _LARGEST = 1e10  # mjMAXVAL: MuJoCo takes a state beyond it for diverged
 _LIMITS = int(mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS)
 
@@ -87,7 +89,8 @@ class WarpPhysics:
         self._splits = self.model.opt.integrator in _SPLIT
         self._bad = torch.zeros(num_worlds, dtype=torch.bool, device=self.device)
         self._overflow: Tensor = wp.to_torch(self._data.overflow)
-        self._dropped = torch.zeros(2, dtype=torch.long, device=self.device)
+        self._kinds = torch.tensor([~_LIMITS, _LIMITS], dtype=torch.int32, device=self.device)
+        self._dropped = torch.zeros(num_worlds, 2, dtype=torch.long, device=self.device)
         with self._run.compiling(), self._run.here():
             self._rehearse()
 
@@ -102,12 +105,12 @@ class WarpPhysics:
         return view.view(self.num_worlds, *np.shape(getattr(mujoco.MjData(self.model), field)))
 
     def _initial_state(self) -> dict[str, Tensor]:
-        """Of one world, as MuJoCo resets it."""
+        """Of every world, as MuJoCo resets it."""
         row = np.empty(mujoco.mj_stateSize(self.model, int(mujoco.mjtState.mjSTATE_INTEGRATION)))
         mujoco.mj_getState(self.model, mujoco.MjData(self.model), row, int(mujoco.mjtState.mjSTATE_INTEGRATION))
         pieces = torch.split(torch.from_numpy(row).to(self.device), self._sizes)
         return {
-            name: piece.to(live.dtype).view(live.shape[1:])
+            name: piece.to(live.dtype).view(live.shape[1:]).repeat(self.num_worlds, *[1] * (live.dim() - 1))
             for (name, live), piece in zip(self._state.items(), pieces, strict=True)
         }
 
@@ -115,7 +118,7 @@ class WarpPhysics:
         """Meet every kernel of a step, and begin anew."""
         mjw.step(self._models.device, self._data)
         for name, live in self._state.items():
-            live.copy_(self._start[name].expand_as(live))
+            live.copy_(self._start[name])
         self._overflow.zero_()
 
     def bind(self, field: str, *, fresh: bool = True) -> Tensor:
@@ -165,10 +168,10 @@ class WarpPhysics:
         self._bad &= ~mask
         for name in self._written:
             live = self._state[name]
-            _keep(mask, live, live.clone(), self._first(name).expand_as(live))
+            _keep(mask, live, live.clone(), self._first(name))
 
     def _first(self, name: str) -> Tensor:
-        """Where a field of the state begins, in one row for all worlds or one for each."""
+        """Where a field of the state begins, in every world."""
         if self._starts_differ and name == "qpos":
             return self._models.present("qpos0")
         if self._starts_differ and name.startswith("mocap_"):
@@ -179,13 +182,14 @@ class WarpPhysics:
 
     def restart(self, mask: Bool[Tensor, "N"], write: Callable[[Int64[Tensor, "n"]], None]) -> None:
         """See `Physics.restart`."""
-        before = {name: self._state[name].clone() for name in sorted(self._written)}
+        live = [self._state[name] for name in sorted(self._written)]
+        before = [torch.empty_like(each) for each in live]
+        torch._foreach_copy_(before, live)  # in one kernel
+        torch._foreach_copy_(live, [self._first(name) for name in sorted(self._written)])
         self._bad &= ~mask
-        for name in before:
-            self._state[name].copy_(self._first(name).expand_as(self._state[name]))
         write(self._all)
-        for name, value in before.items():
-            _keep(mask, self._state[name], value)
+        for each, value in zip(live, before, strict=True):
+            _keep(mask, each, value)
         self.forward(mask)
 
     def step(self, num_substeps: int) -> None:
@@ -193,13 +197,12 @@ class WarpPhysics:
         ahead = self._splits and num_substeps > 1 and self._ahead == self._versions()
         self._ahead = None
         self._run(f"step {num_substeps} {ahead}", lambda: self._step(num_substeps, ahead))
-        for name, value in self._derived.items():
-            value.copy_(self._present[name])
-        state = torch.cat([self._state[name] for name in ("qpos", "qvel", "ctrl", "qacc_warmstart")], dim=1)
-        self._bad |= ~(state.abs().amax(dim=1) <= _LARGEST)  # not a number is not at most anything
-        limited = (self._overflow & _LIMITS) != 0
-        lost = (self._overflow & ~_LIMITS) != 0
-        self._dropped += torch.stack((lost, limited)).sum(dim=1)
+        if self._derived:
+            torch._foreach_copy_(list(self._derived.values()), list(self._present.values()))
+        state = torch.cat([self._state[name] for name in _WATCHED if name in self._state], dim=1)
+        largest = torch.linalg.vector_norm(state, ord=torch.inf, dim=1)
+        self._bad |= ~(largest <= _LARGEST)  # not a number is not at most anything
+        self._dropped += (self._overflow[:, None] & self._kinds) != 0
         self._overflow.zero_()
 
     def _step(self, num_substeps: int, ahead: bool) -> None:
@@ -238,7 +241,7 @@ class WarpPhysics:
 
     def dropped(self) -> Dropped:
         """See `Physics.dropped`."""
-        lost, limited = self._dropped.tolist()
+        lost, limited = self._dropped.sum(dim=0).tolist()
         self._dropped.zero_()
         return Dropped(lost, limited)
 
@@ -271,4 +274,4 @@ class WarpPhysics:
 def _keep(mask: Bool[Tensor, "N"], live: Tensor, before: Tensor, after: Tensor | None = None) -> None:
     """Write `after`, or what is there, into the worlds of `mask`, and what was there `before` into the others."""
     chosen = mask.view(-1, *[1] * (live.dim() - 1))
-    live.copy_(torch.where(chosen, live if after is None else after, before))
+    torch.where(chosen, live if after is None else after, before, out=live)
