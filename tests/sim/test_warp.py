@@ -175,6 +175,9 @@ def test_a_restart_changes_nothing_in_the_other_worlds(twins):
     after = look(physics)
     assert same(before, after, [0, 2, 3])
     assert not any(torch.equal(before[field][1], after[field][1]) for field in ("qpos", "xpos", "sensordata"))
+    physics.forward(torch.ones(N, dtype=torch.bool, device=DEVICE))
+    assert same(look(physics), after, [1])
+    physics.restart(on_mask(1), lambda worlds: physics.bind("qpos")[worlds, 2:3].add_(1.0))
     for each in (physics, undisturbed):
         each.step(4)
     assert same(look(physics), look(undisturbed), [0, 2, 3])
@@ -347,6 +350,10 @@ def test_a_solver_it_does_not_have_is_replaced_and_said(capsys):
 
 def test_what_mujoco_warp_cannot_do_is_refused_by_name(model, twins):
     unable = copy.copy(model)
+    unable.opt.integrator = int(mujoco.mjtIntegrator.mjINT_DISCRETE)
+    with pytest.raises(UserError, match=r"no integrator 'discrete'.*--physics mujoco"):
+        make_physics("warp", unable, 1, device=DEVICE)
+    unable.opt.integrator = model.opt.integrator
     unable.opt.enableflags |= int(mujoco.mjtEnableBit.mjENBL_OVERRIDE)
     with pytest.raises(UserError, match=r"mujoco_warp cannot simulate this model: .*OVERRIDE.*--physics mujoco"):
         make_physics("warp", unable, 1, device=DEVICE)

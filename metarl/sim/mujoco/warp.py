@@ -87,6 +87,8 @@ class WarpPhysics:
         # What a step finds done where nothing was written since: its stages of position and velocity.
         self._ahead: tuple[int, ...] | None = None
         self._splits = self.model.opt.integrator in _SPLIT
+        self._rows: list[Tensor] = [wp.to_torch(getattr(self._data, name)) for name in ("ne", "nf", "nl", "nefc")]
+        self._every = torch.ones(num_worlds, dtype=torch.bool, device=self.device)
         self._bad = torch.zeros(num_worlds, dtype=torch.bool, device=self.device)
         self._overflow: Tensor = wp.to_torch(self._data.overflow)
         self._kinds = torch.tensor([~_LIMITS, _LIMITS], dtype=torch.int32, device=self.device)
@@ -129,7 +131,7 @@ class WarpPhysics:
         known = self._derived.get(field)
         if known is None:
             require_bindable(self.model, field)
-            self._run("forward", self._forward)
+            self._derive(self._every)
             self._present[field] = self._view(field)
             known = self._derived[field] = self._present[field].clone()
         if fresh and not self._fresh and field not in BODY_FORCES:
@@ -220,7 +222,7 @@ class WarpPhysics:
     def forward(self, mask: Bool[Tensor, "N"]) -> None:
         """See `Physics.forward`."""
         if self._derived:
-            self._run("forward", self._forward)
+            self._derive(mask)
             for name, value in self._derived.items():
                 _keep(mask, value, value, self._present[name])
             self._ahead = self._versions()
@@ -230,8 +232,31 @@ class WarpPhysics:
         state = [live for name, live in self._state.items() if name not in _STEERED]
         return tuple(live._version for live in (*state, *self._models.written))
 
-    def _forward(self) -> None:
-        mjw.forward(self._models.device, self._data)
+    def _derive(self, mask: Bool[Tensor, "N"]) -> None:
+        """What follows from the state: forces and accelerations in the worlds of `mask`, and all else in every one.
+
+        A world without constraints is solved at once: those of the others are hidden from the solver meanwhile.
+        """
+        self._run("place", self._place)
+        kept = [rows.clone() for rows in self._rows]
+        torch._foreach_mul_(self._rows, [mask.int()] * len(kept))
+        self._run("force", self._force)
+        torch._foreach_copy_(self._rows, kept)
+
+    def _place(self) -> None:
+        model, data = self._models.device, self._data
+        mjw.fwd_position(model, data)
+        data.sensordata.zero_()
+        mjw.sensor_pos(model, data)
+        mjw.fwd_velocity(model, data)
+        mjw.sensor_vel(model, data)
+
+    def _force(self) -> None:
+        model, data = self._models.device, self._data
+        mjw.fwd_actuation(model, data)
+        mjw.fwd_acceleration(model, data)
+        mjw.solve(model, data)
+        mjw.sensor_acc(model, data)
 
     def diverged(self) -> Bool[Tensor, "N"] | None:
         """See `Physics.diverged`. MuJoCo's rule, as mujoco_warp has none: a number that is none, or beyond 1e10."""
@@ -255,7 +280,7 @@ class WarpPhysics:
             live.copy_(piece.reshape(live.shape))
         self._written = set(self._state)
         self._bad.zero_()
-        self.forward(torch.ones_like(self._bad))
+        self.forward(self._every)
 
     def model_of(self, world: int) -> mujoco.MjModel:
         """See `Physics.model_of`."""
