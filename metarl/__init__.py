@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from metarl.api import (
         evaluate as evaluate,
         families as families,
-        headroom as headroom,
         learners as learners,
         load as load,
         make as make,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from metarl.rl.session import Session as Session
     from metarl.run.records import EvaluationRecord as EvaluationRecord
     from metarl.run.run import Run as Run
+    from metarl.run.yardsticks import headroom as headroom
     from metarl.sim.env import TrialEnv as TrialEnv
     from metarl.sim.external.external_env import ExternalFamily as ExternalFamily
     from metarl.sim.family import Family as Family, MujocoFamily as MujocoFamily
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 
 _HOME = {
-    "metarl.api": "train resume evaluate headroom load make record report families learners",
+    "metarl.api": "train resume evaluate load make record report families learners",
     "metarl.core.config": "TrainConfig",
     "metarl.core.errors": "UserError",
     "metarl.core.info": "Part PolicyInfo",
@@ -53,6 +53,7 @@ _HOME = {
     "metarl.rl.session": "Session",
     "metarl.run.records": "EvaluationRecord",
     "metarl.run.run": "Run",
+    "metarl.run.yardsticks": "headroom",
     "metarl.sim.env": "TrialEnv",
     "metarl.sim.external.external_env": "ExternalFamily",
     "metarl.sim.family": "Family MujocoFamily",

@@ -12,15 +12,12 @@ from metarl.core.errors import UserError
 from metarl.core.registry import family_names, learner_names, make_family, reference
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from metarl.core.tasks import Split, Tasks
     from metarl.core.types import Metrics
     from metarl.rl.policy import Policy
     from metarl.run.control import Control
     from metarl.run.records import EvaluationRecord
     from metarl.run.run import Run
-    from metarl.run.yardsticks import FamilyHeadroom
     from metarl.sim.env import TrialEnv
     from metarl.sim.family import Family
     from metarl.video.recorder import Recording
@@ -50,6 +47,8 @@ def make(
     episodes_per_trial: int = 2,
     episode_steps: int | None = None,
     task_visible: bool = False,
+    physics: str | None = None,
+    device: str = "cpu",
     threads: int = 0,
 ) -> TrialEnv:
     """Return `num_worlds` robots of a family, stepped together.
@@ -60,6 +59,8 @@ def make(
         episodes_per_trial: Episodes on one task.
         episode_steps: Time limit of an episode [control steps]; the family's own by default.
         task_visible: Observations end with the task in numbers, as an oracle sees it.
+        physics: `mujoco` (on the CPU) or `warp` (mujoco_warp); by default mujoco on the cpu and warp on cuda.
+        device: Where the worlds are, `cpu` or `cuda`: ask `env.device`.
         threads: Threads of the physics, or processes of an external environment; 0 for one per CPU. The results do
             not depend on it.
 
@@ -79,6 +80,8 @@ def make(
         episodes_per_trial=episodes_per_trial,
         episode_steps=episode_steps,
         task_visible=task_visible,
+        physics=physics,
+        device=device,
         threads=threads,
     )
 
@@ -104,7 +107,8 @@ def train(
         callback: Called with the metrics of each iteration; returning False stops the training, saved.
         show: Whether a progress line is printed.
         trust_code: Files of code that `config` names may run, also such as this user never trained with.
-        fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1, total_steps=3_000_000`.
+        fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1, total_steps=3_000_000`, or
+            `device="cuda"` for a GPU.
 
     Returns:
         The run, which `evaluate`, `load`, `record`, `report` and `resume` take.
@@ -114,12 +118,12 @@ def train(
         Diverged: The losses are not finite any more; the message names the last good checkpoint.
     """
     from metarl.run import sessions
-    from metarl.run.logs import words_of
+    from metarl.run.logs import console, words_of
 
     made = configure(agent, reference(family), fields, None if config is None else Path(config), trust_code)
     words = ["train", made.agent, made.family, *words_of(fields)]
     where = None if output is None else Path(output)
-    return sessions.train(made, where, callbacks=_callbacks(callback), console=_console(show), argv=words)
+    return sessions.train(made, where, callbacks=_callbacks(callback), console=console(show), argv=words)
 
 
 def resume(
@@ -128,6 +132,8 @@ def resume(
     total_steps: int | None = None,
     max_minutes: float = 0.0,
     checkpoint: str | None = None,
+    device: str = "",
+    physics: str = "",
     callback: Callback | None = None,
     show: bool = False,
     trust_code: bool = False,
@@ -140,6 +146,8 @@ def resume(
             Learning rates and a curriculum go on from the share of the new length that is done.
         max_minutes: Stop and save after this long [min]; 0 for no limit.
         checkpoint: The checkpoint to go on from; the newest by default.
+        device: Where to go on, `cpu` or `cuda`; where the run was, by default.
+        physics: What is to move the worlds there, `mujoco` or `warp`.
         callback: See `train`.
         show: Whether a progress line is printed.
         trust_code: Files of code that the run names may run, also such as this user never trained with.
@@ -148,17 +156,19 @@ def resume(
         UserError: The folder holds no run, is in use, or has trained for longer already.
     """
     from metarl.run import sessions
-    from metarl.run.logs import words_of
+    from metarl.run.logs import console, words_of
 
-    words = ["resume", str(run), *words_of({"total_steps": total_steps} if total_steps else {})]
+    given = {"total_steps": total_steps, "device": device, "physics": physics}
+    words = ["resume", str(run), *words_of({name: value for name, value in given.items() if value})]
     return sessions.resume(
         run,
         total_steps=total_steps,
         max_minutes=max_minutes,
         which=checkpoint,
+        on=(device, physics),
         trust_code=trust_code,
         callbacks=_callbacks(callback),
-        console=_console(show),
+        console=console(show),
         argv=words,
     )
 
@@ -174,6 +184,8 @@ def evaluate(
     seed: int = 0,
     checkpoint: str | None = None,
     agent: str | None = None,
+    device: str = "cpu",
+    physics: str = "",
     controls: Sequence[Control | str] = (),
     trust_code: bool = False,
 ) -> EvaluationRecord:
@@ -189,6 +201,8 @@ def evaluate(
         seed: Seed of the initial states and of what is sampled.
         checkpoint: `iteration-000120`, or `best`; the newest by default.
         agent: `zero` or `random`: a policy that never trained.
+        device: Where policy and worlds are, `cpu` or `cuda`. What is published is measured on the CPU.
+        physics: What moves the worlds, `mujoco` or `warp`; what is usual on the device by default.
         controls: What else to play, as `wipe`, `swap`, `nominal` or a `Control`: an adaptation must lose by them.
         trust_code: Files of code that the run names may run, also such as this user never trained with.
 
@@ -199,58 +213,20 @@ def evaluate(
     from metarl.run.control import Control
     from metarl.run.evaluate import evaluate_subject
     from metarl.run.logs import words_of
+    from metarl.run.run import worlds_on
     from metarl.run.subject import subject_of
 
-    subject = subject_of(run, agent, checkpoint, trust_code)
+    subject = subject_of(run, agent, checkpoint, trust_code, device)
     chosen = subject.family.space.fixed(split, num_tasks) if tasks is None else tasks
     name = split if tasks is None else "list-python"
     words = ["eval", str(run), "--split", split, *words_of({"num_tasks": len(chosen), "seed": seed})]
     options: dict[str, Any] = {"episodes": episodes, "seed": seed, "deterministic": deterministic}
+    options["worlds"] = worlds_on(device, physics)
     options["controls"] = [Control(one) if isinstance(one, str) else one for one in controls]
     record = evaluate_subject(subject, chosen, name, words + ["--stochastic"] * (not deterministic), **options)
     if subject.run is not None:
         subject.run.write_evaluation(record)
     return record
-
-
-def headroom(
-    family: str | type[Family],
-    *,
-    agent: str = "ppo",
-    total_steps: int = 2_000_000,
-    seeds: Sequence[int] = (1, 2),
-    num_tasks: int = 100,
-    config: str | Path | None = None,
-    output: str | Path | None = None,
-    show: bool = False,
-) -> FamilyHeadroom:
-    """Measure what knowing the task is worth: train a memoryless policy and an oracle, which is shown the task.
-
-    Args:
-        family: A name of `families()`, `path/to/file.py:ClassName`, or a class from a file.
-        agent: A learner that does not adapt; the oracle is the same one, shown the task.
-        total_steps: Length of each training [control steps over all worlds].
-        seeds: Seeds: two trainings of each.
-        num_tasks: Test tasks to evaluate on.
-        config: A TOML file with other settings of the trainings.
-        output: Folder of the runs, `runs/headroom-FAMILY` by default. What is trained in it already is used.
-        show: Whether progress lines are printed.
-
-    Returns:
-        The headroom with its intervals, and `doubts`: why the budget may be too small to tell.
-
-    Raises:
-        UserError: A name is wrong, the learner adapts, or a run in the folder is of other settings or longer.
-    """
-    from metarl.run.logs import words_of
-    from metarl.run.run import short
-    from metarl.run.yardsticks import Budget, family_headroom
-
-    name = reference(family)
-    budget = Budget(agent, total_steps, tuple(seeds), None if config is None else Path(config))
-    folder = Path("runs") / f"headroom-{short(name).rpartition(':')[2]}" if output is None else Path(output)
-    words = ["headroom", name, *words_of({"total_steps": total_steps, "seeds": list(seeds)})]
-    return family_headroom(name, budget, folder, num_tasks, _console(show), words)
 
 
 def load(
@@ -287,7 +263,10 @@ def record(
     seed: int = 0,
     checkpoint: str | None = None,
     agent: str | None = None,
+    device: str = "cpu",
+    physics: str = "",
     trust_code: bool = False,
+    progress: bool = False,
 ) -> Recording:
     """Film a robot that adapts, as an mp4 file.
 
@@ -305,17 +284,21 @@ def record(
         seed: Seed of the initial states; with that of an evaluation the film shows the evaluation's first tasks.
         checkpoint: `iteration-000120`, or `best`; the newest by default.
         agent: `zero` or `random`: a policy that never trained.
+        device: Where policy and worlds are, `cpu` or `cuda`.
+        physics: What moves the worlds, `mujoco` or `warp`; what is usual on the device by default.
         trust_code: Files of code that the run names may run, also such as this user never trained with.
+        progress: Whether a progress line is printed.
 
     Raises:
         UserError: An argument is out of range, the file cannot be written, or this machine cannot draw.
     """
     from metarl.rl.parallel import single_threaded_math
+    from metarl.run.logs import console, share_view
     from metarl.run.subject import subject_of
     from metarl.video.recorder import VideoConfig, record as film
 
     single_threaded_math()
-    subject, wall = subject_of(run, agent, checkpoint, trust_code), layout == "wall"
+    subject, wall = subject_of(run, agent, checkpoint, trust_code, device), layout == "wall"
     tasks = subject.family.space.fixed(split, num_tasks or _FILMED[layout])
     played = episodes or subject.episodes
     settings = VideoConfig(
@@ -326,8 +309,11 @@ def record(
         episodes=tuple(show) or ((played,) if wall else ()),
         seconds=seconds,
         plot=plot,
+        device=device,
+        physics=physics,
     )
-    return film(subject.policy, subject.family, tasks, played, Path(output), settings, subject.origin)
+    with share_view("filming", console(progress)) as tell:
+        return film(subject.policy, subject.family, tasks, played, Path(output), settings, subject.origin, tell)
 
 
 def report(
@@ -383,9 +369,3 @@ def report(
 
 def _callbacks(callback: Callback | None) -> tuple[Callback, ...]:
     return () if callback is None else (callback,)
-
-
-def _console(show: bool) -> Console:
-    from rich.console import Console
-
-    return Console(quiet=not show, highlight=False)

@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from metarl.core import graphs
 
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
 LOOKS = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique_dim", "_unique2", "masked_select"}
 FROM_THE_HOST = {"lift_fresh"}  # a constant made of Python's numbers: a copy, which cannot be captured
 
@@ -43,6 +44,7 @@ class Recorded(TorchDispatchMode):
         self._calls.append((func, args, kwargs, result))
         return result
 
+    @torch.no_grad()
     def replay(self):
         for func, args, kwargs, result in self._calls:
             again = func(*args, **kwargs)

@@ -50,6 +50,10 @@ class EvalOptions:
     """Sample actions instead of taking the policy's mean."""
     seed: int = 0
     """Seed of the initial states and actions."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where policy and worlds are."""
+    physics: Literal["", "mujoco", "warp"] = ""
+    """What moves the worlds; by default mujoco on the cpu and warp on cuda."""
     tasks: Path | None = None
     """Task list (JSON) to evaluate on instead of a split; the JSON of an evaluation is one."""
     checkpoint: str | None = None
@@ -88,11 +92,10 @@ def run(words: list[str]) -> int:
     from metarl.run.subject import subject_of
     from metarl.run.tables import comparison_table, control_table, record_table, standing_lines
 
-    subject = subject_of(options.run, options.agent, options.checkpoint, options.trust_code)
-    trust = options.trust_code
-    other = None if options.against is None else _other(options.against, subject, trust)
-    low = [_other(path, subject, trust, "memoryless") for path in options.memoryless]
-    high = [_other(path, subject, trust, "oracle") for path in options.oracle]
+    subject = subject_of(options.run, options.agent, options.checkpoint, options.trust_code, options.device)
+    other = None if options.against is None else _other(options.against, subject, options)
+    low = [_other(path, subject, options, "memoryless") for path in options.memoryless]
+    high = [_other(path, subject, options, "oracle") for path in options.oracle]
     all_of_them = [each for each in (subject, other, *low, *high) if each]
     episodes = options.episodes or max(each.episodes for each in all_of_them)
     kinds = KINDS if options.controls else [kind for kind in KINDS if kind == options.control]
@@ -141,14 +144,15 @@ def _task_lists(options: EvalOptions, subject: Subject) -> list[tuple[str, Tasks
     return [(split, space.fixed(split, options.num_tasks)) for split in splits]
 
 
-def _other(path: Path, subject: Subject, trust_code: bool, role: Role | None = None) -> Subject:
+def _other(path: Path, subject: Subject, options: EvalOptions, role: Role | None = None) -> Subject:
     """A run to compare with; `UserError` where its tasks or episodes are not those of the subject, or its role is not.
 
     Without a role it is the one of --against.
     """
     from metarl.run.subject import trained
 
-    other, option = trained(path, trust_code=trust_code), f"--{role or 'against'} {path}"
+    other = trained(path, trust_code=options.trust_code, device=options.device)
+    option = f"--{role or 'against'} {path}"
     for what, ours, theirs in (
         ("family", subject.origin.family, other.origin.family),
         ("episode_steps", _limit(subject), _limit(other)),
@@ -179,6 +183,7 @@ def _evaluate(
     controls: Sequence[Control] = (),
 ) -> EvaluationRecord:
     from metarl.run.evaluate import evaluate_subject
+    from metarl.run.run import worlds_on
 
     return evaluate_subject(
         subject,
@@ -189,16 +194,23 @@ def _evaluate(
         seed=options.seed,
         deterministic=not (options.stochastic or options.agent == "random"),
         controls=controls,
+        worlds=worlds_on(options.device, options.physics),
     )
 
 
 def _write(subject: Subject, record: EvaluationRecord, json: Path | None) -> None:
     """Into the run's folder, and to the file the user named."""
-    from metarl.core.files import write_json
+    from metarl.core.files import sealed, write_json
 
     if json is not None:
-        write_json(json, record.to_json())
-    written = subject.run.write_evaluation(record) if subject.run is not None else None
+        write_json(json, sealed(record.to_json()))
+    written = None
+    try:
+        written = subject.run.write_evaluation(record) if subject.run is not None else None
+    except UserError as error:  # a run that somebody else may write only
+        if json is None:
+            raise
+        print(f"{error}: only {json} has the result")
     for path in (written, json):
         if path is not None:
             print(f"wrote {path}")

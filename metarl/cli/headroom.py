@@ -40,9 +40,9 @@ class HeadroomOptions:
 def run(words: list[str]) -> int:
     """Train, evaluate, print the headroom and what speaks against the measurement."""
     options = parse(HeadroomOptions, "headroom", words)
-    from metarl.api import headroom
     from metarl.run.logs import console
     from metarl.run.tables import family_lines
+    from metarl.run.yardsticks import headroom
 
     found = headroom(
         options.family,

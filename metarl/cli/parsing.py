@@ -21,7 +21,7 @@ from tyro.constructors import (
 )
 
 from metarl.core import trust
-from metarl.core.config import TrainConfig, load_config, train_defaults
+from metarl.core.config import TrainConfig, device_defaults, load_config, train_defaults
 from metarl.core.errors import UserError, did_you_mean, unknown_name
 from metarl.core.parameters import declarations, describe
 from metarl.core.registry import agents_with, family_names, learner_config_class, learner_names
@@ -34,9 +34,9 @@ _NAMED_FIRST = ("agent", "family")
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Meta-train a learner on a family. The options depend on AGENT: those of rl2 are shown where none is named.
+    """Meta-train a learner on a family: AGENT and FAMILY are needed, or --config FILE, which names them.
 
-    With --config FILE, agent and family are the file's where they are not named.
+    The options depend on AGENT: those of rl2 are shown where none is named.
     """
 
     training: TrainConfig[Any]
@@ -94,22 +94,26 @@ def parse_training(words: list[str]) -> TrainOptions:
         changes["learner"] = config_class()
     if not file:
         changes |= train_defaults(config_class)
+        on = device_defaults(config_class, _value_of(rest, "--device"), _value_of(rest, "--physics"))
+        of_run = {field.name for field in dataclasses.fields(TrainConfig)}
+        changes |= {name: value for name, value in on.items() if name in of_run}
+        changes["learner"] = config_class(**{name: value for name, value in on.items() if name not in of_run})
     base = dataclasses.replace(base, **changes)
     parsed: TrainOptions = parse(TrainOptions, "train", rest, TrainOptions(base), " AGENT FAMILY")
     return parsed
 
 
-def _value_of(words: list[str], flag: str) -> str | None:
-    """Value of `--flag VALUE` or `--flag=VALUE`, if it is there; `--agent` and `--family` are taken out."""
+def _value_of(words: list[str], flag: str) -> str:
+    """Value of `--flag VALUE` or `--flag=VALUE`, empty if it is not there; `--agent` and `--family` are taken out."""
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name == flag:
             end = place + (1 if equals else 2)
             value = value if equals else "".join(words[place + 1 : end])
-            if flag != "--config":
+            if flag in ("--agent", "--family"):
                 del words[place:end]
             return value
-    return None
+    return ""
 
 
 def _flags(options: Any, default: Any) -> dict[str, bool]:

@@ -26,7 +26,7 @@ L = TypeVar("L")
 
 _KEPT_STEPS = 2**32
 """Control steps that an iteration may keep, at most."""
-_STEP_BYTES = 64
+STEP_BYTES = 64
 """What one of them takes at the least: observations before and after, action, reward, flags [bytes]."""
 _FILE_BYTES = 2**20
 """Size of a TOML file, at most."""
@@ -54,6 +54,9 @@ class TrainConfig(Checked, Generic[L]):
     """Episodes K on one task before all that was learned of it is forgotten."""
     episode_steps: int = number(0, least=0, most=1_000_000)
     """Time limit of an episode [control steps]; 0 for the family's own."""
+    trial: Literal["", "steps", "episodes"] = ""
+    """Whether a fall forfeits the rest of its episode (episodes) or costs little more than its step (steps), for
+    learners that discount over whole trials; the family's own choice if empty."""
     train_tasks: int = number(0, least=0, most=1_000_000)
     """Train on a fixed list of this many tasks, as PEARL does (100 for half-cheetah-vel); 0 draws ever new ones."""
     curriculum: str = ""
@@ -81,7 +84,7 @@ class TrainConfig(Checked, Generic[L]):
         super().__post_init__()
         require(self, "train_tasks", not (self.train_tasks and self.curriculum), "0 with a curriculum")
         kept = self.num_worlds * self.episodes_per_trial * max(1, self.episode_steps)
-        size = memory_text(kept * _STEP_BYTES)
+        size = memory_text(kept * STEP_BYTES)
         allowed = f"smaller: a trial of all worlds has {kept:,} control steps, which would take {size} of memory"
         require(self, "num_worlds", kept <= _KEPT_STEPS, allowed)
 

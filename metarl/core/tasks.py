@@ -170,11 +170,8 @@ class TaskSpace:
         if self.is_finite:
             grid = list(product(*(self.distribution(name, split).values for name in self.parameters)))  # type: ignore[attr-defined]
             columns = zip(*(grid[i % len(grid)] for i in range(n)), strict=True)
-            values = {
-                name: torch.tensor(column, dtype=torch.float64)
-                for name, column in zip(self.parameters, columns, strict=True)
-            }
-            return Tasks(values)
+            named = zip(self.parameters, columns, strict=True)
+            return Tasks({name: torch.tensor(column, dtype=torch.float64) for name, column in named})
         return Tasks.from_rows([self.sample(split, 1, seeding.rng(0, f"tasks/{split}", i)).rows()[0] for i in range(n)])
 
     def nominal(self, n: int = 1) -> Tasks:

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.core.graphs import Replay, looks
+
 Product = Callable[[Float[Tensor, "P"]], Float[Tensor, "P"]]
 """v -> F v, with F the Fisher matrix of the policy: the Hessian of its KL divergence."""
 Evaluate = Callable[[Float[Tensor, "P"]], tuple[float, float]]
@@ -19,19 +21,41 @@ _SHRINK, _TRIES = 0.8, 15  # of the line search
 
 
 def conjugate_gradient(product: Product, b: Float[Tensor, "P"], iterations: int) -> Float[Tensor, "P"]:
-    """Solve F x ≈ b for x, from x₀ = 0 (Hestenes & Stiefel 1952); stops early at a squared residual of 1e-10."""
+    """Solve F x ≈ b for x, from x₀ = 0 (Hestenes & Stiefel 1952); stops early at a squared residual of 1e-10.
+
+    On a GPU, which is not waited for, the iterations that remain change nothing.
+    """
     x, residual = torch.zeros_like(b), b.clone()
     direction, squared = residual.clone(), residual.dot(residual)
     for _ in range(iterations):
-        if squared < _RESIDUAL:
+        done = squared < _RESIDUAL
+        if looks(b.device) and done:
             break
         image = product(direction)
         step = squared / direction.dot(image)
-        x = x + step * direction
-        residual = residual - step * image
-        before, squared = squared, residual.dot(residual)
-        direction = residual + squared / before * direction
+        new_x, new_residual = x + step * direction, residual - step * image
+        if not looks(b.device):
+            new_x, new_residual = torch.where(done, x, new_x), torch.where(done, residual, new_residual)
+        before, squared = squared, new_residual.dot(new_residual)
+        new_direction = new_residual + squared / before * direction
+        x, residual = new_x, new_residual
+        direction = new_direction if looks(b.device) else torch.where(done, direction, new_direction)
     return x
+
+
+def replayed(product: Product, like: Float[Tensor, "P"]) -> Product:
+    """The same product; on a GPU captured at its second call, since the first, with all its small kernels, is slow."""
+    if looks(like.device):
+        return product
+    given, found = torch.empty_like(like), torch.empty_like(like)
+    replay = Replay(lambda: found.copy_(product(given)), like.device, "the Fisher product", warm_up=1)
+
+    def again(v: Float[Tensor, "P"]) -> Float[Tensor, "P"]:
+        given.copy_(v)
+        replay()
+        return found.clone()
+
+    return again
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.files import SEAL, read_bytes, read_json, sealed, sync_folder, write_atomic
+from metarl.core.machine import available_memory
+from metarl.core.parameters import memory_text
 
 FORMAT = 2
 KEEP = 2
@@ -76,7 +78,7 @@ def save(
     """
     target = folder / f"iteration-{iteration:06d}"
     if bad := _not_finite(state):
-        raise CheckpointError(f"{target} is not saved: {bad}{_what_there_is(folder)}")
+        raise CheckpointError(f"{target} is not saved: {bad}{what_there_is(folder)}")
     blob = dump_tensors({name: value.contiguous() for name, value in state.items()})
     manifest = Manifest(iteration, total_steps, elapsed, hashlib.sha256(blob).hexdigest(), len(blob), validation)
     staging = folder / f".{target.name}.partial"
@@ -91,7 +93,7 @@ def save(
     except (OSError, UserError) as error:
         shutil.rmtree(staging, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) else str(error).rsplit(": ", 1)[-1]
-        raise CheckpointError(f"cannot save {target} ({len(blob):,} bytes): {reason}{_what_there_is(folder)}") from None
+        raise CheckpointError(f"cannot save {target} ({len(blob):,} bytes): {reason}{what_there_is(folder)}") from None
     kept = {*existing(folder)[-KEEP:], _best(existing(folder))}
     for old in existing(folder):
         if old not in kept:
@@ -146,9 +148,12 @@ def find(folder: Path, name: str | None = None) -> Path:
 
 def load(path: Path) -> tuple[dict[str, Tensor], Manifest]:
     """Read and verify a checkpoint. Raises `CheckpointError` in one line where it is damaged or foreign."""
-    manifest = read_manifest(path)
+    manifest, left = read_manifest(path), available_memory()
     others = [other.name for other in existing(path.parent) if other != path]
     hint = f"; try --checkpoint {others[-1]}" if others else ""
+    if left is not None and (manifest.size or 0) > left:
+        size = f"it has {memory_text(manifest.size or 0)}, and {memory_text(left)} of memory are left"
+        raise CheckpointError(f"{path} cannot be loaded here: {size}")
     try:
         blob = read_bytes(path / _TENSORS, MAX_BYTES if manifest.size is None else manifest.size)
     except UserError as error:
@@ -205,7 +210,8 @@ def _not_finite(state: Mapping[str, Tensor]) -> str:
     return f"{len(bad)} of its {len(state)} tensors hold NaN or infinite numbers, as {bad[0]}" if bad else ""
 
 
-def _what_there_is(folder: Path) -> str:
+def what_there_is(folder: Path) -> str:
+    """Which checkpoint a training that fails leaves, as the end of a sentence."""
     found = existing(folder)
     return f"; {found[-1].name} is intact" if found else "; there is no earlier checkpoint"
 

@@ -20,7 +20,7 @@ from metarl.core.errors import UserError, unknown_name
 from metarl.core.parameters import require
 from metarl.core.tasks import Tasks
 from metarl.core.types import Transition
-from metarl.rl.policy import Policy
+from metarl.rl.policy import Policy, device_of
 
 KINDS = ("wipe", "swap", "nominal")
 
@@ -48,7 +48,7 @@ class Interfered:
 
     def __init__(self, policy: Policy[Any], control: Control, tasks: Tasks, control_step: float) -> None:
         """Raises `UserError` where the policy keeps no state that could be interfered with."""
-        self.info, self.noise_size = policy.info, policy.noise_size
+        self.info, self.noise_size, self.device = policy.info, policy.noise_size, device_of(policy)
         self._policy, self._control = policy, control
         self._every = max(1, round(control.seconds / control_step))
         self._other = torch.from_numpy(others([str(row) for row in tasks.rows()]))

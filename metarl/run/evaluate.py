@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,13 +41,16 @@ def evaluate(
     deterministic: bool = True,
     threads: int = 0,
     origin: Origin = _NOBODY,
+    worlds: Mapping[str, Any] | None = None,
 ) -> EvaluationRecord:
     """Run one trial of `num_episodes` episodes on each task, all at once; `origin` says whose policy it is.
 
     A task in which the physics diverged has failed, and counts as the worst: see `EvaluationRecord.failed`. Where all
-    have, the returns are NaN. Raises `UserError` for a policy whose actions are not finite.
+    have, the returns are NaN. `worlds` says what moves the worlds, as `worlds_on`: MuJoCo on the CPU, wherever the
+    policy is, unless told. Raises `UserError` for a policy whose actions are not finite.
     """
     options: dict[str, Any] = {"episode_steps": origin.episode_steps or None, "task_visible": origin.task_visible}
+    options |= worlds or {}
     with make_env(family, len(tasks), episodes_per_trial=num_episodes, threads=threads, **options) as env:
         kept = _played(env, policy, tasks, seeding.key(seed, "evaluate"), deterministic)
         episode_steps, control_step = env.episode_steps, family.control_step
@@ -107,6 +110,7 @@ def evaluate_subject(
     seed: int = 0,
     deterministic: bool = True,
     controls: Sequence[Control] = (),
+    worlds: Mapping[str, Any] | None = None,
 ) -> EvaluationRecord:
     """Evaluate a run's policy, or one that never trained, on the tasks of a split or of a list of that name.
 
@@ -118,7 +122,7 @@ def evaluate_subject(
     single_threaded_math()
 
     def play(tasks: Tasks, deterministic: bool, policy: Policy[Any] = subject.policy) -> EvaluationRecord:
-        options = {"seed": seed, "deterministic": deterministic, "origin": subject.origin}
+        options = {"seed": seed, "deterministic": deterministic, "origin": subject.origin, "worlds": worlds}
         found = evaluate(policy, subject.family, tasks, episodes or subject.episodes, **options)  # type: ignore[arg-type]
         if found.failed.all():
             raise UserError(f"the physics of all {len(tasks)} tasks diverged under this policy: no return is measured")

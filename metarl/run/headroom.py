@@ -16,7 +16,7 @@ from jaxtyping import Float, Float64
 from metarl.core import seeding
 from metarl.run.statistics import RESAMPLES, Interval, counts, percentile_interval
 
-Returns = Float[np.ndarray, "S N"]
+Returns = Float[np.ndarray, "_S N"]
 _AT_ONCE = 500
 """Resamples at once: bounds the memory, whatever the number of tasks."""
 
@@ -104,7 +104,7 @@ def two_level(groups: Sequence[Returns], statistic: Callable[..., Any], seed: in
     return percentile_interval(float(statistic(*(group.mean() for group in groups))), np.concatenate(found))
 
 
-def _weighted(group: Returns, seeds: Float64[np.ndarray, "R S"], tasks: Float64[np.ndarray, "R N"]) -> Any:
+def _weighted(group: Returns, seeds: Float64[np.ndarray, "R _S"], tasks: Float64[np.ndarray, "R N"]) -> Any:
     return ((seeds @ group) * tasks).sum(axis=1) / group.size
 
 

@@ -21,7 +21,7 @@ from metarl.core.info import PolicyInfo
 from metarl.core.registry import known_adapting, learner_class, learner_names, make_family, samples_first
 from metarl.rl.learner import Learner, require_device
 from metarl.rl.policy import Policy
-from metarl.rl.state import load_policy, policy_alone
+from metarl.rl.state import load_policy, policy_alone, require_like
 from metarl.run import checkpoint
 from metarl.run.checkpoint import CheckpointError, Manifest
 from metarl.run.described import Described
@@ -157,13 +157,13 @@ class Run:
     def samples_first(self) -> bool:
         """Its policy samples before it adapts, also where the mean action is asked for."""
         known = (self.path / INFO).exists()
-        return self.info.samples_first if known else samples_first(str(self.config_values["agent"]))
+        return samples_first(str(self.config_values["agent"])) or (known and self.info.samples_first)
 
     @property
     def adapts(self) -> bool:
         """Its policy keeps what it learns of its task within a trial."""
         known = (self.path / INFO).exists()
-        return known_adapting(str(self.config_values["agent"])) and (self.info.adapts if known else True)
+        return known_adapting(str(self.config_values["agent"])) and not (known and not self.info.adapts)
 
     def origin(self, which: str | None = None) -> Origin:
         """What records say of the policy at a checkpoint."""
@@ -268,7 +268,12 @@ class Run:
 
     def load_learner(self, learner: Learner, which: str | None = None) -> Manifest:
         """Bring a learner to a checkpoint, to train on from there."""
-        return self._load(learner.load_state_dict, which)
+
+        def load(state: Mapping[str, Tensor]) -> None:
+            require_like(state, learner.state_dict())
+            learner.load_state_dict(state)
+
+        return self._load(load, which)
 
     def _load(self, load: Any, which: str | None) -> Manifest:
         """Hand a checkpoint's state to `load`; `CheckpointError` where it does not fit."""
@@ -292,6 +297,7 @@ def env_options(config: TrainConfig[Any]) -> dict[str, Any]:
     return {
         "episode_steps": config.episode_steps or None,
         "task_visible": task_visible(config),
+        "trial": config.trial or None,
         **worlds_on(config.device, config.physics),
     }
 

@@ -11,15 +11,19 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from metarl.core import trust
 from metarl.core.config import TrainConfig, configure, task_visible
 from metarl.core.errors import UserError
 from metarl.core.files import write_json
-from metarl.run import checkpoint, sessions
+from metarl.core.registry import reference
+from metarl.run import checkpoint, headroom as statistics, sessions
 from metarl.run.evaluate import evaluate_subject
-from metarl.run.headroom import Headroom, headroom, still_rising
+from metarl.run.headroom import Headroom, still_rising
+from metarl.run.logs import words_of
 from metarl.run.records import EvaluationRecord
 from metarl.run.run import Run, short
 from metarl.run.subject import trained
+from metarl.sim.family import Family
 
 RISE = 0.05
 """A learning curve that makes more than this share of its rise in its last fifth is not at its end."""
@@ -86,6 +90,42 @@ class FamilyHeadroom:
         return dataclasses.asdict(self) | {"budget": budget, "runs": runs, "doubts": self.doubts}
 
 
+def headroom(
+    family: str | type[Family],
+    *,
+    agent: str = "ppo",
+    total_steps: int = 2_000_000,
+    seeds: Sequence[int] = (1, 2),
+    num_tasks: int = 100,
+    config: str | Path | None = None,
+    output: str | Path | None = None,
+    show: bool = False,
+) -> FamilyHeadroom:
+    """Measure what knowing the task is worth: train a memoryless policy and an oracle, which is shown the task.
+
+    Args:
+        family: A name of `families()`, `path/to/file.py:ClassName`, or a class from a file.
+        agent: A learner that does not adapt; the oracle is the same one, shown the task.
+        total_steps: Length of each training [control steps over all worlds].
+        seeds: Seeds: two trainings of each.
+        num_tasks: Test tasks to evaluate on.
+        config: A TOML file with other settings of the trainings.
+        output: Folder of the runs, `runs/headroom-FAMILY` by default. What is trained in it already is used.
+        show: Whether progress lines are printed.
+
+    Returns:
+        The headroom with its intervals, and `doubts`: why the budget may be too small to tell.
+
+    Raises:
+        UserError: A name is wrong, the learner adapts, or a run in the folder is of other settings or longer.
+    """
+    name = reference(family)
+    budget = Budget(agent, total_steps, tuple(seeds), None if config is None else Path(config))
+    folder = Path("runs") / f"headroom-{short(name).rpartition(':')[2]}" if output is None else Path(output)
+    words = ["headroom", name, *words_of({"total_steps": total_steps, "seeds": list(seeds)})]
+    return family_headroom(name, budget, folder, num_tasks, Console(quiet=not show, highlight=False), words)
+
+
 def family_headroom(
     family: str, budget: Budget, folder: Path, num_tasks: int, console: Console, argv: Sequence[str]
 ) -> FamilyHeadroom:
@@ -94,6 +134,7 @@ def family_headroom(
     Runs that are there are used, and trained further where they are shorter. Raises `UserError` where one is of other
     settings or longer than asked for, and where the learner adapts.
     """
+    trust.named(budget.agent, family)
     returns: dict[str, list[Any]] = {"memoryless": [], "oracle": []}
     runs, spent = {}, {}
     for seed in budget.seeds:  # both of a seed first: a measurement cut short has a seed of each
@@ -109,7 +150,7 @@ def family_headroom(
             rows.append(record.returns[:, -1])
             spent[name] = record.gradient_steps
     low, high = (np.stack(rows) for rows in returns.values())
-    room = headroom(low, high)
+    room = statistics.headroom(low, high)
     found = FamilyHeadroom(
         family=short(family),
         budget=budget,
@@ -128,16 +169,21 @@ def _trained(config: TrainConfig[Any], path: Path, console: Console, argv: Seque
     if not (path / "config.toml").is_file():
         return Run(sessions.train(config, path, console=console, argv=argv).path)
     there = Run.open(path)
-    for field in dataclasses.fields(config):
-        ours, theirs = getattr(config, field.name), getattr(there.config(), field.name)
-        if field.name not in _ANY_LENGTH and ours != theirs:
-            raise UserError(
-                f"{path} is of other settings: its {field.name} is {theirs}, not {ours}; name another folder"
-            )
+    ours, theirs = _options(config), _options(there.config())
+    for name in ours:
+        if name not in _ANY_LENGTH and ours[name] != theirs.get(name):
+            other = f"its {name} is {theirs.get(name)}, not {ours[name]}"
+            raise UserError(f"{path} is of other settings: {other}; name another folder")
     done = there.manifest().total_steps if checkpoint.existing(there.checkpoints) else 0
     if there.config().total_steps != config.total_steps or done < config.total_steps:
         return sessions.resume(path, total_steps=config.total_steps, console=console, argv=argv)
     return there
+
+
+def _options(config: TrainConfig[Any]) -> dict[str, Any]:
+    """All options of a run, those of its learner last."""
+    options = dataclasses.asdict(config)
+    return {name: value for name, value in options.items() if name != "learner"} | dict(options["learner"])
 
 
 def _evaluated(run: Run, role: str, num_tasks: int, argv: Sequence[str]) -> EvaluationRecord:

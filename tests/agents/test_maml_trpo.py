@@ -4,9 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from as_on_a_gpu import needs_cuda
 from test_rl2 import FragileSign, Sign
 from torch.distributions import Independent, Normal, kl_divergence
 from torch.func import vmap
+from torch.utils._pytree import tree_map
 
 from metarl.agents.configs import MamlTrpoConfig
 from metarl.agents.maml_trpo import MamlTrpo
@@ -17,7 +19,9 @@ from metarl.core.registry import make_family
 from metarl.core.types import Transition
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.objectives import gaussian_kl
+from metarl.rl.stages import times_adapted
 from metarl.rl.state import load_state, state_tensors
+from metarl.rl.trust_region import conjugate_gradient
 from metarl.run.collect import collect, trial_steps
 from metarl.run.evaluate import evaluate
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
@@ -26,10 +30,10 @@ CONFIG = MamlTrpoConfig(shots=3, hidden_size=16, initial_std=1.0, inner_step_siz
 FAMILIES = pytest.mark.parametrize("family", [Sign(), FragileSign()], ids=["sign", "fragile"])
 
 
-def make(family, num_worlds=6, episodes=6, episode_steps=None, **changes):
+def make(family, num_worlds=6, episodes=6, episode_steps=None, on="cpu", **changes):
     env = MujocoEnv(family, num_worlds, episodes_per_trial=episodes, episode_steps=episode_steps, threads=1)
     config = dataclasses.replace(CONFIG, **changes)
-    return env, MamlTrpo(config, env.info, seeding.generator(0, "init"))
+    return env, MamlTrpo(config, env.info, seeding.generator(0, "init"), on)
 
 
 def trial(env, learner, number=0, deterministic=False):
@@ -50,6 +54,20 @@ def objective_of(learner, segment):
 
 
 # ------------------------------------------------------------------------------------------- the state adapts
+
+
+def test_shots_counted_in_steps_last_as_long_where_robots_fall():
+    """Three episodes of 8 steps: the policy adapts at the first end of an episode after more than 16 of them."""
+    ended = torch.zeros(60, 3, dtype=torch.bool)
+    ended[7::8, 0] = True  # never falls
+    ended[4::5, 1] = True  # every 5 steps
+    ended[[2, 10, 18, 26, 34, 42, 50], 2] = True  # once
+    times = times_adapted(ended, 17)
+    assert [(times[:, world].diff() > 0).nonzero()[:, 0].tolist() for world in range(3)] == [
+        [23, 47],
+        [19, 39],
+        [18, 42],
+    ]
 
 
 @FAMILIES
@@ -75,7 +93,9 @@ def test_the_state_adapts_after_as_many_episodes_as_shots(family, inner_steps):
 
 @FAMILIES
 @pytest.mark.parametrize("inner_steps", [1, 2])
-@pytest.mark.parametrize("rule", [{}, {"inner_step_size": "learned"}, {"learned_optimizer": True}])
+@pytest.mark.parametrize(
+    "rule", [{}, {"inner_step_size": "learned"}, {"learned_optimizer": True}, {"shots_in": "steps"}]
+)
 def test_the_update_adapts_as_the_policy_did(family, inner_steps, rule):
     """From the segment alone the meta-update finds the parameters that acted, ratios of one and no divergence."""
     env, learner = make(family, episodes=3 * inner_steps + 2, inner_steps=inner_steps, action_scale=1.0, **rule)
@@ -279,20 +299,30 @@ def test_a_value_out_of_range_is_one_sentence(values, message):
         MamlTrpoConfig(**values)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_a_machine_without_cuda_says_so():
-    with pytest.raises(UserError, match="device = 'cuda'"):
-        make(Sign(), device="cuda")
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_the_parts_of_an_update_are_those_in_float64(device):
+    """Loss, gradient, Fisher product and one step of the conjugate gradient: more of them amplify any rounding."""
+    env, learner = make(Sign())
+    stages, sampled, _ = learner.stages(trial(env, learner))
+    inner, found = learner.policy.inner, []
+    direction = torch.randn(inner.read().shape, generator=seeding.generator(0, "direction"), dtype=torch.float64)
+    for at, dtype in (("cpu", torch.float64), (device, torch.float32)):
+        objective = MetaObjective(inner, *tree_map(lambda x, at=at, dtype=dtype: x.to(at, dtype), (stages, sampled)))
+        meta = inner.read().to(at, dtype)
+        product = objective.thinned(2).fisher(meta)
+        loss, gradient = torch.tensor(objective.evaluate(meta)), objective.gradient(meta)
+        parts = loss, gradient, product(direction.to(meta)), conjugate_gradient(product, -gradient, 1)
+        found.append([part.double().cpu() for part in parts])
+    for exact, part in zip(*found, strict=True):
+        assert (part - exact).norm() <= 1e-4 * exact.norm() + 1e-7
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
-def test_an_update_on_cuda_is_that_on_the_cpu():
-    updated = []
-    for device in ("cpu", "cuda"):
-        env, learner = make(Sign(), device=device)
-        train(env, learner, 2)
-        updated.append(learner.policy.inner.read())
-    torch.testing.assert_close(*updated, rtol=1e-3, atol=1e-4)
+@needs_cuda
+def test_it_trains_on_cuda():
+    env, learner = make(Sign(), on="cuda")
+    before = learner.policy.inner.read()
+    assert train(env, learner, 2)["train/kl"] > 0.0
+    assert (learner.policy.inner.read() - before).norm() > 0.0
 
 
 # ------------------------------------------------------------------------------------------------------ learning

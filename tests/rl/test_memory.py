@@ -7,7 +7,7 @@ import torch
 from robots import info_of
 
 from metarl.agents.configs import RL2Config
-from metarl.agents.rl2 import RL2Policy, policy_inputs
+from metarl.agents.rl2_policy import RL2Policy, policy_inputs
 from metarl.core.types import Transition
 
 N, T = 5, 12

@@ -14,10 +14,11 @@ from metarl.run.collect import Stepper
 from metarl.sim.make import make_env
 
 
-def segments_of(captures, family, worlds=3, steps=4, number=5):
+def segments_of(captures, family, worlds=3, steps=4, number=5, **words):
     with on_a_gpu(captures):
         env = make_env(family, worlds, physics="warp", threads=1)
-        config = RL2Config(hidden_size=8, segment_steps=steps, chunk_steps=2, num_epochs=1, minibatch_chunks=4)
+        small = {"hidden_size": 8, "chunk_steps": 2, "num_epochs": 1, "minibatch_chunks": 4}
+        config = RL2Config(segment_steps=steps, **small, **words)
         learner = RL2(config, env.info, seeding.generator(0, "init"))
         numbers = iter(range(1, 100))
 
@@ -32,7 +33,8 @@ def segments_of(captures, family, worlds=3, steps=4, number=5):
         stepper = Stepper(env, learner.policy, first, key, next_tasks=next_tasks, clock=clock)
         found = []
         for i in range(number):
-            segment = stepper.segment(learner.behaviour, steps, learner.record, every=learner.kept_every)
+            wanted = {"privileged": learner.wants_privileged, "every": learner.kept_every}
+            segment = stepper.segment(learner.behaviour, steps, learner.record, **wanted)
             found.append(copied({**vars(segment), "extras": dict(segment.extras), "returns": stepper.returns}))
             learner.update(segment, seeding.generator(0, "update", i), 0.0)
         if captures:
@@ -57,6 +59,26 @@ def test_replayed_segments_are_the_collector_s(family):
                 assert same(value, other[name]), name
         assert same(ordinary[1], others[1]), "the learner"
     assert torch.stack([segment["terminated"] for segment in ordinary[0]]).any()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"cell": "lru"},
+        {"cell": "transformer", "window": 3},
+        {"cell": "memory"},
+        {"policy_head": "hyper"},
+        {"memory_steps": 2},
+        {"privileged_critic": True, "task_weight": 0.1},
+    ],
+    ids=str,
+)
+def test_every_option_s_steps_are_replayed_as_they_are(words):
+    ordinary, replayed = (segments_of(captures, Rail(edge=0.01), number=3, **words) for captures in (None, True))
+    for one, other in zip(ordinary[0], replayed[0], strict=True):
+        for name, value in one.items():
+            assert same(value, other[name]), name
+    assert same(ordinary[1], replayed[1]), "the learner"
 
 
 def test_disturbed_steps_are_replayed_too():

@@ -64,6 +64,8 @@ class Physics(Protocol):
     device: torch.device
     dtype: torch.dtype
     """Number type of states and of everything derived from them."""
+    seconds_to_compile: float
+    """What it has taken to load and compile kernels [s]."""
 
     def bind(self, field: str, *, fresh: bool = True) -> Tensor:
         """Live tensor (N, ...) over an MjData field.
