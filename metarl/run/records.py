@@ -65,7 +65,8 @@ class Origin:
 
     def title(self, tasks: str) -> str:
         """`rl2 on ant-dir: TASKS, after 320 steps`."""
-        training = "untrained" if not self.iteration else f"after {self.train_steps:,} steps"
+        learned = f" and {self.gradient_steps:,} gradient steps" if self.gradient_steps else ""
+        training = "untrained" if not self.iteration else f"after {self.train_steps:,} steps{learned}"
         return f"{self.agent} on {self.family}: {tasks}, {training}"
 
 
@@ -113,6 +114,8 @@ class Standing:
     """In the last episode."""
     recovered_first: Recovered
     """In the first."""
+    seconds_to_recover: float | None = None
+    """From a fault's onset to 90 % of the reward that the oracles reach after it [s]; None without faults, or never."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
