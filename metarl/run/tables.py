@@ -141,11 +141,11 @@ def family_lines(found: FamilyHeadroom) -> list[str]:
     gradient = sorted(set(found.gradient_steps.values()))
     learned = " to ".join(f"{number:,}" for number in (gradient[0], gradient[-1])[-len(gradient) :])
     return [
-        f"{escape(found.family)}, {found.num_tasks} test tasks; {escape(by.agent)}, {by.total_steps:,} control "
+        f"{found.family}, {found.num_tasks} test tasks; {by.agent}, {by.total_steps:,} control "
         f"steps and {learned} gradient steps",
         headroom_line(room),
         f"by seed: memoryless {_listed(room.memoryless, digits)}, oracle {_listed(room.oracle, digits)}",
-        *map(escape, found.doubts),
+        *found.doubts,
     ]
 
 
