@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -25,12 +26,14 @@ from metarl.envs.quadruped import (
 )
 from metarl.envs.quadruped_tasks import QuadrupedCommand
 from metarl.sim.disturbances import ActionLatency, EncoderOffset, Fault, Force, ImuTilt, Redrawn
+from metarl.sim.family import constant_like
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import FAULTS, Friction, LimbStrength, MotorFault
 
 GAIT = ("limp", "patter", "duty")
 """Terms of the reward that ask for a trot on four legs."""
 _LEGS_MOTORS = tuple(MOTORS[3 * leg : 3 * leg + 3] for leg in range(len(LEGS)))
+_AHEAD = torch.tensor([1.0, 0.0], dtype=torch.float64)  # [m/s, rad/s]
 _TILT = 0.14  # [rad]: 8 degrees
 _LEAN = 0.1  # [rad] of roll and pitch, at the start
 
@@ -71,7 +74,7 @@ class QuadrupedFaults(Quadruped):
         """As every quadruped, with one command for all."""
         super().reset(physics, worlds, tasks, random)
         memory = physics.bind("userdata")
-        memory[worlds, 0], memory[worlds, 1] = self.speed, 0.0
+        memory[worlds, :2] = self.speed * constant_like(_AHEAD, memory)
 
     def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
         """What the robot feels of itself, but for its previous action."""

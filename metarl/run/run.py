@@ -157,13 +157,13 @@ class Run:
     def samples_first(self) -> bool:
         """Its policy samples before it adapts, also where the mean action is asked for."""
         known = (self.path / INFO).exists()
-        return self.info.samples_first if known else samples_first(str(self.config_values["agent"]))
+        return samples_first(str(self.config_values["agent"])) or (known and self.info.samples_first)
 
     @property
     def adapts(self) -> bool:
         """Its policy keeps what it learns of its task within a trial."""
         known = (self.path / INFO).exists()
-        return known_adapting(str(self.config_values["agent"])) and (self.info.adapts if known else True)
+        return known_adapting(str(self.config_values["agent"])) and not (known and not self.info.adapts)
 
     def origin(self, which: str | None = None) -> Origin:
         """What records say of the policy at a checkpoint."""

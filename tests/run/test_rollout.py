@@ -3,6 +3,7 @@
 import pytest
 import torch
 from as_on_a_gpu import copied, on_a_gpu
+from disturbed import Everywhere
 from families import Rail
 from torch.utils._pytree import tree_leaves
 
@@ -78,3 +79,10 @@ def test_every_option_s_steps_are_replayed_as_they_are(words):
         for name, value in one.items():
             assert same(value, other[name]), name
     assert same(ordinary[1], replayed[1]), "the learner"
+
+
+def test_disturbed_steps_are_replayed_too():
+    """What disturbances remember lies where a captured step looks for it."""
+    (ordinary, _), (replayed, _) = (segments_of(captures, Everywhere(), number=3) for captures in (None, True))
+    for one, other in zip(ordinary, replayed, strict=True):
+        assert same(one, other)
