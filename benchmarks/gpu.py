@@ -78,6 +78,7 @@ def worlds(part: str) -> None:
 
 def stepping(name: str, number: int) -> None:
     """Bare mujoco_warp, and our environment, launched operation by operation and replayed."""
+    import mujoco_warp
     import torch
 
     from metarl.core import seeding
@@ -101,11 +102,15 @@ def stepping(name: str, number: int) -> None:
     )
     run, physics = env.physics._run, env.physics
 
+    def bare_step() -> None:
+        for _ in range(substeps):
+            mujoco_warp.step(physics._models.device, physics._data)
+
     def bare() -> None:
         physics.set_state(start)
         for action in actions:
             ctrl.copy_(action)
-            run(f"step {substeps}", lambda: physics._step(substeps, ahead=False))
+            run("bare", bare_step)
 
     tell(bare=rate(bare, block * number))
     place = torch.zeros(1, dtype=torch.long, device=env.device)
