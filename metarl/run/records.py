@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64, Int64
 from rich.console import Group
 
 from metarl.core.errors import UserError
-from metarl.core.files import read_json
+from metarl.core.files import read_json, sealed
 from metarl.core.tasks import Tasks
 from metarl.run.headroom import Headroom, Recovered
 from metarl.run.recovery import Recovery
@@ -229,9 +229,9 @@ class EvaluationRecord(Origin):
         return other
 
     def to_json(self) -> dict[str, Any]:
-        """Every return with the summary, as plain data."""
+        """Every return with the summary, as plain data with a checksum of itself."""
         against = self.against
-        return {
+        content = {
             "format": FORMAT,
             **asdict(self.origin),
             "split": self.split,
@@ -261,6 +261,7 @@ class EvaluationRecord(Origin):
             },
             "provenance": dict(self.provenance),
         }
+        return sealed(content)
 
     def _thinned(self, reward: Float64[np.ndarray, "T"]) -> dict[str, list[float]]:
         """Reward per step over the trial's time: means of stretches none of which spans two episodes."""
