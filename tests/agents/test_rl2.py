@@ -217,7 +217,7 @@ def test_it_evaluates_beyond_the_trained_number_of_episodes():
 @pytest.mark.parametrize(
     ("iterations", "reached", "words"),
     [
-        (25, 6.0, {"cell": "gru"}),
+        (12, 3.0, {"cell": "gru"}),
         (25, 6.0, {"cell": "lstm"}),
         (12, 3.0, {"cell": "lru"}),
         (12, 3.0, {"cell": "transformer"}),
@@ -319,7 +319,7 @@ def test_a_privileged_critic_tells_tasks_apart_where_the_memory_cannot_yet():
     errors = []
     for shown in (False, True):
         env, learner = make(Sign(), num_worlds=32, privileged_critic=shown, minibatch_chunks=32, learning_rate=1e-2)
-        warm(env, learner, iterations=15)
+        warm(env, learner, iterations=10)
         chunks, _ = learner.prepare(trial(env, learner, 100))
         first = chunks.select(torch.arange(32))
         _, value, _ = learner.policy.network(first.inputs, first.obs, first.memory, first.privileged)
@@ -347,7 +347,7 @@ def test_values_beyond_a_segments_end_are_those_of_the_worlds_own_tasks(segment_
 
 def test_what_is_believed_of_the_task_is_in_its_own_units_and_right_once_a_reward_has_told():
     env, learner = make(Sign(), num_worlds=32, task_weight=1.0, minibatch_chunks=32, learning_rate=1e-2)
-    warm(env, learner, iterations=25)
+    warm(env, learner, iterations=16)
     segment = trial(env, learner, 100)
     sign = segment.privileged[0]
     assert set(sign.flatten().tolist()) == {-1.0, 1.0}
@@ -499,8 +499,8 @@ def test_the_mirror_image_is_what_the_policy_would_have_met(segment_steps):
         assert torch.equal(*getattr(chunks, name).chunk(2, dim=1))
 
 
-@pytest.mark.parametrize("mirror", [False, True])
-def test_what_is_learnt_to_the_right_is_known_to_the_left(mirror):
+@pytest.mark.parametrize(("mirror", "iterations"), [(False, 8), (True, 26)])
+def test_what_is_learnt_to_the_right_is_known_to_the_left(mirror, iterations):
     """Trained with sign 1 alone, only who learns from mirror images does well with sign -1."""
     env, learner = make(MirroredSign(), num_worlds=16, mirror=mirror, minibatch_chunks=32, learning_rate=1e-2)
     ones = torch.ones(16, dtype=torch.float64)
@@ -509,7 +509,7 @@ def test_what_is_learnt_to_the_right_is_known_to_the_left(mirror):
         tasks, key = Tasks({"sign": sign * ones}), seeding.key(0, "collect", number)
         return collect(env, learner.policy, tasks, key, record=learner.record, deterministic=deterministic)
 
-    for number in range(25):
+    for number in range(iterations):
         learner.update(play(number, 1.0), seeding.generator(0, "update", number), 0.0)
     found = float(play(100, -1.0, deterministic=True).episode_returns(2)[:, 1].mean())
     assert (found > 1.0) == mirror
