@@ -139,17 +139,18 @@ class QuadrupedHiddenActuation(Quadruped):
 class QuadrupedPatches(Quadruped):
     """Follow the command over ground whose grip changes with every metre, under side forces that change as well.
 
-    The task is the grip and the force that an episode begins with; those that follow are drawn from the same range.
+    The task is the grip and the force that an episode begins with; those that follow are drawn from the same range. The
+    largest force is what the feet can just hold on the most slippery ground: 0.2 of the robot's weight.
     """
 
     episode_steps = 300
     space = TaskSpace(
         {
             "friction": Parameter(
-                Uniform(0.1, 1.2), ood=Uniform(0.05, 0.1), unit="1", nominal=1.0, help="of the feet on the ground"
+                Uniform(0.2, 1.2), ood=Uniform(0.1, 0.2), unit="1", nominal=1.0, help="of the feet on the ground"
             ),
             "force": Parameter(
-                Uniform(-40.0, 40.0), ood=Uniform(40.0, 60.0), unit="N", nominal=0.0, help="on the trunk, to the left"
+                Uniform(-25.0, 25.0), ood=Uniform(25.0, 40.0), unit="N", nominal=0.0, help="on the trunk, to the left"
             ),
         }
     )

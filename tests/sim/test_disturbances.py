@@ -201,6 +201,16 @@ def test_oracles_see_whether_a_fault_is_on_and_nobody_else_does():
     assert seen == [(0, 0), (0, 0), (1, 1), (1, 1), (1, 1), (0, 0)]  # of the step about to be taken
 
 
+def test_of_several_faults_oracles_see_each_and_whether_there_is_one():
+    env = start(Cart(Fault(("strength",), onset=0.02), Fault(("mass",), onset=0.04)))
+    seen = []
+    for _ in range(3):
+        seen.append(env.privileged()[0, -3:].tolist())
+        env.step(torch.zeros(3, 1))
+    assert seen == [[0, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert [(part.name, part.size) for part in env.info.privileged[-2:]] == [("fault", 1), ("faults", 2)]
+
+
 def test_a_share_of_faults_is_there_from_the_start():
     env = start(Cart(Fault(("strength",), onset=Uniform(0.2, 0.4), at_start=0.3)), 200, strength=[0.0] * 200)
     early = torch.tensor(strength(env)) == 0
