@@ -161,6 +161,9 @@ class MamlTrpoConfig(Checked):
 
     shots: int = number(5, least=1, most=10_000)
     """Episodes from which a gradient step is taken."""
+    shots_in: Literal["episodes", "steps"] = "episodes"
+    """Where robots fall, `steps` adapts from as many steps as these episodes last without a fall (the last episode that
+    surely fits ends them), and `episodes` from the episodes, however short."""
     inner_steps: int = number(1, least=1, most=1000)
     """Gradient steps of adaptation; the episodes that remain in the trial are played adapted."""
     inner_step_size: float | Literal["learned"] = number(1.0, above=0, most=100, search=Log(0.1, 10.0))

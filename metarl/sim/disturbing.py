@@ -226,7 +226,7 @@ class Pushes:
             change = speed * torch.cat((angle.cos(), angle.sin()), dim=1)
             velocity[:, :2] += torch.where(kicked[:, None], change, 0.0)
         for body in {body for _, _, body, _ in self._forces}:
-            self._applied[:, body] = 0.0
+            self._applied[:, body].zero_()
         for i, one, body, timer in self._forces:
             ahead = _heading(self._quaternion[:, body])
             x, y = ahead.unbind(dim=1)

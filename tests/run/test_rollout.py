@@ -3,6 +3,7 @@
 import pytest
 import torch
 from as_on_a_gpu import copied, on_a_gpu
+from disturbed import Everywhere
 from families import Rail
 from torch.utils._pytree import tree_leaves
 
@@ -99,3 +100,10 @@ def test_a_capture_that_fails_is_told_of_and_done_without(monkeypatch, capsys):
     )
     assert all(same(one[name], other[name]) for one, other in zip(expected[0], found[0], strict=True) for name in one)
     assert same(expected[1], found[1])
+
+
+def test_disturbed_steps_are_replayed_too():
+    """What disturbances remember lies where a captured step looks for it."""
+    (ordinary, _), (replayed, _) = (segments_of(captures, Everywhere(), number=3) for captures in (None, True))
+    for one, other in zip(ordinary, replayed, strict=True):
+        assert same(one, other)

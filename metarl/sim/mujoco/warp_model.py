@@ -42,6 +42,10 @@ class WorldModel:
     def __init__(self, model: mujoco.MjModel, num_worlds: int) -> None:
         """`UserError` for a feature that mujoco_warp does not have."""
         self._host, self._num_worlds = model, num_worlds
+        if model.opt.integrator == int(mujoco.mjtIntegrator.mjINT_DISCRETE):
+            raise UserError(f"worlds of mujoco_warp have no integrator 'discrete' here: {_ON_THE_CPU}")
+        if model.opt.enableflags & int(mujoco.mjtEnableBit.mjENBL_SLEEP):
+            raise UserError(f"worlds of mujoco_warp do not sleep here: disable the flag `sleep`, or {_ON_THE_CPU}")
         try:
             self.device = mjw.put_model(model)
         except (NotImplementedError, ValueError) as error:
@@ -65,12 +69,15 @@ class WorldModel:
 
     def expand(self, field: str) -> Tensor:
         """Live tensor (N, ...) in the shape of MuJoCo's own field; `UserError` for one that all worlds share."""
+        shape = np.shape(attrgetter(field)(self._host))
+        if 0 in shape:
+            return torch.zeros(self._num_worlds, *shape, device=wp.device_to_torch(wp.get_device()))
         if not self._per_world(field):
             raise UserError(f"mujoco_warp has one '{field}' for all worlds, which differ in it here: {_ON_THE_CPU}")
         self._fields.add(field)
         live = self._one_per_world(field)
         _ = self.outputs
-        return live.view(self._num_worlds, *np.shape(attrgetter(field)(self._host)))
+        return live.view(self._num_worlds, *shape)
 
     @property
     def written(self) -> tuple[Tensor, ...]:
