@@ -230,9 +230,11 @@ def pearl(part: str) -> None:
     from metarl.agents.configs import PearlConfig
     from metarl.agents.pearl import Pearl
     from metarl.core import seeding
-    from metarl.core.graphs import SWITCH
+    from metarl.core.graphs import SWITCH, own_stream
     from metarl.core.info import Part, PolicyInfo
     from metarl.rl.parallel import device_math
+
+    own_stream(DEVICE)
 
     size = {"hidden_size": 300, "hidden_layers": 3, "encoder_size": 200, "encoder_layers": 3, "context_size": 100}
     size |= {"meta_batch": 16, "batch_size": 256, "replay_size": 1000, "num_updates": 200}
@@ -272,10 +274,13 @@ def maml(part: str) -> None:
     from metarl.agents.configs import MamlTrpoConfig
     from metarl.agents.maml_trpo import MamlTrpo
     from metarl.core import seeding
+    from metarl.core.graphs import own_stream
     from metarl.core.registry import make_family
     from metarl.rl.parallel import device_math
     from metarl.run.collect import collect
     from metarl.sim.make import make_env
+
+    own_stream(DEVICE)
 
     tasks, shots, horizon = (3, 2, 10) if TINY else (40, 20, 100)
     family = make_family("half-cheetah-body")
