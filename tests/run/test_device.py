@@ -31,7 +31,7 @@ def test_worlds_on_a_gpu_have_defaults_of_their_own_unless_told():
         parse_training(words).training,
     ):
         assert (made.num_worlds, made.staggered, made.learner.segment_steps) == (64, True, 50)
-        assert made.learner.minibatch_chunks == 1024
+        assert made.learner.minibatch_chunks == 512
         assert env_options(made)["device"] == "cuda" and env_options(made)["physics"] is None
     for on in ({}, {"device": "cuda", "physics": "mujoco"}, {"physics": "warp"}):
         made = configure("rl2", "half-cheetah-vel", on)
