@@ -11,11 +11,13 @@ import sys
 import mujoco
 import pytest
 import torch
+from external_family import CartGoal
 from families import only
 from test_no_wait import NoWait
 
 pytest.importorskip("mujoco_warp")
 
+from metarl.check import agreement
 from metarl.core import graphs, seeding
 from metarl.core.errors import UserError
 from metarl.core.registry import make_family
@@ -313,6 +315,17 @@ def test_a_control_step_never_waits_for_the_device(robots, monkeypatch):
     assert torch.stack([step.terminated for step in steps])[:, 1].any()
     assert torch.stack([step.trial_start for step in steps]).sum(dim=0).tolist() == [1, 1, 1, 1]
     assert all(step.obs.isfinite().all() and step.reward.isfinite().all() for step in steps)
+
+
+def test_check_compares_it_field_by_field(monkeypatch):
+    monkeypatch.setattr(agreement, "STEPS", 3)
+    found = {each.field: each for each in agreement.agreement(make_family(ROBOT), "warp", DEVICE)}
+    assert {"qpos", "qvel", "gyro", "joint_velocity", "reward", "ended"} <= set(found)
+    assert 0.0 < found["qvel"].median < found["qvel"].largest < 1e-2 < found["qvel"].size
+    assert found["ended"].largest == 0.0
+    assert len(list(agreement.table(list(found.values())))) == 1 + len(found)
+    with pytest.raises(UserError, match="CartGoal has a simulator of its own: there is nothing to compare"):
+        agreement.agreement(CartGoal(), "warp", DEVICE)
 
 
 def test_pictures_are_of_the_worlds_own_models(robots):
