@@ -47,6 +47,8 @@ class RL2Config(Checked):
 
     At most: it becomes a divisor of the trial's (and the segment's) length.
     """
+    feedback: Literal["full", "action", "none"] = "full"
+    """What the memory is fed of the step before: action and reward, the action alone, as on a robot, or nothing."""
     policy_head: Literal["mlp", "hyper"] = "mlp"
     """Action from memory and observation: a network of both, or one of the observation whose weights come of memory."""
     privileged_critic: bool = False

@@ -200,10 +200,10 @@ def _evaluate(
 
 def _write(subject: Subject, record: EvaluationRecord, json: Path | None) -> None:
     """Into the run's folder, and to the file the user named."""
-    from metarl.core.files import sealed, write_json
+    from metarl.core.files import write_json
 
     if json is not None:
-        write_json(json, sealed(record.to_json()))
+        write_json(json, record.to_json())
     written = None
     try:
         written = subject.run.write_evaluation(record) if subject.run is not None else None

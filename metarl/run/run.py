@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from metarl.core import seeding, trust
 from metarl.core.config import TrainConfig, load_config, read_toml, task_visible
 from metarl.core.errors import UserError, unknown_name
-from metarl.core.files import SEAL, read_json, read_text, sealed, write_json
+from metarl.core.files import SEAL, read_json, read_text, write_json
 from metarl.core.info import PolicyInfo
 from metarl.core.registry import known_adapting, learner_class, learner_names, make_family, samples_first
 from metarl.rl.learner import Learner, require_device
@@ -232,7 +232,7 @@ class Run:
         path = self.path / "eval" / record.name
         with suppress(OSError):  # what is written next says why; a folder that is gone is not made again
             path.parent.mkdir(exist_ok=True)
-        write_json(path, sealed(record.to_json()), parents=False)
+        write_json(path, record.to_json(), parents=False)
         vars(self).pop("evaluations", None)
         return path
 

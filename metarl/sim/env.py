@@ -69,7 +69,7 @@ class TrialEnv(ABC):
         self.episode_steps = episode_steps or family.episode_steps
         """Time limit of an episode [control steps]."""
         self.trial: Trial = trial or family.trial
-        """Whether falls forfeit the rest of their episode."""
+        """What falls forfeit."""
         self.task_visible = task_visible
         """Observations end with what `privileged` says."""
         self.device, self.dtype = device, dtype
@@ -321,9 +321,9 @@ class TrialEnv(ABC):
     def _lost(
         self, terminated: Bool[Tensor, "N"], ended: Bool[Tensor, "N"], over: Bool[Tensor, "N"]
     ) -> Bool[Tensor, "N"]:
-        """Falls that use up K episodes, which are counted anew from there, and from the begin of a trial."""
-        if self.trial == "steps":
-            return self._no
+        """Falls after which nothing counts: all, or those that use up K episodes, which are counted anew from there."""
+        if self.trial != "episodes":
+            return terminated if self.trial == "falls" else self._no
         self._played.add_(ended)
         all_played = self._played >= self.episodes_per_trial
         self._played.masked_fill_(all_played | over, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 
 import mujoco
 import numpy as np
@@ -167,6 +168,7 @@ class MujocoEnv(TrialEnv):
         return Moved(obs, terms, terminated, None, diverged)
 
 
+@lru_cache(maxsize=16)
 def counted(family: MujocoFamily) -> Counts:
     """How much room a world of the family needs, played on the CPU: its tasks, easy and extreme, under wild actions.
 
