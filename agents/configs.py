@@ -31,9 +31,9 @@ class RL2Config(Checked):
         "total_steps": 20_000_000,
         "staggered": True,
         "segment_steps": 50,
-        "minibatch_chunks": 1024,
+        "minibatch_chunks": 512,
     }
-    """Defaults where the worlds are on a GPU: many of them, and short segments with four minibatches each."""
+    """Defaults where the worlds are on a GPU: many of them, and short segments with eight minibatches each."""
 
     cell: Literal["gru", "lstm", "lru", "transformer", "memory"] = "lstm"
     """Memory: recurrent, linear recurrent (LRU), attention over --window steps, or an LSTM with a table to write to.

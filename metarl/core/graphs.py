@@ -103,6 +103,11 @@ class Carried:
                         old.copy_(new)
             setattr(owner, name, place)
 
+    def put_back(self) -> None:
+        """Let the attributes hold again what `settle` left them: what has replaced it since came to nothing."""
+        for number, place in self._places.items():
+            setattr(*self._attributes[number], place)
+
 
 def _cloned(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
@@ -124,8 +129,19 @@ class Replay:
     Every call does the work once. `work` must change nothing on the host that a later call relies on.
     """
 
-    def __init__(self, work: Callable[[], object], device: torch.device, what: str, warm_up: int = _WARM_UP) -> None:
-        """`what` names it in the line that says that it could not be captured, `warm_up` is the number of calls."""
+    def __init__(
+        self,
+        work: Callable[[], object],
+        device: torch.device,
+        what: str,
+        warm_up: int = _WARM_UP,
+        put_back: Callable[[], None] | None = None,
+    ) -> None:
+        """`what` names it in the line that says that it could not be captured, `warm_up` is the number of calls before.
+
+        `put_back` is called where it could not be: whatever the work has replaced meanwhile was never computed.
+        """
+        self._put_back = put_back
         self._work, self._what, self._calls, self._warm_up = work, what, 0, warm_up
         self._captures = not looks(device) and os.environ.get(SWITCH, "1") != "0"
         on_cuda = self._captures and device.type == "cuda"
@@ -175,6 +191,8 @@ class Replay:
             with suppress(Exception):
                 torch.cuda.synchronize()
             self._captures = False
+            if self._put_back is not None:
+                self._put_back()
             reason = (str(error) or type(error).__name__).splitlines()[0]
             said = f"metarl: {self._what} is not captured as a CUDA graph, and slower: {reason}"
             if said not in _said:

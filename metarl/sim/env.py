@@ -187,6 +187,10 @@ class TrialEnv(ABC):
         """Put what a step leaves to the next one back to where it lay at first, for work that is replayed."""
         self._carried.settle()
 
+    def put_back(self) -> None:
+        """Undo what a step has replaced since: it was captured in vain, and nothing of it was done."""
+        self._carried.put_back()
+
     def advance(self, action: Float32[Tensor, "N A"]) -> Step:
         """A step's work on the device, once `count` was called."""
         tasks = self.tasks

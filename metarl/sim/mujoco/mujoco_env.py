@@ -79,7 +79,7 @@ class MujocoEnv(TrialEnv):
             device=self.physics.device,
             dtype=self.physics.dtype,
         )
-        self.replayable = physics != "mujoco" and not self._looks and not family.disturbances
+        self.replayable = physics != "mujoco" and not self._looks
         self._substeps = family.num_substeps(model)
         self._variator = Variator(self.physics, family.variations)
         disturbed = bool(family.disturbances)
