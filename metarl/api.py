@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from metarl.core.config import configure
-from metarl.core.errors import UserError
 from metarl.core.registry import family_names, learner_names, make_family, reference
 
 if TYPE_CHECKING:
@@ -24,10 +23,6 @@ if TYPE_CHECKING:
 
 Callback = Callable[["Metrics"], bool | None]
 """Called with the metrics of each iteration once they are logged; returning False stops the training, saved."""
-
-
-_FILMED = {"sequence": 4, "side-by-side": 1, "wall": 9}
-"""Tasks that a film shows by its layout."""
 
 
 def families() -> list[str]:
@@ -61,8 +56,7 @@ def make(
         task_visible: Observations end with the task in numbers, as an oracle sees it.
         physics: `mujoco` (on the CPU) or `warp` (mujoco_warp); by default mujoco on the cpu and warp on cuda.
         device: Where the worlds are, `cpu` or `cuda`: ask `env.device`.
-        threads: Threads of the physics, or processes of an external environment; 0 for one per CPU. The results do
-            not depend on it.
+        threads: Threads of the physics, or processes of an external environment; 0 for one per CPU. Same results.
 
     Raises:
         UserError: The family is unknown, or what it declares is wrong.
@@ -70,12 +64,9 @@ def make(
     from metarl.sim.declarations import make as declared
     from metarl.sim.make import make_env
 
-    if isinstance(family, str):
-        found = make_family(family)
-    else:
-        found = declared(family.__name__, family) if isinstance(family, type) else family
+    found = make_family(family) if isinstance(family, str) else family
     return make_env(
-        found,
+        declared(found.__name__, found) if isinstance(found, type) else found,
         num_worlds,
         episodes_per_trial=episodes_per_trial,
         episode_steps=episode_steps,
@@ -123,7 +114,7 @@ def train(
     made = configure(agent, reference(family), fields, None if config is None else Path(config), trust_code)
     words = ["train", made.agent, made.family, *words_of(fields)]
     where = None if output is None else Path(output)
-    return sessions.train(made, where, callbacks=_callbacks(callback), console=console(show), argv=words)
+    return sessions.train(made, where, callbacks=[callback] if callback else [], console=console(show), argv=words)
 
 
 def resume(
@@ -167,7 +158,7 @@ def resume(
         which=checkpoint,
         on=(device, physics),
         trust_code=trust_code,
-        callbacks=_callbacks(callback),
+        callbacks=[callback] if callback else [],
         console=console(show),
         argv=words,
     )
@@ -299,7 +290,7 @@ def record(
 
     single_threaded_math()
     subject, wall = subject_of(run, agent, checkpoint, trust_code, device), layout == "wall"
-    tasks = subject.family.space.fixed(split, num_tasks or _FILMED[layout])
+    tasks = subject.family.space.fixed(split, num_tasks or {"sequence": 4, "side-by-side": 1, "wall": 9}[layout])
     played = episodes or subject.episodes
     settings = VideoConfig(
         size=(size[0] or (240 if wall else 480), size[1] or (160 if wall else 320)),
@@ -341,8 +332,6 @@ def report(
     from metarl.reports import build
 
     tell = say or (lambda what: None)
-    if not runs:
-        raise UserError("a report needs at least one run")
     opened = build.open_runs(runs)
     for run in opened:
         if (evaluate_missing or film) and not run.is_trusted:
@@ -352,20 +341,8 @@ def report(
             for split in build.missing_evaluations(run):
                 tell(evaluate(run, split=split))
         if film:
-            try:
-                filmed = build.film(run)
-            except UserError as error:
-                tell(f"{run} is reported without a video: {error}")
-            else:
-                if filmed is not None:
-                    tell(f"wrote {filmed}")
+            build.film_missing(run, tell)
     path = build.default_path(opened) if output is None else Path(output)
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"a report is an HTML file: '{path}' does not end in .html")
     numbers = build.write_report(build.open_runs(opened), path, ["report", *map(str, runs)])
     tell(f"wrote {path} and {numbers}")
     return path
-
-
-def _callbacks(callback: Callback | None) -> tuple[Callback, ...]:
-    return () if callback is None else (callback,)

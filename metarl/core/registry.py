@@ -32,12 +32,12 @@ MAX_CODE = 2**24
 
 
 def family_names() -> list[str]:
-    """Names of the families known here, the package's own first."""
+    """Names of the families of tasks: metarl's own first, then those of installed plug-ins."""
     return [*FAMILIES, *sorted(_plugins(_FAMILY_GROUP))]
 
 
 def learner_names() -> list[str]:
-    """Names of the learners known here, the package's own first."""
+    """Names of the learners: metarl's own first, then those of installed plug-ins."""
     return [*LEARNERS, *sorted(_plugins(_LEARNER_GROUP))]
 
 

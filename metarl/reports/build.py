@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from metarl.core.errors import UserError
 from metarl.core.files import write_atomic, write_json
 from metarl.core.tasks import Split
 from metarl.reports.content import content_of
@@ -28,6 +29,8 @@ def default_path(runs: Sequence[Run]) -> Path:
 
 def open_runs(sources: Sequence[Run | str | Path]) -> list[Run]:
     """Read the runs anew, each once; `UserError` where one is no run folder, or a policy alone."""
+    if not sources:
+        raise UserError("a report needs at least one run")
     opened = [Run.open(source.path if isinstance(source, Run) else source) for source in sources]
     for run in opened:
         run.require_training()
@@ -59,8 +62,21 @@ def film(run: Run) -> Path | None:
     return target
 
 
+def film_missing(run: Run, tell: Callable[[str], None]) -> None:
+    """`film`, and tell what was written, or why there is none."""
+    try:
+        filmed = film(run)
+    except UserError as error:
+        tell(f"{run} is reported without a video: {error}")
+    else:
+        if filmed is not None:
+            tell(f"wrote {filmed}")
+
+
 def write_report(runs: Sequence[Run], output: Path, argv: Sequence[str]) -> Path:
     """Write the page and NAME-report.json beside it, and return the path of the latter; `UserError` if that fails."""
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"a report is an HTML file: '{output}' does not end in .html")
     content = content_of(runs, provenance(argv))
     videos = []
     for run in runs:
