@@ -56,7 +56,7 @@ def hidden(tested: Tested) -> str:
     for number in range(_BATCHES):
         tasks = tested.tasks(number)
         tested.env.begin(tasks, key=number)
-        for action in tested.actions(20, number) if number % 2 else ():
+        for action in tested.actions(min(20, tested.env.trial_steps - 1), number) if number % 2 else ():
             tested.env.step(action)
         state = tested.env.physics.get_state()
         for where, seen in ((tested.env.physics, own), (physics, plain)):

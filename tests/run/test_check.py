@@ -498,7 +498,7 @@ FAULTS = {
     "numbered": (
         "slots",
         observing(lambda self, physics, tasks: both(physics) * torch.arange(1, 5)[:, None]),
-        "world 1 and world 0 part at step 0",
+        "world 3 and world 0 part at step 0",
     ),
     "halving": (
         "slots",
