@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from metarl.core.parameters import Between, Checked, Log, OneOf, Search, number, transitions_memory, weights_memory
+from metarl.core.parameters import (
+    Between,
+    Checked,
+    Log,
+    OneOf,
+    Search,
+    number,
+    require,
+    transitions_memory,
+    weights_memory,
+)
 
 
 @dataclass(frozen=True)
@@ -18,6 +28,8 @@ class PPOConfig(Checked):
     search: ClassVar[Mapping[str, Search]] = {"num_worlds": OneOf(16, 32, 64)}
     """Options of the run that `metarl tune` searches, with their ranges."""
 
+    history: int = number(1, least=1, most=64)
+    """Observations that it is shown: the present one and those before it in the episode. 1 is no memory at all."""
     hidden_size: int = number(64, least=1, most=8192, memory=weights_memory)
     """Units of each of the two hidden layers, of the policy and of the value."""
     learning_rate: float = number(1e-3, above=0, most=1, search=Log(2e-4, 3e-3))
@@ -64,6 +76,10 @@ class RecurrentPPOConfig(PPOConfig):
     """Passes over each iteration's data."""
     batch_size: int = number(3200, least=2, most=10**7, search=OneOf(800, 1600, 3200))
     """Control steps per gradient step; gradients flow back through all of a trial's that are in it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self, "history", self.history == 1, "1: its memory holds the earlier observations")
 
 
 @dataclass(frozen=True)

@@ -35,17 +35,26 @@ class RL2Config(Checked):
     }
     """Defaults where the worlds are on a GPU: many of them, and short segments with four minibatches each."""
 
-    cell: Literal["gru", "lstm"] = "lstm"
-    """Memory cell; on a CPU the LSTM is the faster one."""
+    cell: Literal["gru", "lstm", "lru", "transformer", "memory"] = "lstm"
+    """Memory: recurrent, linear recurrent (LRU), attention over --window steps, or an LSTM with a table to write to.
+
+    On a CPU the LSTM is the fastest. With lru, longer chunks pay; a transformer is trained on whole segments.
+    """
+    window: int = number(128, least=1, most=65_536)
+    """Control steps that a transformer looks back, over all episodes of a trial."""
     memory_steps: int = number(0, least=0, most=1_000_000)
     """Empty the memory every so many control steps, in training and acting; 0 for never. A baseline that cannot adapt.
 
     At most: it becomes a divisor of the trial's (and the segment's) length.
     """
+    policy_head: Literal["mlp", "hyper"] = "mlp"
+    """Action from memory and observation: a network of both, or one of the observation whose weights come of memory."""
     privileged_critic: bool = False
     """Show the value head the task, in training; acting does not change."""
     task_weight: float = number(0.0, least=0, most=1e6)
     """Weight of predicting the task from the memory; above 0 the policy says what it believes of its task."""
+    mirror: bool = False
+    """Learn from each trial's mirror image too, where the family declares a symmetry of left and right."""
     hidden_size: int = number(128, least=1, most=8192, memory=weights_memory)
     """Units of the memory, and of the hidden layer of each head."""
     learning_rate: float = number(1e-3, above=0, most=1, search=Log(2e-4, 3e-3))
@@ -74,6 +83,71 @@ class RL2Config(Checked):
     """Standard deviation of the untrained policy, in units of the action range [-1, 1]."""
     max_grad_norm: float = number(0.5, above=0, most=1e12)
     """Gradients are scaled down to this norm."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fits = self.cell != "transformer" or self.hidden_size % 8 == 0
+        require(self, "hidden_size", fits, "a multiple of 8 for a transformer")
+
+
+@dataclass(frozen=True)
+class VariBadConfig(Checked):
+    """VariBAD: a policy by PPO that is told a posterior over tasks, which predicts rewards and states of the trial."""
+
+    search: ClassVar[Mapping[str, Search]] = {"num_worlds": OneOf(16, 32, 64)}
+    """Options of the run that `metarl tune` searches, with their ranges."""
+
+    latent_size: int = number(5, least=1, most=1024, search=OneOf(3, 5, 10))
+    """Dimensions of the posterior."""
+    encoder_size: int = number(128, least=1, most=8192, memory=weights_memory)
+    """Units of the encoder's memory."""
+    decoder_size: int = number(64, least=1, most=8192, memory=weights_memory)
+    """Units of each of the two hidden layers of the decoders."""
+    kl_weight: float = number(0.1, least=0, most=1e6, search=Log(0.01, 1.0))
+    """Weight of the divergence from the posterior a step before."""
+    reward_weight: float = number(1.0, least=0, most=1e6)
+    """Weight of the errors of predicted rewards."""
+    state_weight: float = number(1.0, least=0, most=1e6)
+    """Weight of the errors of predicted states; 0 where tasks differ in their rewards alone."""
+    encoder_steps: int = number(4, least=1, most=10_000)
+    """Gradient steps on encoder and decoders per iteration."""
+    encoder_trials: int = number(16, least=1, most=65_536)
+    """Trials of each of them."""
+    elbo_beliefs: int = number(8, least=1, most=1_000_000)
+    """Beliefs, of different steps of a trial, that each of them looks at."""
+    elbo_steps: int = number(64, least=1, most=1_000_000)
+    """Steps of the trial, past and future, that each of these beliefs has to predict."""
+    encoder_learning_rate: float = number(1e-3, above=0, most=1, search=Log(2e-4, 3e-3))
+    """Adam's step size for encoder and decoders."""
+    hidden_size: int = number(128, least=1, most=8192, memory=weights_memory)
+    """Units of the hidden layer of the policy's head, and of the value's."""
+    learning_rate: float = number(1e-3, above=0, most=1, search=Log(2e-4, 3e-3))
+    """Adam's step size for the policy at the start."""
+    final_learning_rate: float = number(1e-4, least=0, most=1)
+    """Adam's step size for the policy at the end; it falls linearly over --total-steps."""
+    num_epochs: int = number(4, least=1, most=10_000, search=Between(2, 8))
+    """Passes of the policy's update over each iteration's data."""
+    batch_size: int = number(1600, least=1, most=1_000_000, search=OneOf(800, 1600, 3200))
+    """Control steps per gradient step of the policy."""
+    discount: float = number(0.97, least=0, below=1, search=OneOf(0.95, 0.97, 0.99))
+    """Discount γ per control step, within a trial also across episode ends."""
+    gae_lambda: float = number(0.9, least=0, most=1, search=Between(0.8, 0.98))
+    """λ of the generalised advantage estimate."""
+    clip: float = number(0.2, above=0, below=1, search=Between(0.1, 0.3))
+    """PPO's ratio clip ε."""
+    value_weight: float = number(0.5, least=0, most=1e6)
+    """Weight of the value loss."""
+    entropy_weight: float = number(0.0, least=0, most=1e6, search=OneOf(0.0, 1e-3, 1e-2))
+    """Weight of the entropy bonus, per nat."""
+    initial_std: float = number(0.3, least=0.01, most=7, search=Log(0.2, 1.0))
+    """Standard deviation of the untrained policy, in units of the action range [-1, 1]."""
+    max_grad_norm: float = number(0.5, above=0, most=1e12)
+    """Gradients are scaled down to this norm."""
+
+    @property
+    def minibatch_chunks(self) -> int:
+        """What PPO calls `batch_size`: a chunk is one step."""
+        return self.batch_size
 
 
 @dataclass(frozen=True)

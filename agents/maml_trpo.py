@@ -67,7 +67,7 @@ class MamlTrpo(BaseLearner):
     def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
         """One meta-update from whole trials, their episodes before and after adaptation."""
         times: dict[str, float] = {}
-        inner, skipped = self.policy.inner, self._guard.skipped
+        inner = self.policy.inner
         with _timed(times, "advantages"):
             stages, sampled, metrics = self.stages(segment)
         objective = MetaObjective(inner, stages, sampled)
@@ -77,7 +77,7 @@ class MamlTrpo(BaseLearner):
         self.policy.obs_norm.update(segment.obs)  # only now: collection and update saw the same normalisation
         spent = {f"time/{name}": seconds for name, seconds in times.items()}
         std = float(self.policy.network.raw_log_std.detach().exp().mean()) / self.config.action_scale
-        progress_made |= {"train/std": std, "train/skipped_updates": float(self._guard.skipped - skipped)}
+        progress_made |= {"train/std": std} | self._guard.metrics()
         return finite_only(metrics | progress_made | spent)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -137,7 +137,7 @@ class MamlTrpo(BaseLearner):
             loss, _ = objective.evaluate(meta)
             gradient = objective.gradient(meta)
         unmoved = {"train/kl": 0.0, "train/improvement": 0.0, "train/step": 0.0}
-        if not self._guard.passes(torch.tensor(loss), gradient, meta):
+        if not self._guard.passes(meta.new_tensor(loss), gradient, meta):
             return meta, unmoved
         with _timed(times, "conjugate_gradient"):
             product = objective.thinned(config.fisher_stride).fisher(meta)

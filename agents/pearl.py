@@ -21,8 +21,7 @@ On a GPU blocks of gradient steps are captured as one CUDA graph (`core.graphs`)
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 
 import torch
@@ -30,11 +29,12 @@ from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
 from metarl.agents.configs import PearlConfig
-from metarl.agents.pearl_metrics import identification, phase_returns
+from metarl.agents.pearl_blocks import Block, compiled
+from metarl.agents.pearl_metrics import buffer_remarks, identification, phase_returns, transitions
 from metarl.agents.pearl_policy import PearlPolicy, PearlState, PosteriorPolicy
 from metarl.agents.pearl_prototypes import PrototypePolicy
 from metarl.core.errors import UserError
-from metarl.core.graphs import Replay, looks
+from metarl.core.graphs import looks
 from metarl.core.info import PolicyInfo
 from metarl.core.seeding import on_device
 from metarl.core.types import Metrics, Segment
@@ -54,8 +54,6 @@ from metarl.rl.sac import (
 )
 from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors, part_of
 
-COMPILED = "METARL_COMPILE"
-"""Environment variable: with the value 1 the two objectives are compiled on CUDA (`torch.compile`)."""
 Drawn = tuple[Int64[Tensor, "K M"], Float32[Tensor, "K M C W"], Float32[Tensor, "K B W"]]
 """Slots, contexts and batches of several gradient steps."""
 _CONTEXT = 4000  # the newest transitions of a task's last trial that the encoder may see
@@ -96,12 +94,9 @@ class Pearl(BaseLearner):
         self.replay = TaskReplay(config.num_slots, config.replay_size, width, self._device)
         self.context = TaskReplay(config.num_slots, min(config.replay_size, _CONTEXT), width, self._device)
         self._guard = Guard("try a lower learning_rate or reward_scale")
-        self._critics_loss, self._actors_loss = self.critic_objective, self.actor_objective
-        if self._device.type == "cuda" and os.environ.get(COMPILED, "0") == "1":
-            torch._dynamo.config.suppress_errors = True  # what cannot be compiled is done without
-            self._critics_loss = torch.compile(self.critic_objective, dynamic=False)
-            self._actors_loss = torch.compile(self.actor_objective, dynamic=False)
-        self._block: _Block | None = None
+        losses = self.critic_objective, self.actor_objective
+        self._critics_loss, self._actors_loss = compiled(self._device, *losses)
+        self._blocks: dict[int, Block] = {}
         self._task_of_slot = torch.full((config.num_slots,), -1)
         self._steps = torch.zeros((), dtype=torch.long)
 
@@ -119,15 +114,10 @@ class Pearl(BaseLearner):
         self.store(segment)
         if int(self._steps) < self.config.initial_steps:
             return finite_only(metrics)
-        skipped = self._guard.skipped
         records = self._update(generator)
         values = dict(zip((*_RECORDS, self.policy.loss_name), records.tolist(), strict=True))
         metrics |= {f"train/{name}": value for name, value in values.items()}
-        return finite_only(
-            metrics
-            | {"train/temperature": float(self._temperature)}
-            | {"train/skipped_updates": float(self._guard.skipped - skipped)}
-        )
+        return finite_only(metrics | {"train/temperature": float(self._temperature)} | self._guard.metrics())
 
     @torch.no_grad()
     def store(self, segment: Segment) -> None:
@@ -137,7 +127,7 @@ class Pearl(BaseLearner):
         """
         device = self._device
         slot = self._slots(segment.task_number[0])
-        rows = _rows(segment).transpose(0, 1)
+        rows = transitions(segment).transpose(0, 1)
         healthy, prior = ~segment.diverged.T, segment.extras["prior"].T
         owner = slot.to(device)[:, None].expand_as(healthy)
         self.context.clear(torch.unique(slot).to(device))
@@ -199,10 +189,8 @@ class Pearl(BaseLearner):
     def _on_device(self, drawn: Drawn, generator: torch.Generator) -> Float32[Tensor, "R"]:
         """Gradient steps on what was drawn; the sum of what they record."""
         data = (*drawn, *self.noise(*drawn, generator))
-        if len(drawn[0]) < _BLOCK:
-            return _Block(self, data).steps()
-        self._block = self._block or _Block(self, data)
-        return self._block(data)
+        block = self._blocks.setdefault(len(drawn[0]), Block(self.gradient_step, data, len(_RECORDS) + 1))
+        return block(data)
 
     def noise(
         self,
@@ -263,7 +251,7 @@ class Pearl(BaseLearner):
         slots: Int64[Tensor, "M"],
         context: Float32[Tensor, "M C W"],
         batch: Float32[Tensor, "B W"],
-        drawn: Float32[Tensor, "M *D"],
+        drawn: Float32[Tensor, "..."],
         noise: Float32[Tensor, "B A"],
     ) -> tuple[Tensor, Tensor, Float32[Tensor, "B Z"], Float32[Tensor, "2 B"]]:
         """Critics' loss, the encoder's other loss, the z of each transition (one per task), and the critics' values.
@@ -316,14 +304,7 @@ class Pearl(BaseLearner):
 
     def remarks(self, total_steps: int) -> list[str]:
         """What the buffers take in memory, and what a checkpoint takes at the training's end."""
-        row = self.replay.rows.shape[2] * self.replay.rows.element_size()
-        buffers = (self.replay, self.context)
-        memory = sum(buffer.num_bytes for buffer in buffers)
-        filled = sum(min(buffer.num_bytes, total_steps * row) for buffer in buffers)
-        kept = f"hold what of them is filled, up to {filled / 2**20:,.0f} MiB by the end"
-        left_out = f"leave them out: a resumed run first fills them anew for {self.config.initial_steps:,} steps"
-        saved = kept if self.config.save_buffers else left_out
-        return [f"buffers of {self.config.num_slots} tasks take {memory / 2**20:,.0f} MiB; checkpoints {saved}"]
+        return buffer_remarks(self.config, (self.replay, self.context), total_steps)
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"policy": self.policy, "critic": self._critic, "target": self._target}
@@ -367,38 +348,3 @@ class Pearl(BaseLearner):
             self._steps, self._task_of_slot = state["steps"].clone(), state["task_of_slot"].clone()
             self.replay.load_state_dict(part_of(state, "replay/"))
             self.context.load_state_dict(part_of(state, "context/"))
-
-
-class _Block:
-    """Gradient steps whose data lies in the same place each time, captured as one graph."""
-
-    def __init__(self, learner: Pearl, data: Sequence[Tensor]) -> None:
-        self._learner, self._data = learner, [part.clone() for part in data]
-        self._total = torch.zeros(len(_RECORDS) + 1, device=data[0].device)
-        self._replay = Replay(self._work, data[0].device, "PEARL's gradient step")
-
-    def __call__(self, data: Sequence[Tensor]) -> Float32[Tensor, "R"]:
-        """As many steps as the data is for; the sum of what they record."""
-        for own, new in zip(self._data, data, strict=True):
-            own.copy_(new)
-        self._replay()
-        return self._total
-
-    def steps(self) -> Float32[Tensor, "R"]:
-        """The steps, not captured."""
-        self._work()
-        return self._total
-
-    def _work(self) -> None:
-        total = torch.zeros_like(self._total)
-        for slots, context, batch, *noise in zip(*self._data, strict=True):
-            record = self._learner.gradient_step(slots, context, batch, iter(noise))
-            assert record is not None
-            total = total + record
-        self._total.copy_(total)
-
-
-def _rows(segment: Segment) -> Float32[Tensor, "T N W"]:
-    """Observation, action, reward, next observation and terminated of every step, side by side."""
-    reward, terminated = segment.reward[..., None], segment.terminated[..., None].float()
-    return torch.cat((segment.obs, segment.action, reward, segment.final_obs, terminated), dim=-1)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from metarl.agents.configs import PearlConfig
 from metarl.agents.pearl_policy import PearlPolicy
 from metarl.core.types import Metrics, Segment
 from metarl.rl.prototypes import nearest
+from metarl.rl.replay import TaskReplay
 
 
 def phase_returns(segment: Segment) -> Metrics:
@@ -39,3 +43,20 @@ def identification(
         return {}
     found = slots[nearest(policy.explored(segment), places).to(slots.device)]
     return {"train/identification": float((found == slot)[met].float().mean())}
+
+
+def buffer_remarks(config: PearlConfig, buffers: Sequence[TaskReplay], total_steps: int) -> list[str]:
+    """What the buffers take in memory, and what a checkpoint takes at the training's end."""
+    row = buffers[0].rows.shape[2] * buffers[0].rows.element_size()
+    memory = sum(buffer.num_bytes for buffer in buffers)
+    filled = sum(min(buffer.num_bytes, total_steps * row) for buffer in buffers)
+    kept = f"hold what of them is filled, up to {filled / 2**20:,.0f} MiB by the end"
+    left_out = f"leave them out: a resumed run first fills them anew for {config.initial_steps:,} steps"
+    saved = kept if config.save_buffers else left_out
+    return [f"buffers of {config.num_slots} tasks take {memory / 2**20:,.0f} MiB; checkpoints {saved}"]
+
+
+def transitions(segment: Segment) -> Float32[Tensor, "T N W"]:
+    """Observation, action, reward, next observation and terminated of every step, side by side."""
+    reward, terminated = segment.reward[..., None], segment.terminated[..., None].float()
+    return torch.cat((segment.obs, segment.action, reward, segment.final_obs, terminated), dim=-1)

@@ -84,13 +84,13 @@ class PearlPolicy(PolicyModule, ABC):
 
     @abstractmethod
     def draw_for(
-        self, slots: Int64[Tensor, "*K M"], context: Float32[Tensor, "*K M C I"], replay: TaskReplay, g: torch.Generator
-    ) -> Float32[Tensor, "*K M *D"]:
+        self, slots: Int64[Tensor, "*K M"], context: Float32[Tensor, "*K M C W"], replay: TaskReplay, g: torch.Generator
+    ) -> Float32[Tensor, "..."]:
         """What `learn` takes that is drawn by chance; `replay` holds all trials."""
 
     @abstractmethod
     def learn(
-        self, slots: Int64[Tensor, "M"], context: Float32[Tensor, "M C I"], drawn: Float32[Tensor, "M *D"]
+        self, slots: Int64[Tensor, "M"], context: Float32[Tensor, "M C I"], drawn: Float32[Tensor, "..."]
     ) -> tuple[Float32[Tensor, "M Z"], Float32[Tensor, ""]]:
         """A z of each task for actor and critics, and what else the encoder is to descend.
 
@@ -210,7 +210,7 @@ class PosteriorPolicy(PearlPolicy):
         return slots, torch.cat(means) if means else context.rows.new_empty(0, self.config.latent_size)
 
     def draw_for(
-        self, slots: Int64[Tensor, "*K M"], context: Float32[Tensor, "*K M C I"], replay: TaskReplay, g: torch.Generator
+        self, slots: Int64[Tensor, "*K M"], context: Float32[Tensor, "*K M C W"], replay: TaskReplay, g: torch.Generator
     ) -> Float32[Tensor, "*K M Z"]:
         """Standard normal noise."""
         return torch.randn(*slots.shape, self.config.latent_size, generator=g, device=slots.device)

@@ -68,7 +68,7 @@ class PrototypePolicy(PearlPolicy):
         return self.known.nonzero()[:, 0], self.prototypes[self.known]
 
     def draw_for(
-        self, slots: Int64[Tensor, "*K M"], context: Float32[Tensor, "*K M C I"], replay: TaskReplay, g: torch.Generator
+        self, slots: Int64[Tensor, "*K M"], context: Float32[Tensor, "*K M C W"], replay: TaskReplay, g: torch.Generator
     ) -> Float32[Tensor, "*K M C I"]:
         """As many transitions as the context of each task has, of the trials before its last."""
         return replay.sample(slots, context.shape[-2], g, earlier=True)[..., : self.context_width]

@@ -2,7 +2,8 @@
 
 Without memory nothing can be learnt of the task within a trial: what is left is one behaviour that does well on all
 tasks alike, domain randomisation. A meta-learner is worth its trouble where it does better. The oracle is the same
-algorithm with the task in its observation, and bounds from above what adaptation can gain.
+algorithm with the task in its observation. With a history of a few observations it can estimate its state, as a
+recurrent policy does as well: what such a policy has ahead of it is then no estimation of the state.
 
 Networks, loss and gradient steps are SB3's. Observations are normalised and rewards scaled as its `VecNormalize` does,
 with statistics that stay fixed between collection and update.
@@ -12,12 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import stable_baselines3
 import torch
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
@@ -25,7 +27,7 @@ from torch import Tensor
 from metarl.agents.baseline_configs import PPOConfig
 from metarl.agents.sb3 import build, guard, update
 from metarl.core.info import PolicyInfo
-from metarl.core.types import Metrics, Segment
+from metarl.core.types import Metrics, Segment, Transition
 from metarl.rl.learner import BaseLearner
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.policy import NoState, PolicyModule
@@ -33,27 +35,70 @@ from metarl.rl.returns import discounted_return
 from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
 
 
-class PPOPolicy(PolicyModule):
-    """SB3's actor-critic on normalised observations."""
+class Frames(NamedTuple):
+    """The last observations of an episode: with them a policy sees how it moves, and hardly anything of its task."""
 
-    def __init__(self, network: ActorCriticPolicy, info: PolicyInfo) -> None:
-        super().__init__(info)
+    earlier: Float32[Tensor, "N F O"]
+    """The observations before the next one, newest first."""
+    fresh: Bool[Tensor, "N"]
+    """The next observation is an episode's first: it stands for those before it as well."""
+
+
+class PPOPolicy(PolicyModule):
+    """SB3's actor-critic on normalised observations: the present one, and `history` − 1 before it."""
+
+    def __init__(self, network: ActorCriticPolicy, info: PolicyInfo, history: int = 1) -> None:
+        super().__init__(replace(info, adapts=False))
         self.network = network
-        self.obs_norm = RunningNorm(info.observation_size)
+        self.history = history
+        self.obs_norm = RunningNorm(history * info.observation_size)
+
+    def initial_state(self, n: int, device: torch.device | str = "cpu") -> NoState | Frames:
+        """No observation yet."""
+        if self.history == 1:
+            return NoState()
+        earlier = torch.zeros(n, self.history - 1, self.info.observation_size, device=device)
+        return Frames(earlier, torch.ones(n, dtype=torch.bool, device=device))
 
     @torch.no_grad()
     def act(
-        self, obs: Float32[Tensor, "N O"], state: NoState, noise: Float32[Tensor, "N A"], deterministic: bool = False
-    ) -> tuple[Float32[Tensor, "N A"], NoState]:
+        self, obs: Float32[Tensor, "N O"], state: Any, noise: Float32[Tensor, "N A"], deterministic: bool = False
+    ) -> tuple[Float32[Tensor, "N A"], Any]:
         """Sample the Gaussian policy, or take its mean."""
-        action: Tensor = self.network.action_net(self.network.mlp_extractor.forward_actor(self.obs_norm(obs)))
+        seen = obs if self.history == 1 else torch.cat((obs[:, None], _earlier(obs, state)), dim=1).flatten(1)
+        action: Tensor = self.network.action_net(self.network.mlp_extractor.forward_actor(self.obs_norm(seen)))
         if not deterministic:
             action = action + self.network.log_std.exp() * noise
         return action, state
 
-    def inputs(self, segment: Segment) -> Float32[Tensor, "T N O"]:
+    def observe(self, state: Any, transition: Transition) -> Any:
+        """Keep the observation."""
+        if self.history == 1:
+            return state
+        obs = transition.obs
+        earlier = torch.cat((obs[:, None], _earlier(obs, state)[:, :-1]), dim=1)
+        return Frames(earlier, torch.zeros_like(state.fresh))
+
+    def end_episode(self, state: Any, worlds: Bool[Tensor, "N"]) -> Any:
+        """The observations of another episode say nothing of this one."""
+        return state if self.history == 1 else state._replace(fresh=state.fresh | worlds)
+
+    def inputs(self, segment: Segment) -> Float32[Tensor, "T N I"]:
         """What it was shown, not normalised."""
-        return segment.obs
+        steps = torch.arange(len(segment.obs), device=segment.obs.device)[:, None]
+        first = torch.where(segment.episode_start, steps, 0).cummax(dim=0).values
+        worlds = torch.arange(segment.obs.shape[1], device=segment.obs.device)
+        earlier = [segment.obs[torch.maximum(steps - lag, first), worlds] for lag in range(1, self.history)]
+        return torch.cat((segment.obs, *earlier), dim=-1)
+
+    def final_inputs(self, segment: Segment) -> Float32[Tensor, "T N I"]:
+        """What it would have been shown after each step, had the episode gone on."""
+        kept = (self.history - 1) * segment.obs.shape[-1]
+        return torch.cat((segment.final_obs, self.inputs(segment)[..., :kept]), dim=-1)
+
+
+def _earlier(obs: Float32[Tensor, "N O"], state: Frames) -> Float32[Tensor, "N F O"]:
+    return torch.where(state.fresh[:, None, None], obs[:, None], state.earlier)
 
 
 def ppo_arguments(config: PPOConfig, device: torch.device | str) -> dict[str, Any]:
@@ -96,8 +141,8 @@ class PPO(BaseLearner):
         config = self.config
         kind = {"net_arch": [config.hidden_size] * 2, "log_std_init": math.log(config.initial_std)}
         algorithm = stable_baselines3.PPO("MlpPolicy", None, policy_kwargs=kind, **ppo_arguments(config, device))
-        model = build(algorithm, info.observation_size, info.action_size, generator)
-        return model, PPOPolicy(model.policy, info)
+        model = build(algorithm, config.history * info.observation_size, info.action_size, generator)
+        return model, PPOPolicy(model.policy, info, config.history)
 
     def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
         """SB3's update on whole trials."""
@@ -117,7 +162,7 @@ class PPO(BaseLearner):
         A time limit counts as an end whose last reward includes γ V(final observation), a fall as an end.
         """
         model, network, config = self.model, self.model.policy, self.config
-        obs, final_obs = self.policy.obs_norm(segment.obs), self.policy.obs_norm(segment.final_obs)
+        obs, final_obs = map(self.policy.obs_norm, (self.policy.inputs(segment), self.policy.final_inputs(segment)))
         values, log_probs, _ = network.evaluate_actions(obs.flatten(0, 1), segment.action.flatten(0, 1))
         value, log_prob = values.view(segment.reward.shape), log_probs.view(segment.reward.shape)
         reward = segment.reward / self.return_norm.std.float()

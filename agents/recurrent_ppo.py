@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from metarl.agents.ppo_baseline import PPO, ppo_arguments
-from metarl.agents.rl2 import policy_inputs
+from metarl.agents.rl2_policy import policy_inputs
 from metarl.agents.sb3 import build
 from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo
@@ -31,9 +31,7 @@ try:
     from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
     from sb3_contrib.common.recurrent.type_aliases import RNNStates
 except ModuleNotFoundError:
-    raise UserError(
-        "recurrent-ppo needs the package sb3-contrib: pip install sb3-contrib, or 'metarl-robotics[recurrent-ppo]'"
-    ) from None
+    raise UserError("recurrent-ppo needs the package sb3-contrib: pip install 'sb3-contrib>=2.9'") from None
 
 
 class RecurrentState(NamedTuple):

@@ -8,6 +8,7 @@ physics diverged are not learnt from.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import stable_baselines3
@@ -33,7 +34,7 @@ class SACPolicy(PolicyModule):
     """SB3's actor."""
 
     def __init__(self, network: Actor, info: PolicyInfo) -> None:
-        super().__init__(info)
+        super().__init__(replace(info, adapts=False))
         self.network = network
 
     @torch.no_grad()

@@ -80,12 +80,12 @@ def optimizers(model: Any) -> dict[str, torch.optim.Optimizer]:
 
 def update(model: BaseAlgorithm, train: Callable[[], None], generator: torch.Generator, guards: list[Guard]) -> Metrics:
     """The algorithm's own `train`, its draws from `generator`: what it logged that varies and is finite."""
-    before = sum(guard.skipped for guard in guards)
     try:
         with global_streams(generator), np.errstate(over="ignore", invalid="ignore"):  # the guards tell
             train()
     except ValueError as error:  # torch's: the mean of a Gaussian is not a number
         raise Diverged(f"the training diverged: {str(error).splitlines()[0]}; try a lower learning_rate") from None
     logged = {name: value for name, value in model.logger.name_to_value.items() if name not in _NOT_METRICS}
-    skipped = float(sum(guard.skipped for guard in guards) - before)
-    return finite_only({name: float(value) for name, value in logged.items()} | {"train/skipped_updates": skipped})
+    counted = [guard.metrics() for guard in guards]
+    steps = {name: max(one[name] for one in counted) for name in counted[0]}  # of the optimiser that has most
+    return finite_only({name: float(value) for name, value in logged.items()} | steps)

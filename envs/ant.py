@@ -20,7 +20,7 @@ from torch import Tensor
 
 from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
-from metarl.core.tasks import Choice, Disc, LogUniform, Parameter, Tasks, TaskSpace, Uniform
+from metarl.core.tasks import Angle, Choice, Disc, LogUniform, Parameter, Tasks, TaskSpace, Uniform
 from metarl.envs.parts import (
     BODY,
     GYMNASIUM_MODELS,
@@ -133,6 +133,16 @@ class AntDir(AntRunner):
         return velocity[:, 0] * angle.cos() + velocity[:, 1] * angle.sin()
 
 
+class AntDir2D(AntDir):
+    """Run in any direction: ant-dir's reward and end, 200 steps, with θ uniform on the whole circle.
+
+    It is what papers call Ant-Dir-2D or AntDir with directions anywhere, among them the code published with PEARL; no
+    `ood` split. Directions of `ant-dir` are two of these.
+    """
+
+    space = TaskSpace({"direction": Parameter(Angle(), unit="rad", nominal=0.0, help="heading to run")})
+
+
 class AntGoal(Ant):
     """Go to an unknown place and stay: r = −|x − g|₁ − 0.1 |a|² − 0.0005 Σ clip(c, −1, 1)², g uniform in a disc of 3 m.
 
@@ -173,6 +183,28 @@ class AntGoal(Ant):
         return {
             "distance": -(physics.bind("qpos")[:, :2] - tasks["goal"]).abs().sum(dim=1),
             "control": action.square().sum(dim=1).mul_(-0.1),
+            "contact": self.contact_cost(physics),
+        }
+
+
+class AntGoalSparse(AntGoal):
+    """Find an unknown place: r = 1 − |x − g| within 0.75 m of g, else −0.75; − 0.01 |a|² − 0.0005 Σ clip(c, −1, 1)².
+
+    HyperX's definition (Zintgraf et al. 2021, arXiv:2010.01062), for exploration: g uniform in a disc of 3 m, 200
+    steps, no early end; the distance is Euclidean, that of ant-goal is not.
+    """
+
+    radius = 0.75
+    """Distance within which the goal is felt [m]."""
+
+    def reward(
+        self, physics: Physics, before: Float[Tensor, "N 15"], action: Float[Tensor, "N 8"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
+        """Terms `goal`, `control` and `contact`."""
+        distance = (physics.bind("qpos")[:, :2] - tasks["goal"]).norm(dim=1)
+        return {
+            "goal": torch.where(distance <= self.radius, 1.0 - distance, -self.radius),
+            "control": action.square().sum(dim=1).mul_(-0.01),
             "contact": self.contact_cost(physics),
         }
 

@@ -9,6 +9,8 @@ Action (6), in [-1, 1]: torque of bthigh, bshin, bfoot, fthigh, fshin, ffoot, sc
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping
 
 import mujoco
@@ -18,11 +20,11 @@ from torch import Tensor
 
 from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
-from metarl.core.tasks import Choice, Parameter, Tasks, TaskSpace, Uniform
+from metarl.core.tasks import Choice, Parameter, Points, Tasks, TaskSpace, Uniform
 from metarl.envs.parts import BODY, GYMNASIUM_MODELS
 from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.physics import Physics
-from metarl.sim.variations import BodyMass, Friction, JointDamping, JointFault
+from metarl.sim.variations import BodyMass, Friction, JointDamping, JointFault, MotorSigns
 
 MODEL = GYMNASIUM_MODELS / "half_cheetah.xml"
 JOINTS = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
@@ -119,6 +121,25 @@ class HalfCheetahDir(HalfCheetah):
         return {"forward": tasks["direction"] * velocity, "control": control_cost(action)}
 
 
+class HalfCheetahDirSparse(HalfCheetahDir):
+    """Run forward or backward, rewarded only 5 m from the start: r = d·v − 0.05 |a|² where |x| ≥ 5 m, else − 0.05 |a|².
+
+    HyperX's definition (Zintgraf et al. 2021, arXiv:2010.01062), for exploration: half-cheetah-dir's two tasks, 200
+    steps. A robot that has gone the wrong way has 10 m to go back.
+    """
+
+    sparse_distance = 5.0
+    """Distance from the origin within which running earns nothing [m]."""
+
+    def reward(
+        self, physics: Physics, before: Float[Tensor, "N 9"], action: Float[Tensor, "N 6"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
+        """Terms `forward` and `control`."""
+        terms = super().reward(physics, before, action, tasks)
+        far = physics.bind("qpos")[:, 0].abs() >= self.sparse_distance
+        return {"forward": torch.where(far, terms["forward"], 0.0), "control": terms["control"]}
+
+
 class HalfCheetahBody(HalfCheetah):
     """Run forward in an unknown body: r = v − 0.05 |a|², with mass, friction, damping and a dead joint varying.
 
@@ -173,6 +194,38 @@ class HalfCheetahCrippled(HalfCheetah):
         }
     )
     variations = (JointFault("dead_joint", JOINTS),)
+
+    def reward(
+        self, physics: Physics, before: Float[Tensor, "N 9"], action: Float[Tensor, "N 6"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
+        """Terms `forward` and `control`."""
+        return {"forward": self.forward_velocity(physics, before), "control": control_cost(action)}
+
+
+ALL_SIGNS = tuple(itertools.product((1.0, -1.0), repeat=len(JOINTS)))
+HELD_OUT = tuple(signs for signs in ALL_SIGNS if math.prod(signs[:3]) < 0 and math.prod(signs[3:]) < 0)
+
+
+class HalfCheetahSigns(HalfCheetah):
+    """Run forward with motors some of which turn the wrong way: r = v − 0.05 |a|², a sign of ±1 for each of the six.
+
+    Ours. The previous action is not observed, so that no single observation tells a motor's sign: without memory there
+    is nothing to learn but to stand. Of the 64 combinations training has 48; `ood` has the 16 in which an odd number
+    of motors is turned round in either leg. 200 steps.
+    """
+
+    space = TaskSpace(
+        {
+            "signs": Parameter(
+                Points(tuple(signs for signs in ALL_SIGNS if signs not in HELD_OUT)),
+                ood=Points(HELD_OUT),
+                unit="1",
+                nominal=[1.0] * len(JOINTS),
+                help=f"direction of each motor: {', '.join(JOINTS)}",
+            )
+        }
+    )
+    variations = (MotorSigns("signs", JOINTS),)
 
     def reward(
         self, physics: Physics, before: Float[Tensor, "N 9"], action: Float[Tensor, "N 6"], tasks: Tasks

@@ -136,3 +136,43 @@ class PointGoalSparse(Point):
         goal = torch.stack((angle.cos(), angle.sin()), dim=1)
         distance = (physics.bind("qpos") - goal).norm(dim=1)
         return {"goal": torch.where(distance <= self.radius, 1.0 - distance, 0.0)}
+
+
+class PointWind(Point):
+    """Reach a known place in an unknown wind: r = 1 within 0.03 m of (0, 1), else 0; a step moves by 0.1 a + w.
+
+    As in pomdp-baselines (Ni et al. 2022, arXiv:2110.05038): w uniform in [−0.08, 0.08]² m, 75 steps, 40 fixed tasks to
+    train on (`--train-tasks 40`) and 20 to test. The `ood` winds are stronger, yet none is too strong to stand against.
+    """
+
+    space = TaskSpace(
+        {
+            "wind": Parameter(
+                Uniform(-0.08, 0.08, 2), ood=Uniform(0.08, 0.09, 2), unit="m", nominal=[0.0, 0.0], help="drift per step"
+            )
+        }
+    )
+    episode_steps = 75
+    radius = 0.03
+    """Distance within which the goal is felt [m]."""
+
+    def spec(self) -> mujoco.MjSpec:
+        """The goal's disc at the goal."""
+        spec = super().spec()
+        spec.site(MARK).pos[1] = 1.0
+        return spec
+
+    def reset(self, physics: Physics, worlds: Int64[Tensor, "n"], tasks: Tasks, random: WorldRandom) -> None:
+        """Within a millimetre of the origin: no two episodes are the same."""
+        physics.bind("qpos")[worlds] = random.uniform(-0.001, 0.001, 2)
+
+    def advance(self, physics: Physics, tasks: Tasks) -> None:
+        """The wind."""
+        physics.bind("qpos").add_(tasks["wind"])
+
+    def reward(
+        self, physics: Physics, before: Float[Tensor, "N 2"], action: Float[Tensor, "N 2"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
+        """Term `goal`."""
+        x, y = physics.bind("qpos").unbind(dim=1)
+        return {"goal": (torch.hypot(x, y - 1.0) <= self.radius).to(x.dtype)}

@@ -111,6 +111,8 @@ class Quadruped(MujocoFamily):
     episode_steps = 250
     camera = "track"
     mirror: ClassVar[Symmetry | None] = SYMMETRY
+    gait_terms: ClassVar[bool] = True
+    """Reward `limp`, `patter` and `duty`, which want an even trot; without them a robot may spare a leg."""
     observation: ClassVar[tuple[Part, ...]] = (
         *PROPRIOCEPTION,
         Part("command", 2, "m/s, rad/s", ("forward", "turn"), "velocity and turn rate, drawn anew for each episode"),
@@ -179,12 +181,12 @@ class Quadruped(MujocoFamily):
         squares = torch.cat((restless, effort), dim=1).square_().mul_(constant_like(COSTS, qpos))
         costs = squares.split_with_sizes(SQUARES, dim=1)
         bounce, wobble, torque, shake, jerk, pose = (cost.sum(dim=1) for cost in costs)
-        lift = ((feet - qpos[:, None, :3]) * up[:, None]).sum(dim=2) + FOOT_DEPTH
+        depth, lowest = self.stance(tasks)
+        lift = ((feet - qpos[:, None, :3]) * up[:, None]).sum(dim=2) + depth
         low = (1.0 - lift / SWING_HEIGHT).clamp_(0.0, 1.0)
         moved = feet - before[:, 12:24].view(-1, 4, 3)
-        hurry = (SWING_TIME - before[:, 36:]).clamp_(min=0.0) * ((before[:, 36:] > 0.0) & (memory[:, 2:6] == 0.0))
-        sinking = (LOWEST_TRUNK - qpos[:, 2] + feet[:, :, 2].amin(dim=1)).clamp_(min=0.0)
-        return {
+        sinking = (lowest - qpos[:, 2] + feet[:, :, 2].amin(dim=1)).clamp_(min=0.0)
+        terms = {
             "velocity": 2.0 * (error[:, 0] + error[:, 1]).exp_(),
             "turn": error[:, 2].exp(),
             "bounce": bounce,
@@ -197,10 +199,19 @@ class Quadruped(MujocoFamily):
             "crouch": -80.0 * sinking.square_(),
             "drag": (low.square_() * torch.hypot(moved[:, :, 0], moved[:, :, 1])).sum(dim=1)
             * (-0.3 / self.control_step),
-            "limp": (lift[:, :2] - lift[:, 2:].flip(1)).square_().sum(dim=1) * (-0.1 / SWING_HEIGHT**2),
-            "patter": -2.0 * hurry.sum(dim=1),
-            "duty": -0.5 * (memory[:, 6:] - DUTY).square_().sum(dim=1),
         }
+        if self.gait_terms:
+            hurry = (SWING_TIME - before[:, 36:]).clamp_(min=0.0) * ((before[:, 36:] > 0.0) & (memory[:, 2:6] == 0.0))
+            terms |= {
+                "limp": (lift[:, :2] - lift[:, 2:].flip(1)).square_().sum(dim=1) * (-0.1 / SWING_HEIGHT**2),
+                "patter": -2.0 * hurry.sum(dim=1),
+                "duty": -0.5 * (memory[:, 6:] - DUTY).square_().sum(dim=1),
+            }
+        return terms
+
+    def stance(self, tasks: Tasks) -> tuple[float | Float[Tensor, "N 4"], float | Float[Tensor, "N"]]:
+        """Of the standing robot [m]: how deep each foot is below the trunk; the trunk's least height above the feet."""
+        return FOOT_DEPTH, LOWEST_TRUNK
 
     def terminated(self, physics: Physics, tasks: Tasks) -> Bool[Tensor, "N"]:
         """Fallen: leaning by more than 60°, or the trunk less than 0.12 m above the mean of the feet."""

@@ -33,6 +33,7 @@ from metarl.core.errors import UserError, unknown_name
 from metarl.core.files import read_json
 from metarl.core.registry import family_names, learner_names
 from metarl.run import checkpoint
+from metarl.run.logs import words_of
 from metarl.run.run import Run
 
 HERE = Path(__file__).parent
@@ -63,7 +64,7 @@ class Trial:
     @property
     def command(self) -> list[str]:
         """The command that its record names, without the folder."""
-        return ["metarl", "train", self.agent, self.family, *api.words_of(self.fields)]
+        return ["metarl", "train", self.agent, self.family, *words_of(self.fields)]
 
 
 @dataclass(frozen=True)

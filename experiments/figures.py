@@ -61,7 +61,8 @@ def comparison(results: Path, path: Path) -> None:
 
 def _panel(axis: Axes, place: str, agents: Mapping[str, Sequence[Run]]) -> None:
     for height, runs in enumerate(agents.values()):
-        pairs = np.array([paired(run).returns.mean(axis=0) for run in runs])
+        played = [found.returns if found.paired is None else found.paired for found in map(paired, runs)]
+        pairs = np.array([returns.mean(axis=0) for returns in played])
         first, last = pairs[:, 0], pairs[:, -1]
         by_mean = np.array([kinds(run)["test", True].returns[:, -1].mean() for run in runs])
         axis.plot([first.mean(), last.mean()], [height] * 2, color=_AFTER, linewidth=2, alpha=0.4, zorder=1)

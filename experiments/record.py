@@ -68,7 +68,8 @@ def table() -> str:
 def _row(name: str, evaluation: EvaluationRecord, command: str) -> str:
     points = [_interval(point, ".0f") for point in evaluation.summary.adaptation_curve]
     training = f"{evaluation.train_steps / 1e6:.1f} M steps, {evaluation.train_seconds / 60:.0f} min"
-    delta = _interval(evaluation.summary.adaptation_delta, "+.0f")
+    gain = evaluation.summary.adaptation_delta
+    delta = "" if gain is None else _interval(gain, "+.0f")
     actions = "" if evaluation.deterministic else ", sampled actions"
     tasks = f"{evaluation.split}, {len(evaluation.tasks)} tasks{actions}"
     name = f"{name} ({evaluation.agent}, {evaluation.family})"

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from metarl.core.files import write_atomic
+from metarl.run.headroom import Recovered
+from metarl.run.placing import Placing, placing
 from metarl.run.records import EvaluationRecord
 from metarl.run.run import Run
 from metarl.run.statistics import Interval, bootstrap_interval, mean
@@ -22,9 +24,11 @@ from metarl.run.statistics import Interval, bootstrap_interval, mean
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "experiments" / "results"
 BEGIN, END = "<!-- written by `make results` -->", "<!-- end of what `make results` writes -->"
-AGENTS = ("ppo", "maml-trpo", "pearl", "rl2", "ppo-oracle")
+ROLES = ("memoryless", "adapting", "oracle")
 """The order in a table: what does not adapt, what does, and what is told the task."""
-_HEAD = "| agent | training | episode 1 | last episode | gain | `ood`, last |\n|---|---|---|---|---|---|"
+_HEAD = (
+    "| agent | training | episode 1 | last episode | gain | recovered | `ood`, last |\n|---|---|---|---|---|---|---|"
+)
 
 
 def recorded(folder: Path) -> list[Run]:
@@ -46,54 +50,87 @@ def compared(results: Path = RESULTS) -> dict[str, dict[str, list[Run]]]:
     found: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in recorded(results / "compare"):
         found[run.panel][run.config_values["agent"]].append(run)
-    order = {agent: number for number, agent in enumerate(AGENTS)}
-    return {
-        place: dict(sorted(agents.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
-        for place, agents in found.items()
-    }
+    return {place: dict(sorted(agents.items(), key=_rank)) for place, agents in found.items()}
+
+
+def _rank(item: tuple[str, list[Run]]) -> tuple[int, str]:
+    agent, runs = item
+    roles = [record.role for run in runs for record in run.evaluations]
+    return ROLES.index(roles[0] if roles else "adapting"), agent
 
 
 def paired(run: Run) -> EvaluationRecord:
     """The evaluation on test tasks whose first and last episode are comparable: sampled where the agent samples."""
-    return kinds(run)["test", not run.samples_first]
+    found = kinds(run)
+    return found["test", True] if found["test", True].paired is not None else found["test", False]
 
 
-def row(label: str, runs: Sequence[Run]) -> str:
-    """A line of the table: the runs, of one agent on one family, are the strata of the intervals."""
+def row(label: str, runs: Sequence[Run], recovered: Recovered | None = None) -> str:
+    """A line of the table: the runs are the seeds of one agent on one family."""
     tests = [kinds(run)["test", True] for run in runs]
     steps, minutes = np.mean([(test.train_steps, test.train_seconds / 60) for test in tests], axis=0)
-    seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
-    training = f"{steps / 1e6:.2g} M steps, {minutes:.0f} min{seeds}"
-    pairs = [paired(run) for run in runs]
+    learned, seeds = min(test.gradient_steps for test in tests), f", {len(runs)} seeds" if len(runs) > 1 else ""
+    training = (
+        f"{steps / 1e6:.2g} M steps, {f'{learned / 1e3:.2g} k updates, ' * bool(learned)}{minutes:.0f} min{seeds}"
+    )
+    pairs = [returns for run in runs if (returns := paired(run).paired) is not None]
+    last = [test.returns[:, -1] for test in tests]
     single = tests[0].returns.shape[1] == 1
-    outside = [found for run in runs if (found := kinds(run).get(("ood", True)))]
+    outside = [found.returns[:, -1] for run in runs if (found := kinds(run).get(("ood", True)))]
     cells = (
         label,
         training,
-        _show(_of(pairs, lambda returns: returns[:, 0])),
-        "" if single else _show(_of(tests, lambda returns: returns[:, -1])),
-        "" if single else _show(_of(pairs, lambda returns: returns[:, -1] - returns[:, 0]), "+"),
-        _show(_of(outside, lambda returns: returns[:, -1])) if outside else "",
+        _show(bootstrap_interval([returns[:, 0] for returns in pairs], mean)) + _seeds(last if single else []),
+        "" if single else _show(bootstrap_interval(last, mean)) + _seeds(last),
+        "" if single else _show(bootstrap_interval([returns[:, -1] - returns[:, 0] for returns in pairs], mean), "+"),
+        "" if recovered is None else _share(recovered.value) if recovered.value else "no headroom",
+        _show(bootstrap_interval(outside, mean)) if outside else "",
     )
     return "| " + " | ".join(cells) + " |"
 
 
-def _of(records: Sequence[EvaluationRecord], column: Any) -> Interval:
-    return bootstrap_interval([column(record.returns) for record in records], mean)
+def _seeds(columns: Sequence[Any]) -> str:
+    """The mean of each seed, where there are several."""
+    means = [float(column.mean()) for column in columns]
+    return f" ({', '.join(_number(value, max(map(abs, means))) for value in means)})" if len(means) > 1 else ""
+
+
+def _number(value: float, largest: float, sign: str = "") -> str:
+    """Small returns with a decimal."""
+    return f"{value:{sign}.{1 if largest < 20 else 0}f}".replace("-", "−")
+
+
+def _share(interval: Interval) -> str:
+    value, low, high = (f"{100 * number:.0f}".replace("-", "−") for number in interval)
+    return f"{value} % [{low}, {high}]"
 
 
 def _show(interval: Interval, sign: str = "") -> str:
-    """`12 [10, 14]`; small returns with a decimal."""
-    form = f"{sign}.1f" if max(map(abs, interval)) < 20 else f"{sign}.0f"
-    value, low, high = (f"{number:{form}}".replace("-", "−") for number in interval)
+    """`12 [10, 14]`."""
+    value, low, high = (_number(number, max(map(abs, interval)), sign) for number in interval)
     return f"{value} [{low}, {high}]"
+
+
+def _headroom(found: Placing | None) -> str:
+    """What knowing the task is worth on a family, in a sentence."""
+    if found is None:
+        return "Its headroom is not known: there is no oracle here, or no policy that does not adapt."
+    room = found.headroom
+    words = f"Headroom ({found.oracle} − {found.memoryless}): {_show(room.value, '+')}"
+    if not room.measured:
+        return f"{words}: none was measured. It says how robust a policy is, and nothing of adaptation."
+    return f"{words}, {_share(room.share)} of the oracle's return."
 
 
 def tables() -> Iterator[str]:
     """The comparison, a table per family; then the longer runs."""
     for place, agents in compared().items():
-        yield f"**{place}**"
-        yield "\n".join((_HEAD, *(row(agent, runs) for agent, runs in agents.items())))
+        found = placing({agent: [kinds(run)["test", True] for run in runs] for agent, runs in agents.items()})
+        shares = {} if found is None else found.recovered
+        first = next(kinds(run)["test", True] for runs in agents.values() for run in runs)
+        seen = "" if first.held_out else " Its test tasks are those of training."
+        yield f"**{place}**. {_headroom(found)}{seen}"
+        yield "\n".join((_HEAD, *(row(agent, runs, shares.get(agent)) for agent, runs in agents.items())))
     yield "**Longer runs**, each named as under [experiments/results](experiments/results):"
     longer = [run for run in recorded(RESULTS) if ("test", True) in kinds(run)]
     longer.sort(key=lambda run: (run.panel, run.config_values["agent"]))

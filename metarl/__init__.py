@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from metarl.rl.session import Session as Session
     from metarl.run.records import EvaluationRecord as EvaluationRecord
     from metarl.run.run import Run as Run
+    from metarl.run.yardsticks import headroom as headroom
     from metarl.sim.env import TrialEnv as TrialEnv
     from metarl.sim.external.external_env import ExternalFamily as ExternalFamily
     from metarl.sim.family import Family as Family, MujocoFamily as MujocoFamily
@@ -52,6 +53,7 @@ _HOME = {
     "metarl.rl.session": "Session",
     "metarl.run.records": "EvaluationRecord",
     "metarl.run.run": "Run",
+    "metarl.run.yardsticks": "headroom",
     "metarl.sim.env": "TrialEnv",
     "metarl.sim.external.external_env": "ExternalFamily",
     "metarl.sim.family": "Family MujocoFamily",

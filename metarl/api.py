@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,11 +12,10 @@ from metarl.core.errors import UserError
 from metarl.core.registry import family_names, learner_names, make_family, reference
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from metarl.core.tasks import Split, Tasks
     from metarl.core.types import Metrics
     from metarl.rl.policy import Policy
+    from metarl.run.control import Control
     from metarl.run.records import EvaluationRecord
     from metarl.run.run import Run
     from metarl.sim.env import TrialEnv
@@ -48,6 +47,8 @@ def make(
     episodes_per_trial: int = 2,
     episode_steps: int | None = None,
     task_visible: bool = False,
+    physics: str | None = None,
+    device: str = "cpu",
     threads: int = 0,
 ) -> TrialEnv:
     """Return `num_worlds` robots of a family, stepped together.
@@ -58,6 +59,8 @@ def make(
         episodes_per_trial: Episodes on one task.
         episode_steps: Time limit of an episode [control steps]; the family's own by default.
         task_visible: Observations end with the task in numbers, as an oracle sees it.
+        physics: `mujoco` (on the CPU) or `warp` (mujoco_warp); by default mujoco on the cpu and warp on cuda.
+        device: Where the worlds are, `cpu` or `cuda`: ask `env.device`.
         threads: Threads of the physics, or processes of an external environment; 0 for one per CPU. The results do
             not depend on it.
 
@@ -77,6 +80,8 @@ def make(
         episodes_per_trial=episodes_per_trial,
         episode_steps=episode_steps,
         task_visible=task_visible,
+        physics=physics,
+        device=device,
         threads=threads,
     )
 
@@ -89,6 +94,7 @@ def train(
     config: str | Path | None = None,
     callback: Callback | None = None,
     show: bool = False,
+    trust_code: bool = False,
     **fields: Any,
 ) -> Run:
     """Meta-train a learner on a family of tasks, from the beginning.
@@ -100,7 +106,9 @@ def train(
         config: A TOML file to start from.
         callback: Called with the metrics of each iteration; returning False stops the training, saved.
         show: Whether a progress line is printed.
-        fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1, total_steps=3_000_000`.
+        trust_code: Files of code that `config` names may run, also such as this user never trained with.
+        fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1, total_steps=3_000_000`, or
+            `device="cuda"` for a GPU.
 
     Returns:
         The run, which `evaluate`, `load`, `record`, `report` and `resume` take.
@@ -110,11 +118,12 @@ def train(
         Diverged: The losses are not finite any more; the message names the last good checkpoint.
     """
     from metarl.run import sessions
+    from metarl.run.logs import console, words_of
 
-    made = configure(agent, reference(family), fields, None if config is None else Path(config))
+    made = configure(agent, reference(family), fields, None if config is None else Path(config), trust_code)
     words = ["train", made.agent, made.family, *words_of(fields)]
     where = None if output is None else Path(output)
-    return sessions.train(made, where, callbacks=_callbacks(callback), console=_console(show), argv=words)
+    return sessions.train(made, where, callbacks=_callbacks(callback), console=console(show), argv=words)
 
 
 def resume(
@@ -123,8 +132,11 @@ def resume(
     total_steps: int | None = None,
     max_minutes: float = 0.0,
     checkpoint: str | None = None,
+    device: str = "",
+    physics: str = "",
     callback: Callback | None = None,
     show: bool = False,
+    trust_code: bool = False,
 ) -> Run:
     """Train on: exactly as if the run had never stopped, or further than was meant at first.
 
@@ -134,22 +146,29 @@ def resume(
             Learning rates and a curriculum go on from the share of the new length that is done.
         max_minutes: Stop and save after this long [min]; 0 for no limit.
         checkpoint: The checkpoint to go on from; the newest by default.
+        device: Where to go on, `cpu` or `cuda`; where the run was, by default.
+        physics: What is to move the worlds there, `mujoco` or `warp`.
         callback: See `train`.
         show: Whether a progress line is printed.
+        trust_code: Files of code that the run names may run, also such as this user never trained with.
 
     Raises:
         UserError: The folder holds no run, is in use, or has trained for longer already.
     """
     from metarl.run import sessions
+    from metarl.run.logs import console, words_of
 
-    words = ["resume", str(run), *words_of({"total_steps": total_steps} if total_steps else {})]
+    given = {"total_steps": total_steps, "device": device, "physics": physics}
+    words = ["resume", str(run), *words_of({name: value for name, value in given.items() if value})]
     return sessions.resume(
         run,
         total_steps=total_steps,
         max_minutes=max_minutes,
         which=checkpoint,
+        on=(device, physics),
+        trust_code=trust_code,
         callbacks=_callbacks(callback),
-        console=_console(show),
+        console=console(show),
         argv=words,
     )
 
@@ -165,6 +184,10 @@ def evaluate(
     seed: int = 0,
     checkpoint: str | None = None,
     agent: str | None = None,
+    device: str = "cpu",
+    physics: str = "",
+    controls: Sequence[Control | str] = (),
+    trust_code: bool = False,
 ) -> EvaluationRecord:
     """Measure the return of each episode on fixed tasks, and keep the record in the run's folder.
 
@@ -178,38 +201,51 @@ def evaluate(
         seed: Seed of the initial states and of what is sampled.
         checkpoint: `iteration-000120`, or `best`; the newest by default.
         agent: `zero` or `random`: a policy that never trained.
+        device: Where policy and worlds are, `cpu` or `cuda`. What is published is measured on the CPU.
+        physics: What moves the worlds, `mujoco` or `warp`; what is usual on the device by default.
+        controls: What else to play, as `wipe`, `swap`, `nominal` or a `Control`: an adaptation must lose by them.
+        trust_code: Files of code that the run names may run, also such as this user never trained with.
 
     Raises:
-        UserError: There is no such run, checkpoint or split, or the tasks are not the family's.
+        UserError: There is no such run, checkpoint or split, the tasks are not the family's, or the policy keeps no
+            state to interfere with, acts by numbers that are not finite, or has the physics of every task diverge.
     """
+    from metarl.run.control import Control
     from metarl.run.evaluate import evaluate_subject
+    from metarl.run.logs import words_of
+    from metarl.run.run import worlds_on
     from metarl.run.subject import subject_of
 
-    subject = subject_of(run, agent, checkpoint)
+    subject = subject_of(run, agent, checkpoint, trust_code, device)
     chosen = subject.family.space.fixed(split, num_tasks) if tasks is None else tasks
     name = split if tasks is None else "list-python"
     words = ["eval", str(run), "--split", split, *words_of({"num_tasks": len(chosen), "seed": seed})]
     options: dict[str, Any] = {"episodes": episodes, "seed": seed, "deterministic": deterministic}
+    options["worlds"] = worlds_on(device, physics)
+    options["controls"] = [Control(one) if isinstance(one, str) else one for one in controls]
     record = evaluate_subject(subject, chosen, name, words + ["--stochastic"] * (not deterministic), **options)
     if subject.run is not None:
         subject.run.write_evaluation(record)
     return record
 
 
-def load(run: Run | str | Path, *, checkpoint: str | None = None, device: str = "cpu") -> Policy[Any]:
+def load(
+    run: Run | str | Path, *, checkpoint: str | None = None, device: str = "cpu", trust_code: bool = False
+) -> Policy[Any]:
     """Return a trained policy; no simulator is built.
 
     Args:
         run: A run, its folder, or `pretrained:NAME`.
         checkpoint: `iteration-000120`, or `best`; the newest by default.
         device: Where its tensors are to be, `cpu` or `cuda`.
+        trust_code: Files of code that the run names may run, also such as this user never trained with.
 
     Raises:
         UserError: There is no such run or checkpoint, or it is damaged.
     """
     from metarl.run.run import Run
 
-    return Run.open(run).policy(checkpoint, device)
+    return Run.open(run, trust_code).policy(checkpoint, device)
 
 
 def record(
@@ -227,6 +263,10 @@ def record(
     seed: int = 0,
     checkpoint: str | None = None,
     agent: str | None = None,
+    device: str = "cpu",
+    physics: str = "",
+    trust_code: bool = False,
+    progress: bool = False,
 ) -> Recording:
     """Film a robot that adapts, as an mp4 file.
 
@@ -244,16 +284,21 @@ def record(
         seed: Seed of the initial states; with that of an evaluation the film shows the evaluation's first tasks.
         checkpoint: `iteration-000120`, or `best`; the newest by default.
         agent: `zero` or `random`: a policy that never trained.
+        device: Where policy and worlds are, `cpu` or `cuda`.
+        physics: What moves the worlds, `mujoco` or `warp`; what is usual on the device by default.
+        trust_code: Files of code that the run names may run, also such as this user never trained with.
+        progress: Whether a progress line is printed.
 
     Raises:
         UserError: An argument is out of range, the file cannot be written, or this machine cannot draw.
     """
     from metarl.rl.parallel import single_threaded_math
+    from metarl.run.logs import console, share_view
     from metarl.run.subject import subject_of
     from metarl.video.recorder import VideoConfig, record as film
 
     single_threaded_math()
-    subject, wall = subject_of(run, agent, checkpoint), layout == "wall"
+    subject, wall = subject_of(run, agent, checkpoint, trust_code, device), layout == "wall"
     tasks = subject.family.space.fixed(split, num_tasks or _FILMED[layout])
     played = episodes or subject.episodes
     settings = VideoConfig(
@@ -264,8 +309,11 @@ def record(
         episodes=tuple(show) or ((played,) if wall else ()),
         seconds=seconds,
         plot=plot,
+        device=device,
+        physics=physics,
     )
-    return film(subject.policy, subject.family, tasks, played, Path(output), settings, subject.origin)
+    with share_view("filming", console(progress)) as tell:
+        return film(subject.policy, subject.family, tasks, played, Path(output), settings, subject.origin, tell)
 
 
 def report(
@@ -297,6 +345,9 @@ def report(
         raise UserError("a report needs at least one run")
     opened = build.open_runs(runs)
     for run in opened:
+        if (evaluate_missing or film) and not run.is_trusted:
+            tell(f"{run} is reported as it is: it names code that you have not trained with, and that is not run")
+            continue
         if evaluate_missing:
             for split in build.missing_evaluations(run):
                 tell(evaluate(run, split=split))
@@ -318,21 +369,3 @@ def report(
 
 def _callbacks(callback: Callback | None) -> tuple[Callback, ...]:
     return () if callback is None else (callback,)
-
-
-def _console(show: bool) -> Console:
-    from rich.console import Console
-
-    return Console(quiet=not show, highlight=False)
-
-
-def words_of(fields: Mapping[str, Any]) -> list[str]:
-    """Fields as words of the command line, for a run's record of how it was made."""
-    words = []
-    for name, value in fields.items():
-        flag = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            words += [flag] if value else []
-        else:
-            words += [flag, *map(str, value if isinstance(value, list | tuple) else [value])]
-    return words

@@ -250,6 +250,50 @@ class Endless(Cart):
         time.sleep(1000)
 
 
+class NoInfo(Cart):
+    def step(self, action):
+        return (*super().step(action)[:4], None)
+
+
+class RewardVector(Cart):
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, np.array([reward]), *rest
+
+
+class TextFlag(Cart):
+    def step(self, action):
+        return (*super().step(action)[:3], "no", {})
+
+
+class FourParts(Cart):
+    """Steps as Gym did before Gymnasium."""
+
+    def step(self, action):
+        obs, reward, terminated, _, info = super().step(action)
+        return obs, reward, terminated, info
+
+
+class ListOfTerms(Cart):
+    def step(self, action):
+        return (*super().step(action)[:4], {"reward_terms": [1.0]})
+
+
+class TextTerm(Cart):
+    def step(self, action):
+        return (*super().step(action)[:4], {"reward_terms": {"goal": "much"}})
+
+
+class ResetAlone(Cart):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed, options=options)[0]
+
+
+class TextSeen(Cart):
+    def seen(self):
+        return "here"
+
+
 def no_environment(render_mode=None):
     return {}
 

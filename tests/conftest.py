@@ -1,9 +1,13 @@
 """Shared by all tests: one torch thread, and property tests that repeat exactly and ignore the load of the machine."""
 
+import os
+import tempfile
+
 import pytest
 import torch
 from hypothesis import settings
 
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="metarl-state-")  # of these tests, and not of whoever runs them
 torch.set_num_threads(1)
 settings.register_profile("metarl", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("metarl")

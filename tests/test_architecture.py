@@ -11,6 +11,7 @@ CORE = {
     "core.distributions",
     "core.errors",
     "core.files",
+    "core.graphs",
     "core.mirror",
     "core.renamed",
     "core.info",

@@ -110,8 +110,8 @@ def meta_updates(family_name: str, threads: int, device: Literal["cpu", "cuda"] 
     env = MujocoEnv(family, _TASKS, episodes_per_trial=2 * _SHOTS, episode_steps=_HORIZON, threads=threads)
     work: dict[str, Work] = {}
     for stride in (1, MamlTrpoConfig.fisher_stride):
-        config = MamlTrpoConfig(shots=_SHOTS, fisher_stride=stride, device=device)
-        agent = MamlTrpo(config, env.info, seeding.generator(0, "bench"))
+        config = MamlTrpoConfig(shots=_SHOTS, fisher_stride=stride)
+        agent = MamlTrpo(config, env.info, seeding.generator(0, "bench"), device)
         segment = _segment(env, agent)
         if not work:
             work["plain loop over tasks"] = _plain(agent, *agent.stages(segment)[:2])
@@ -126,16 +126,16 @@ def _again(agent: MamlTrpo, state: dict[str, torch.Tensor], segment: Segment) ->
 
 
 def _plain(agent: MamlTrpo, stages: Any, sampled: Any) -> Work:
-    config, device = agent.config, agent.config.device
-    named = agent.policy.inner.policy.named(agent.policy.inner.read().to(device))
+    config = agent.config
+    named = agent.policy.inner.policy.named(agent.policy.inner.read())
     weights = [value for name, value in named.items() if name != "raw_log_std"] + [named["raw_log_std"]]
     weights = [weight.clone().requires_grad_() for weight in weights]
     fields = [stage._asdict() for stage in stages]
     after = sampled.stage._asdict() | {"mean": sampled.mean, "log_std": sampled.log_std}
     tasks = [
         PlainTask(
-            [{k: v[i].to(device) for k, v in stage.items()} for stage in fields],
-            {k: v[i].to(device) for k, v in after.items()},
+            [{k: v[i] for k, v in stage.items()} for stage in fields],
+            {k: v[i] for k, v in after.items()},
         )
         for i in range(len(sampled.mean))
     ]
@@ -163,11 +163,10 @@ def gradient_steps(device: Literal["cpu", "cuda"] = "cpu") -> dict[str, Work]:
         batch_size=256,
         context_size=100,
         replay_size=_HELD,
-        device=device,
     )
     random = seeding.generator(0, "bench")
     info = PolicyInfo((Part("observation", 20, "1"),), tuple("abcdef"), 0.05, 200, 5)
-    agent = Pearl(config, info, random)
+    agent = Pearl(config, info, random, device)
     rows = torch.randn(config.num_slots, _HELD, agent.replay.rows.shape[2], generator=random)
     rows[..., -1] = 0.0  # no falls
     slots = torch.arange(config.num_slots, device=device)
@@ -177,7 +176,7 @@ def gradient_steps(device: Literal["cpu", "cuda"] = "cpu") -> dict[str, Work]:
 
     def ours() -> Done:
         chosen, context, batch = (part[0] for part in agent.draw(slots, 1, draws))
-        loss = agent.gradient_step(chosen, context, batch, draws)
+        loss = agent.gradient_step(chosen, context, batch, agent.noise(chosen, context, batch, draws))
         assert loss is not None
         loss.tolist()  # waits for the device
         return Done(1)

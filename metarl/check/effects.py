@@ -27,6 +27,7 @@ from metarl.sim.variations import (
     CentreOfMass,
     Friction,
     Gravity,
+    GravityTilt,
     JointDamping,
     JointFault,
     MotorStrength,
@@ -118,7 +119,9 @@ def _mass(variation: BodyMass, experiment: Experiment) -> str | None:
 def _payload(variation: Payload, experiment: Experiment) -> str | None:
     load, body = experiment.value(variation.parameter), object_id(experiment.nominal, "body", variation.body)
     before, data = _pushed(experiment.nominal)
-    place = data.xpos[body] + data.xmat[body].reshape(3, 3) @ np.array(variation.at)
+    at = np.array(variation.at)
+    at[: len(variation.aside)] += [experiment.value(name) for name in variation.aside]
+    place = data.xpos[body] + data.xmat[body].reshape(3, 3) @ at
     needed = _of_mass(experiment.nominal, data, body, place)
     return compare("what it takes to accelerate the load", load, needed, _pushed(experiment.varied)[0] - before)
 
@@ -167,6 +170,14 @@ def _gravity(variation: Gravity, experiment: Experiment) -> str | None:
     return compare("the weight upon the joints", experiment.value(variation.parameter), *(d.qfrc_bias for d in states))
 
 
+def _tilt(variation: GravityTilt, experiment: Experiment) -> str | None:
+    nominal, varied = experiment.models
+    angle, (x, y, z) = experiment.value(variation.parameter), nominal.opt.gravity
+    sine, cosine = np.sin(angle), np.cos(angle)
+    expected = np.array([x * cosine + z * sine, y, z * cosine - x * sine])
+    return compare("the tilted gravity", 1.0, expected, varied.opt.gravity)
+
+
 def _friction(variation: Friction, experiment: Experiment) -> str | None:
     """Every contact keeps its friction (another geom's counts) or changes by the ratio; some change."""
     model, ratio, problem = experiment.nominal, experiment.value(variation.parameter), ""
@@ -197,5 +208,6 @@ _MEASURES: dict[type, Measure] = {
     Payload: _payload,
     CentreOfMass: _centre,
     Gravity: _gravity,
+    GravityTilt: _tilt,
     Friction: _friction,
 }

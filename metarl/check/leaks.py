@@ -33,6 +33,7 @@ _RIDGE = 0.1
 _TOLD = 0.15  # of the variance of a parameter, that is explained beyond what is without the leak
 _ELEMENT = 0.5  # the same by one element, where a robot may sense the task, as the ground's height or an arm's reach
 _FIRST = 0.5  # the same by the first observation of an external environment, which has no control
+_LINEAR = 1 - 1e-6  # the same of an exact function, single precision apart
 _EVERY = torch.ones(WORLDS, dtype=torch.bool)
 _MOTION = ("qpos", "qvel", "act", "mocap_pos", "mocap_quat", "xfrc_applied", "qfrc_applied")
 
@@ -52,6 +53,7 @@ def hidden(tested: Tested) -> str:
             element = tested.element(int(changed.nonzero()[0]))
             raise CheckError(f"{element} of the observation is computed from the task: observe may not read it")
         physics.step(_STEPS)
+    _exact(tested)
     own, plain, rows, physics = [], [], [], make_physics("mujoco", tested.model, WORLDS, 1)
     for number in range(_BATCHES):
         tasks = tested.tasks(number)
@@ -76,6 +78,16 @@ def hidden(tested: Tested) -> str:
                 "same states"
             )
     return f"sensors depend on it, no element explains {_ELEMENT:.0%}"
+
+
+def _exact(tested: Tested) -> None:
+    """No element of the first observation is a linear function of a parameter, or of a part of `privileged`."""
+    begun = [(tested.env.begin(tested.tasks(n), key=n), tested.env.privileged()) for n in range(_BATCHES)]
+    obs, known = (torch.cat(seen) for seen in zip(*begun, strict=True))
+    parts = tested.env.info.privileged
+    names = [part.name for part in parts for _ in range(part.size)]
+    for index, column in (_shares(obs, known) > _LINEAR).nonzero().tolist()[:1]:
+        raise CheckError(f"{tested.element(index)} of the first observation tells '{names[column]}'")
 
 
 def placed(tested: Tested) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from metarl.core import seeding
-from metarl.core.config import task_visible, train_defaults
+from metarl.core.config import train_defaults
 from metarl.core.errors import UserError
 from metarl.core.info import Part
 from metarl.core.registry import learner_class, learner_config_class
@@ -89,7 +89,10 @@ class _Tried:
     def __init__(self, name: str, config: Any) -> None:
         self._class, config_class = learner_class(name), learner_config_class(name)
         self._config = config or _shortened(config_class)
-        episodes, shown = train_defaults(config_class).get("episodes_per_trial", 2), task_visible(config_class)
+        episodes, shown = (
+            train_defaults(config_class).get("episodes_per_trial", 2),
+            bool(getattr(config_class, "task_visible", False)),
+        )
         self._env: TrialEnv = make_env(Sign(), _WORLDS, episodes_per_trial=episodes, task_visible=shown, threads=1)
 
     def checks(self) -> dict[str, Callable[[], str]]:

@@ -131,7 +131,7 @@ def _tells(tested: Tested, name: str) -> bool:
             if played[kind] >= RANDOM_STEPS:
                 continue
             tasks = tested.tasks(number)
-            env.begin(Tasks({**tasks.select(mirror).values, name: tasks[name]}), key=number)
+            env.begin(Tasks({**tasks.select(mirror).values, name: tasks[name]}), number, streams=mirror)
             if kind == "thrown":
                 tested.throw(number)
             env.physics.set_state(env.physics.get_state()[mirror])
@@ -152,6 +152,8 @@ def _tells(tested: Tested, name: str) -> bool:
 def _idle(tested: Tested, name: str) -> str:
     """What to tell the author of a variation that the physics ignores, and where to look."""
     readers = [variation for variation in tested.family.variations if name in variation.parameters]
+    if not readers:
+        return f"the task parameter '{name}', which a disturbance reads, changes neither motion nor what is observed"
     fields = {field for variation in readers for field in variation.fields}
     return (
         f"the task parameter '{name}' changes neither motion nor reward: the physics ignores what the variation "
@@ -232,9 +234,10 @@ def slots(tested: Tested) -> None:
     tracks: list[tuple[str, int, list[Tensor]]] = []
     for rows, clock in (((0, 1, 2, 0), (0, 0, 0, 0)), ((1, 0, 0, 2), (*late[:1], 0, 0, *late[1:])),
                         ((0, 1, 2, 0), (0, *late[::-1], 0))):  # fmt: skip
-        env.begin(tasks.select(torch.tensor(rows)), key=3, clock=torch.tensor(clock))
+        worlds = torch.tensor(rows)  # as their streams, too: the same task is disturbed alike
+        env.begin(tasks.select(worlds), 3, worlds, torch.tensor(clock))
         env.queue(tasks.select(torch.tensor(rows[::-1])))
-        state, own = env.physics.get_state(), torch.tensor(rows) == 0
+        state, own = env.physics.get_state(), worlds == 0
         start = state[0].clone() if start is None else start
         state[own] = start
         env.physics.set_state(state)

@@ -39,7 +39,7 @@ def symmetric(tested: Tested) -> str:
     generator, worst = seeding.generator(0, "check/mirror"), 0.0
     with make_env(family, 2 * _PAIRS, threads=1) as made:
         env: Any = made
-        env.begin(both, key=0)
+        env.begin(both, key=0, streams=torch.arange(_PAIRS).repeat(2))  # images are disturbed as their robots are
         for t in range(_STEPS):
             action = torch.rand(_PAIRS, env.action_size, generator=generator) * 2 - 1
             if t % _EVERY == 0:

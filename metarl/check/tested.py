@@ -20,6 +20,7 @@ from metarl.core.info import element_names
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Split, Tasks
 from metarl.core.types import Step
+from metarl.sim.disturbances import reads
 from metarl.sim.env import TrialEnv
 from metarl.sim.family import Family, MujocoFamily
 from metarl.sim.make import make_env
@@ -168,8 +169,8 @@ class Tested:
 
     @property
     def goals(self) -> list[str]:
-        """Task parameters that no variation of a robot's dynamics reads; of others, all."""
-        physical = set()
+        """Task parameters that no variation of a robot's dynamics and no disturbance reads; of others, all."""
+        physical = reads(self.family.disturbances) if self.is_robot else set()
         for variation in self.family.variations if self.is_robot else ():
             if not all(name.startswith(_APPEARANCE) or name.endswith("_rgba") for name in variation.fields):
                 physical |= set(variation.parameters)

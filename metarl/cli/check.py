@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -20,6 +21,10 @@ class CheckOptions:
     """A name from `metarl list`, path/to/file.py:ClassName, or a MJCF file (.xml or .mjcf)."""
     agent: str = ""
     """Test this learner: a name from `metarl list`, or path/to/file.py:ClassName."""
+    physics: str = ""
+    """Say how far one control step of the family in this back end is from MuJoCo's on the CPU, as warp."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """For --physics: where it runs."""
     folder: Path | None = None
     """For a MJCF file: the folder in which the files it refers to may lie, instead of its own."""
     memory: float = 2.0
@@ -42,6 +47,8 @@ def run(words: list[str]) -> int:
     from metarl.core.registry import make_family
 
     path = Path(options.family)
+    if options.physics:
+        return _compare(options)
     if options.agent:
         tried = check_learner(options.agent)
         findings = [Finding(what, None if right else words, words if right else None) for what, right, words in tried]
@@ -54,3 +61,17 @@ def run(words: list[str]) -> int:
     if options.json is not None:
         write_json(options.json, [dataclasses.asdict(finding) for finding in findings])
     return 2 if any(finding.problem is not None for finding in findings) else 0
+
+
+def _compare(options: CheckOptions) -> int:
+    """Print how far a back end is from MuJoCo on the CPU: numbers to be judged by who reads them."""
+    from metarl.check.agreement import agreement, table
+    from metarl.core.files import write_json
+    from metarl.core.registry import make_family
+
+    differences = agreement(make_family(options.family), options.physics, options.device)
+    for line in table(differences):
+        print(line)
+    if options.json is not None:
+        write_json(options.json, [dataclasses.asdict(each) for each in differences])
+    return 0

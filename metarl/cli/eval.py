@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +13,8 @@ from metarl.core.parameters import require
 
 if TYPE_CHECKING:
     from metarl.core.tasks import Tasks
-    from metarl.run.records import EvaluationRecord
+    from metarl.run.control import Control
+    from metarl.run.records import EvaluationRecord, Role
     from metarl.run.subject import Subject
 
 
@@ -26,6 +28,18 @@ class EvalOptions:
     """Look at a family before any training: `zero` (actions all zero) or `random` (each drawn anew)."""
     against: Path | None = None
     """Another run of the same family, to evaluate on the same tasks: how likely is the first better?"""
+    memoryless: tuple[Path, ...] = ()
+    """Runs of a policy that does not adapt, a seed each: with --oracle, how much of the headroom is recovered?"""
+    oracle: tuple[Path, ...] = ()
+    """Runs of an oracle, which is shown the task, a seed each: see `metarl headroom`."""
+    control: Literal["wipe", "swap", "nominal"] | None = None
+    """Also play with the adaptation state wiped, or swapped between worlds, or with all on the nominal task."""
+    controls: bool = False
+    """Also play all three controls: an adaptation to the task must cost return by them."""
+    control_seconds: float = 0.5
+    """Time between two wipes or swaps [s]."""
+    control_once: bool = False
+    """Wipe or swap once in a trial, after that time, and not again and again."""
     split: Literal["train", "test", "ood"] | None = None
     """Tasks: test (a fixed list, as in training), ood (outside its range) or train; both test and ood by default."""
     num_tasks: int = 100
@@ -36,16 +50,30 @@ class EvalOptions:
     """Sample actions instead of taking the policy's mean."""
     seed: int = 0
     """Seed of the initial states and actions."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where policy and worlds are."""
+    physics: Literal["", "mujoco", "warp"] = ""
+    """What moves the worlds; by default mujoco on the cpu and warp on cuda."""
     tasks: Path | None = None
     """Task list (JSON) to evaluate on instead of a split; the JSON of an evaluation is one."""
     checkpoint: str | None = None
     """Checkpoint, as iteration-000120, or best; the newest by default."""
     json: Path | None = None
     """Also write the result to FILE.json (with a second split, its own to FILE-ood.json); RUN/eval/ always has it."""
+    trust_code: bool = False
+    """Run files of code that a run names, also such as you have not trained with, or that were changed since."""
 
     def __post_init__(self) -> None:
-        given = {"--checkpoint": self.checkpoint, "--stochastic": self.stochastic, "--against": self.against}
+        given: dict[str, object] = {
+            "--checkpoint": self.checkpoint,
+            "--stochastic": self.stochastic,
+            "--against": self.against,
+        }
+        given |= {"--control": self.control or self.controls, "--memoryless": self.memoryless, "--oracle": self.oracle}
         require_untrained(self.agent, given)
+        require(self, "control_seconds", self.control_seconds > 0.0, "above 0")
+        if self.oracle and not self.memoryless:
+            raise UserError("--oracle needs --memoryless beside it: the headroom is the difference of the two")
         if self.tasks and self.split:
             raise UserError(f"--tasks {self.tasks} takes the place of --split {self.split}: leave one of the two out")
         require(self, "num_tasks", 1 <= self.num_tasks <= 65536, "in [1, 65536]")
@@ -57,28 +85,49 @@ def run(words: list[str]) -> int:
     """Evaluate, print the tables, and write every return as JSON."""
     options = parse(EvalOptions, "eval", words)
     from metarl.run.calibration import calibration
+    from metarl.run.control import KINDS, Control
     from metarl.run.evaluate import compared
     from metarl.run.logs import console
+    from metarl.run.placing import placed
     from metarl.run.subject import subject_of
-    from metarl.run.tables import comparison_table, record_table
+    from metarl.run.tables import comparison_table, control_table, record_table, standing_lines
 
-    subject = subject_of(options.run, options.agent, options.checkpoint)
-    other = None if options.against is None else _other(options.against, subject)
-    episodes = options.episodes or max(each.episodes for each in (subject, other) if each)
+    subject = subject_of(options.run, options.agent, options.checkpoint, options.trust_code, options.device)
+    other = None if options.against is None else _other(options.against, subject, options)
+    low = [_other(path, subject, options, "memoryless") for path in options.memoryless]
+    high = [_other(path, subject, options, "oracle") for path in options.oracle]
+    all_of_them = [each for each in (subject, other, *low, *high) if each]
+    episodes = options.episodes or max(each.episodes for each in all_of_them)
+    kinds = KINDS if options.controls else [kind for kind in KINDS if kind == options.control]
+    controls = [Control(kind, options.control_seconds, options.control_once) for kind in kinds]
+    say = console().print
     for number, (split, tasks) in enumerate(_task_lists(options, subject)):
-        record = _evaluate(subject, tasks, episodes, split, options, words)
-        console().print(record_table(record, str(options.run) if other else ""))
+        record = _evaluate(subject, tasks, episodes, split, options, words, controls)
+        nominal = [control for control in controls if control.kind == "nominal"]
+        yardsticks = []
+        for group, theirs_too in ((low, nominal), (high, [])):
+            found = [_evaluate(each, tasks, episodes, split, options, words, theirs_too) for each in group]
+            for each, one in zip(group, found, strict=True):
+                _write(each, one, None)
+            yardsticks.append([(str(each.run), one) for each, one in zip(group, found, strict=True)])
+        if high:
+            record = placed(record, *yardsticks)
+            assert record.standing is not None
+            say(*standing_lines(record.standing), sep="\n")
+        say(record_table(record, str(options.run) if other else ""))
+        if record.controls:
+            say(control_table(record, [one for _, one in yardsticks[0]]))
         believed = calibration(
             subject.policy, subject.family, tasks, episodes, seed=options.seed, origin=subject.origin
         )
         if believed is not None:
-            console().print(believed.table())
+            say(believed.table())
         if other is not None:
             theirs = _evaluate(other, tasks, episodes, split, options, words)
-            console().print(record_table(theirs, str(options.against)))
+            say(record_table(theirs, str(options.against)))
             _write(other, theirs, None)
             record = compared(record, theirs, str(options.against))
-            console().print(comparison_table(record, theirs, str(options.run)))
+            say(comparison_table(record, theirs, str(options.run)))
         json = options.json
         _write(subject, record, json.with_stem(f"{json.stem}-{split}") if json is not None and number else json)
     return 0
@@ -95,17 +144,28 @@ def _task_lists(options: EvalOptions, subject: Subject) -> list[tuple[str, Tasks
     return [(split, space.fixed(split, options.num_tasks)) for split in splits]
 
 
-def _other(path: Path, subject: Subject) -> Subject:
-    """The run to compare with; `UserError` where its tasks or episodes are not those of the subject."""
+def _other(path: Path, subject: Subject, options: EvalOptions, role: Role | None = None) -> Subject:
+    """A run to compare with; `UserError` where its tasks or episodes are not those of the subject, or its role is not.
+
+    Without a role it is the one of --against.
+    """
     from metarl.run.subject import trained
 
-    other = trained(path)
+    other = trained(path, trust_code=options.trust_code, device=options.device)
+    option = f"--{role or 'against'} {path}"
     for what, ours, theirs in (
         ("family", subject.origin.family, other.origin.family),
         ("episode_steps", _limit(subject), _limit(other)),
     ):
         if ours != theirs:
-            raise UserError(f"--against {path} cannot be compared: its {what} is {theirs}, not {ours}")
+            raise UserError(f"{option} cannot be compared: its {what} is {theirs}, not {ours}")
+    if role not in (None, other.origin.role):
+        kinds = {
+            "memoryless": "does not adapt and is not shown the task",
+            "oracle": "is shown the task",
+            "adapting": "adapts within a trial",
+        }
+        raise UserError(f"{option}: this policy {kinds[other.origin.role]}; name one that {kinds[role]}")
     return other
 
 
@@ -114,14 +174,27 @@ def _limit(subject: Subject) -> int:
 
 
 def _evaluate(
-    subject: Subject, tasks: Tasks, episodes: int, split: str, options: EvalOptions, words: list[str]
+    subject: Subject,
+    tasks: Tasks,
+    episodes: int,
+    split: str,
+    options: EvalOptions,
+    words: list[str],
+    controls: Sequence[Control] = (),
 ) -> EvaluationRecord:
     from metarl.run.evaluate import evaluate_subject
+    from metarl.run.run import worlds_on
 
-    deterministic = not (options.stochastic or options.agent == "random")
-    argv = ["eval", *words]
     return evaluate_subject(
-        subject, tasks, split, argv, episodes=episodes, seed=options.seed, deterministic=deterministic
+        subject,
+        tasks,
+        split,
+        ["eval", *words],
+        episodes=episodes,
+        seed=options.seed,
+        deterministic=not (options.stochastic or options.agent == "random"),
+        controls=controls,
+        worlds=worlds_on(options.device, options.physics),
     )
 
 

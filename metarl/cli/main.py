@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import cast
 
-from metarl.core.errors import UserError, unknown_name
+from metarl.core.errors import UserError, printable, unknown_name
 
 HELP = """\
 usage: metarl VERB ...
@@ -20,6 +20,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   train AGENT FAMILY   meta-train a learner on a family of tasks
   resume RUN           continue a training exactly where it stopped
   eval RUN             returns per episode on held-out tasks, with intervals
+  headroom FAMILY      what knowing the task is worth: a memoryless policy beside an oracle
   video RUN            film the robot adapting to held-out tasks
   tune AGENT FAMILY    search a learner's hyperparameters, on training tasks only
   report RUN...        what runs have shown, as one HTML file
@@ -40,6 +41,7 @@ VERBS = {
     "train": "train",
     "resume": "resume",
     "eval": "eval",
+    "headroom": "headroom",
     "video": "video",
     "tune": "tune",
     "report": "report",
@@ -57,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             _answer_signals()
         return _main(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
-        print(f"metarl: {error}", file=sys.stderr)
+        print(*map(printable, f"metarl: {error}".split("\n")), sep="\n", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at exit

@@ -20,7 +20,8 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from metarl.core.config import TrainConfig, load_config, train_defaults
+from metarl.core import trust
+from metarl.core.config import TrainConfig, device_defaults, load_config, train_defaults
 from metarl.core.errors import UserError, did_you_mean, unknown_name
 from metarl.core.parameters import declarations, describe
 from metarl.core.registry import agents_with, family_names, learner_config_class, learner_names
@@ -44,6 +45,8 @@ class TrainOptions:
     """Start from this TOML file; options on the command line override it."""
     output: Path | None = None
     """Run folder; runs/FAMILY-AGENT-sSEED-TIME by default."""
+    trust_code: bool = False
+    """Run files of code that FILE names, also such as you have not trained with, or that were changed since."""
 
 
 def parse(options: Any, verb: str, words: list[str], default: Any = None, positional: str = "") -> Any:
@@ -74,7 +77,11 @@ def parse_training(words: list[str]) -> TrainOptions:
     changes |= {name: value for name in _NAMED_FIRST if (value := _value_of(rest, f"--{name}"))}
     file = _value_of(rest, "--config")
     if file:
-        base = load_config(Path(file))
+        trust_code = "--trust-code" in rest
+        trust.named(*changes.values())
+        base = load_config(Path(file), trust_code)
+        if "family" not in changes:
+            trust.require(base.family, file, trust_code)
     elif len(changes) < 2 and not {"-h", "--help"} & set(rest):
         raise UserError(
             "train needs AGENT FAMILY ahead of its options, or --config FILE; "
@@ -87,22 +94,26 @@ def parse_training(words: list[str]) -> TrainOptions:
         changes["learner"] = config_class()
     if not file:
         changes |= train_defaults(config_class)
+        on = device_defaults(config_class, _value_of(rest, "--device"), _value_of(rest, "--physics"))
+        of_run = {field.name for field in dataclasses.fields(TrainConfig)}
+        changes |= {name: value for name, value in on.items() if name in of_run}
+        changes["learner"] = config_class(**{name: value for name, value in on.items() if name not in of_run})
     base = dataclasses.replace(base, **changes)
     parsed: TrainOptions = parse(TrainOptions, "train", rest, TrainOptions(base), " AGENT FAMILY")
     return parsed
 
 
-def _value_of(words: list[str], flag: str) -> str | None:
-    """Value of `--flag VALUE` or `--flag=VALUE`, if it is there; `--agent` and `--family` are taken out."""
+def _value_of(words: list[str], flag: str) -> str:
+    """Value of `--flag VALUE` or `--flag=VALUE`, empty if it is not there; `--agent` and `--family` are taken out."""
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name == flag:
             end = place + (1 if equals else 2)
             value = value if equals else "".join(words[place + 1 : end])
-            if flag != "--config":
+            if flag in ("--agent", "--family"):
                 del words[place:end]
             return value
-    return None
+    return ""
 
 
 def _flags(options: Any, default: Any) -> dict[str, bool]:

@@ -6,7 +6,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from metarl.cli.parsing import parse
 from metarl.core.parameters import require
@@ -28,6 +28,12 @@ class ResumeOptions:
     Learning rates and a curriculum go on from the share of the new length that is done."""
     max_minutes: float = 0.0
     """Stop, save and report after this long [min]; 0 for no limit."""
+    device: Literal["", "cpu", "cuda"] = ""
+    """Where to go on; by default where the run was."""
+    physics: Literal["", "mujoco", "warp"] = ""
+    """What is to move the worlds there; by default what did, or what is usual on another device."""
+    trust_code: bool = False
+    """Run files of code that the run names, also such as you have not trained with, or that were changed since."""
 
     def __post_init__(self) -> None:
         require(self, "total_steps", self.total_steps >= 0, "at least 0")
@@ -40,7 +46,15 @@ def run(words: list[str]) -> int:
     from metarl.run.sessions import resumed
 
     more = options.total_steps or None
-    with resumed(options.run, ["resume", *words], which=options.checkpoint, total_steps=more) as training:
+    session = resumed(
+        options.run,
+        ["resume", *words],
+        which=options.checkpoint,
+        total_steps=more,
+        on=(options.device, options.physics),
+        trust_code=options.trust_code,
+    )
+    with session as training:
         where = f"after iteration {training.iteration} of {training.num_iterations}"
         print(f"resuming {training.run} {where}", flush=True)
         return execute(training, options.max_minutes)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.cli.parsing import parse
+from metarl.core import trust
 from metarl.core.config import TrainConfig, load_config, train_defaults
 from metarl.core.errors import UserError
 from metarl.core.parameters import Checked, number
@@ -49,6 +50,8 @@ class TuneOptions(Checked):
     """Threads of the physics; 0 for one per CPU. Results are the same."""
     output: Path | None = None
     """Study folder; runs/tune-FAMILY-AGENT by default. Each trial is a run folder in it."""
+    trust_code: bool = False
+    """Run files of code that FILE names, also such as you have not trained with, or that were changed since."""
 
 
 def run(words: list[str]) -> int:
@@ -94,13 +97,14 @@ def _base(options: TuneOptions) -> TrainConfig[Any]:
     """The default configuration: a run's as `metarl train` would make it, or the file's."""
     if options.agent in family_names() and options.family in learner_names():
         raise UserError(f"tune takes AGENT FAMILY, as train does: metarl tune {options.family} {options.agent}")
+    trust.named(options.agent)
     config_class = learner_config_class(options.agent)
     agent, family = absolute(options.agent), absolute(options.family)
     if options.config is None:
         defaults: dict[str, Any] = dict(train_defaults(config_class))
         base: TrainConfig[Any] = TrainConfig(agent, family, config_class(), **defaults)
     else:
-        base = load_config(options.config)
+        base = load_config(options.config, options.trust_code)
         if not isinstance(base.learner, config_class):
             raise UserError(f"{options.config} is for the agent {base.agent}, not for {options.agent}")
     base = dataclasses.replace(base, agent=agent, family=family, seed=options.seed, threads=options.threads)

@@ -41,8 +41,14 @@ class VideoOptions:
     """Tasks: test (a fixed list, drawn as in training), ood (outside the training range) or train."""
     seed: int = 0
     """Seed of the initial states and of random actions."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where policy and worlds are."""
+    physics: Literal["", "mujoco", "warp"] = ""
+    """What moves the worlds; by default mujoco on the cpu and warp on cuda."""
     checkpoint: str | None = None
     """Checkpoint, as iteration-000120, or best; the newest by default."""
+    trust_code: bool = False
+    """Run files of code that the run names, also such as you have not trained with, or that were changed since."""
 
     def __post_init__(self) -> None:
         require_untrained(self.agent, {"--checkpoint": self.checkpoint})
@@ -71,6 +77,10 @@ def run(words: list[str]) -> int:
         seed=options.seed,
         checkpoint=options.checkpoint,
         agent=options.agent,
+        device=options.device,
+        physics=options.physics,
+        trust_code=options.trust_code,
+        progress=True,
     )
     print(f"wrote {recording.path}: {recording.seconds:.0f} s, {len(recording.returns)} tasks")
     return 0

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_origin
 
+from metarl.core import trust
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.files import read_text
 from metarl.core.parameters import Checked, ConfigError, declarations, fault, memory_text, number, require
@@ -25,7 +26,7 @@ L = TypeVar("L")
 
 _KEPT_STEPS = 2**32
 """Control steps that an iteration may keep, at most."""
-_STEP_BYTES = 64
+STEP_BYTES = 64
 """What one of them takes at the least: observations before and after, action, reward, flags [bytes]."""
 _FILE_BYTES = 2**20
 """Size of a TOML file, at most."""
@@ -53,6 +54,9 @@ class TrainConfig(Checked, Generic[L]):
     """Episodes K on one task before all that was learned of it is forgotten."""
     episode_steps: int = number(0, least=0, most=1_000_000)
     """Time limit of an episode [control steps]; 0 for the family's own."""
+    trial: Literal["", "steps", "episodes"] = ""
+    """Whether a fall forfeits the rest of its episode (episodes) or costs little more than its step (steps), for
+    learners that discount over whole trials; the family's own choice if empty."""
     train_tasks: int = number(0, least=0, most=1_000_000)
     """Train on a fixed list of this many tasks, as PEARL does (100 for half-cheetah-vel); 0 draws ever new ones."""
     curriculum: str = ""
@@ -60,7 +64,9 @@ class TrainConfig(Checked, Generic[L]):
     curriculum_share: float = number(0.5, above=0, most=1)
     """Share of the training after which the curriculum's range is whole."""
     staggered: bool = False
-    """Worlds begin at different places of their first trials, so that segments hold all of them: with --segment-steps."""
+    """Worlds begin at different places of their first trials, so that each segment holds all of them."""
+    task_visible: bool = False
+    """Train an oracle: the task's numbers stand behind the observation, in training and ever after."""
     threads: int = number(0, least=0, most=1024)
     """Threads of the physics, or processes of external environments; 0 for one per CPU. Results are the same."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -78,12 +84,14 @@ class TrainConfig(Checked, Generic[L]):
         super().__post_init__()
         require(self, "train_tasks", not (self.train_tasks and self.curriculum), "0 with a curriculum")
         kept = self.num_worlds * self.episodes_per_trial * max(1, self.episode_steps)
-        size = memory_text(kept * _STEP_BYTES)
+        size = memory_text(kept * STEP_BYTES)
         allowed = f"smaller: a trial of all worlds has {kept:,} control steps, which would take {size} of memory"
         require(self, "num_worlds", kept <= _KEPT_STEPS, allowed)
 
 
-def configure(agent: str, family: str, fields: Mapping[str, Any], file: Path | None = None) -> TrainConfig[Any]:
+def configure(
+    agent: str, family: str, fields: Mapping[str, Any], file: Path | None = None, trust_code: bool = False
+) -> TrainConfig[Any]:
     """Return a training's configuration: the learner's defaults, or those of a TOML file, with some fields changed.
 
     Args:
@@ -91,15 +99,17 @@ def configure(agent: str, family: str, fields: Mapping[str, Any], file: Path | N
         family: A name of `families()`, or `path/to/file.py:ClassName`.
         fields: Any fields of `TrainConfig` or of the learner's own configuration, by their names.
         file: A TOML file, as of `metarl train --config`, to start from.
+        trust_code: Whether code in a file may run that the TOML file names.
 
     Raises:
         UserError: A field is unknown or out of its range; the message names the nearest one or the range.
     """
+    trust.named(agent)
     config_class = learner_config_class(agent)
     base: Mapping[str, Any] = dict(train_defaults(config_class))
     learner: Any = config_class()
     if file is not None:
-        loaded = load_config(file)
+        loaded = load_config(file, trust_code)
         base = {f.name: getattr(loaded, f.name) for f in dataclasses.fields(loaded) if f.name != "learner"}
         learner = loaded.learner if isinstance(loaded.learner, config_class) else learner
     if file is None:
@@ -125,19 +135,23 @@ def to_toml(config: TrainConfig[Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def load_config(path: Path) -> TrainConfig[Any]:
-    """A training configuration from TOML, the learner's part typed by its agent."""
+def load_config(path: Path, trust_code: bool = False) -> TrainConfig[Any]:
+    """A training configuration from TOML, the learner's part typed by its agent.
+
+    An agent in a file is imported for that, if it may be: see `trust.require`, which is to be asked for the family too
+    before that is made.
+    """
     values = read_toml(path)
     if not isinstance(values.get("agent"), str) or not isinstance(values.get("family"), str):
         raise UserError(f"{path}: agent and family must both be given, as strings")
     learner = values.pop("learner", {})
     if not isinstance(learner, dict):
         raise UserError(f"{path}: learner must be a table, [learner]")
+    trust.require(values["agent"], path, trust_code)
     config_class = learner_config_class(values["agent"])
     of_run, of_learner = _names(TrainConfig), _names(config_class)
-    if "device" not in of_learner and "device" in learner:  # once of the learner's gradient steps alone
-        if (device := learner.pop("device")) != "cpu":
-            values = {"device": device, "physics": "mujoco"} | values
+    if "device" not in of_learner and (device := learner.pop("device", "cpu")) != "cpu":
+        values = {"device": device, "physics": "mujoco"} | values  # once of the learner's gradient steps alone
     for key in values.keys() - of_run:
         if key in of_learner:
             raise UserError(f"{path}: {key} belongs into the table [learner], below the options of the run")
@@ -162,9 +176,9 @@ def device_defaults(config_class: type[Any], device: str, physics: str) -> dict[
     return dict(getattr(config_class, "cuda_defaults", {})) if on_device else {}
 
 
-def task_visible(config_class: type[Any]) -> bool:
+def task_visible(config: TrainConfig[Any]) -> bool:
     """Whether the learner is an oracle: shown the task beside the observation, in training and ever after."""
-    return bool(getattr(config_class, "task_visible", False))
+    return config.task_visible or bool(getattr(config.learner, "task_visible", False))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -137,6 +137,31 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Points:
+    """One of finitely many points, equally likely."""
+
+    values: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.values or len({len(value) for value in self.values}) > 1:
+            raise ValueError("Points needs at least one point, and as many numbers in each")
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Shape (n, size)."""
+        return np.asarray(self.values, dtype=np.float64)[rng.integers(len(self.values), size=n)]
+
+    def contains(self, value: Value) -> bool:
+        """Membership, to the precision of a float32."""
+        return isinstance(value, list) and any(
+            len(value) == len(own) and np.allclose(value, own, rtol=1e-6, atol=1e-9) for own in self.values
+        )
+
+    def describe(self) -> str:
+        """Return a short form such as `one of 48 points`."""
+        return f"one of {len(self.values)} points"
+
+
+@dataclass(frozen=True)
 class Angle:
     """A heading, uniform on [low, high) [rad]; the full circle by default."""
 

@@ -14,6 +14,11 @@ class Diverged(UserError):  # noqa: N818
     """A learner's loss, gradient or parameters are not finite, again and again: it cannot go on."""
 
 
+def printable(text: str) -> str:
+    """A text that a terminal shows as it is: what would move its cursor or hide a part of it is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Error for a name that is not in `known`, with the nearest valid one and the full list."""
     names = sorted(known)

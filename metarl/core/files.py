@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import secrets
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from metarl.core.errors import UserError
 
+SEAL = "checksum"
+"""Key of the checksum in a JSON object."""
 MAX_TEXT = 256 * 2**20
 """No text that this program reads is larger [bytes]."""
 _MAX_DIGITS = 30
@@ -23,14 +27,17 @@ _LEFTOVER = re.compile(r"\..+-(\d+)(-x[0-9a-f]{8})?\.(partial|part\.mp4)")
 def write_atomic(path: Path, content: bytes | str, *, parents: bool = True) -> None:
     """Write a file that has either its old or its new content, whenever the process or the machine stops.
 
-    The content goes to a temporary name in the same folder, is flushed to the disk and renamed. A device or a pipe is
-    written in place. `parents`: missing folders are made. `UserError` where the file cannot be written.
+    The content goes to a temporary name in the same folder, is flushed to the disk and renamed. `UserError` where the
+    file cannot be written. `parents`: missing folders are made, a device or a pipe is written in place, and a link
+    followed; else, as in a run's folder, which may be a stranger's, a link is replaced and not what it leads to.
     """
     blob = content.encode() if isinstance(content, str) else content
     try:
         if parents:
             path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():
+        if not parents:
+            _replace(path, blob)
+        elif path.exists() and not path.is_file():
             path.write_bytes(blob)
         else:
             _replace(Path(os.path.realpath(path)), blob)  # through a link, which stays one
@@ -43,6 +50,12 @@ def write_atomic(path: Path, content: bytes | str, *, parents: bool = True) -> N
 def write_json(path: Path, content: object, *, parents: bool = True) -> None:
     """Write indented JSON with a final newline; see `write_atomic`."""
     write_atomic(path, json.dumps(content, indent=1) + "\n", parents=parents)
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with a checksum of itself, by which `read_json` notices a change."""
+    plain = {key: value for key, value in content.items() if key != SEAL}
+    return plain | {SEAL: hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()}
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
@@ -71,10 +84,12 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
 
 
 def read_json(path: Path, limit: int = MAX_TEXT) -> dict[str, Any]:
-    """The JSON object in a file; `UserError` where it cannot be read or holds something else."""
+    """The JSON object in a file; `UserError` where it cannot be read, holds something else or has a broken seal."""
     content = parse_json(read_text(path, limit), str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: it must be a JSON object")
+    if SEAL in content and content[SEAL] != sealed(content)[SEAL]:
+        raise UserError(f"{path} is damaged or was edited: it does not match its checksum")
     return content
 
 

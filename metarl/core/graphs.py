@@ -118,7 +118,8 @@ class Replay:
         """`what` names it in the line that says that it could not be captured."""
         self._work, self._what, self._calls = work, what, 0
         self._captures = not looks(device) and os.environ.get(SWITCH, "1") != "0"
-        self._stream = torch.cuda.Stream(device) if self._captures and device.type == "cuda" else None
+        on_cuda = self._captures and device.type == "cuda"
+        self._stream = torch.cuda.Stream(device) if on_cuda else None  # type: ignore[no-untyped-call]
         self._parts: list[Callable[[], None]] = []
 
     @property

@@ -106,6 +106,8 @@ class PolicyInfo:
     """Its robot's symmetry, where the family declares one."""
     privileged: tuple[Part, ...] = ()
     """What `TrialEnv.privileged` says, part by part: the task in numbers. Unknown, and empty, in older files."""
+    adapts: bool = True
+    """It keeps what it learns of its task within a trial; a policy without memory does not, nor one of a few frames."""
 
     @property
     def observation_size(self) -> int:
@@ -142,6 +144,7 @@ class PolicyInfo:
                 samples_first=bool(content["samples_first"]),
                 mirror=_mirror(content.get("mirror")),
                 privileged=_parts(content.get("privileged", [])),
+                adapts=bool(content.get("adapts", True)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"this is no description of a policy: {type(error).__name__}: {error}") from None

@@ -11,13 +11,15 @@ import inspect
 import os
 import sys
 import traceback
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from metarl.agents import LEARNERS
-from metarl.core.errors import UserError, unknown_name
+from metarl.core.errors import UserError, printable, unknown_name
+from metarl.core.files import read_bytes
 from metarl.envs import FAMILIES
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from metarl.sim.family import Family
 
 _FAMILY_GROUP, _LEARNER_GROUP = "metarl.families", "metarl.learners"
+MAX_CODE = 2**24
+"""No file of Python is larger [bytes]."""
 
 
 def family_names() -> list[str]:
@@ -59,6 +63,16 @@ def samples_first(name: str) -> bool:
     return name in LEARNERS and LEARNERS[name].samples_first
 
 
+def known_adapting(name: str) -> bool:
+    """Whether a learner's policy keeps what it learns of its task: True, unless the table says otherwise."""
+    return name not in LEARNERS or LEARNERS[name].adapts
+
+
+def known_oracle(name: str) -> bool:
+    """Whether the table says of a learner that it is always shown the task."""
+    return name in LEARNERS and LEARNERS[name].oracle
+
+
 def learner_config_class(name: str) -> type[Any]:
     """The configuration class of the learner: from the table, else the learner's attribute `Config`."""
     if name in LEARNERS:
@@ -89,17 +103,27 @@ def reference(family: str | type[Family] | Family) -> str:
         ) from None
 
 
+def file_of(name: str) -> Path | None:
+    """The file of `path/to/file.py:Class`, links followed; None for the name of an installed class."""
+    if ".py:" not in name:
+        return None
+    try:
+        return Path(name.rpartition(":")[0]).resolve()
+    except (OSError, ValueError, RuntimeError):  # a NUL in the name, or links in a circle
+        raise UserError(f"there is no file {printable(name)}") from None
+
+
 def absolute(name: str) -> str:
     """The same name, with a file's path made absolute, so that a run can be used from any folder."""
-    location, separator, attribute = name.rpartition(".py:")
-    return f"{Path(location).resolve()}.py:{attribute}" if separator else name
+    path = file_of(name)
+    return f"{path}:{name.rpartition(':')[2]}" if path else name
 
 
 def _find(name: str, kind: str, table: dict[str, str], group: str) -> Any:
     if name in table:
         return _load(table[name])
-    if ".py:" in name:
-        return _from_file(name)
+    if (path := file_of(name)) is not None:
+        return _from_file(path, *name.rsplit(":", 1))
     if name.endswith(".py"):
         raise UserError(f"'{name}' must name the class too: {name}:ClassName")
     plugins = _plugins(group)
@@ -120,27 +144,31 @@ def _load(reference: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _from_file(reference: str) -> Any:
-    """The class in `path/to/file.py:Class`."""
-    location, attribute = reference.rsplit(":", 1)
-    try:
-        there = Path(location).is_file()
-    except (OSError, ValueError):  # a name that is too long, or with a NUL
-        there = False
-    if not there:
+def _from_file(path: Path, location: str, attribute: str) -> Any:
+    """The class in `path/to/file.py:Class`; `location` is the path as it was written."""
+    if not os.path.isfile(path):  # unlike Path's, False too for a name that is too long
         raise UserError(f"there is no file {location}")
-    module = _import_file(Path(location).resolve())
+    module = _import_file(path)
     if not hasattr(module, attribute):
         classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
         raise UserError(f"{location}: {unknown_name('class', attribute, classes)}")
     return getattr(module, attribute)
 
 
+class _SourceLoader(SourceFileLoader):
+    """Compiles the file that was read and agreed to; Python's own takes what lies in `__pycache__` beside it."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The code of the source."""
+        return self.source_to_code(read_bytes(Path(self.path), MAX_CODE), self.path)
+
+
 @functools.cache
 def _import_file(path: Path) -> ModuleType:
     """The file as a module, run once: a class asked for twice is the same class."""
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
-    spec = importlib.util.spec_from_file_location(f"metarl_user_{path.stem}_{digest}", path)
+    name = f"metarl_user_{path.stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(name, path, loader=_SourceLoader(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

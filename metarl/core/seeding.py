@@ -91,6 +91,11 @@ class WorldRandom:
         radius = (-2.0 * torch.log1p(-u[:, :size])).sqrt()
         return (mean + std * radius * torch.cos(2.0 * math.pi * u[:, size:])).to(self._dtype)
 
+    def become(self, other: WorldRandom) -> None:
+        """Draw what `other` draws from now on, from memory of its own."""
+        self._state.copy_(other._state)
+        self._used = other._used
+
     def within(self, purpose: int, count: Int64[Tensor, "n"] | None = None) -> WorldRandom:
         """Draws of their own in the course of the episode: for number `count` of what `purpose` stands for.
 

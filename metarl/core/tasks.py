@@ -26,6 +26,7 @@ from metarl.core.distributions import (
     Distribution as Distribution,
     Graded as Graded,
     LogUniform as LogUniform,
+    Points as Points,
     Uniform as Uniform,
     Value as Value,
 )
@@ -130,8 +131,8 @@ class TaskSpace:
 
     @property
     def is_finite(self) -> bool:
-        """All parameters are `Choice`: then `test` holds the very tasks of `train`, and is not held out."""
-        return all(isinstance(parameter.train, Choice) for parameter in self.parameters.values())
+        """All parameters are `Choice` or `Points`: `test` then holds the very tasks of `train`, and is not held out."""
+        return all(isinstance(parameter.train, Choice | Points) for parameter in self.parameters.values())
 
     def distribution(self, name: str, split: Split) -> Distribution:
         """What parameter `name` is drawn from in `split`."""
@@ -163,12 +164,14 @@ class TaskSpace:
     def fixed(self, split: Split, n: int) -> Tasks:
         """The first `n` tasks of the split's fixed list, the same for every run: the held-out set.
 
-        A finite space (all parameters `Choice`) is enumerated in turn, so that each task is equally represented.
+        A finite space (see `is_finite`) is enumerated in turn, so that each task is equally represented.
         """
         self._require(split)
         if self.is_finite:
             grid = list(product(*(self.distribution(name, split).values for name in self.parameters)))  # type: ignore[attr-defined]
-            return Tasks.from_rows([dict(zip(self.parameters, grid[i % len(grid)], strict=True)) for i in range(n)])
+            columns = zip(*(grid[i % len(grid)] for i in range(n)), strict=True)
+            named = zip(self.parameters, columns, strict=True)
+            return Tasks({name: torch.tensor(column, dtype=torch.float64) for name, column in named})
         return Tasks.from_rows([self.sample(split, 1, seeding.rng(0, f"tasks/{split}", i)).rows()[0] for i in range(n)])
 
     def nominal(self, n: int = 1) -> Tasks:

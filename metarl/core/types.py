@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
@@ -14,6 +14,10 @@ from metarl.core.renamed import old_names
 
 Metrics = dict[str, float]
 """Scalars of one training iteration, by name (`group/name`)."""
+Trial = Literal["steps", "episodes"]
+"""What a trial is worth. It lasts K × `episode_steps` control steps either way, and a robot that falls begins its next
+episode at once. `steps`: all rewards count, so that a fall costs little. `episodes`: those of K episodes do, so that a
+fall forfeits the rest of its episode; after a fall that ends the K-th one, another K episodes are played."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Step:
     """`obs` is the first observation of an episode."""
     trial_start: Bool[Tensor, "N"]
     """The trial is over: `obs` is the first of the next one where its task was queued, else call `begin`."""
+    lost: Bool[Tensor, "N"]
+    """A fall has used up the trial's episodes: no reward after it counts, although the robot goes on. See `Trial`."""
 
     @property
     def ended(self) -> Bool[Tensor, "N"]:
@@ -94,6 +100,13 @@ class Segment:
     """And the one to go on from; where the trial is over and no other follows, as if its last episode went on."""
     privileged: Float32[Tensor, "T N P"] | None = None
     """`TrialEnv.privileged` when `obs[t]` was acted on, for a learner that wants it."""
+    lost: Bool[Tensor, "T N"] | None = None
+    """A fall used up the trial's episodes in the step; None where no fall does."""
+
+    @property
+    def value_end(self) -> Bool[Tensor, "T N"]:
+        """No later reward counts for what was done: the trial ended with the step, or a fall used up its episodes."""
+        return self.trial_end if self.lost is None else self.trial_end | self.lost
 
     @property
     def ended(self) -> Bool[Tensor, "T N"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from metarl.core import seeding
-from metarl.core.tasks import Choice, LogUniform, Parameter, TaskSpace, Value
+from metarl.core.tasks import Choice, LogUniform, Parameter, Value
 
 _POINT = 3
 """Vectors up to this length are positions; longer ones are many numbers of one kind."""
@@ -50,9 +50,8 @@ class Axis:
         return float(np.exp(np.log(value).mean()) if self.geometric else np.mean(value))
 
 
-def axes_of(space: TaskSpace | None, tasks: Sequence[dict[str, Any]]) -> list[Axis]:
-    """An axis per parameter of the tasks. Without a task space (the family is unknown here) ranges are missing."""
-    known = space.parameters if space is not None else {}
+def axes_of(known: Mapping[str, Parameter], tasks: Sequence[dict[str, Any]]) -> list[Axis]:
+    """An axis per parameter of the tasks; of a parameter that is not known the ranges are missing."""
     names = list(tasks[0]) if tasks else []
     return [_axis(name, known.get(name), [task[name] for task in tasks if name in task]) for name in names]
 

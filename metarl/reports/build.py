@@ -75,6 +75,7 @@ def write_report(runs: Sequence[Run], output: Path, argv: Sequence[str]) -> Path
     content["videos"] = [{"run": name, "caption": caption, "path": str(path)} for name, caption, path in videos]
     stem = output.stem if output.stem.endswith("report") else f"{output.stem}-report"
     text, numbers = page(content, videos), output.with_name(f"{stem}.json")  # NAME.json may be an evaluation
-    write_json(numbers, content)
-    write_atomic(output, text)
+    own = output.parent.resolve() not in [run.path.resolve() for run in runs]  # a run's folder may be a stranger's
+    write_json(numbers, content, parents=own)
+    write_atomic(output, text, parents=own)
     return numbers

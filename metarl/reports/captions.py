@@ -43,12 +43,15 @@ def adaptation_caption(family: Content, split: str) -> str:
         for evaluation in method["evaluations"]:
             if evaluation["split"] == split and evaluation["episodes"] > 1:
                 (first, _), (last, _) = interval(evaluation["iqm"][0]), interval(evaluation["iqm"][-1])
-                gain, bounds = interval(evaluation["gain"], signed=True)
                 actions = ", sampled actions" if evaluation["actions"] == "sampled" else ""
-                parts.append(
-                    f"{method['label']}{actions}: {first} in episode 1 and {last} in episode {evaluation['episodes']}, "
-                    f"a difference of {gain} {bounds} on the same task."
+                words = (
+                    f"{method['label']}{actions}: {first} in episode 1 and {last} in episode {evaluation['episodes']}"
                 )
+                if evaluation["gain"] is None:
+                    parts.append(f"{words}, which were not played in the same way.")
+                else:
+                    gain, bounds = interval(evaluation["gain"], signed=True)
+                    parts.append(f"{words}, {gain} {bounds} gained on the same task.")
     return " ".join(parts)
 
 
@@ -77,6 +80,37 @@ def parameter_caption(parameter: Content) -> str:
     for returns in parameter["returns"]:
         means.setdefault(returns["label"], []).append(f"{number(fmean(returns['last']))} on {returns['split']}")
     return " ".join([words, *(f"{label}: {', '.join(parts)}." for label, parts in means.items())]).strip()
+
+
+def headroom_sentence(family: Content) -> str:
+    """Say what knowing the task is worth on a family, and what is recovered of it."""
+    found = family["headroom"]
+    value, bounds = interval(found["headroom"]["value"], signed=True)
+    words = f"{family['name']}: {found['oracle']} has {value} {bounds} on {found['memoryless']}, the headroom of a task"
+    if found["headroom"]["value"]["low"] <= 0.0:
+        return f"{words}: no headroom measured."
+    share, limits = _percent(found["headroom"]["share"])
+    parts = [f"{words}, {share} {limits} of the oracle's return."]
+    for label, own in found["recovered"].items():
+        share, limits = _percent(own["value"])
+        seeds = f" ({', '.join(f'{100 * one:.0f} %' for one in own['by_seed'])})" if len(own["by_seed"]) > 1 else ""
+        parts.append(f"{label} recovers {share} {limits}{seeds}.")
+    return " ".join(parts)
+
+
+def _percent(point: Content) -> tuple[str, str]:
+    value, low, high = (f"{100 * point[key]:.0f}".replace("-", "−") for key in ("value", "low", "high"))
+    return f"{value} %", f"[{low}, {high}]"
+
+
+def control_sentence(method: Content, evaluation: Content, control: Content) -> str:
+    """Say what a control left of the return."""
+    value, bounds = interval(control["return"])
+    words = f"{method['label']}, {evaluation['split']} tasks, {control['label']}: {value} {bounds} in the last episode"
+    if control["cost"] is None:
+        return f"{words}."
+    cost, limits = interval(control["cost"], signed=True)
+    return f"{words}, which costs {cost} {limits}."
 
 
 def comparison_sentence(family: Content, found: Content) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from metarl.core.errors import UserError
-from metarl.core.registry import make_family
+from metarl.core.registry import family_names, make_family
+from metarl.core.tasks import Parameter
 from metarl.reports.axes import Axis, axes_of, trend
 from metarl.reports.methods import Method, Pooled, improvement, methods_of
+from metarl.run.described import Described
+from metarl.run.placing import placing
 from metarl.run.run import Run, short
-from metarl.run.statistics import bootstrap_interval, interquartile_mean, worst_decile
-from metarl.sim.family import Family
+from metarl.run.statistics import bootstrap_interval, interquartile_mean, mean, worst_decile
 
 _GRID = 100
 """Number of points of a method's mean learning curve."""
@@ -74,11 +77,9 @@ def _family(name: str, runs: Sequence[Run], remarks: list[str]) -> dict[str, Any
     """The methods of one family at one time limit, and how they compare."""
     methods, left_out = methods_of(runs)
     remarks += left_out
-    try:
-        family: Family | None = make_family(runs[0].config_values["family"])
-    except UserError as error:
-        family = None
-        remarks.append(f"{name} cannot be loaded here, so that its training ranges are not known: {error}")
+    family = _described(runs)
+    if family is None:
+        remarks.append(f"{name} is not described in its runs' folders: its training ranges are not known.")
     remarks += [
         f"{method.label} on {name} has no evaluation: only its learning curve is shown."
         for method in methods
@@ -88,13 +89,35 @@ def _family(name: str, runs: Sequence[Run], remarks: list[str]) -> dict[str, Any
     return {
         "name": name,
         "family": runs[0].config_values["family"],
-        "summary": (type(family).__doc__ or "").strip().split("\n")[0] if family else "",
+        "summary": family.summary if family else "",
         "episode_steps": limit or None,
         "episode_seconds": limit * family.control_step if family and limit else None,
         "methods": [_method(method) for method in methods],
-        "parameters": _parameters(family, methods),
+        "headroom": _headroom(methods),
+        "parameters": _parameters(family.parameters if family else {}, methods),
         "comparisons": list(_comparisons(methods)),
     }
+
+
+def _described(runs: Sequence[Run]) -> Described | None:
+    """The family: as it describes itself where it is installed, else as a run's folder does, whose code is not run."""
+    name = str(runs[0].config_values["family"])
+    if name in family_names():
+        return Described.of(make_family(name))
+    return next((found for run in runs if (found := run.described) is not None), None)
+
+
+def _headroom(methods: Sequence[Method]) -> dict[str, Any] | None:
+    """Oracle − memoryless on the test tasks, and what each adapting method recovers of it; None without the two."""
+    found = placing({m.label: pool.evaluations for m in methods if (pool := m.headline("test")) is not None})
+    if found is None:
+        return None
+    named = {"value": found.headroom.value.to_json(), "share": found.headroom.share.to_json()}
+    recovered = {
+        label: {"ours": own.ours, "by_seed": own.by_seed, "value": own.value and own.value.to_json()}
+        for label, own in found.recovered.items()
+    }
+    return asdict(found) | {"headroom": asdict(found.headroom) | named, "recovered": recovered}
 
 
 # ------------------------------------------------------------------------------------------------------- methods
@@ -120,7 +143,9 @@ def _method(method: Method) -> dict[str, Any]:
 
 def _evaluation(pool: Pooled) -> dict[str, Any]:
     episodes = range(pool.one.returns.shape[1])
-    gains = [evaluation.returns[:, -1] - evaluation.returns[:, 0] for evaluation in pool.evaluations]
+    pairs = [evaluation.paired for evaluation in pool.evaluations]
+    gains = [paired[:, -1] - paired[:, 0] for paired in pairs if paired is not None]
+    alike = len(gains) == len(pairs)
     return {
         **{key: getattr(pool.one, key) for key in ("split", "actions", "held_out")},
         "seeds": [run.config_values["seed"] for run in pool.runs],
@@ -129,7 +154,11 @@ def _evaluation(pool: Pooled) -> dict[str, Any]:
         "episodes": len(episodes),
         "iqm": [bootstrap_interval(pool.column(k), interquartile_mean).to_json() for k in episodes],
         "mean": [float(np.mean(pool.column(k))) for k in episodes],
-        "gain": bootstrap_interval(gains, interquartile_mean).to_json(),
+        "by_seed": [float(column.mean()) for column in pool.column(-1)],
+        "gain": bootstrap_interval(gains, interquartile_mean).to_json() if alike else None,
+        "failed": sum(int(evaluation.failed.sum()) for evaluation in pool.evaluations),
+        "gradient_steps": [evaluation.gradient_steps for evaluation in pool.evaluations],
+        "controls": _controls(pool),
         "worst_decile": worst_decile(np.concatenate(pool.column(-1))),
         "time_to_adapt": [
             evaluation.time_to_adapt and vars(evaluation.time_to_adapt)
@@ -137,6 +166,23 @@ def _evaluation(pool: Pooled) -> dict[str, Any]:
             if evaluation.reward_by_step is not None
         ],
     }
+
+
+def _controls(pool: Pooled) -> list[dict[str, Any]]:
+    """The controls that were played with every run: the return of the last episode, and what they cost."""
+    by_label = [{one.label: one for one in evaluation.controls} for evaluation in pool.evaluations]
+    rows = []
+    for label, one in by_label[0].items():
+        if not all(label in found for found in by_label):
+            continue
+        last = [found[label].returns[:, -1] for found in by_label]
+        row = {"label": label, "return": bootstrap_interval(last, mean).to_json(), "cost": None}
+        plain = [evaluation.paired for evaluation in pool.evaluations]
+        if one.kind != "nominal":
+            costs = [own[:, -1] - other for own, other in zip(plain, last, strict=True) if own is not None]
+            row["cost"] = bootstrap_interval(costs, mean).to_json()
+        rows.append(row)
+    return rows
 
 
 def _time(runs: Sequence[Run]) -> dict[str, float] | None:
@@ -184,11 +230,11 @@ def _learning(runs: Sequence[Run]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------- tasks, and who is better
 
 
-def _parameters(family: Family | None, methods: Sequence[Method]) -> list[dict[str, Any]]:
+def _parameters(known: Mapping[str, Parameter], methods: Sequence[Method]) -> list[dict[str, Any]]:
     """For each task parameter the returns of each method by task, on `test` and `ood`."""
     shown = [(m.label, pool) for m in methods for split in ("test", "ood") if (pool := m.headline(split)) is not None]
     tasks = [task for _, pool in shown for task in pool.one.tasks.rows()]
-    axes = axes_of(family.space if family is not None else None, tasks)
+    axes = axes_of(known, tasks)
     return [vars(axis) | {"returns": [_returns(axis, label, pool) for label, pool in shown]} for axis in axes]
 
 

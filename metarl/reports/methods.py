@@ -73,7 +73,8 @@ def improvement(ours: Pooled | None, theirs: Pooled | None) -> Interval | None:
     """Probability that ours returns more in the last episode of a task; None if the tasks are not the same."""
     if ours is None or theirs is None or ours.one.tasks.rows() != theirs.one.tasks.rows():
         return None
-    return probability_of_improvement([np.array(ours.column(-1))], [np.array(theirs.column(-1))])
+    x, y = ([np.array([evaluation.ranked[:, -1] for evaluation in pool.evaluations])] for pool in (ours, theirs))
+    return probability_of_improvement(x, y)
 
 
 def _method(group: tuple[Run, ...], groups: Sequence[tuple[Run, ...]]) -> Method:

@@ -12,7 +12,9 @@ from metarl.reports.captions import (
     Content,
     adaptation_caption,
     comparison_sentence,
+    control_sentence,
     facts,
+    headroom_sentence,
     interval,
     learning_caption,
     number,
@@ -24,11 +26,12 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-s
 """Makes the browser refuse every request and script, whatever a name contains."""
 _HEADS = "seeds|episode 1|last episode|gained|adapts in|mean, last|worst tenth, last|steps|minutes"
 _NOTE = (
-    "Interquartile mean of the return over tasks and seeds, with its 95 % bootstrap interval (tasks resampled within "
-    "each seed). Gained: last minus first episode of the same task. Adapts in: the robot's time from which an "
-    "episode's length returns 90 % of that gain; – where no gain is sure, nothing where it was not measured. Mean and "
-    "worst tenth of the last episode: its mean return on all tasks, and on the tenth of them that went worst. Steps "
-    "and minutes: of one training."
+    "Interquartile mean of the return over tasks and seeds, with its 95 % bootstrap interval over seeds and tasks. "
+    "Gained: last minus first episode of the same task. Adapts in: the robot's time from which an episode's length "
+    "returns 90 % of that gain; – where no gain is sure, nothing where it was not measured. Mean and worst tenth of "
+    "the last episode: its mean return on all tasks, each seed's below it, and on the tenth of the tasks that went "
+    "worst. Steps and minutes: of one training, with its gradient steps where they are known. Headroom: the return of "
+    "the best oracle in the last episode, less that of the best memoryless policy."
 )
 
 
@@ -107,12 +110,22 @@ def _results(content: Content, palette: Palette) -> str:
     if first:
         note += (
             f" {' and '.join(map(escape, first))} has to sample before it adapts, also where the mean action is asked "
-            "for: what it gains by adapting is shown in its rows of sampled actions."
+            "for: what it gains by adapting is the difference of episodes that are both sampled."
         )
+    if failed := sum(evaluation["failed"] for _, evaluation in found):
+        note += f" {failed} tasks failed, as their physics diverged: each counts as the worst of the others."
     listed = "".join(f"<li>{escape(comparison_sentence(f, one))}</li>" for f in families for one in f["comparisons"])
     better = f"<h3>Probability of improvement</h3><ul>{listed}</ul>" if listed else ""
+    rooms = "".join(f"<li>{escape(headroom_sentence(family))}</li>" for family in families if family["headroom"])
+    placed = f"<h3>Headroom</h3><ul>{rooms}</ul>" if rooms else ""
+    played = "".join(
+        f"<li>{escape(control_sentence(method, evaluation, control))}</li>"
+        for method, evaluation in found
+        for control in evaluation["controls"]
+    )
+    controls = f"<h3>Controls</h3><ul>{played}</ul>" if played else ""
     head = '<th class="text">algorithm, tasks</th>' + "".join(f"<th>{name}</th>" for name in _HEADS.split("|"))
-    return f'{_table(head, rows)}<p class="quiet">{note}</p>{better}'
+    return f'{placed}{_table(head, rows)}<p class="quiet">{note}</p>{better}{controls}'
 
 
 def _evaluations(family: Content) -> list[tuple[Content, Content]]:
@@ -127,11 +140,11 @@ def _row(method: Content, evaluation: Content, palette: Palette) -> str:
         str(len(evaluation["seeds"])),
         _cell(*interval(evaluation["iqm"][0])),
         _cell(*interval(evaluation["iqm"][-1]), f"episode {last}<br>" if last != 2 else ""),
-        _cell(*interval(evaluation["gain"], signed=True)) if last > 1 else "–",
+        _cell(*interval(evaluation["gain"], signed=True)) if last > 1 and evaluation["gain"] else "–",
         adapts + (f"<small>{len(surely)} of {len(times)}</small>" if 0 < len(surely) < len(times) else ""),
-        number(evaluation["mean"][-1]),
+        _cell(number(evaluation["mean"][-1]), _seeds(evaluation["by_seed"])),
         number(evaluation["worst_decile"]),
-        _spread(method["steps"], lambda value: f"{value / 1e6:.3g}\N{NO-BREAK SPACE}M"),
+        _cell(_spread(method["steps"], _million), _gradient_steps(evaluation["gradient_steps"])),
         _spread(method["minutes"], lambda value: f"{value:.3g}"),
     ]
     tasks = f"{evaluation['tasks']} {evaluation['split']} tasks{'' if evaluation['held_out'] else ' †'}"
@@ -142,6 +155,18 @@ def _row(method: Content, evaluation: Content, palette: Palette) -> str:
 
 def _cell(value: str, bounds: str, before: str = "") -> str:
     return f"{value}<small>{before}{bounds}</small>"
+
+
+def _seeds(means: Sequence[float]) -> str:
+    return ", ".join(number(mean) for mean in means) if len(means) > 1 else ""
+
+
+def _million(value: int | float) -> str:
+    return f"{value / 1e6:.3g}\N{NO-BREAK SPACE}M"
+
+
+def _gradient_steps(values: Sequence[int]) -> str:
+    return f"{_spread(values, lambda value: f'{value:,}')} gradient" if all(values) else ""
 
 
 def _spread(values: Sequence[int | float], form: Callable[[int | float], str]) -> str:

@@ -16,7 +16,9 @@ _STEP: Any = inspect.unwrap(torch.optim.Adam.step)
 class Adam(torch.optim.Adam):
     """`torch.optim.Adam`, to the bit. torch's own wraps these methods in ones that import `torch._dynamo` first."""
 
-    def __init__(self, params: Iterable[torch.Tensor], lr: float, eps: float = 1e-8, fused: bool | None = None) -> None:
+    def __init__(
+        self, params: Iterable[torch.Tensor], lr: float = 1e-3, eps: float = 1e-8, fused: bool | None = None
+    ) -> None:
         """On a GPU a step is one kernel, which can be captured, and which an attribute `found_inf` of 1 leaves out."""
         params = list(params)
         on_gpu = not looks(params[0].device)

@@ -134,9 +134,8 @@ class PackedRnn:
     def __init__(self, memory: nn.RNNBase, hidden: int, is_lstm: bool) -> None:
         w_in, w_mem, b_in, b_mem = (parameter.detach() for parameter in memory.parameters())
         if is_lstm:  # gates input, forget, cell, output: the three that are sigmoids side by side
-            order = torch.tensor([0, 1, 3, 2], device=w_in.device)
-            weight = _gates(torch.cat((w_in, w_mem), dim=1), 4)[order].flatten(0, 1)
-            bias = _gates(b_in + b_mem, 4)[order].flatten()
+            gates = _gates(torch.cat((w_in, w_mem), dim=1), 4), _gates(b_in + b_mem, 4)
+            weight, bias = (torch.cat((x[:2], x[3:], x[2:3])).flatten(0, 1) for x in gates)
         else:  # gates reset, update, new; of the last, input and memory enter apart
             inputs, mem = torch.zeros_like(w_in[:hidden]), torch.zeros_like(w_mem[:hidden])
             weight = torch.cat(

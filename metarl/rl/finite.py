@@ -39,9 +39,12 @@ class Guard:
     def __init__(self, hint: str = "try a lower learning_rate") -> None:
         self._hint = hint
         self._in_a_row = 0
-        self._unread: Tensor | None = None  # on the device: steps in a row, the most of them, and all that did not pass
+        # On the device: steps in a row that did not pass, the most of these, all that did not, all.
+        self._unread: Tensor | None = None
         self.skipped = 0
         """Steps that did not pass."""
+        self.passed = 0
+        """Steps that did."""
 
     def passes(self, *tensors: Tensor) -> bool:
         """Whether the step is to be taken."""
@@ -54,27 +57,36 @@ class Guard:
     def note(self, bad: Float32[Tensor, ""]) -> None:
         """Take note of a step by its flag, in place."""
         if self._unread is None:
-            self._unread = torch.zeros(3, device=bad.device)
-        row, most, skipped = self._unread.unbind()
+            self._unread = torch.zeros(4, device=bad.device)
+        row, most, skipped, noted = self._unread.unbind()
         row.add_(1.0).mul_(bad)
         most.copy_(torch.maximum(most, row))
         skipped.add_(bad)
+        noted.add_(1.0)
 
     def read(self) -> None:
         """Catch up on what was noted: counts it, or raises `Diverged`; waits for the device."""
         if self._unread is None:
             return
-        _, most, skipped = self._unread.tolist()
+        _, most, skipped, noted = self._unread.tolist()
         self._unread[1:].zero_()
         self.skipped += int(skipped)
+        self.passed += int(noted - skipped)
         if most >= PATIENCE:
             self._unread.zero_()
             raise self._diverged()
+
+    def metrics(self) -> Metrics:
+        """How many steps were taken and how many left out since this was last asked."""
+        found = {"train/gradient_steps": float(self.passed), "train/skipped_updates": float(self.skipped)}
+        self.passed = self.skipped = 0
+        return found
 
     def count(self, sound: bool) -> bool:
         """Take note of a step that is sound or not; returns the same."""
         self._in_a_row = 0 if sound else self._in_a_row + 1
         self.skipped += not sound
+        self.passed += sound
         if self._in_a_row >= PATIENCE:
             raise self._diverged()
         return sound

@@ -135,7 +135,8 @@ class InnerLoop:
 
     def read(self) -> Float[Tensor, "Q"]:
         """A copy of the present meta-parameters ψ."""
-        return torch.cat((self.policy.read(), self.rule.read()))
+        policy = self.policy.read()
+        return torch.cat((policy, self.rule.read().to(policy.device)))
 
     def write(self, meta: Float[Tensor, "Q"]) -> None:
         """Make ψ the present meta-parameters."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -20,12 +21,15 @@ class Packed:
 
     def __init__(self, network: RecurrentActorCritic, norm: RunningNorm) -> None:
         self.remember = network.memory.acting()
-        first, last = cast(nn.Linear, network.actor[0]), cast(nn.Linear, network.actor[2])
-        self.first = (first.bias.detach(), first.weight.detach().T.contiguous())
-        self.last = (last.bias.detach(), last.weight.detach().T.contiguous())
+        self.mean: Callable[[Tensor], Tensor] = network.actor
+        """The actor's mean action, from [output, observation]."""
+        if isinstance(network.actor, nn.Sequential):
+            first, last = cast(nn.Linear, network.actor[0]), cast(nn.Linear, network.actor[2])
+            self.first = (first.bias.detach(), first.weight.detach().T.contiguous())
+            self.last = (last.bias.detach(), last.weight.detach().T.contiguous())
+            self.mean = self._mean
         self.std = network.log_std.detach().exp()
         self.norm = norm.affine()
 
-    def mean(self, features: Float32[Tensor, "N F"]) -> Float32[Tensor, "N A"]:
-        """The actor's mean action, from [output, observation]."""
+    def _mean(self, features: Float32[Tensor, "N F"]) -> Float32[Tensor, "N A"]:
         return torch.addmm(self.last[0], torch.addmm(self.first[0], features, self.first[1]).tanh_(), self.last[1])

@@ -41,6 +41,45 @@ def head(inputs: int, hidden: int, outputs: int, gain: float) -> nn.Sequential:
     return nn.Sequential(first, nn.Tanh(), orthogonal(nn.Linear(hidden, outputs), gain))
 
 
+class Generated(nn.Module):
+    """A linear layer whose weights are linear functions of an embedding e of length K: y = (W₀ + Σ e_k W_k) [x, 1].
+
+    W₀ begins as an ordinary layer's weights and the others as zero, so that every embedding begins with the same layer
+    (Bias-HyperInit: Beck et al. 2022, arXiv:2210.11348). The products are summed without making the weights.
+    """
+
+    def __init__(self, embedding: int, inputs: int, outputs: int, gain: float) -> None:
+        super().__init__()
+        self.base = orthogonal(nn.Linear(inputs, outputs), gain)
+        self.weight = nn.Parameter(torch.zeros(embedding * outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs, embedding))
+
+    def forward(self, x: Float[Tensor, "*B I"], embedding: Float[Tensor, "*B K"]) -> Float[Tensor, "*B O"]:
+        """The layer's output for each input by its own embedding."""
+        generated = nn.functional.linear(x, self.weight)
+        parts = generated.reshape(*embedding.shape, self.base.out_features)
+        y: Tensor = self.base(x) + nn.functional.linear(embedding, self.bias)
+        return y + (embedding[..., None] * parts).sum(dim=-2)
+
+
+class HyperHead(nn.Module):
+    """A policy head over observations whose weights the memory generates (Beck et al. 2023, arXiv:2309.14970)."""
+
+    def __init__(self, memory: int, inputs: int, hidden: int, outputs: int) -> None:
+        """`memory` is the length of the memory's output; a quarter as many numbers of it choose the weights."""
+        super().__init__()
+        self.memory, embedding = memory, max(1, memory // 4)
+        self.embed = orthogonal(nn.Linear(memory, embedding), 1.0)
+        self.first = Generated(embedding, inputs, hidden, math.sqrt(2.0))
+        self.last = Generated(embedding, hidden, outputs, 0.01)
+
+    def forward(self, features: Float[Tensor, "*B F"]) -> Float[Tensor, "*B O"]:
+        """From [memory's output, observation]."""
+        embedding = self.embed(features[..., : self.memory])
+        y: Tensor = self.last(torch.tanh(self.first(features[..., self.memory :], embedding)), embedding)
+        return y
+
+
 class RecurrentActorCritic(nn.Module):
     """A memory with a Gaussian policy head and a value head on [memory, observation] (RNN+S).
 
@@ -49,12 +88,28 @@ class RecurrentActorCritic(nn.Module):
     arXiv:1710.06542), and a third head may say from the memory what that is.
     """
 
-    def __init__(self, memory: Cell, obs_size: int, action_size: int, *, shown: int = 0, believed: int = 0) -> None:
-        """`shown` is how many privileged numbers the value head sees, `believed` how many the memory is asked for."""
+    def __init__(
+        self,
+        memory: Cell,
+        obs_size: int,
+        action_size: int,
+        *,
+        hyper: bool = False,
+        shown: int = 0,
+        believed: int = 0,
+    ) -> None:
+        """`shown` is how many privileged numbers the value head sees, `believed` how many the memory is asked for.
+
+        With `hyper` the memory generates the policy head's weights.
+        """
         super().__init__()
         self.hidden = hidden = memory.hidden
         self.memory = memory
-        self.actor = head(hidden + obs_size, hidden, action_size, gain=0.01)
+        self.actor: nn.Module = (
+            HyperHead(hidden, obs_size, hidden, action_size)
+            if hyper
+            else head(hidden + obs_size, hidden, action_size, gain=0.01)
+        )
         self.critic = head(hidden + obs_size + shown, hidden, 1, gain=1.0)
         self.raw_log_std = nn.Parameter(torch.zeros(action_size))
         self.shown, self.believed = shown, believed

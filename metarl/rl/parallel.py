@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from metarl.core.graphs import looks
+from metarl.core.machine import num_cpus
 
 ShardLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Indices of samples -> (mean loss over them, vector of diagnostics averaged over them)."""
@@ -36,7 +37,7 @@ class ShardedGradient:
     def __init__(self, num_shards: int, threads: int = 0) -> None:
         """`threads` = 0 takes one per shard, but no more than there are CPUs."""
         self._num_shards = num_shards
-        workers = threads or min(num_shards, os.cpu_count() or 1)
+        workers = threads or min(num_shards, num_cpus())
         self._pool = ThreadPoolExecutor(workers, initializer=single_threaded_math) if workers > 1 else None
 
     def __call__(self, loss: ShardLoss, parameters: Sequence[Tensor], minibatch: Tensor) -> tuple[list[Tensor], Tensor]:

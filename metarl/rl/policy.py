@@ -81,11 +81,11 @@ class Believing(Protocol):
 
 
 def device_of(policy: Policy[Any]) -> torch.device | None:
-    """Where its tensors are; None of a policy without any."""
+    """Where its tensors are, or where it says that they are; None of a policy without any."""
     if isinstance(policy, nn.Module):
         for tensor in (*policy.parameters(), *policy.buffers()):
             return tensor.device
-    return None
+    return getattr(policy, "device", None)
 
 
 class NoState(NamedTuple):

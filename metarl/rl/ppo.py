@@ -6,7 +6,7 @@ takes its gradient steps on minibatches of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -73,6 +73,13 @@ class Chunks:
         return Chunks(**{k: v[index] if k == "memory" else v[:, index] for k, v in held.items()})
 
 
+def side_by_side(one: Chunks, other: Chunks) -> Chunks:
+    """The chunks of both."""
+    others = vars(other)
+    held = {k: (v, others[k], 0 if k == "memory" else 1) for k, v in vars(one).items() if v is not None}
+    return Chunks(**{k: torch.cat((mine, theirs), dim=dim) for k, (mine, theirs, dim) in held.items()})
+
+
 def chunk_length(num_steps: int, longest: int) -> int:
     """The largest divisor of `num_steps` that is at most `longest`."""
     return max(length for length in range(1, min(longest, num_steps) + 1) if num_steps % length == 0)
@@ -115,15 +122,15 @@ def ppo_loss(
     return loss, torch.stack((policy_loss, value_loss, kl)).detach()
 
 
-def _means(records: Sequence[Float[Tensor, "4"]]) -> list[float]:
+def _means(records: list[Tensor]) -> list[float]:
     """Of the records that are finite; zeros where there is none."""
     if not records:
         return [0.0] * 4
     rows = torch.stack(records)
     if looks(rows.device):  # which leaves out the others before
-        return rows.mean(dim=0).tolist()  # type: ignore[no-any-return]
+        return rows.mean(dim=0).tolist()
     sound = rows.isfinite().all(dim=1, keepdim=True)
-    return (torch.where(sound, rows, 0.0).sum(dim=0) / sound.sum().clamp(min=1)).tolist()  # type: ignore[no-any-return]
+    return (torch.where(sound, rows, 0.0).sum(dim=0) / sound.sum().clamp(min=1)).tolist()
 
 
 class PPO:
@@ -147,7 +154,7 @@ class PPO:
 
     def update(self, chunks: Chunks, generator: torch.Generator, progress: float) -> Metrics:
         """`num_epochs` passes over the chunks, a gradient step per minibatch; `Diverged` where too few are finite."""
-        by, skipped = self.settings, self._guard.skipped
+        by = self.settings
         rate = by.learning_rate + progress * (by.final_learning_rate - by.learning_rate)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -163,7 +170,7 @@ class PPO:
         means = _means(records)
         return {
             **dict(zip(("train/policy_loss", "train/value_loss", "train/kl", "train/grad_norm"), means, strict=True)),
-            "train/skipped_updates": float(self._guard.skipped - skipped),
+            **self._guard.metrics(),
             "train/learning_rate": rate,
             "train/std": float(self._raw_log_std.detach().exp().mean()),
         }

@@ -61,11 +61,26 @@ def module_tensors(module: torch.nn.Module, part: str) -> dict[str, Tensor]:
 
 
 def load_module(module: torch.nn.Module, state: Mapping[str, Tensor], part: str) -> None:
-    """Inverse of `module_tensors`; `ValueError` where a tensor is missing or has the wrong shape."""
+    """Inverse of `module_tensors`; `ValueError` where a tensor is missing, misshapen or of another kind of number."""
+    own = part_of(state, f"{part}/")
+    require_like(own, module.state_dict())
     try:
-        module.load_state_dict(part_of(state, f"{part}/"))
+        module.load_state_dict(own)
     except RuntimeError as error:
         raise ValueError(str(error).splitlines()[-1].strip()) from None
+
+
+def require_like(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
+    """`ValueError` where a tensor is of another type or number of dimensions than the one of its name in `like`.
+
+    Torch would convert the former without a word. Floats may be of another width: a GPU's are narrower.
+    """
+    for name in sorted(state.keys() & like.keys()):
+        found, own = state[name], like[name]
+        both_floats = found.is_floating_point() and own.is_floating_point()
+        if not (both_floats or found.dtype == own.dtype) or found.dim() != own.dim():
+            kinds = [f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}" for value in (found, own)]
+            raise ValueError(f"the tensor {name} is {kinds[0]}, not {kinds[1]}")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str], part: str) -> dict[str, Tensor]:
@@ -83,16 +98,20 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str], pa
 def load_optimizer(
     optimizer: torch.optim.Optimizer, names: Sequence[str], state: Mapping[str, Tensor], part: str
 ) -> None:
-    """Inverse of `optimizer_tensors`; `ValueError` where a moment is missing, misshapen or of an unknown parameter."""
+    """Inverse of `optimizer_tensors`; `ValueError` where a moment is missing, misshapen or of another type."""
     own = part_of(state, f"{part}/")
     expected = {f"{name}/{key}" for name in names for key in _ADAM_KEYS} if own else set()
     if set(own) != expected:
         raise ValueError(f"the optimiser's tensors do not match: {sorted(set(own) ^ expected)[:3]}")
-    for name, parameter in zip(names, _parameters(optimizer), strict=True):
+    flags = [g["fused"] or g["capturable"] for g in optimizer.param_groups for _ in g["params"]]
+    for name, parameter, counts_there in zip(names, _parameters(optimizer), flags, strict=True):
         moments = {key: own[f"{name}/{key}"].to(parameter.device, copy=True) for key in _ADAM_KEYS} if own else {}
+        if moments and not counts_there:  # else torch waits for the device at each step
+            moments["step"] = moments["step"].cpu()
         for key, value in moments.items():
-            if key != "step" and value.shape != parameter.shape:
-                raise ValueError(f"size mismatch for the optimiser's {name}/{key}: {tuple(value.shape)}")
+            shape, dtype = ((), torch.float32) if key == "step" else (parameter.shape, parameter.dtype)
+            if value.shape != shape or value.dtype != dtype or (key != "exp_avg" and bool((value < 0).any())):
+                raise ValueError(f"the optimiser's {name}/{key} is {value.dtype} {tuple(value.shape)}, or below 0")
         optimizer.state[parameter] = moments
 
 

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.core.graphs import looks
+
 Product = Callable[[Float[Tensor, "P"]], Float[Tensor, "P"]]
 """v -> F v, with F the Fisher matrix of the policy: the Hessian of its KL divergence."""
 Evaluate = Callable[[Float[Tensor, "P"]], tuple[float, float]]
@@ -19,14 +21,19 @@ _SHRINK, _TRIES = 0.8, 15  # of the line search
 
 
 def conjugate_gradient(product: Product, b: Float[Tensor, "P"], iterations: int) -> Float[Tensor, "P"]:
-    """Solve F x ≈ b for x, from x₀ = 0 (Hestenes & Stiefel 1952); stops early at a squared residual of 1e-10."""
+    """Solve F x ≈ b for x, from x₀ = 0 (Hestenes & Stiefel 1952); stops early at a squared residual of 1e-10.
+
+    On a GPU, which is not waited for, the iterations that remain change nothing.
+    """
     x, residual = torch.zeros_like(b), b.clone()
     direction, squared = residual.clone(), residual.dot(residual)
     for _ in range(iterations):
-        if squared < _RESIDUAL:
+        if looks(b.device) and squared < _RESIDUAL:
             break
         image = product(direction)
         step = squared / direction.dot(image)
+        if not looks(b.device):
+            step = torch.where(squared < _RESIDUAL, 0.0, step)
         x = x + step * direction
         residual = residual - step * image
         before, squared = squared, residual.dot(residual)

@@ -12,7 +12,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from safetensors.torch import load as load_tensors, save as dump_tensors
 from torch import Tensor
 
 from metarl.core.errors import UserError, unknown_name
-from metarl.core.files import read_bytes, read_json, sync_folder, write_atomic
+from metarl.core.files import SEAL, read_bytes, read_json, sealed, sync_folder, write_atomic
+from metarl.core.machine import available_memory
+from metarl.core.parameters import memory_text
 
 FORMAT = 2
 KEEP = 2
@@ -62,8 +64,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with a checksum of its own."""
-        content = {"format": FORMAT, **asdict(self)}
-        return content | {"checksum": _checksum(content)}
+        return sealed({"format": FORMAT, **asdict(self)})
 
 
 def save(
@@ -77,7 +78,7 @@ def save(
     """
     target = folder / f"iteration-{iteration:06d}"
     if bad := _not_finite(state):
-        raise CheckpointError(f"{target} is not saved: {bad}{_what_there_is(folder)}")
+        raise CheckpointError(f"{target} is not saved: {bad}{what_there_is(folder)}")
     blob = dump_tensors({name: value.contiguous() for name, value in state.items()})
     manifest = Manifest(iteration, total_steps, elapsed, hashlib.sha256(blob).hexdigest(), len(blob), validation)
     staging = folder / f".{target.name}.partial"
@@ -92,8 +93,8 @@ def save(
     except (OSError, UserError) as error:
         shutil.rmtree(staging, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) else str(error).rsplit(": ", 1)[-1]
-        raise CheckpointError(f"cannot save {target} ({len(blob):,} bytes): {reason}{_what_there_is(folder)}") from None
-    kept = {*existing(folder)[-KEEP:], find(folder, BEST)}
+        raise CheckpointError(f"cannot save {target} ({len(blob):,} bytes): {reason}{what_there_is(folder)}") from None
+    kept = {*existing(folder)[-KEEP:], _best(existing(folder))}
     for old in existing(folder):
         if old not in kept:
             shutil.rmtree(old, ignore_errors=True)
@@ -137,7 +138,9 @@ def find(folder: Path, name: str | None = None) -> Path:
     if name is None:
         return list(found.values())[-1]
     if name == BEST:
-        return max(found.values(), key=lambda path: (_validation(path), _iteration(path)))
+        for path in found.values():
+            read_manifest(path)  # of a damaged one nobody knows whether it is the best
+        return _best(found.values())
     if name not in found:
         raise CheckpointError(str(unknown_name("checkpoint", name, [*found, BEST])))
     return found[name]
@@ -145,9 +148,12 @@ def find(folder: Path, name: str | None = None) -> Path:
 
 def load(path: Path) -> tuple[dict[str, Tensor], Manifest]:
     """Read and verify a checkpoint. Raises `CheckpointError` in one line where it is damaged or foreign."""
-    manifest = read_manifest(path)
+    manifest, left = read_manifest(path), available_memory()
     others = [other.name for other in existing(path.parent) if other != path]
     hint = f"; try --checkpoint {others[-1]}" if others else ""
+    if left is not None and (manifest.size or 0) > left:
+        size = f"it has {memory_text(manifest.size or 0)}, and {memory_text(left)} of memory are left"
+        raise CheckpointError(f"{path} cannot be loaded here: {size}")
     try:
         blob = read_bytes(path / _TENSORS, MAX_BYTES if manifest.size is None else manifest.size)
     except UserError as error:
@@ -175,9 +181,8 @@ def read_manifest(path: Path) -> Manifest:
     if isinstance(number, int) and not isinstance(number, bool) and number not in (1, FORMAT):
         raise CheckpointError(f"{path} has format {number}, this version reads formats 1 and {FORMAT}")
     fields = Manifest.__dataclass_fields__
-    wanted = {"iteration", "total_steps", "elapsed", "sha256"} if number == 1 else {*fields, "checksum"}
-    whole = number == 1 or content.pop("checksum", None) == _checksum({"format": FORMAT, **content})
-    if content.keys() != wanted - {"checksum"} or not whole or not _plausible(content):
+    wanted = {"iteration", "total_steps", "elapsed", "sha256"} if number == 1 else {*fields, SEAL}
+    if content.keys() != wanted or (content.pop(SEAL, None) is None and number != 1) or not _plausible(content):
         raise CheckpointError(f"{path / _MANIFEST} is not a manifest of this program, or is damaged")
     manifest = Manifest(**content | {"elapsed": float(content["elapsed"])})
     named = path.name.rsplit("-", 1)[-1]
@@ -199,27 +204,27 @@ def _plausible(content: Mapping[str, Any]) -> bool:
     )
 
 
-def _checksum(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def _not_finite(state: Mapping[str, Tensor]) -> str:
     """What is wrong with a state that holds NaN or infinite numbers; empty where nothing is."""
     bad = [name for name, value in state.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]
     return f"{len(bad)} of its {len(state)} tensors hold NaN or infinite numbers, as {bad[0]}" if bad else ""
 
 
-def _what_there_is(folder: Path) -> str:
+def what_there_is(folder: Path) -> str:
+    """Which checkpoint a training that fails leaves, as the end of a sentence."""
     found = existing(folder)
     return f"; {found[-1].name} is intact" if found else "; there is no earlier checkpoint"
 
 
-def _validation(path: Path) -> float:
-    try:
-        found = read_manifest(path).validation
-    except CheckpointError:
-        found = None
-    return -math.inf if found is None else found
+def _best(found: Iterable[Path]) -> Path:
+    def validation(path: Path) -> float:
+        try:
+            value = read_manifest(path).validation
+        except CheckpointError:
+            value = None
+        return -math.inf if value is None else value
+
+    return max(found, key=lambda path: (validation(path), _iteration(path)))
 
 
 def _iteration(path: Path) -> int:

@@ -10,6 +10,7 @@ from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from metarl.core import seeding
+from metarl.core.errors import UserError
 from metarl.core.graphs import Carried
 from metarl.core.tasks import Tasks
 from metarl.core.types import Segment, Step, Transition
@@ -227,8 +228,18 @@ def trial_steps(
     deterministic: bool = False,
     streams: Int64[Tensor, "N"] | None = None,
 ) -> Iterator[TrialStep]:
-    """The steps of one trial of `tasks` (one per world); `key` is that of every draw, of resets and of actions."""
-    yield from Stepper(env, policy, tasks, key, streams=streams).steps(policy, env.trial_steps, deterministic)
+    """The steps of one trial of `tasks` (one per world); `key` is that of every draw, of resets and of actions.
+
+    Raises `UserError` for actions that are not finite: on a CPU at once, else at the trial's end.
+    """
+    finite = torch.ones((), dtype=torch.bool, device=env.device)
+    for now in Stepper(env, policy, tasks, key, streams=streams).steps(policy, env.trial_steps, deterministic):
+        finite = finite & now.action.isfinite().all()
+        if not any_of(finite[None]):  # on a GPU that would wait
+            break
+        yield now
+    if not bool(finite):
+        raise UserError("this policy cannot be played: its actions are not finite numbers")
     env.check()
 
 

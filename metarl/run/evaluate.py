@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from metarl.core import seeding
+from metarl.core.errors import UserError
+from metarl.core.info import PolicyInfo
 from metarl.core.renamed import old_names
 from metarl.core.tasks import Tasks
 from metarl.rl.parallel import single_threaded_math
 from metarl.rl.policy import Policy
 from metarl.run.collect import trial_steps
+from metarl.run.control import Control, Interfered
 from metarl.run.logs import provenance
-from metarl.run.records import Against, EvaluationRecord, Origin
-from metarl.run.statistics import Interval, probability_of_improvement
+from metarl.run.records import Against, Controlled, EvaluationRecord, Origin
+from metarl.run.recovery import around_onsets
+from metarl.run.statistics import Interval, probability_of_improvement, worst_counted
 from metarl.run.subject import Subject
+from metarl.sim.env import TrialEnv
 from metarl.sim.family import Family
 from metarl.sim.make import make_env
 
 _NOBODY = Origin()
+_FAULT = "fault"
+"""Name of the privileged number that is 1 while a fault is there."""
 
 
 def evaluate(
@@ -33,32 +41,63 @@ def evaluate(
     deterministic: bool = True,
     threads: int = 0,
     origin: Origin = _NOBODY,
+    worlds: Mapping[str, Any] | None = None,
 ) -> EvaluationRecord:
-    """Run one trial of `num_episodes` episodes on each task, all at once; `origin` says whose policy it is."""
-    n = len(tasks)
-    returns = torch.zeros(n, num_episodes + 1, dtype=torch.float64)  # the last column: episodes beyond K
-    episode, diverged = torch.zeros(n, 1, dtype=torch.long), torch.zeros(n, dtype=torch.long)
+    """Run one trial of `num_episodes` episodes on each task, all at once; `origin` says whose policy it is.
+
+    A task in which the physics diverged has failed, and counts as the worst: see `EvaluationRecord.failed`. Where all
+    have, the returns are NaN. `worlds` says what moves the worlds, as `worlds_on`: MuJoCo on the CPU, wherever the
+    policy is, unless told. Raises `UserError` for a policy whose actions are not finite.
+    """
     options: dict[str, Any] = {"episode_steps": origin.episode_steps or None, "task_visible": origin.task_visible}
-    with make_env(family, n, episodes_per_trial=num_episodes, threads=threads, **options) as env:
-        by_step = torch.zeros(env.trial_steps, dtype=torch.float64)
-        for t, now in enumerate(trial_steps(env, policy, tasks, seeding.key(seed, "evaluate"), deterministic)):
-            reward = now.step.reward.double()
-            by_step[t] = reward.mean()
-            returns.scatter_add_(1, episode, reward[:, None])
-            episode = (episode + now.step.ended[:, None]).clamp(max=num_episodes)
-            diverged += now.step.diverged
+    options |= worlds or {}
+    with make_env(family, len(tasks), episodes_per_trial=num_episodes, threads=threads, **options) as env:
+        kept = _played(env, policy, tasks, seeding.key(seed, "evaluate"), deterministic)
+        episode_steps, control_step = env.episode_steps, family.control_step
+    reward, ended, diverged = (kept[name].cpu() for name in ("reward", "ended", "diverged"))
+    reward, count = reward.double(), diverged.sum(dim=0).numpy()
+    episode = (ended.long().cumsum(dim=0) - ended.long()).clamp(max=num_episodes)  # the last column: beyond K
+    returns = torch.zeros(num_episodes + 1, len(tasks), dtype=torch.float64).scatter_add_(0, episode, reward)
+    failed = count > 0
+    recovery = None
+    if _FAULT in kept:
+        fault = torch.cat((kept[_FAULT][:1], kept[_FAULT][:-1])).cpu().numpy()  # known after a step, for the next one
+        recovery = around_onsets(reward.numpy(), fault, ended.numpy(), control_step, episode_steps)
     return EvaluationRecord(
-        **vars(origin) | {"episode_steps": len(by_step) // num_episodes},
+        **vars(origin) | {"episode_steps": episode_steps},
         tasks=tasks,
-        returns=returns[:, :num_episodes].numpy().copy(),
-        reward_by_step=by_step.numpy(),
-        control_step=family.control_step,
-        num_diverged=int(diverged.sum()),
-        diverged=diverged.numpy(),
+        returns=worst_counted(returns[:num_episodes].T.numpy().copy(), failed),
+        reward_by_step=reward.numpy()[:, ~failed | failed.all()].mean(axis=1),
+        control_step=control_step,
+        num_diverged=int(count.sum()),
+        diverged=count,
+        recovery=recovery,
         seed=seed,
         deterministic=deterministic,
         provenance={},
     )
+
+
+def _played(env: TrialEnv, policy: Policy[Any], tasks: Tasks, key: int, deterministic: bool) -> dict[str, Tensor]:
+    """Reward, ends and divergence of every step and world, and whether a fault was there, where the family has any."""
+    rows: dict[str, list[Tensor]] = {"reward": [], "ended": [], "diverged": []}
+    fault = _place_of(_FAULT, env.info)
+    for now in trial_steps(env, policy, tasks, key, deterministic):
+        for name in ("reward", "ended", "diverged"):
+            rows[name].append(getattr(now.step, name).clone())
+        if fault is not None:
+            rows.setdefault(_FAULT, []).append(env.privileged()[:, fault] > 0.5)
+    return {name: torch.stack(values) for name, values in rows.items()}
+
+
+def _place_of(name: str, info: PolicyInfo) -> int | None:
+    """Where a privileged part stands; None where there is none of that name."""
+    first = 0
+    for part in info.privileged:
+        if part.name == name:
+            return first
+        first += part.size
+    return None
 
 
 def evaluate_subject(
@@ -70,26 +109,37 @@ def evaluate_subject(
     episodes: int = 0,
     seed: int = 0,
     deterministic: bool = True,
-    threads: int = 0,
+    controls: Sequence[Control] = (),
+    worlds: Mapping[str, Any] | None = None,
 ) -> EvaluationRecord:
     """Evaluate a run's policy, or one that never trained, on the tasks of a split or of a list of that name.
 
-    `episodes` are as many as in training where 0; `argv` is the command that asks for it. The record is returned, not
-    kept: see `Run.write_evaluation`.
+    `episodes` are as many as in training where 0; `argv` is the command that asks for it. A policy that samples before
+    it adapts plays a second trial in which it samples throughout: only its episodes can be compared with each other.
+    The `controls` are played by such a policy in the same way. The record is returned, not kept: see
+    `Run.write_evaluation`. Raises `UserError` where the physics of every task diverged.
     """
     single_threaded_math()
-    record = evaluate(
-        subject.policy,
-        subject.family,
-        tasks,
-        episodes or subject.episodes,
-        seed=seed,
-        deterministic=deterministic,
-        threads=threads,
-        origin=subject.origin,
-    )
+
+    def play(tasks: Tasks, deterministic: bool, policy: Policy[Any] = subject.policy) -> EvaluationRecord:
+        options = {"seed": seed, "deterministic": deterministic, "origin": subject.origin, "worlds": worlds}
+        found = evaluate(policy, subject.family, tasks, episodes or subject.episodes, **options)  # type: ignore[arg-type]
+        if found.failed.all():
+            raise UserError(f"the physics of all {len(tasks)} tasks diverged under this policy: no return is measured")
+        return found
+
+    record, throughout = play(tasks, deterministic), deterministic
+    if deterministic and subject.origin.samples_first:
+        other, throughout = play(tasks, False), False
+        record = record.having(sampled=other.returns, reward_by_step=other.reward_by_step)
+    control_step, found = subject.family.control_step, []
+    for control in controls:
+        on = subject.family.space.nominal(len(tasks)) if control.kind == "nominal" else tasks
+        played = play(on, throughout, Interfered(subject.policy, control, on, control_step))
+        found.append(Controlled(**vars(control), returns=played.returns))
     held_out = split == "ood" or (split == "test" and not subject.family.space.is_finite)
-    return record.having(split=split, held_out=held_out, provenance=provenance(argv))
+    changes = {"split": split, "held_out": held_out, "controls": tuple(found)}
+    return record.having(**changes, provenance=provenance(argv))
 
 
 def compared(ours: EvaluationRecord, theirs: EvaluationRecord, run: str) -> EvaluationRecord:
@@ -98,8 +148,8 @@ def compared(ours: EvaluationRecord, theirs: EvaluationRecord, run: str) -> Eval
 
 
 def improvement(ours: EvaluationRecord, theirs: EvaluationRecord) -> list[Interval]:
-    """How likely ours does better on a task, per episode; both met the same tasks."""
-    columns = zip(ours.returns.T, theirs.returns.T, strict=True)
+    """How likely ours does better on a task, per episode; both met the same tasks. A failed task loses to all sound."""
+    columns = zip(ours.ranked.T, theirs.ranked.T, strict=True)
     return [probability_of_improvement([x], [y]) for x, y in columns]
 
 

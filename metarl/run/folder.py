@@ -9,16 +9,21 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from metarl.core import trust
 from metarl.core.config import TrainConfig, to_toml
 from metarl.core.errors import UserError
-from metarl.core.files import remove_leftovers, write_atomic, write_json
+from metarl.core.files import remove_leftovers, sealed, write_atomic, write_json
 from metarl.core.info import PolicyInfo
 from metarl.core.renamed import old_names
 from metarl.run import checkpoint
+from metarl.run.described import Described
 from metarl.run.logs import provenance
-from metarl.run.run import CONFIG, INFO, PROVENANCE, Run
+from metarl.run.run import CONFIG, FAMILY, INFO, PROVENANCE, Run
+
+if TYPE_CHECKING:
+    from metarl.sim.family import Family
 
 _LOCK = ".lock"
 
@@ -29,7 +34,8 @@ def create(path: Path | None, config: TrainConfig[Any], argv: Sequence[str]) -> 
     run = Run(_claim(path) if path is not None else _claim_new(config))
     try:
         write_atomic(run.path / CONFIG, text, parents=False)
-        write_json(run.path / PROVENANCE, provenance(argv), parents=False)
+        write_json(run.path / PROVENANCE, sealed(provenance(argv)), parents=False)
+        trust.remember(config.agent, config.family)
     except BaseException:  # a signal too
         discard(run)
         raise
@@ -65,15 +71,18 @@ def note_resumption(run: Run, argv: Sequence[str], config: TrainConfig[Any], ite
         with suppress(OSError):
             os.replace(path, path.with_name(f"damaged-{PROVENANCE}"))
     entry = provenance(argv) | {"after_iteration": iteration, "total_steps": config.total_steps}
-    write_json(path, content | {"resumed": [*(before if isinstance(before, list) else []), entry]}, parents=False)
+    content |= {"resumed": [*(before if isinstance(before, list) else []), entry]}
+    write_json(path, sealed(content), parents=False)
+    trust.remember(config.agent, config.family)
     if config != run.config():
         write_atomic(run.path / CONFIG, to_toml(config), parents=False)
 
 
-def write_info(run: Run, info: PolicyInfo) -> None:
-    """Keep what the policy observes and commands, unless it is known."""
-    if not (run.path / INFO).exists():
-        write_json(run.path / INFO, info.to_json(), parents=False)
+def write_info(run: Run, info: PolicyInfo, family: Family) -> None:
+    """Keep what the policy observes and commands, and what the family is, unless it is known."""
+    for name, known in ((INFO, info), (FAMILY, Described.of(family))):
+        if not (run.path / name).exists():
+            write_json(run.path / name, sealed(known.to_json()), parents=False)
 
 
 def clean(run: Run) -> None:
@@ -87,7 +96,7 @@ def discard(run: Run) -> None:
     """Remove what `create` and a training without an iteration made; whatever else is in the folder stays."""
     shutil.rmtree(run.path / "tensorboard", ignore_errors=True)
     with suppress(OSError):
-        for name in (CONFIG, PROVENANCE, INFO, "metrics.jsonl", _LOCK):
+        for name in (CONFIG, PROVENANCE, INFO, FAMILY, "metrics.jsonl", _LOCK):
             (run.path / name).unlink(missing_ok=True)
         run.path.rmdir()
 

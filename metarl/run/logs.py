@@ -20,10 +20,13 @@ import numpy as np
 from jaxtyping import Float64
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from metarl.core.errors import UserError
 from metarl.core.files import parse_json, read_text, write_atomic
+from metarl.core.machine import num_cpus
 from metarl.core.types import Metrics
+from metarl.run import checkpoint
 
 Show = Callable[[int, float, float, float, float], None]
 """Shows a person an iteration: its number, steps/s, returns of the first and last episode, remaining time [s]."""
@@ -59,16 +62,17 @@ class MetricsFile:
             kept = "".join(line for line, row in _lines(self._path, text) if row["iteration"] <= iteration)
             if kept != text:
                 write_atomic(self._path, kept, parents=False)
-        with self._explained():
+        with self._explained(self._path):
             self._file = self._path.open("a", encoding="utf-8")
 
     def write(self, iteration: int, total_steps: int, metrics: Metrics) -> None:
         """Append one iteration; `UserError` where the disk is full."""
-        with self._explained():
+        with self._explained(self._path):
             self._file.write(json.dumps({"iteration": iteration, "total_steps": total_steps} | metrics) + "\n")
             self._file.flush()
+        with self._explained(board := self._path.parent / "tensorboard"):
             if self._board is None:
-                self._board = EventFile(self._path.parent / "tensorboard", self._purge_step)
+                self._board = EventFile(board, self._purge_step)
             self._board.write(total_steps, metrics)
 
     def close(self) -> None:
@@ -79,11 +83,12 @@ class MetricsFile:
                     stream.close()
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self, path: Path) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise UserError(f"cannot write {self._path}: {error.strerror}; the last checkpoint is intact") from None
+            left = checkpoint.what_there_is(self._path.parent / "checkpoints")
+            raise UserError(f"cannot write {path}: {error.strerror}{left}") from None
 
 
 class EventFile:
@@ -191,17 +196,44 @@ def progress_view(num_iterations: int, console: Console, interval: float = 10.0)
         minutes, seconds = divmod(round(remaining), 60)
         return f"{rate:,.0f} steps/s · return {first:.1f} → {last_return:.1f} · {minutes}:{seconds:02d} left"
 
+    def bar_words(*numbers: float) -> str:
+        """Shorter where a terminal has its usual 80 columns."""
+        long = words(*numbers)
+        return long if console.width >= 100 else long.replace("return ", "").replace(" steps/s", "/s")
+
     if not (console.is_terminal or console.quiet):
         yield show_line
         return
-    columns = (
-        BarColumn(bar_width=24),
-        TextColumn("iteration {task.completed}/{task.total} · {task.description}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
+    with _bar(console, "{task.completed}/{task.total} · {task.description}") as bar:
         task = bar.add_task("starting", total=num_iterations)
-        yield lambda iteration, *numbers: bar.update(task, completed=iteration, description=words(*numbers))
+        yield lambda iteration, *numbers: bar.update(task, completed=iteration, description=bar_words(*numbers))
+
+
+@contextmanager
+def share_view(doing: str, console: Console, interval: float = 10.0) -> Iterator[Callable[[float], None]]:
+    """Like `progress_view`, of work of which only the share in [0, 1] that is done is told."""
+    last = time.monotonic()
+
+    def show_line(share: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= interval:
+            last = time.monotonic()
+            print(f"{doing}: {share:.0%}", flush=True)
+
+    if not (console.is_terminal or console.quiet):
+        yield show_line
+        return
+    with _bar(console, "{task.percentage:.0f} % · {task.description}") as bar:
+        task = bar.add_task(doing, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+def _bar(console: Console, words: str) -> Progress:
+    """A line that no terminal breaks into two."""
+    text = TextColumn(words, markup=False, table_column=Column(no_wrap=True))
+    return Progress(
+        BarColumn(bar_width=min(24, max(6, console.width - 70))), text, TimeElapsedColumn(), console=console
+    )
 
 
 def provenance(argv: Sequence[str]) -> dict[str, Any]:
@@ -211,13 +243,25 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "git_commit": _git_commit(),
-        "machine": {"system": platform.platform(), "cpu": _cpu_name(), "num_cpus": os.cpu_count()},
+        "machine": {"system": platform.platform(), "cpu": _cpu_name(), "num_cpus": num_cpus()},
     }
 
 
-def console() -> Console:
-    """The console all tables go to."""
-    return Console(file=sys.stdout, highlight=False)
+def words_of(fields: Mapping[str, Any]) -> list[str]:
+    """Fields as words of the command line, for a run's record of how it was made."""
+    words = []
+    for name, value in fields.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words += [flag] if value else []
+        else:
+            words += [flag, *map(str, value if isinstance(value, list | tuple) else [value])]
+    return words
+
+
+def console(show: bool = True) -> Console:
+    """The console all tables go to; a quiet one unless `show`. Names are printed as they are, `x[red]y` too."""
+    return Console(file=sys.stdout, quiet=not show, highlight=False, markup=False, emoji=False)
 
 
 def _version(package: str) -> str:

@@ -7,26 +7,28 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from rich.console import Group
 
 from metarl.core.errors import UserError
 from metarl.core.files import read_json
 from metarl.core.tasks import Tasks
+from metarl.run.headroom import Headroom, Recovered
+from metarl.run.recovery import Recovery
 from metarl.run.statistics import AdaptationTime, Interval, Summary, summarize, time_to_adapt
 
-FORMAT = 2
+FORMAT = 3
 """Format of the files. Those of metarl 0.1 have no number and are read as format 1."""
 _POINTS = 400
 """Number of points that a file keeps of the reward over a trial's time; an episode has at least one."""
 _LARGEST = 64 * 2**20
 """No evaluation's file is larger [bytes]."""
-_PROVENANCE = ("command", "started", "versions", "git_commit", "machine")
 _COMPUTED = ("summary", "time_to_adapt")
-_HUGE, _LONGEST = 10**15, 10**7
+
+Role = Literal["memoryless", "adapting", "oracle"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,17 @@ class Origin:
     """Time limit of an episode [control steps]; 0 for the family's own, or where it was not recorded."""
     task_visible: bool = False
     """The policy is an oracle: the task's numbers stand behind its observations."""
+    adapts: bool = True
+    """It keeps what it learns of its task within a trial; False where it is the same on every task."""
+    samples_first: bool = False
+    """It samples its actions before it adapts, also where the mean action is asked for."""
+    gradient_steps: int = 0
+    """Gradient steps of the training; 0 where they were not recorded."""
+
+    @property
+    def role(self) -> Role:
+        """What it stands for where headroom is measured."""
+        return "oracle" if self.task_visible else "adapting" if self.adapts else "memoryless"
 
     def title(self, tasks: str) -> str:
         """`rl2 on ant-dir: TASKS, after 320 steps`."""
@@ -67,15 +80,53 @@ class Against:
     """How likely the evaluated policy does better on a task, per episode."""
 
 
+@dataclass(frozen=True, eq=False)
+class Controlled:
+    """The same policy on the same tasks, its adaptation interfered with."""
+
+    kind: str
+    seconds: float
+    """Time between two interferences, or up to the only one [s]."""
+    once: bool
+    """It happened once in a trial, and not again and again."""
+    returns: Float64[np.ndarray, "N K"]
+    """Undiscounted returns; a task whose physics diverged counts as the worst, as in the evaluation itself."""
+
+    @property
+    def label(self) -> str:
+        """`wipe every 0.5 s`."""
+        if self.kind == "nominal":
+            return "nominal task"
+        return f"{self.kind} {'after' if self.once else 'every'} {self.seconds:g} s"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a policy stands between one that knows nothing of the task and one that is shown it."""
+
+    memoryless: tuple[str, ...]
+    """The runs of the memoryless policy, a seed each."""
+    oracle: tuple[str, ...]
+    """Those of the oracle."""
+    headroom: Headroom
+    recovered: Recovered
+    """In the last episode."""
+    recovered_first: Recovered
+    """In the first."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class EvaluationRecord(Origin):
     """Returns of a policy on a list of tasks, one trial of K episodes on each, and all that is known of them."""
 
     tasks: Tasks
     returns: Float64[np.ndarray, "N K"]
-    """Undiscounted return of each task's first K episodes."""
+    """Undiscounted return of each task's first K episodes. A failed task counts as the worst: see `failed`."""
+    sampled: Float64[np.ndarray, "N K"] | None = None
+    """The returns of trials with sampled actions throughout, where those of `returns` are sampled at first only."""
     reward_by_step: Float64[np.ndarray, "T"] | None = None
-    """Mean over tasks of the reward at each control step; means of stretches where it was read from a file."""
+    """Mean over tasks of the reward at each control step, of `sampled` where there is one, else of `returns`; means of
+    stretches where it was read from a file."""
     control_step: float = 0.0
     """Length of one [s]; 0 where it was not recorded."""
     num_diverged: int = 0
@@ -91,6 +142,10 @@ class EvaluationRecord(Origin):
     deterministic: bool = True
     """The policy took its mean action; else its actions were drawn."""
     against: Against | None = None
+    controls: tuple[Controlled, ...] = ()
+    standing: Standing | None = None
+    recovery: Recovery | None = None
+    """What a fault in mid-episode costs, where the family has any."""
     provenance: Mapping[str, Any]
     """Command, versions, git commit and machine of the evaluation."""
     source: Path | None = None
@@ -118,15 +173,49 @@ class EvaluationRecord(Origin):
         """Name of the file it was read from, or is to be written to."""
         return self.source.name if self.source is not None else self.name
 
+    @property
+    def failed(self) -> Bool[np.ndarray, "N"]:
+        """Tasks whose physics diverged.
+
+        Each counts, in every episode, as the worst of the sound ones, or as its own return where that is lower. Where
+        two policies are compared it loses to every sound one.
+        """
+        return np.zeros(len(self.returns), bool) if self.diverged is None else self.diverged > 0
+
+    @property
+    def ranked(self) -> Float64[np.ndarray, "N K"]:
+        """The returns, for a comparison task by task: a failed task's are below all others."""
+        return np.where(self.failed[:, None], -np.inf, self.returns)
+
+    @property
+    def paired(self) -> Float64[np.ndarray, "N K"] | None:
+        """Returns whose episodes were all played in the same way, so that last − first is what was learnt.
+
+        None for a policy that sampled its first episodes only, where there is no trial that it sampled throughout.
+        """
+        return self.returns if not (self.samples_first and self.deterministic) else self.sampled
+
+    @property
+    def played(self) -> list[str]:
+        """How each episode was played: `mean` or `sampled`; `unknown` where an older file does not tell."""
+        num_episodes = self.returns.shape[1]
+        if self.paired is self.returns:
+            return [self.actions] * num_episodes
+        if self.sampled is None:
+            return ["unknown"] * num_episodes
+        alike = (self.returns == self.sampled).all(axis=0)  # noise is a matter of the seed alone
+        return ["sampled" if same else "mean" for same in alike]
+
     @cached_property
     def summary(self) -> Summary:
         """Means, interquartile means and worst deciles per episode, and the gain of the last on the first."""
-        return summarize(self.returns)
+        return summarize(self.returns, self.paired)
 
     @cached_property
     def time_to_adapt(self) -> AdaptationTime | None:
         """See `statistics.time_to_adapt`; None too where the interval of the gain does not lie above zero."""
-        if self.reward_by_step is None or not self.summary.adaptation_delta.low > 0.0:
+        gain = self.summary.adaptation_delta
+        if self.reward_by_step is None or gain is None or not gain.low > 0.0:
             return None
         return time_to_adapt(self.reward_by_step, self.episode_steps, self.control_step)
 
@@ -154,7 +243,12 @@ class EvaluationRecord(Origin):
             "reward_by_step": None if self.reward_by_step is None else self._thinned(self.reward_by_step),
             "tasks": self.tasks.rows(),
             "ids": list(self.tasks.ids),
+            "played": self.played,
             "returns": self.returns.tolist(),
+            "sampled": None if self.sampled is None else self.sampled.tolist(),
+            "controls": [vars(one) | {"returns": one.returns.tolist()} for one in self.controls],
+            "standing": None if self.standing is None else asdict(self.standing),
+            "recovery": None if self.recovery is None else self.recovery.to_json(),
             "against": None
             if against is None
             else {
@@ -167,11 +261,11 @@ class EvaluationRecord(Origin):
 
     def _thinned(self, reward: Float64[np.ndarray, "T"]) -> dict[str, list[float]]:
         """Reward per step over the trial's time: means of stretches none of which spans two episodes."""
-        starts, ends = self._stretches(len(reward))
+        starts, ends = self.stretches(len(reward))
         means = np.add.reduceat(reward, starts) / (ends - starts)
         return {"seconds": ((starts + ends) / 2 * self.control_step).tolist(), "reward": means.tolist()}
 
-    def _stretches(self, length: int) -> tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]]:
+    def stretches(self, length: int) -> tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]]:
         """Return where each stretch begins and ends, the end excluded [control steps]."""
         num_episodes = self.returns.shape[1]
         steps = length // num_episodes
@@ -186,7 +280,9 @@ class EvaluationRecord(Origin):
         try:
             if type(number := content.get("format", 1)) is not int or not 1 <= number <= FORMAT:
                 raise ValueError(f"its format is {number!r}, this version reads formats 1 to {FORMAT}")
-            return _record(content, source)
+            from metarl.run.reading import record_of
+
+            return record_of(content, source)
         except KeyError as error:
             reason = f"it has no {error}"
         except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError, RecursionError) as error:
@@ -214,84 +310,3 @@ class EvaluationRecord(Origin):
         from metarl.run.tables import html
 
         return html(self)
-
-
-def _record(content: Mapping[str, Any], source: Path | None) -> EvaluationRecord:
-    returns = np.array(content["returns"], np.float64)
-    rows = content["tasks"]
-    if returns.ndim != 2 or 0 in returns.shape or not np.isfinite(returns).all() or len(rows) != len(returns):
-        raise ValueError("returns must hold a row of finite numbers for each task, and one number per episode")
-    version = content.get("format", 1)
-    diverged = content.get("diverged")
-    record = EvaluationRecord(
-        **vars(_origin(content)),
-        tasks=Tasks.from_rows(rows),
-        returns=returns,
-        control_step=_number(content, "control_step"),
-        num_diverged=_count(content, "num_diverged"),
-        diverged=None if diverged is None else np.array(diverged, np.int64).reshape(len(returns)),
-        split=_text(content, "split"),
-        held_out=_flag(content, "held_out"),
-        seed=_count(content, "seed"),
-        deterministic=_flag(content, "deterministic"),
-        against=_against(content["against"]) if content.get("against") else None,
-        provenance={key: content[key] for key in _PROVENANCE if key in content}
-        if version == 1
-        else dict(content["provenance"]),
-        source=source,
-    )
-    known: dict[str, Any] = {}
-    if reward := content.get("reward_by_step"):
-        if (length := record.episode_steps * returns.shape[1]) > _LONGEST:
-            raise ValueError(f"a trial of {length:,} steps is too long")
-        starts, ends = record._stretches(length)
-        known["reward_by_step"] = np.repeat(np.array(reward["reward"], np.float64), ends - starts)
-        time = content["time_to_adapt"]
-        known["time_to_adapt"] = time and AdaptationTime(
-            float(time["episodes"]), int(time["steps"]), float(time["seconds"])
-        )
-    if "iqm" in content:
-        known["summary"] = Summary.from_json(content)
-    vars(record).update(known)  # as measured: not to be computed again, and from thinned data
-    return record
-
-
-def _origin(content: Mapping[str, Any]) -> Origin:
-    return Origin(
-        agent=str(content.get("agent", "")),
-        family=str(content.get("family", "")),
-        train_seed=_count(content, "train_seed") if content.get("train_seed") is not None else None,
-        train_steps=_count(content, "train_steps"),
-        train_seconds=_number(content, "train_seconds"),
-        iteration=_count(content, "iteration"),
-        episode_steps=_count(content, "episode_steps"),
-        task_visible=bool(content.get("task_visible", False)),
-    )
-
-
-def _against(content: Mapping[str, Any]) -> Against:
-    chances = tuple(Interval.from_json(chance) for chance in content["probability_of_improvement"])
-    return Against(str(content["run"]), _origin(content), chances)
-
-
-def _count(content: Mapping[str, Any], name: str) -> int:
-    return int(_number(content, name))
-
-
-def _number(content: Mapping[str, Any], name: str) -> float:
-    value = content.get(name, 0)
-    return float(_checked(name, value, type(value) in (int, float) and 0 <= value < _HUGE, "a number of at least 0"))
-
-
-def _text(content: Mapping[str, Any], name: str) -> str:
-    return str(_checked(name, content[name], isinstance(content[name], str), "a text"))
-
-
-def _flag(content: Mapping[str, Any], name: str) -> bool:
-    return bool(_checked(name, content[name], isinstance(content[name], bool), "true or false"))
-
-
-def _checked(name: str, value: Any, holds: bool, allowed: str) -> Any:
-    if not holds:
-        raise ValueError(f"{name} must be {allowed}, and is {value!r}")
-    return value

@@ -1,4 +1,4 @@
-"""Segments whose control steps are captured once and replayed: worlds, policy and what is kept of both, on one device."""
+"""Segments whose control steps are captured once and replayed: worlds, policy and what is kept are on one device."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 OWN = ("obs", "action", "episode_start", "trial_start")
 """What a segment holds of a `TrialStep`."""
-STEP = ("final_obs", "reward", "terminated", "truncated", "diverged")
+STEP = ("final_obs", "reward", "terminated", "truncated", "diverged", "lost")
 """What it holds of its `Step`."""
 
 Record = Callable[[Tensor, Any, Tensor, Tensor, Any], Mapping[str, Tensor]]

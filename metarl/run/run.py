@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from metarl.core import seeding
+from metarl.core import seeding, trust
 from metarl.core.config import TrainConfig, load_config, read_toml, task_visible
 from metarl.core.errors import UserError, unknown_name
-from metarl.core.files import read_json, read_text, write_json
+from metarl.core.files import SEAL, read_json, read_text, sealed, write_json
 from metarl.core.info import PolicyInfo
-from metarl.core.registry import learner_class, learner_names, make_family, samples_first
+from metarl.core.registry import known_adapting, learner_class, learner_names, make_family, samples_first
 from metarl.rl.learner import Learner, require_device
 from metarl.rl.policy import Policy
-from metarl.rl.state import load_policy, policy_alone
+from metarl.rl.state import load_policy, policy_alone, require_like
 from metarl.run import checkpoint
 from metarl.run.checkpoint import CheckpointError, Manifest
+from metarl.run.described import Described
 from metarl.run.logs import Row, learning_curve, read_metrics, total_times
 from metarl.run.pretrained import PREFIX, pretrained_names, pretrained_root
 from metarl.run.records import EvaluationRecord, Origin
@@ -31,21 +32,22 @@ from metarl.run.records import EvaluationRecord, Origin
 if TYPE_CHECKING:  # a policy is loaded without a simulator
     from metarl.sim.family import Family
 
-CONFIG, PROVENANCE, INFO = "config.toml", "run.json", "policy.json"
+CONFIG, PROVENANCE, INFO, FAMILY = "config.toml", "run.json", "policy.json", "family.json"
 _LARGEST_SIZE = 10**6
 """No observation or action is longer."""
 
 
 class Run:
-    """A run's folder: `config.toml`, `run.json`, `policy.json`, `metrics.jsonl`, `checkpoints/`, `eval/`, `videos/`.
+    """A run's folder: `config.toml`, `run.json`, `policy.json`, `family.json`, `metrics.jsonl`, `checkpoints/`, ...
 
     Recorded results have no checkpoints, and a thinned `learning_curve.csv` in place of `metrics.jsonl`. Reading is
-    reading data: of the code that a configuration names, only `config`, `family`, `policy` and `learner` run any.
+    reading data: of the code that a configuration names, only `config`, `family`, `policy` and `load_learner` run any,
+    and that only if it may: see `core.trust`.
     """
 
-    def __init__(self, path: Path, pretrained: str = "") -> None:
+    def __init__(self, path: Path, pretrained: str = "", trust_code: bool = False) -> None:
         """`pretrained`: name of the policy if it is one that comes with metarl, in whose folder nothing is written."""
-        self.path, self.pretrained = path, pretrained
+        self.path, self.pretrained, self.trust_code = path, pretrained, trust_code
 
     def __str__(self) -> str:
         return PREFIX + self.pretrained if self.pretrained else str(self.path)
@@ -54,16 +56,19 @@ class Run:
         return f"Run('{self}')"
 
     @staticmethod
-    def open(source: str | Path | Run) -> Run:
-        """The run in a folder, or the policy `pretrained:NAME` that comes with metarl; `UserError` where it is none."""
+    def open(source: str | Path | Run, trust_code: bool = False) -> Run:
+        """The run in a folder, or the policy `pretrained:NAME` that comes with metarl; `UserError` where it is none.
+
+        With `trust_code` the files of code that it names are run, also where this user never trained with them.
+        """
         if isinstance(source, Run):
-            return source
+            return Run(source.path, source.pretrained, True) if trust_code and not source.trust_code else source
         if str(source).startswith(PREFIX):
             name, names = str(source).removeprefix(PREFIX), pretrained_names()
             if name not in names:
                 raise unknown_name("pretrained policy", name, names)
             return Run(pretrained_root() / name, name)
-        run = Run(Path(source))
+        run = Run(Path(source), trust_code=trust_code)
         run.toml()
         return run
 
@@ -93,7 +98,12 @@ class Run:
     def config(self) -> TrainConfig[Any]:
         """The resolved configuration, typed by its learner."""
         self.toml()
-        return load_config(self.path / CONFIG)
+        return load_config(self.path / CONFIG, self.trust_code)
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the code that it names may run without a question: it is installed, or this user trained with it."""
+        return all(trust.is_trusted(str(self.config_values[key])) for key in ("agent", "family"))
 
     @cached_property
     def config_values(self) -> dict[str, Any]:
@@ -113,7 +123,8 @@ class Run:
     def provenance(self) -> dict[str, Any]:
         """Command, versions, git commit and machine of the training; empty where they are lost."""
         with suppress(UserError):
-            return read_json(self.path / PROVENANCE)
+            content = read_json(self.path / PROVENANCE)
+            return {key: value for key, value in content.items() if key != SEAL}
         return {}
 
     @property
@@ -130,7 +141,7 @@ class Run:
             options = {"episodes_per_trial": config.episodes_per_trial, **env_options(config), **worlds_on("cpu", "")}
             from metarl.sim.make import make_env
 
-            with make_env(make_family(config.family), 1, threads=1, **options) as env:
+            with make_env(self.family(), 1, threads=1, **options) as env:
                 return env.info
         info = PolicyInfo.from_json(read_json(self.path / INFO))
         if not (0 < info.observation_size < _LARGEST_SIZE and 0 < info.action_size < _LARGEST_SIZE):
@@ -138,14 +149,26 @@ class Run:
         return info
 
     @property
+    def described(self) -> Described | None:
+        """The family as the run's folder describes it, without its code; None in older folders and recorded results."""
+        return Described.read(self.path / FAMILY) if (self.path / FAMILY).is_file() else None
+
+    @property
     def samples_first(self) -> bool:
         """Its policy samples before it adapts, also where the mean action is asked for."""
         known = (self.path / INFO).exists()
         return self.info.samples_first if known else samples_first(str(self.config_values["agent"]))
 
+    @property
+    def adapts(self) -> bool:
+        """Its policy keeps what it learns of its task within a trial."""
+        known = (self.path / INFO).exists()
+        return known_adapting(str(self.config_values["agent"])) and (self.info.adapts if known else True)
+
     def origin(self, which: str | None = None) -> Origin:
         """What records say of the policy at a checkpoint."""
         config, manifest = self.config(), self.manifest(which)
+        spent = [row.get("train/gradient_steps", 0) for row in self.metrics if row["iteration"] <= manifest.iteration]
         return Origin(
             agent=config.agent,
             family=config.family,
@@ -154,7 +177,10 @@ class Run:
             train_seconds=manifest.elapsed,
             iteration=manifest.iteration,
             episode_steps=config.episode_steps,
-            task_visible=task_visible(type(config.learner)),
+            task_visible=task_visible(config),
+            adapts=self.adapts,
+            samples_first=self.samples_first,
+            gradient_steps=int(sum(spent)),
         )
 
     # ---------------------------------------------------------------------------------------- what came of it: data
@@ -183,8 +209,9 @@ class Run:
 
     @property
     def videos(self) -> tuple[Path, ...]:
-        """The films in `videos/`."""
-        return tuple(sorted((self.path / "videos").glob("[!.]*.mp4")))
+        """The films in `videos/`; a link that leads out of the folder is none: a report would show what it leads to."""
+        home, found = self.path.resolve(), sorted((self.path / "videos").glob("[!.]*.mp4"))
+        return tuple(path for path in found if path.is_file() and Path(os.path.realpath(path)).is_relative_to(home))
 
     @property
     def train_steps(self) -> int:
@@ -205,7 +232,7 @@ class Run:
         path = self.path / "eval" / record.name
         with suppress(OSError):  # what is written next says why; a folder that is gone is not made again
             path.parent.mkdir(exist_ok=True)
-        write_json(path, record.to_json(), parents=False)
+        write_json(path, sealed(record.to_json()), parents=False)
         vars(self).pop("evaluations", None)
         return path
 
@@ -222,7 +249,9 @@ class Run:
 
     def family(self) -> Family:
         """Return the family that it trains on."""
-        return make_family(self.config().family)
+        name = self.config().family
+        trust.require(name, self.path / CONFIG, self.trust_code)
+        return make_family(name)
 
     def policy(self, which: str | None = None, device: str = "cpu") -> Policy[Any]:
         """The policy at the newest checkpoint, or at the one named `which` (`best` is one); builds no simulator."""
@@ -239,7 +268,12 @@ class Run:
 
     def load_learner(self, learner: Learner, which: str | None = None) -> Manifest:
         """Bring a learner to a checkpoint, to train on from there."""
-        return self._load(learner.load_state_dict, which)
+
+        def load(state: Mapping[str, Tensor]) -> None:
+            require_like(state, learner.state_dict())
+            learner.load_state_dict(state)
+
+        return self._load(load, which)
 
     def _load(self, load: Any, which: str | None) -> Manifest:
         """Hand a checkpoint's state to `load`; `CheckpointError` where it does not fit."""
@@ -262,7 +296,8 @@ def env_options(config: TrainConfig[Any]) -> dict[str, Any]:
     """What a run asks of its worlds: its own time limit where it has one, the task shown to an oracle, and a device."""
     return {
         "episode_steps": config.episode_steps or None,
-        "task_visible": task_visible(type(config.learner)),
+        "task_visible": task_visible(config),
+        "trial": config.trial or None,
         **worlds_on(config.device, config.physics),
     }
 

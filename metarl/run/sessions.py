@@ -35,19 +35,26 @@ def started(output: Path | None, config: TrainConfig[Any], argv: Sequence[str]) 
 
 @contextmanager
 def resumed(
-    source: str | Path | Run, argv: Sequence[str], *, which: str | None = None, total_steps: int | None = None
-) -> Iterator[Training]:
+    source: str | Path | Run, argv: Sequence[str], *, which: str | None = None, total_steps: int | None = None,
+    on: tuple[str, str] = ("", ""), trust_code: bool = False,
+) -> Iterator[Training]:  # fmt: skip
     """A run at its newest checkpoint, or the one named `which`, in a folder that this process holds.
 
     With `total_steps` it is trained up to that length, also where it was finished. The new length is written to
     `config.toml`, and what depends on the share of the training that is done, as learning rates and a curriculum,
     goes on from the share of the new length: a learning rate that had reached 0 rises again to where it is then.
+    It goes on where it ran, or `on` a device with a physics of those names, each empty where it is the usual one.
     """
-    run = Run.open(source)
+    run = Run.open(source, trust_code)
     run.require_training()
     with folder.locked(run.path):
+        run.family()  # may it run?
         config = run.config()
-        training = Training(run, replace(config, total_steps=total_steps or config.total_steps))
+        changes: dict[str, Any] = {"total_steps": total_steps or config.total_steps}
+        device, physics = on
+        if (device or config.device) != config.device or physics:
+            changes |= {"device": device or config.device, "physics": physics}
+        training = Training(run, replace(config, **changes))
         with training.env:
             training.restore(which, argv)
             if total_steps and total_steps < training.total_steps:
@@ -81,12 +88,14 @@ def resume(
     total_steps: int | None = None,
     max_minutes: float = 0.0,
     which: str | None = None,
+    on: tuple[str, str] = ("", ""),
+    trust_code: bool = False,
     callbacks: Sequence[Callback] = (),
     console: Console | None = None,
     argv: Sequence[str] = ("resume",),
 ) -> Run:
     """Train on, exactly as if it had never stopped, or further than was meant at first: see `resumed`."""
-    with resumed(source, argv, which=which, total_steps=total_steps) as training:
+    with resumed(source, argv, which=which, total_steps=total_steps, on=on, trust_code=trust_code) as training:
         outcome = training.execute(console or Console(quiet=True), max_minutes, callbacks)
     _answer(outcome)
     return Run(training.run.path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 
 from metarl.core import seeding
 
@@ -60,25 +60,33 @@ def worst_decile(values: Float[np.ndarray, "n"]) -> float:
     return float(np.partition(values, size - 1)[:size].mean())
 
 
-def bootstrap_interval(strata: Sequence[Float[np.ndarray, "_n"]], statistic: Statistic, seed: int = 0) -> Interval:
-    """`statistic` of all values, and its 95 % percentile interval by the stratified bootstrap (Efron 1979).
+def bootstrap_interval(runs: Sequence[Float[np.ndarray, "_n"]], statistic: Statistic, seed: int = 0) -> Interval:
+    """`statistic` of all values, and its 95 % percentile interval by a bootstrap over runs and tasks.
 
-    A stratum holds the returns of one run, a value per task, and is resampled by itself: each resample has as many
-    tasks of every run as there were (Agarwal et al. 2021, section 4.1, with tasks in place of their runs). With one
-    run this is the plain bootstrap over tasks. The interval is that of these runs on other tasks; it does not know
-    how other seeds would have fared unless a stratum holds a value per seed.
+    `runs` hold the returns of a seed of training each, a value per task, all on the same tasks. Each resample redraws
+    the runs and, the same for all of them, the tasks (two levels: Davison & Hinkley 1997, section 3.8; resampling
+    tasks alone says nothing of other seeds). With one run this is the plain bootstrap over tasks (Efron 1979), and
+    with two or three the spread of seeds is underestimated still.
     """
-    if not strata or any(len(values) == 0 for values in strata):
-        raise ValueError("a bootstrap needs at least one stratum, and a value in each")
-    columns = [np.asarray(values, np.float64) for values in strata]
-    rng, size = seeding.rng(seed, "bootstrap"), max(1, _DRAWS_AT_ONCE // sum(map(len, columns)))
-    found = []
+    if not runs or any(len(values) == 0 for values in runs):
+        raise ValueError("a bootstrap needs at least one run, and a value in each")
+    if len(set(map(len, runs))) > 1:
+        raise ValueError(f"a bootstrap needs the same tasks in each run, got {[len(values) for values in runs]}")
+    returns = np.stack([np.asarray(values, np.float64) for values in runs])
+    (num_runs, num_tasks), found = returns.shape, []
+    rng, size = seeding.rng(seed, "bootstrap"), max(1, _DRAWS_AT_ONCE // returns.size)
     for start in range(0, RESAMPLES, size):
         shape = min(size, RESAMPLES - start)
-        drawn = [column[rng.integers(len(column), size=(shape, len(column)))] for column in columns]
-        found.append(np.asarray(statistic(np.concatenate(drawn, axis=-1))))
-    low, high = np.percentile(np.concatenate(found), _PERCENTILES)
-    return Interval(float(statistic(np.concatenate(columns))), float(low), float(high))
+        tasks = rng.integers(num_tasks, size=(shape, 1, num_tasks))
+        chosen = rng.integers(num_runs, size=(shape, num_runs, 1)) if num_runs > 1 else np.zeros((1, 1, 1), np.int64)
+        found.append(np.asarray(statistic(returns[chosen, tasks].reshape(shape, -1))))
+    return percentile_interval(float(statistic(returns.ravel())), np.concatenate(found))
+
+
+def percentile_interval(value: float, resamples: Float64[np.ndarray, "R"]) -> Interval:
+    """An estimate with the 95 % percentile interval of its resamples."""
+    low, high = np.percentile(resamples, _PERCENTILES)
+    return Interval(value, float(low), float(high))
 
 
 def mean_interval(values: Float[np.ndarray, "n"], seed: int = 0) -> Interval:
@@ -96,8 +104,8 @@ class Summary:
     """Interquartile mean over tasks."""
     worst_decile: list[float]
     """Mean over the tenth of the tasks on which the episode went worst."""
-    adaptation_delta: Interval
-    """Last minus first episode, task by task: mean over tasks."""
+    adaptation_delta: Interval | None
+    """Last minus first episode, task by task: mean over tasks. None where the two were not played in the same way."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data in the form of the files of `metarl eval`."""
@@ -105,7 +113,7 @@ class Summary:
             "adaptation_curve": [point.to_json("mean") for point in self.adaptation_curve],
             "iqm": [point.to_json() for point in self.iqm],
             "worst_decile": self.worst_decile,
-            "adaptation_delta": self.adaptation_delta.to_json("mean"),
+            "adaptation_delta": self.adaptation_delta and self.adaptation_delta.to_json("mean"),
         }
 
     @staticmethod
@@ -115,17 +123,20 @@ class Summary:
             [Interval.from_json(point, "mean") for point in content["adaptation_curve"]],
             [Interval.from_json(point) for point in content["iqm"]],
             [float(value) for value in content["worst_decile"]],
-            Interval.from_json(content["adaptation_delta"], "mean"),
+            content["adaptation_delta"] and Interval.from_json(content["adaptation_delta"], "mean"),
         )
 
 
-def summarize(returns: Float[np.ndarray, "N K"], seed: int = 0) -> Summary:
-    """Summary of one run's returns, a row per task and a column per episode."""
+def summarize(returns: Float[np.ndarray, "N K"], paired: Float[np.ndarray, "N K"] | None, seed: int = 0) -> Summary:
+    """Summary of one run's returns, a row per task and a column per episode.
+
+    The gain is that of `paired`, whose episodes were all played in the same way; without it there is none.
+    """
     return Summary(
         [mean_interval(column, seed) for column in returns.T],
         [bootstrap_interval([column], interquartile_mean, seed) for column in returns.T],
         [worst_decile(column) for column in returns.T],
-        mean_interval(returns[:, -1] - returns[:, 0], seed),
+        None if paired is None else mean_interval(paired[:, -1] - paired[:, 0], seed),
     )
 
 
@@ -148,24 +159,37 @@ def probability_of_improvement(
     values, resamples = [], []
     for x, y in zip(map(np.atleast_2d, ours), map(np.atleast_2d, theirs), strict=True):
         wins = _wins(x, y)
-        of_x, of_y, of_tasks = (_counts(n, rng) for n in wins.shape)
+        of_x, of_y, of_tasks = (counts(n, rng) for n in wins.shape)
         values.append(wins.mean())
         by_task = np.einsum("ri,rj->rij", of_x, of_y).reshape(RESAMPLES, -1) @ wins.reshape(-1, wins.shape[2])
         resamples.append((by_task * of_tasks).sum(axis=1) / wins.size)
-    low, high = np.percentile(np.mean(resamples, axis=0), _PERCENTILES)
-    return Interval(float(np.mean(values)), float(low), float(high))
+    return percentile_interval(float(np.mean(values)), np.mean(resamples, axis=0))
 
 
 def _wins(x: Float[np.ndarray, "I M"], y: Float[np.ndarray, "J N"]) -> Float64[np.ndarray, "I J M"]:
     """1 where a run of x beats a run of y on a task, 1/2 where they are equal."""
     if x.shape[1] != y.shape[1] or 0 in (*x.shape, *y.shape):
         raise ValueError(f"both sides need the same tasks, got {x.shape[1]} and {y.shape[1]}")
-    return np.asarray((1.0 + np.sign(x[:, None, :] - y[None, :, :])) / 2.0)
+    x, y = x[:, None, :], y[None, :, :]
+    return np.asarray((1.0 + (x > y) - (x < y)) / 2.0)
 
 
-def _counts(n: int, rng: np.random.Generator) -> Float64[np.ndarray, "R n"]:
-    """How often each of `n` units is in each resample."""
-    return rng.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES).astype(np.float64)
+def counts(n: int, rng: np.random.Generator, size: int = RESAMPLES) -> Float64[np.ndarray, "R n"]:
+    """How often each of `n` units is in each of `size` resamples."""
+    return rng.multinomial(n, np.full(n, 1.0 / n), size=size).astype(np.float64)
+
+
+def worst_counted(returns: Float[np.ndarray, "N K"], failed: Bool[np.ndarray, "N"]) -> Float64[np.ndarray, "N K"]:
+    """Returns in which each failed task counts as the worst of the sound ones, or as its own where that is lower.
+
+    Episode by episode; NaN where no task is sound, and nothing was measured.
+    """
+    if not failed.any():
+        return returns
+    if failed.all():
+        return np.full_like(returns, np.nan)
+    worst = np.minimum(returns, returns[~failed].min(axis=0))
+    return np.where(failed[:, None], worst, returns)
 
 
 @dataclass(frozen=True)

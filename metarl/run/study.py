@@ -23,7 +23,7 @@ from metarl.core.parameters import Between, Log, Search, Value, declarations, se
 try:
     import optuna
 except ImportError:
-    raise UserError("metarl tune needs Optuna: pip install 'metarl-robotics[tune]'") from None
+    raise UserError("metarl tune needs Optuna: pip install 'optuna>=5'") from None
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend

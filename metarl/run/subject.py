@@ -32,12 +32,21 @@ class Subject(NamedTuple):
     """None for a policy that never trained."""
 
 
-def subject_of(source: Subject | Run | str | Path, agent: str | None = None, which: str | None = None) -> Subject:
-    """A run's policy at a checkpoint, or with `agent` one that never trained, on the family in the run's place."""
+def subject_of(
+    source: Subject | Run | str | Path,
+    agent: str | None = None,
+    which: str | None = None,
+    trust_code: bool = False,
+    device: str = "cpu",
+) -> Subject:
+    """A run's policy at a checkpoint, or with `agent` one that never trained, on the family in the run's place.
+
+    The policy is on `device`, wherever it was trained.
+    """
     if isinstance(source, Subject):
         return source
     if agent is None:
-        return trained(source, which)
+        return trained(source, which, trust_code, device)
     path = Path(str(source))
     family = str(path)
     if _is_run(path) and not _names_family(family):
@@ -50,10 +59,12 @@ def subject_of(source: Subject | Run | str | Path, agent: str | None = None, whi
     made = make_family(family)
     with make_env(made, 1, threads=1) as env:
         policy = UNTRAINED[agent](env.info)
-    return Subject(policy, made, Origin(agent=agent, family=absolute(family)), _EPISODES)
+    return Subject(policy, made, Origin(agent=agent, family=absolute(family), adapts=False), _EPISODES)
 
 
-def trained(source: Run | str | Path, which: str | None = None) -> Subject:
+def trained(
+    source: Run | str | Path, which: str | None = None, trust_code: bool = False, device: str = "cpu"
+) -> Subject:
     """A run's policy at its newest checkpoint, or at the one named; `UserError` where `source` is no run folder."""
     path = Path(str(source))
     if not _is_run(path) and _names_family(str(path)):
@@ -61,9 +72,9 @@ def trained(source: Run | str | Path, which: str | None = None) -> Subject:
             f"{path} is a family, not a run folder: add --agent zero or --agent random for a look at it before any "
             "training"
         )
-    run = Run.open(source)
+    run = Run.open(source, trust_code)
     episodes = run.config().episodes_per_trial
-    return Subject(run.policy(which), run.family(), run.origin(which), episodes, run)
+    return Subject(run.policy(which, device), run.family(), run.origin(which), episodes, run)
 
 
 def _is_run(path: Path) -> bool:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float64
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
-from metarl.run.statistics import AdaptationTime, Interval
+from metarl.run.headroom import Headroom
+from metarl.run.statistics import AdaptationTime, Interval, Summary, mean_interval, summarize
 
 if TYPE_CHECKING:
-    from metarl.run.records import EvaluationRecord
+    from metarl.run.records import EvaluationRecord, Standing
+    from metarl.run.yardsticks import FamilyHeadroom
 
 
 def record_table(record: EvaluationRecord, run: str = "") -> Group:
@@ -24,16 +27,61 @@ def record_table(record: EvaluationRecord, run: str = "") -> Group:
     note = ", the same as in training" if record.split == "test" and not record.held_out and record.iteration else ""
     title = record.title(f"{num_tasks} {record.split} tasks{note}")
     table = _table(f"{run}: {title}" if run else title, ("mean [95 % interval]", "IQM [95 % interval]", "worst decile"))
-    episodes = zip(summary.adaptation_curve, summary.iqm, summary.worst_decile, strict=True)
-    for number, (mean, iqm, worst) in enumerate(episodes, start=1):
-        table.add_row(str(number), _cell(mean, digits), _cell(iqm, digits), f"{worst:z.{digits}f}")
+    mixed = record.paired is not record.returns
+    for number, played in enumerate(record.played, start=1):
+        _add_row(table, f"{number} {played}" if mixed else str(number), summary, number - 1, digits)
+    if mixed and record.sampled is not None and record.played[-1] != "sampled":
+        _add_row(table, f"{num_episodes} sampled", summarize(record.sampled, None), -1, digits)
     lines = ["IQM: mean of the middle half of the tasks; worst decile: of their lowest tenth"]
-    if num_episodes > 1:
+    if num_episodes > 1 and summary.adaptation_delta is None:
+        lines.append("last − first: not known, as its first episodes were sampled and its last by the mean action")
+    elif num_episodes > 1 and summary.adaptation_delta is not None:
         table.add_section()
         table.add_row("last − first", _cell(summary.adaptation_delta, digits, "+"))
+        if mixed:
+            lines.append("it samples before it adapts: last − first is of episodes that are both sampled")
         lines.append(_adaptation(record.time_to_adapt))
-    if record.num_diverged:
-        lines.append(f"{record.num_diverged} steps diverged; each ended its episode")
+    return Group(table, *lines, *_divergence(record), *_recovery(record))
+
+
+def _add_row(table: Table, label: str, summary: Summary, episode: int, digits: int) -> None:
+    mean, iqm, worst = summary.adaptation_curve[episode], summary.iqm[episode], summary.worst_decile[episode]
+    table.add_row(label, _cell(mean, digits), _cell(iqm, digits), f"{worst:z.{digits}f}")
+
+
+def _divergence(record: EvaluationRecord) -> Iterator[str]:
+    failed, num_tasks = int(record.failed.sum()), len(record.returns)
+    if failed:
+        yield f"{failed} of {num_tasks} tasks failed, as their physics diverged: each counts as the worst of the others"
+    elif record.num_diverged:
+        yield f"the physics diverged in {record.num_diverged} steps, of which tasks was not recorded"
+
+
+def _recovery(record: EvaluationRecord) -> Iterator[str]:
+    if (found := record.recovery) is not None:
+        seconds = found.seconds()
+        after = f"{seconds:.2f} s after" if seconds is not None else "not within what was measured after"
+        yield f"time to recover: 90 % of the reward before a fault {after} its onset ({found.num_onsets} onsets)"
+
+
+def control_table(record: EvaluationRecord, memoryless: Sequence[EvaluationRecord] = ()) -> Group:
+    """Last episodes of the controls beside the plain one, and what each costs."""
+    plain = record.paired
+    assert plain is not None
+    rows: list[tuple[str, Float64[np.ndarray, "N"], Interval | None]] = [("plain", plain[:, -1], None)]
+    for one in record.controls:
+        last = one.returns[:, -1]
+        # The nominal task is another one: its returns are no pairs of the plain ones.
+        rows.append((one.label, last, None if one.kind == "nominal" else mean_interval(plain[:, -1] - last)))
+    means = [mean_interval(last) for _, last, _ in rows]
+    digits, table = _digits(means), Table(title="controls, last episode", title_justify="left")
+    for name in ("control", "return [95 % interval]", "what it costs"):
+        table.add_column(name, justify="right")
+    for (label, _, cost), shown in zip(rows, means, strict=True):
+        table.add_row(label, _cell(shown, digits), "" if cost is None else _cell(cost, digits, "+"))
+    lines = ["an adaptation to the task costs return where its state is wiped or swapped"]
+    for where, ahead in _leads(record, memoryless):
+        lines.append(f"ahead of the memoryless policy {where}: {_cell(mean_interval(ahead), digits, '+')}")
     return Group(table, *lines)
 
 
@@ -48,6 +96,66 @@ def comparison_table(record: EvaluationRecord, other: EvaluationRecord, run: str
     for number, (x, y, chance) in enumerate(zip(ours, theirs, against.chances, strict=True), start=1):
         table.add_row(str(number), f"{x.value:z.{digits}f}", f"{y.value:z.{digits}f}", _cell(chance, 2))
     return Group(table, escape(f"P: how likely {run} does better than {against.run} on a task"))
+
+
+def _leads(
+    record: EvaluationRecord, memoryless: Sequence[EvaluationRecord]
+) -> Iterator[tuple[str, Float64[np.ndarray, "N"]]]:
+    """How far ahead of the memoryless policies it is, task by task: on the tasks, and on the nominal one."""
+    theirs = [other.returns[:, -1] for other in memoryless]
+    if theirs and record.paired is not None:
+        yield "on these tasks", record.paired[:, -1] - np.mean(theirs, axis=0)
+    nominal = [[one.returns[:, -1] for one in each.controls if one.kind == "nominal"] for each in (record, *memoryless)]
+    if theirs and all(nominal):
+        ours, *others = (each[0] for each in nominal)
+        yield "on the nominal task", ours - np.mean(others, axis=0)
+
+
+def standing_lines(standing: Standing) -> list[str]:
+    """Headroom and what is recovered of it, every seed shown."""
+    room, found = standing.headroom, standing.recovered
+    digits = _digits([*(Interval(value, value, value) for value in (*room.memoryless, *room.oracle))])
+    seeds = {"memoryless": room.memoryless, "oracle": room.oracle, "ours": found.ours}
+    shown = ", ".join(f"{name} {_listed(values, digits)}" for name, values in seeds.items())
+    lines = [headroom_line(room), f"by seed: {shown}"]
+    if found.value is None:
+        return ["recovered: no headroom measured", *lines]
+    first = standing.recovered_first.value
+    early = f"; in the first episode {_percent(first)}" if first is not None else ""
+    return [f"recovered: {_percent(found.value)} of the headroom in the last episode{early}", *lines]
+
+
+def headroom_line(room: Headroom) -> str:
+    """`headroom (oracle − memoryless): 132 [110, 150], 20 % [17 %, 23 %] of the oracle's return`."""
+    digits = _digits([Interval(value, value, value) for value in (*room.memoryless, *room.oracle)])
+    text = f"headroom (oracle − memoryless): {_cell(room.value, digits, '+')}"
+    if not room.measured:
+        return f"{text}, whose interval holds 0: no headroom measured"
+    return f"{text}, {_percent(room.share)} of the oracle's return"
+
+
+def family_lines(found: FamilyHeadroom) -> list[str]:
+    """A family's headroom, its seeds and budget, and what speaks against the measurement."""
+    room, by = found.headroom, found.budget
+    digits = _digits([Interval(value, value, value) for value in (*room.memoryless, *room.oracle)])
+    gradient = sorted(set(found.gradient_steps.values()))
+    learned = " to ".join(f"{number:,}" for number in (gradient[0], gradient[-1])[-len(gradient) :])
+    return [
+        f"{escape(found.family)}, {found.num_tasks} test tasks; {escape(by.agent)}, {by.total_steps:,} control "
+        f"steps and {learned} gradient steps",
+        headroom_line(room),
+        f"by seed: memoryless {_listed(room.memoryless, digits)}, oracle {_listed(room.oracle, digits)}",
+        *map(escape, found.doubts),
+    ]
+
+
+def _percent(interval: Interval) -> str:
+    value, low, high = (f"{100 * number:.0f} %" for number in interval)
+    return f"{value} \\[{low}, {high}]"
+
+
+def _listed(values: Sequence[float], digits: int) -> str:
+    return " / ".join(f"{value:z.{digits}f}" for value in values)
 
 
 def html(record: EvaluationRecord) -> str:

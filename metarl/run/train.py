@@ -17,8 +17,10 @@ from rich.console import Console
 from torch import Tensor
 
 from metarl.core import seeding
-from metarl.core.config import TrainConfig, task_visible
+from metarl.core.config import STEP_BYTES, TrainConfig, task_visible
 from metarl.core.errors import Diverged, UserError
+from metarl.core.machine import available_memory
+from metarl.core.parameters import declarations, memory_text
 from metarl.core.registry import make_family
 from metarl.core.tasks import Tasks
 from metarl.core.types import Metrics, Segment
@@ -75,6 +77,7 @@ class Training:
         self.family = make_family(config.family)
         if config.curriculum:  # says what is wrong with it before any world is made
             self.family.space.sample("train", 1, seeding.rng(0, "tasks"), {config.curriculum: 1.0})
+        _require_memory(config, config.episode_steps or self.family.episode_steps)
         self.env = make_env(
             self.family,
             config.num_worlds,
@@ -181,7 +184,7 @@ class Training:
         if self.resumed:
             folder.note_resumption(self.run, self._argv, self.config, self.iteration)
         folder.clean(self.run)
-        folder.write_info(self.run, self.learner.policy.info)
+        folder.write_info(self.run, self.learner.policy.info, self.family)
         checkpoint.set_aside_after(self.run.checkpoints, self.iteration)
 
     def _present(self) -> str:
@@ -220,7 +223,7 @@ class Training:
             config.episodes_per_trial,
             seed=config.seed,
             threads=config.threads,
-            origin=Origin(episode_steps=config.episode_steps, task_visible=task_visible(type(config.learner))),
+            origin=Origin(episode_steps=config.episode_steps, task_visible=task_visible(config)),
         )
 
     def task_number(self, number: int) -> Int64[Tensor, "N"]:
@@ -268,7 +271,11 @@ class Training:
         metrics = learner.update(segment, seeding.generator(seed, "update", number), number / self.num_iterations)
         times = {"time/collect": collected - begun, "time/update": time.perf_counter() - collected}
         self.iteration += 1
-        return rollout_metrics(segment, returns) | times | metrics
+        dropped = vars(self.env.dropped())  # of the whole segment, in control steps of single worlds
+        amiss = {f"physics/{name}": count / self.steps_per_iteration for name, count in dropped.items() if count}
+        if number == 0 and self.env.seconds_to_compile:
+            amiss["time/compile"] = self.env.seconds_to_compile
+        return rollout_metrics(segment, returns) | amiss | times | metrics
 
     @property
     def _places(self) -> int:
@@ -312,3 +319,18 @@ def rollout_metrics(segment: Segment, returns: Float64[Tensor, "N K"]) -> Metric
     values = torch.stack((first, last, last - first, segment.diverged.sum().to(first.dtype))).tolist()
     names = ("return_first", "return_last", "adaptation_delta", "diverged")
     return {f"rollout/{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def _require_memory(config: TrainConfig[Any], episode_steps: int) -> None:
+    """`UserError` where the machine's memory cannot hold what an iteration keeps at the least, and the learner."""
+    kept = getattr(config.learner, "segment_steps", 0) or config.episodes_per_trial * episode_steps
+    needs = {"num_worlds": float(config.num_worlds * kept * STEP_BYTES)}
+    for name, _, declared in declarations(type(config.learner)):
+        if declared.memory is not None:
+            needs[name] = declared.memory(getattr(config.learner, name))
+    left, most = available_memory(), max(needs, key=lambda name: needs[name])
+    if left is not None and sum(needs.values()) > left:
+        raise UserError(
+            f"this training needs at least {memory_text(sum(needs.values()))} of memory, and {memory_text(left)} are "
+            f"left on this machine: most of it is for {most}, which must be smaller"
+        )

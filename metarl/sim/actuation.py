@@ -87,8 +87,27 @@ class MotorStrength(OfOneRatio):
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
         """`value`: ratio to the pristine force."""
         motors = object_ids(model, "actuator", self.actuators)
-        entries = _force(model, motors) + _limits(model, motors, together=True)
-        _weaken(live, entries, value[:, None].expand(-1, len(motors)))
+        entries = forces(model, motors) + limits(model, motors, together=True)
+        weaken(live, entries, value[:, None].expand(-1, len(motors)))
+
+
+@dataclass(frozen=True)
+class MotorSigns(OfOneParameter):
+    """Which way motors turn their joints, by the sign of their gears. Of a servo, target and force both turn round."""
+
+    actuators: tuple[str, ...]
+    fields: tuple[str, ...] = ("actuator_gear",)
+
+    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
+        """See `Variation`."""
+        signs, number = tasks[self.parameter], len(self.actuators)
+        if signs.shape[1:] != (number,) or not bool((signs.abs() == 1.0).all()):
+            raise UserError(f"task parameter '{self.parameter}' must be a sign, 1 or -1, for each of {number} motors")
+
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N d"]) -> None:
+        """`value`: the signs, in the order of `actuators`."""
+        motors = constant(object_ids(model, "actuator", self.actuators), value.device)
+        live["actuator_gear"][:, motors, 0] *= value
 
 
 @dataclass(frozen=True)
@@ -121,8 +140,8 @@ class WeakMotor:
         """See `Variation.apply`."""
         motors, weak = object_ids(model, "actuator", self.actuators), tasks[self.motor]
         is_weak = weak.round()[:, None] == torch.arange(len(motors), device=weak.device)
-        entries = _force(model, motors) + _limits(model, motors, together=False)
-        _weaken(live, entries, torch.where(is_weak, tasks[self.strength][:, None], 1.0))
+        entries = forces(model, motors) + limits(model, motors, together=False)
+        weaken(live, entries, torch.where(is_weak, tasks[self.strength][:, None], 1.0))
 
 
 @dataclass(frozen=True)
@@ -165,18 +184,23 @@ class JointFault(OfOneParameter):
         for number in range(len(self.joints)):
             joints, broken = self.joints_of(model, number), value.round() == number
             if self.mode == "locked":
-                _lock(live, constant(dofs(model, joints), value.device), broken)
+                lock(live, constant(dofs(model, joints), value.device), broken[:, None])
             else:
                 motors = own_motors(model, joints)
-                _weaken(live, _force(model, motors), (~broken)[:, None].to(value.dtype).expand(-1, len(motors)))
+                weaken(live, forces(model, motors), (~broken)[:, None].to(value.dtype).expand(-1, len(motors)))
 
 
-def _lock(live: Mapping[str, Tensor], index: Int64[Tensor, "n"], broken: Bool[Tensor, "N"]) -> None:
-    """Stop the chosen degrees of freedom in the worlds `broken`."""
-    loss, impedance = live["dof_frictionloss"], live["dof_solimp"]
-    loss[:, index] += _LOCK * broken[:, None].to(loss.dtype)
-    hard = constant(_HARD, impedance.device, impedance.dtype)
-    impedance[:, index] = torch.where(broken[:, None, None], hard, impedance[:, index])
+def lock(
+    live: Mapping[str, Tensor],
+    index: Int64[Tensor, "n"],
+    broken: Bool[Tensor, "N m"],
+    impedance: tuple[float, ...] = _HARD,
+) -> None:
+    """Stop degrees of freedom in the worlds where they are `broken`, each or (m = 1) all together."""
+    loss, solimp = live["dof_frictionloss"], live["dof_solimp"]
+    loss[:, index] += _LOCK * broken.to(loss.dtype)
+    hard = constant(impedance, solimp.device, solimp.dtype)
+    solimp[:, index] = torch.where(broken[:, :, None], hard, solimp[:, index])
 
 
 @lru_cache(maxsize=32)
@@ -212,7 +236,7 @@ def driven_joints(model: mujoco.MjModel, actuator: int) -> set[int]:
     return {target}
 
 
-class _Entries(NamedTuple):
+class Entries(NamedTuple):
     """Single numbers of one field, to be scaled each by the factor of an actuator."""
 
     field: str
@@ -226,7 +250,7 @@ class _Entries(NamedTuple):
     """Of each number, the smallest factor that it bears."""
 
 
-def _weaken(live: Mapping[str, Tensor], entries: tuple[_Entries, ...], factor: Float[Tensor, "N n"]) -> None:
+def weaken(live: Mapping[str, Tensor], entries: tuple[Entries, ...], factor: Float[Tensor, "N n"]) -> None:
     """Scale numbers by `factor` per world and actuator; a field that is not there is zero, and stays."""
     device = factor.device
     for field, inverse, elements, columns, positions, least in entries:
@@ -238,7 +262,7 @@ def _weaken(live: Mapping[str, Tensor], entries: tuple[_Entries, ...], factor: F
 
 
 @lru_cache(maxsize=32)
-def _force(model: mujoco.MjModel, motors: tuple[int, ...]) -> tuple[_Entries, ...]:
+def forces(model: mujoco.MjModel, motors: tuple[int, ...]) -> tuple[Entries, ...]:
     """What the forces of actuators ahead of any limit are proportional to; `UserError` where it is not known."""
     for motor in motors:
         _require_known(model, motor)
@@ -249,7 +273,7 @@ def _force(model: mujoco.MjModel, motors: tuple[int, ...]) -> tuple[_Entries, ..
         kinds = getattr(model, by).tolist()
         rows = [(motor, i, at, least[at]) for at, motor in enumerate(motors) for i in columns.get(kinds[motor], ())]
         if rows:
-            found.append(_Entries(field, inverse, *_columns(rows)))
+            found.append(Entries(field, inverse, *_columns(rows)))
     return tuple(found)
 
 
@@ -278,7 +302,7 @@ def _require_known(model: mujoco.MjModel, actuator: int) -> None:
 
 
 @lru_cache(maxsize=32)
-def _limits(model: mujoco.MjModel, motors: tuple[int, ...], *, together: bool) -> tuple[_Entries, ...]:
+def limits(model: mujoco.MjModel, motors: tuple[int, ...], *, together: bool) -> tuple[Entries, ...]:
     """Force limits at actuators, joints and tendons that bound the actuators.
 
     `UserError` where a limit bounds the sum of several forces that do not vary `together`.
@@ -302,4 +326,4 @@ def _limits(model: mujoco.MjModel, motors: tuple[int, ...], *, together: bool) -
                 )
             bounds[field] += [(element, motors.index(i)) for i in varied[:1]]
     ends = {field: [(i, end, at, 0.0) for i, at in found for end in (0, 1)] for field, found in bounds.items()}
-    return tuple(_Entries(field, False, *_columns(rows)) for field, rows in ends.items() if rows)
+    return tuple(Entries(field, False, *_columns(rows)) for field, rows in ends.items() if rows)

@@ -29,7 +29,11 @@ class Changes:
         self._timers = {
             i: Timer(episode, i, "every") for i, one in self._all if isinstance(one, Redrawn) and one.of == "time"
         }
-        self._window: dict[int, tuple[Tensor, Tensor]] = {}
+        self._window = {
+            i: (torch.zeros_like(episode.age), torch.zeros_like(episode.age))
+            for i, one in self._all
+            if isinstance(one, Fault)
+        }
         if any(isinstance(one, Redrawn) and one.of == "distance" for _, one in self._all):
             require_free(episode, "ground that changes with the distance")
         changed = {name for _, one in self._all if not isinstance(one, Fault) for name in one.parameters}
@@ -55,8 +59,10 @@ class Changes:
                 start = self._episode.steps(self._episode.value(i, "onset")[:, 0])
                 early = self._episode.random(i, "at_start").uniform(0.0, 1.0, 1)[:, 0] < one.at_start
                 start = torch.where(early, 0, start)
-                self._window[i] = (start, start + self._episode.steps(self._episode.value(i, "duration")[:, 0]))
-        self._stage = [self._now(i, one) for i, one in self._all]
+                self._window[i][0].copy_(start)
+                self._window[i][1].copy_(start + self._episode.steps(self._episode.value(i, "duration")[:, 0]))
+        for stage, (i, one) in zip(self._stage, self._all, strict=True):
+            stage.copy_(self._now(i, one))
         self._put(mask, tasks)
 
     def tick(self, tasks: Tasks, looks: bool) -> None:
@@ -65,7 +71,8 @@ class Changes:
             timer.tick()
         now = [self._now(i, one) for i, one in self._all]
         changed = torch.stack([new != old for new, old in zip(now, self._stage, strict=True)]).any(dim=0)
-        self._stage = now
+        for stage, new in zip(self._stage, now, strict=True):
+            stage.copy_(new)
         if not looks or changed.numpy().any():
             self._put(changed, tasks)
 
@@ -108,7 +115,7 @@ class Changes:
                 wide = own if own.dim() > 1 else own[:, None]
                 now = self._changed(i, one, number, wide, stage)
                 values[name] = now if own.dim() > 1 else now[:, 0]
-        self._episode.tasks = Tasks(values)
+        self._episode.put(Tasks(values))
         self._variator.apply(self._episode.tasks, mask)
 
     def _changed(

@@ -69,11 +69,9 @@ class Disturber:
 
     def tick(self, tasks: Tasks, looks: bool) -> None:
         """After it: what changes ahead of the next one."""
-        self.episode.age, self.episode.begun = self.episode.age + 1, None
+        self.episode.go_on()
         if self._changes:
             self._changes.tick(tasks, looks)
-        else:
-            self.episode.tasks = tasks
         self._pushes.tick()
 
     def sense(self, seen: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -122,9 +120,9 @@ class Commands:
     def begin(self, mask: Bool[Tensor, "N"]) -> None:
         """The command that `reset` wrote has been in force for long."""
         if self._latency is not None:
-            self._sent = torch.where(mask[:, None, None], self._ctrl[:, None], self._sent)
-            self._arrival = torch.where(mask[:, None], -1, self._arrival)
-            self._held = torch.where(mask[:, None], self._ctrl, self._held)
+            self._sent.copy_(torch.where(mask[:, None, None], self._ctrl[:, None], self._sent))
+            self._arrival.masked_fill_(mask[:, None], -1)
+            self._held.copy_(torch.where(mask[:, None], self._ctrl, self._held))
 
     def step(self, command: Float[Tensor, "N A"], looks: bool) -> None:
         """A control step in which the motors follow whatever has arrived; `ctrl` then holds the command itself."""
@@ -153,14 +151,14 @@ class Commands:
         if not episode.is_zero(i, "lost"):
             luck = episode.random(i, "+lost", episode.age).uniform(0.0, 1.0, 1)[:, 0]
             arrival = torch.where(luck < episode.value(i, "lost")[:, 0], _NEVER, arrival)
-        self._sent = torch.cat((command[:, None], self._sent[:, :-1]), dim=1)
-        self._arrival = torch.cat((arrival[:, None], self._arrival[:, :-1]), dim=1)
+        self._sent.copy_(torch.cat((command[:, None], self._sent[:, :-1]), dim=1))
+        self._arrival.copy_(torch.cat((arrival[:, None], self._arrival[:, :-1]), dim=1))
         times = now[:, None] + torch.arange(episode.num_substeps, device=episode.device)
         there = self._arrival[:, None] <= times[:, :, None]
         newest = (there * self._newest).argmax(dim=2)
         arrived = self._sent.gather(1, newest[:, :, None].expand(-1, -1, command.shape[1]))
         arrived = torch.where(there.any(dim=2)[:, :, None], arrived, self._held[:, None])
-        self._held = arrived[:, -1]
+        self._held.copy_(arrived[:, -1])
         return arrived
 
     def _shifted(self, command: Float[Tensor, "N A"]) -> Float[Tensor, "N A"]:
@@ -207,13 +205,15 @@ class Pushes:
 
     def begin(self, mask: Bool[Tensor, "N"]) -> None:
         """No kick yet, the first forces."""
-        self._kicked = [kicked & ~mask for kicked in self._kicked]
+        for kicked in self._kicked:
+            kicked.masked_fill_(mask, False)
         for timer in self._timers():
             timer.begin(mask)
 
     def tick(self) -> None:
         """Time passes."""
-        self._kicked = [timer.tick() for _, timer in self._kicks]
+        for kicked, (_, timer) in zip(self._kicked, self._kicks, strict=True):
+            kicked.copy_(timer.tick())
         for *_, timer in self._forces:
             timer.tick()
 
@@ -297,7 +297,8 @@ class Senses:
             last = self._last.get(i, value)
             if episode.begun is not None:  # only they are asked for, and the others have seen this step's already
                 fresh = fresh & episode.begun[:, None]
-            value = self._last[i] = torch.where(fresh, value, last)
+            value = torch.where(fresh, value, last)
+            self._last[i] = _kept(self._last.get(i), value)
         return value
 
     def _late(self, i: int, value: Float[Tensor, "N size"]) -> Float[Tensor, "N size"]:
@@ -308,17 +309,22 @@ class Senses:
         step = episode.family.control_step
         longest = math.ceil(bounds(sensor.latency, episode.family.space)[1] / step - 1e-9)
         if past is None:
-            past = value[:, None].repeat(1, longest + 2, 1)
+            now = value[:, None].repeat(1, longest + 2, 1)
         elif episode.begun is not None:
-            past = torch.where(episode.begun[:, None, None], value[:, None], past)
+            now = torch.where(episode.begun[:, None, None], value[:, None], past)
         else:
-            past = torch.cat((value[:, None], past[:, :-1]), dim=1)
-        self._past[i] = past
+            now = torch.cat((value[:, None], past[:, :-1]), dim=1)
+        past = self._past[i] = _kept(past, now)
         late = (episode.value(i, "latency") / step).clamp(0.0, longest)
         whole = late.floor()
         at = whole.long()[:, :, None].expand(-1, -1, value.shape[1])
         one, other = past.gather(1, at)[:, 0], past.gather(1, at + 1)[:, 0]
         return torch.lerp(one, other, late - whole)
+
+
+def _kept(place: Tensor | None, value: Tensor) -> Tensor:
+    """The value, written to where it has its place; a copy the first time."""
+    return value.clone() if place is None else place.copy_(value)
 
 
 def _turned(vector: Float[Tensor, "N 3"], angles: Float[Tensor, "N 2"]) -> Float[Tensor, "N 3"]:

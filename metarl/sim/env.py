@@ -20,12 +20,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from metarl.core.graphs import Carried, looks
@@ -33,39 +30,12 @@ from metarl.core.info import ParameterRange, Part, PolicyInfo
 from metarl.core.renamed import old_names
 from metarl.core.seeding import next_key
 from metarl.core.tasks import Tasks, Value
-from metarl.core.types import Step
+from metarl.core.types import Step, Trial
 from metarl.sim.family import Family
-from metarl.sim.faults import Faults, RewardError as RewardError, chosen
+from metarl.sim.faults import Dropped, Faults, RewardError as RewardError, chosen
 from metarl.sim.mirror import mirror_of
+from metarl.sim.moved import Cameras as Cameras, Moved as Moved
 from metarl.sim.task_code import code_parts, task_code
-
-
-@runtime_checkable
-class Cameras(Protocol):
-    """Film some worlds of a running trial. The next trial has models of its own, and needs new ones."""
-
-    def draw(self) -> list[UInt8[np.ndarray, "H W 3"]]:
-        """A picture of each world as it is now; valid until the next ones."""
-        ...
-
-    def close(self) -> None:
-        """Free what it holds."""
-        ...
-
-
-@dataclass(frozen=True)
-class Moved:
-    """The result of one control step in all worlds, ahead of any restart."""
-
-    obs: Float32[Tensor, "N S"]
-    reward_terms: Mapping[str, Float[Tensor, "N"]]
-    """The reward is their sum."""
-    terminated: Bool[Tensor, "N"] | None
-    """Worlds whose episode ended by the family's rules. None, here and below, means certainly no world."""
-    truncated: Bool[Tensor, "N"] | None
-    """Worlds whose episode ended by a time limit of the simulator's own, ahead of the family's."""
-    diverged: Bool[Tensor, "N"] | None
-    """Worlds whose step must not be learnt from."""
 
 
 class TrialEnv(ABC):
@@ -89,6 +59,7 @@ class TrialEnv(ABC):
         episodes_per_trial: int,
         episode_steps: int | None,
         task_visible: bool,
+        trial: Trial | None,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
@@ -97,12 +68,14 @@ class TrialEnv(ABC):
         self.episodes_per_trial = episodes_per_trial
         self.episode_steps = episode_steps or family.episode_steps
         """Time limit of an episode [control steps]."""
+        self.trial: Trial = trial or family.trial
+        """Whether falls forfeit the rest of their episode."""
         self.task_visible = task_visible
         """Observations end with what `privileged` says."""
         self.device, self.dtype = device, dtype
         self._all = self._streams = torch.arange(num_worlds, device=device)
         self._every, self._no = torch.ones_like(self._all, dtype=torch.bool), torch.zeros_like(self._all).bool()
-        self._keys, self._episode, self._due = (torch.zeros_like(self._all) for _ in range(3))
+        self._keys, self._episode, self._due, self._played = (torch.zeros_like(self._all) for _ in range(4))
         self._tasks: Tasks | None = None
         self._code = torch.empty(num_worlds, 0, device=device)
         self._queued: tuple[Tasks, Tensor, int] | None = None
@@ -176,6 +149,7 @@ class TrialEnv(ABC):
         self._phase = (-begun) % self.trial_steps
         self._ends = set(self._phase.tolist())
         self._episode.copy_(begun // self.episode_steps)
+        self._played.copy_(self._episode)
         self._due.copy_(self.episode_steps - begun % self.episode_steps)
         self._due_steps = set(self._due.tolist())
         self._pose(self._every)
@@ -198,10 +172,7 @@ class TrialEnv(ABC):
         return self.advance(action)
 
     def count(self) -> None:
-        """Take note that a step is taken, whose work `advance` does.
-
-        Apart from it, because work that is captured once and replayed (`core.graphs`) leaves the host as it was.
-        """
+        """Take note of a step; `advance` does its work, which leaves the host alone, so that it can be replayed."""
         _ = self.tasks
         if self._over:
             raise RuntimeError("the trial is over: call begin(tasks, key), or queue(tasks) before it ends")
@@ -238,6 +209,15 @@ class TrialEnv(ABC):
         first observation was not.
         """
         self._faults.check()
+
+    def dropped(self) -> Dropped:
+        """What the physics could not do since the last call, to be read once per segment: it waits for the device."""
+        return Dropped()
+
+    @property
+    def seconds_to_compile(self) -> float:
+        """What it took to make what simulates ready: kernels of a GPU are compiled once [s]."""
+        return 0.0
 
     @abstractmethod
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> Cameras:
@@ -316,7 +296,7 @@ class TrialEnv(ABC):
         truncated = _either(timeout, moved.truncated)
         ended = _either(terminated, truncated)
         if not self.trial_ended and (ended is None or self._none(ended)):
-            return Step(final_obs, final_obs, reward, terms, no, no, no, no, no)
+            return Step(final_obs, final_obs, reward, terms, no, no, no, no, no, no)
 
         ended = no if ended is None else ended
         over, restarted = no, ended
@@ -335,7 +315,19 @@ class TrialEnv(ABC):
         terminated = no if terminated is None else terminated
         truncated = no if truncated is None else truncated & ~terminated
         diverged = no if moved.diverged is None else moved.diverged
-        return Step(obs, final_obs, reward, terms, terminated, truncated, diverged, ended, over)
+        lost = self._lost(terminated, ended, over)
+        return Step(obs, final_obs, reward, terms, terminated, truncated, diverged, ended, over, lost)
+
+    def _lost(
+        self, terminated: Bool[Tensor, "N"], ended: Bool[Tensor, "N"], over: Bool[Tensor, "N"]
+    ) -> Bool[Tensor, "N"]:
+        """Falls that use up K episodes, which are counted anew from there, and from the begin of a trial."""
+        if self.trial == "steps":
+            return self._no
+        self._played.add_(ended)
+        all_played = self._played >= self.episodes_per_trial
+        self._played.masked_fill_(all_played | over, 0)
+        return terminated & all_played
 
     def _next_trial(self, over: Bool[Tensor, "N"]) -> bool:
         """Put the worlds whose trial is over on their queued tasks; False where none are queued."""

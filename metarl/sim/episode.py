@@ -1,4 +1,8 @@
-"""Where the worlds are in their episodes, what is drawn there, and how large their disturbances are."""
+"""Where the worlds are in their episodes, what is drawn there, and how large their disturbances are.
+
+What goes from one step to the next is written in place, here and wherever disturbances have a state: a step that is
+captured and replayed (`core.graphs`) finds it where it was.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,7 @@ class Episode:
         """Control steps since the episode began."""
         self.begun: Bool[Tensor, "N"] | None = None
         """Worlds whose episode has just begun; None after a step."""
-        self.tasks = Tasks({"": torch.zeros(self.num_worlds)})
+        self.tasks = family.space.nominal(self.num_worlds).to(self.device, self.dtype)
         """Present values of the worlds' task parameters."""
         parts = {part.name: part for part in family.observation}
         self._magnitudes: dict[tuple[int, str], Magnitude] = {}
@@ -44,6 +48,11 @@ class Episode:
         self._purposes = [[field.name for field in fields(one)] for one in family.disturbances]
         self._values: dict[tuple[int, str], Tensor] = {}
         self._random = WorldRandom(0, self.age, self.age, self.dtype)
+        for (i, name), magnitude in self._magnitudes.items():
+            if not isinstance(magnitude, str):
+                fixed = 0.0 if isinstance(magnitude, Distribution) else float(magnitude)
+                shape = (self.num_worlds, self._sizes[i, name])
+                self._values[i, name] = torch.full(shape, fixed, dtype=self.dtype, device=self.device)
 
     def all(self, kind: type[D]) -> Iterator[tuple[int, D]]:
         """The disturbances of one kind, each with its number."""
@@ -58,16 +67,24 @@ class Episode:
         tasks: Tasks,
     ) -> None:
         """Begin an episode in the worlds of `mask`; in the others everything is drawn again, and is the same."""
-        self.tasks = tasks
-        self.age, self.begun = torch.where(mask, 0, self.age), mask
-        self._random = WorldRandom(keys + _APART, streams, episodes, self.dtype)
+        self.put(tasks)
+        self.age.masked_fill_(mask, 0)
+        self.begun = mask
+        self._random.become(WorldRandom(keys + _APART, streams, episodes, self.dtype))
         for (i, name), magnitude in self._magnitudes.items():
-            size = self._sizes[i, name]
             if isinstance(magnitude, Distribution):
-                self._values[i, name] = drawn(magnitude, self.random(i, name).uniform(0.0, 1.0, size))
-            elif not isinstance(magnitude, str) and (i, name) not in self._values:
-                shape = (self.num_worlds, size)
-                self._values[i, name] = torch.full(shape, float(magnitude), dtype=self.dtype, device=self.device)
+                unit = self.random(i, name).uniform(0.0, 1.0, self._sizes[i, name])
+                self._values[i, name].copy_(drawn(magnitude, unit))
+
+    def put(self, tasks: Tasks) -> None:
+        """Set the present tasks."""
+        for name, value in self.tasks.values.items():
+            value.copy_(tasks[name])
+
+    def go_on(self) -> None:
+        """A step has been taken."""
+        self.age.add_(1)
+        self.begun = None
 
     def random(self, number: int, purpose: str, count: Int64[Tensor, "N"] | None = None) -> WorldRandom:
         """Draws of one disturbance for a purpose, a field of its or `+` and one more; see `WorldRandom.within`."""
@@ -111,14 +128,14 @@ class Timer:
 
     def begin(self, mask: Bool[Tensor, "N"]) -> None:
         """Start it in the worlds of `mask`."""
-        self.count = torch.where(mask, 0, self.count)
-        self._due = torch.where(mask, self._next(), self._due)
+        self.count.masked_fill_(mask, 0)
+        self._due.copy_(torch.where(mask, self._next(), self._due))
 
     def tick(self) -> Bool[Tensor, "N"]:
         """Worlds in which it fires now."""
         fired = self._episode.age >= self._due
-        self.count = self.count + fired
-        self._due = torch.where(fired, self._due + self._next(), self._due)
+        self.count.add_(fired)
+        self._due.add_(torch.where(fired, self._next(), 0))
         return fired
 
     def _next(self) -> Int64[Tensor, "N"]:

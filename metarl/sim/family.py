@@ -18,6 +18,7 @@ from metarl.core.mirror import Symmetry
 from metarl.core.renamed import old_names
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks, TaskSpace
+from metarl.core.types import Trial
 from metarl.sim.disturbances import Disturbance
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variation import Variation
@@ -48,6 +49,8 @@ class Family(metaclass=_Immutable):
     """The parts of the observation, in the order in which they stand in the vector that a policy sees."""
     constant_observations: ClassVar[Sequence[int]] = ()
     """Elements of the vector that never change: only a published observation should have any."""
+    trial: ClassVar[Trial] = "steps"
+    """What a trial is worth, unless `make_env` is told otherwise."""
     mirror: ClassVar[Symmetry | None] = None
     """The robot's left-right symmetry, for learners that use it; None where it has none, or none is told."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +20,16 @@ _UNREAD_STEPS = 64
 
 class RewardError(UserError):
     """A reward is not finite; the message names the term and the task."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What went amiss in control steps of single worlds, in number of those."""
+
+    lost: int = 0
+    """Steps in which contacts or constraints found no room: bodies may have passed through each other."""
+    limited: int = 0
+    """Steps in which the solver stopped at its limit of iterations, short of its tolerance."""
 
 
 class Faults:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from metarl.core.errors import UserError
+from metarl.core.types import Trial
 from metarl.sim.env import TrialEnv
 from metarl.sim.external.external_env import ExternalEnv, ExternalFamily
 from metarl.sim.family import Family, MujocoFamily
@@ -18,6 +19,7 @@ def make_env(
     episodes_per_trial: int = 2,
     episode_steps: int | None = None,
     task_visible: bool = False,
+    trial: Trial | None = None,
     physics: str | None = None,
     device: str = "cpu",
     threads: int = 0,
@@ -31,6 +33,8 @@ def make_env(
         episodes_per_trial: Episodes K on one task.
         episode_steps: Time limit of an episode [control steps]; the family's own unless told.
         task_visible: The task's numbers stand behind the observation: what an oracle sees.
+        trial: Whether a fall forfeits the rest of its episode, `episodes`, or not, `steps`; unless told, as the family
+            says. It changes what learners make of a trial, not how one is played.
         physics: Name of the back end that moves a MuJoCo family, `mujoco` or `warp`; unless told, that of the device.
         device: `cpu` or `cuda`. Worlds of the physics `mujoco`, and external ones, are on the CPU even so: ask
             `env.device`.
@@ -50,6 +54,7 @@ def make_env(
             episodes_per_trial=episodes_per_trial,
             episode_steps=episode_steps,
             task_visible=task_visible,
+            trial=trial,
             physics=physics or ("mujoco" if torch.device(device).type == "cpu" else "warp"),
             device=device,
             threads=threads,
@@ -61,6 +66,7 @@ def make_env(
             episodes_per_trial=episodes_per_trial,
             episode_steps=episode_steps,
             task_visible=task_visible,
+            trial=trial,
             processes=threads,
             pictures=pictures,
         )

@@ -33,7 +33,8 @@ def mirrored_tasks(family: Family, tasks: Tasks) -> Tasks:
     symmetry = family.mirror
     assert symmetry is not None
     own = family.space.parameters
-    changed = {name: _mirrored(own[name], tasks[name], row) for name, row in symmetry.parameters.items()}
+    declared = {name: row for name, row in symmetry.parameters.items() if name in own}  # others are hidden parts
+    changed = {name: _mirrored(own[name], tasks[name], row) for name, row in declared.items()}
     return Tasks({**tasks.values, **changed})
 
 

@@ -35,6 +35,13 @@ def quaternion_of(axes: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
     return chosen / _norm(chosen)
 
 
+def principal_axes(tensor: Float[Tensor, "n 3 3"]) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 4"]]:
+    """Principal moments of inertia tensors, and the quaternions (w, x, y, z) of their axes."""
+    moments, axes = torch.linalg.eigh(tensor)
+    axes[:, :, 2] *= torch.linalg.det(axes)[:, None]  # right-handed
+    return moments, quaternion_of(axes)
+
+
 def _norm(quaternion: Float[Tensor, "n 4"]) -> Float[Tensor, "n 1"]:
     """Summed as SciPy does, w last: the same to the last bit."""
     norm: Tensor = torch.linalg.vector_norm(quaternion.roll(-1, dims=1), dim=1, keepdim=True)

@@ -24,10 +24,17 @@ from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
 from metarl.sim.actuation import (
     JointFault as JointFault,
+    MotorSigns as MotorSigns,
     MotorStrength as MotorStrength,
     WeakMotor as WeakMotor,
 )
-from metarl.sim.rotations import axes_of, quaternion_of
+from metarl.sim.links import LinkLength as LinkLength
+from metarl.sim.motor_faults import (
+    FAULTS as FAULTS,
+    LimbStrength as LimbStrength,
+    MotorFault as MotorFault,
+)
+from metarl.sim.rotations import axes_of, principal_axes
 from metarl.sim.variation import (
     OfOneParameter,
     OfOneRatio,
@@ -39,6 +46,7 @@ from metarl.sim.variation import (
     label,
     object_id as object_id,
     object_ids,
+    require_number,
     scale,
     tendon_joints,
 )
@@ -158,17 +166,40 @@ class Gravity(OfOneParameter):
 
 
 @dataclass(frozen=True)
-class Payload(OfOneParameter):
+class GravityTilt(OfOneParameter):
+    """Gravity turned about the y axis: flat ground that rises along x. Nothing else turns, nor do pictures show it."""
+
+    fields: tuple[str, ...] = ("opt.gravity",)
+
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
+        """`value`: angle by which the ground rises [rad]."""
+        x, _, z = live["opt.gravity"].clone().unbind(dim=1)
+        live["opt.gravity"][:, 0] = x * value.cos() + z * value.sin()
+        live["opt.gravity"][:, 2] = z * value.cos() - x * value.sin()
+
+
+@dataclass(frozen=True)
+class Payload:
     """A point mass carried by a body; the body's mass, centre of mass and inertia become those of the two together."""
 
+    parameter: str
+    """The task parameter that is its mass."""
     body: str
     at: tuple[float, float, float]
     """Where it sits, in the body's frame [m]."""
+    aside: tuple[str, ...] = ()
+    """Task parameters that move it from there along the first of the body's axes [m]: as many as are named."""
     fields: tuple[str, ...] = ("body_mass", "body_ipos", "body_iquat", "body_inertia")
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The mass, and what moves it."""
+        return (self.parameter, *self.aside)
 
     def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
         """See `Variation`."""
-        super().require(model, tasks)
+        for name in self.parameters:
+            require_number(name, tasks[name])
         body = object_id(model, "body", self.body)
         _require_no_box(model, body)
         least, mass = float(tasks[self.parameter].min()), float(model.body_mass[body])
@@ -178,18 +209,20 @@ class Payload(OfOneParameter):
                 f"has {mass:g} kg"
             )
 
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
-        """`value`: mass of the load [kg]; nothing changes where it is zero."""
+    def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
+        """See `Variation.apply`; nothing changes where the mass is zero."""
+        value = tasks[self.parameter]
         body = object_id(model, "body", self.body)
         mass, centre, quaternion, inertia = own = [live[field][:, body] for field in self.fields]
         share = (value / (mass + value))[:, None]
         arm = constant(self.at, centre.device, centre.dtype) - centre
+        for axis, name in enumerate(self.aside):
+            arm[:, axis] += tasks[name]
         axes = axes_of(quaternion)
         tensor = axes @ torch.diag_embed(inertia) @ axes.mT
         steiner = torch.diag_embed(arm.square().sum(dim=1, keepdim=True).expand(-1, 3)) - arm[:, :, None] * arm[:, None]
-        moments, axes = torch.linalg.eigh(tensor + (mass[:, None] * share)[:, :, None] * steiner)
-        axes[:, :, 2] *= torch.linalg.det(axes)[:, None]  # right-handed
-        new = (mass + value, centre + share * arm, quaternion_of(axes), moments)
+        moments, turned = principal_axes(tensor + (mass[:, None] * share)[:, :, None] * steiner)
+        new = (mass + value, centre + share * arm, turned, moments)
         for field, before, after in zip(self.fields, own, new, strict=True):
             loaded = (value != 0.0).reshape(-1, *(1,) * (after.dim() - 1))
             live[field][:, body] = torch.where(loaded, after, before)

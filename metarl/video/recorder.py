@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
 from metarl.rl.policy import Policy
 from metarl.run.records import Origin
+from metarl.run.run import worlds_on
 from metarl.sim.family import Family
 from metarl.video.encoder import BLOCK, movie
 from metarl.video.layout import Layout, scenes
@@ -49,6 +50,10 @@ class VideoConfig:
     """At most this much of each episode is shown [s]."""
     plot: bool = False
     """Whether return and the policy's read-outs are plotted under each picture."""
+    device: str = "cpu"
+    """Where the worlds are."""
+    physics: str = ""
+    """What moves them; what is usual on the device if empty."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +79,13 @@ def record(
     path: Path,
     config: VideoConfig = _DEFAULT,
     origin: Origin = _NOBODY,
+    tell: Callable[[float], None] = lambda share: None,
 ) -> Recording:
     """Film one trial of `num_episodes` episodes on each task, all at once, in real time, as an h264 `path`.
 
     The policy acts deterministically, in the worlds that its `origin` was trained in. Raises `UserError` where a size
     is not a multiple of 16, an episode is not of the trial, `path` is not an mp4 file that can be written, or this
-    machine cannot draw.
+    machine cannot draw. `tell` is called with the share of the work that is done, in [0, 1].
     """
     _check(config, path)
     episodes = _shown(config, num_episodes)
@@ -88,19 +94,22 @@ def record(
     hold = max(1, round(_HOLD * fps))
     limit = round(min(max(1.0, config.seconds / family.control_step), origin.episode_steps or family.episode_steps))
     window = max(1, round(_MEMORY / family.control_step))
-    wanted = Wanted(config.size, frozenset(episodes), stride, limit, config.plot)
+    wanted = Wanted(config.size, frozenset(episodes), stride, limit, config.plot, tell)
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(family).__name__).lower()  # HalfCheetahVel: half-cheetah-vel
     labels = [f"{name}: {describe(family.space, row)}" for row in tasks.rows()]
+    worlds = {"threads": config.threads, **worlds_on(config.device, config.physics)}
     plan = scenes(config.layout, len(tasks), episodes)
     with (
         movie(path, fps) as file,
-        filmed(policy, family, tasks, num_episodes, wanted, config.seed, config.threads, origin) as take,
+        filmed(policy, family, tasks, num_episodes, wanted, config.seed, worlds, origin) as take,
     ):
         sheet = Sheet(take, labels, config.size, config.title, num_episodes, limit)
         shots = [shot for scene in plan for shot in scene.shots]
         plot = Plot(take, shots, config.size, limit, window) if config.plot else None
-        for scene in plan:
-            for number, age in enumerate(scene.ages(take, stride, limit, hold)):
+        for place, scene in enumerate(plan):
+            ages = list(scene.ages(take, stride, limit, hold))
+            for number, age in enumerate(ages):
+                tell(0.5 + (place + number / len(ages)) / len(plan) / 2)
                 file.write(sheet.draw(scene, age, number < 2 * hold, plot))
         returns = take.returns(num_episodes)
     return Recording(path, file.num_frames / fps, file.num_frames, returns)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import tempfile
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -45,6 +45,8 @@ class Wanted:
     """Pictures end at this step of an episode."""
     read_outs: bool
     """Whether what can be read out of the policy's state is kept."""
+    tell: Callable[[float], None] = lambda share: None
+    """Told the share of the film that is done; playing is the first half of it."""
 
     def due(self, episode: Int64[Tensor, "N"], age: Int64[Tensor, "N"]) -> Bool[Tensor, "N"]:
         """The worlds of which a picture is wanted, when they are `age` steps into their `episode`."""
@@ -135,26 +137,27 @@ def filmed(
     num_episodes: int,
     wanted: Wanted,
     seed: int,
-    threads: int,
+    worlds: Mapping[str, Any],
     origin: Origin,
 ) -> Iterator[Take]:
     """Play a trial on each task, all at once, as an evaluation of the same seed does, and draw what is wanted.
 
-    The policy acts deterministically. Raises `UserError` where this machine cannot draw.
+    The policy acts deterministically; `worlds` are more arguments of `make_env`. Raises `UserError` where this machine
+    cannot draw.
     """
     with _explained():
         scratch = tempfile.TemporaryFile()  # noqa: SIM115 (closed below; an error of what is filmed is not the file's)
     with scratch as file:
-        worlds = make_env(
+        made = make_env(
             family,
             len(tasks),
             episodes_per_trial=num_episodes,
             episode_steps=origin.episode_steps or None,
             task_visible=origin.task_visible,
-            threads=threads,
             pictures=True,
+            **worlds,
         )
-        with worlds as env:
+        with made as env:
             take = _shoot(env, policy, tasks, wanted, seed, Pictures(file, len(tasks)))
         yield take
 
@@ -167,8 +170,14 @@ def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, see
     cameras: Cameras | None = None
     try:
         for t, now in enumerate(trial_steps(env, policy, tasks, seeding.key(seed, "evaluate"), True)):
+<<<<<<< HEAD
+            reward[t] = now.step.reward.cpu().numpy()
+            begins = (now.step.ended & ~now.step.trial_start).cpu()
+=======
+            wanted.tell(t / len(reward) / 2)
             reward[t] = now.step.reward.numpy()
             begins = now.step.ended & ~now.step.trial_start
+>>>>>>> trust
             for world in now.step.ended.nonzero()[:, 0].tolist():
                 starts[world].append(t + 1)
             episode, age = episode + begins, torch.where(begins, 0, age + 1)
@@ -181,7 +190,7 @@ def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, see
                     pictures.add(world, t, drawn[world])
             if wanted.read_outs and isinstance(policy, ReadOut):
                 for name, value in policy.read_out(now.state).items():
-                    read_outs.setdefault(name, []).append(value)
+                    read_outs.setdefault(name, []).append(value.cpu())
     finally:
         if cameras is not None:
             cameras.close()

@@ -4,9 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from as_on_a_gpu import needs_cuda
 from test_rl2 import FragileSign, Sign
 from torch.distributions import Independent, Normal, kl_divergence
 from torch.func import vmap
+from torch.utils._pytree import tree_map
 
 from metarl.agents.configs import MamlTrpoConfig
 from metarl.agents.maml_trpo import MamlTrpo
@@ -18,6 +20,7 @@ from metarl.core.types import Transition
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.objectives import gaussian_kl
 from metarl.rl.state import load_state, state_tensors
+from metarl.rl.trust_region import conjugate_gradient
 from metarl.run.collect import collect, trial_steps
 from metarl.run.evaluate import evaluate
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
@@ -26,10 +29,10 @@ CONFIG = MamlTrpoConfig(shots=3, hidden_size=16, initial_std=1.0, inner_step_siz
 FAMILIES = pytest.mark.parametrize("family", [Sign(), FragileSign()], ids=["sign", "fragile"])
 
 
-def make(family, num_worlds=6, episodes=6, episode_steps=None, **changes):
+def make(family, num_worlds=6, episodes=6, episode_steps=None, on="cpu", **changes):
     env = MujocoEnv(family, num_worlds, episodes_per_trial=episodes, episode_steps=episode_steps, threads=1)
     config = dataclasses.replace(CONFIG, **changes)
-    return env, MamlTrpo(config, env.info, seeding.generator(0, "init"))
+    return env, MamlTrpo(config, env.info, seeding.generator(0, "init"), on)
 
 
 def trial(env, learner, number=0, deterministic=False):
@@ -279,20 +282,30 @@ def test_a_value_out_of_range_is_one_sentence(values, message):
         MamlTrpoConfig(**values)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_a_machine_without_cuda_says_so():
-    with pytest.raises(UserError, match="device = 'cuda'"):
-        make(Sign(), device="cuda")
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_the_parts_of_an_update_are_those_in_float64(device):
+    """Loss, gradient, Fisher product and one step of the conjugate gradient: more of them amplify any rounding."""
+    env, learner = make(Sign())
+    stages, sampled, _ = learner.stages(trial(env, learner))
+    inner, found = learner.policy.inner, []
+    direction = torch.randn(inner.read().shape, generator=seeding.generator(0, "direction"), dtype=torch.float64)
+    for at, dtype in (("cpu", torch.float64), (device, torch.float32)):
+        objective = MetaObjective(inner, *tree_map(lambda x, at=at, dtype=dtype: x.to(at, dtype), (stages, sampled)))
+        meta = inner.read().to(at, dtype)
+        product = objective.thinned(2).fisher(meta)
+        loss, gradient = torch.tensor(objective.evaluate(meta)), objective.gradient(meta)
+        parts = loss, gradient, product(direction.to(meta)), conjugate_gradient(product, -gradient, 1)
+        found.append([part.double().cpu() for part in parts])
+    for exact, part in zip(*found, strict=True):
+        assert (part - exact).norm() <= 1e-4 * exact.norm() + 1e-7
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
-def test_an_update_on_cuda_is_that_on_the_cpu():
-    updated = []
-    for device in ("cpu", "cuda"):
-        env, learner = make(Sign(), device=device)
-        train(env, learner, 2)
-        updated.append(learner.policy.inner.read())
-    torch.testing.assert_close(*updated, rtol=1e-3, atol=1e-4)
+@needs_cuda
+def test_it_trains_on_cuda():
+    env, learner = make(Sign(), on="cuda")
+    before = learner.policy.inner.read()
+    assert train(env, learner, 2)["train/kl"] > 0.0
+    assert (learner.policy.inner.read() - before).norm() > 0.0
 
 
 # ------------------------------------------------------------------------------------------------------ learning

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from as_on_a_gpu import needs_cuda, on_a_gpu
 from hypothesis import given, settings, strategies as st
 from test_rl2 import FragileSign, Sign
 
@@ -376,7 +377,35 @@ def test_cuda_where_there_is_none_is_refused():
         require_device("cuda")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
+@pytest.mark.parametrize("belief", ["posterior", "prototype"])
+def test_blocks_of_steps_replayed_as_on_a_gpu_are_the_steps(monkeypatch, belief):
+    """Three blocks before the graph is captured, two by it, and a shorter one."""
+    monkeypatch.setattr("metarl.agents.pearl._BLOCK", 3)
+    states = []
+    for captures in (False, True):
+        with on_a_gpu(captures):
+            env, learner = make(num_updates=5 * 3 + 2, belief=belief)
+            learner.store(trial(env, learner))
+            records = learner._update(seeding.generator(0, "update"))
+            states.append(learner.state_dict() | {"records": records})
+            assert learner._blocks[3]._replay.replays == captures
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert states[0]["records"].isfinite().all()
+
+
+def test_a_step_that_is_not_finite_is_left_out_as_on_a_gpu_too():
+    with on_a_gpu(captures=False):
+        env, learner = make(num_updates=2)
+        learner.store(trial(env, learner))
+        before = learner.state_dict()
+        learner.replay.rows[..., -2] = float("nan")
+        assert not learner._update(seeding.generator(0, "update")).any()
+        after = learner.state_dict()
+        assert learner._guard.skipped == 2
+    assert all(torch.equal(value, after[name]) for name, value in before.items() if name.startswith("policy"))
+
+
+@needs_cuda
 def test_it_trains_on_cuda():
     env, learner = make(on="cuda")
     before = learner.policy.actor[0].weight.detach().clone()

@@ -10,7 +10,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from metarl.agents.baseline_configs import PPOConfig, PPOOracleConfig
+from metarl.agents.baseline_configs import PPOConfig, PPOOracleConfig, RecurrentPPOConfig
 from metarl.agents.ppo_baseline import PPO
 from metarl.agents.sb3 import global_streams
 from metarl.api import evaluate
@@ -189,3 +189,51 @@ def test_an_oracle_resumes_bit_for_bit(tmp_path):
     second.execute(console())
     expected = whole.learner.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in second.learner.state_dict().items())
+
+
+# ------------------------------------------------------------------------------------------------- observation history
+
+
+def test_a_history_is_of_its_episode_alone_and_the_update_sees_what_the_policy_saw():
+    learner, trial = make(dataclasses.replace(SMALL, history=3))
+    policy = learner.policy
+    segment = trial(0)(policy)
+    obs, start = segment.obs, segment.episode_start
+    assert bool(start[1:].any()) and not bool(start.all()), "some episode ends in the middle"
+    seen = policy.inputs(segment)
+    for t, world in np.ndindex(*start.shape):
+        frames, at = [obs[t, world]], t
+        for _ in range(2):
+            at -= not start[at, world]
+            frames.append(obs[at, world])
+        assert torch.equal(seen[t, world], torch.cat(frames)), (t, world)
+    assert torch.equal(policy.final_inputs(segment)[..., :2], segment.final_obs)
+    assert torch.equal(policy.final_inputs(segment)[..., 2:], seen[..., :4])
+    env = MujocoEnv(Rail(), 3, episodes_per_trial=2, threads=1)
+    tasks = env.family.space.sample("train", 3, seeding.rng(0, "tasks", 0))
+    again = collect(env, policy, tasks, seeding.key(0, "collect", 0), deterministic=True)
+    network = policy.network
+    mean = network.action_net(network.mlp_extractor.forward_actor(policy.obs_norm(policy.inputs(again))))
+    torch.testing.assert_close(again.action, mean.detach())
+
+
+def test_a_history_trains_and_resumes():
+    config = dataclasses.replace(SMALL, history=4)
+    learner, trial = make(config)
+    assert learner.policy.info.adapts is False
+    metrics = train(learner, trial, [0, 1])
+    assert metrics["train/gradient_steps"] == 2 * 2, "two epochs of two minibatches"
+    other, _ = make(config)
+    other.load_state_dict(learner.state_dict())
+    for name, value in learner.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)
+    assert learner.state_dict()["policy/obs_norm.mean"].shape == (8,)
+    with pytest.raises(UserError, match="history = 2"):
+        RecurrentPPOConfig(history=2)
+
+
+def test_without_a_history_nothing_is_kept():
+    learner, trial = make()
+    assert learner.policy.initial_state(3) == () and torch.equal(
+        learner.policy.inputs(s := trial(0)(learner.policy)), s.obs
+    )

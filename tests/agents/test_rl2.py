@@ -10,10 +10,11 @@ from families import ALL_FAMILIES
 from metarl.agents.configs import RL2Config
 from metarl.agents.rl2 import RL2
 from metarl.core import seeding
-from metarl.core.errors import Diverged
+from metarl.core.errors import Diverged, UserError
 from metarl.core.info import Part
+from metarl.core.mirror import Symmetry, signed
 from metarl.core.registry import make_family
-from metarl.core.tasks import Choice, Parameter, TaskSpace
+from metarl.core.tasks import Choice, Parameter, Tasks, TaskSpace
 from metarl.core.types import Transition
 from metarl.rl.objectives import gaussian_log_prob
 from metarl.rl.policy import Believing
@@ -56,7 +57,7 @@ class FragileSign(Sign):
 
 
 CONFIG = RL2Config(hidden_size=16, chunk_steps=4, minibatch_chunks=8, num_epochs=2, learning_rate=3e-3, initial_std=0.6)
-CELLS = pytest.mark.parametrize("cell", ["gru", "lstm"])
+NETS = ("gru", "lstm", "lru", "transformer", "memory")
 FAMILIES = pytest.mark.parametrize("family", [Sign(), FragileSign()], ids=["sign", "fragile"])
 
 
@@ -69,15 +70,8 @@ def make(family, num_worlds=6, **changes):
 def trial(env, learner, number=0, deterministic=False):
     tasks = env.family.space.sample("train", env.num_worlds, seeding.rng(0, "tasks", number))
     key = seeding.key(0, "collect", number)
-    return collect(
-        env,
-        learner.behaviour,
-        tasks,
-        key,
-        record=learner.record,
-        deterministic=deterministic,
-        privileged=learner.wants_privileged,
-    )
+    wants = {"record": learner.record, "privileged": learner.wants_privileged}
+    return collect(env, learner.behaviour, tasks, key, deterministic=deterministic, **wants)
 
 
 def warm(env, learner, iterations=2):
@@ -86,11 +80,11 @@ def warm(env, learner, iterations=2):
         learner.update(trial(env, learner, number), seeding.generator(0, "update", number), 0.0)
 
 
-@CELLS
+@pytest.mark.parametrize("words", [*({"cell": cell} for cell in NETS), {"policy_head": "hyper"}], ids=str)
 @FAMILIES
-def test_the_update_sees_exactly_what_the_policy_saw(cell, family):
+def test_the_update_sees_exactly_what_the_policy_saw(words, family):
     """Inputs, stored memories and normalisation agree: before the first gradient step every ratio is one."""
-    env, learner = make(family, cell=cell)
+    env, learner = make(family, **words)
     warm(env, learner)
     chunks, _ = learner.prepare(trial(env, learner, 7))
     mean, _, _ = learner.policy.network(chunks.inputs, chunks.obs, chunks.memory)
@@ -160,6 +154,30 @@ def test_a_later_reward_reaches_the_first_episode_s_targets():
     torch.testing.assert_close(gain, expected, rtol=0, atol=1e-5)
 
 
+def test_no_reward_counts_after_a_fall_that_uses_up_the_episodes():
+    """With `trial` = "episodes", and K = 2 of them; with "steps" all rewards of a trial count."""
+
+    class Falling(Sign):
+        limit = 0.0
+
+    config = dataclasses.replace(CONFIG, gae_lambda=1.0)
+    for kind in ("episodes", "steps"):
+        env = MujocoEnv(Falling(), 6, episodes_per_trial=2, threads=1, trial=kind)
+        learner = RL2(config, env.info, seeding.generator(0, "init"))
+        segment = trial(env, learner)
+        assert bool(segment.lost.any()) == (kind == "episodes")
+        if kind == "episodes":
+            t, world = segment.lost[:-1].nonzero()[0].tolist()
+        richer = segment.reward.clone()
+        richer[t + 1 :] += 1.0
+        before, after = (
+            learner.prepare(dataclasses.replace(segment, reward=reward))[0].target.reshape(4, 4, 6).transpose(0, 1)
+            for reward in (segment.reward, richer)
+        )
+        gained = (after - before).reshape(16, 6)[: t + 1, world]
+        assert bool((gained > 0).all()) if kind == "steps" else not bool(gained.any())
+
+
 def test_the_trials_time_limit_is_bootstrapped_from_the_final_observation():
     env, learner = make(Sign())
     warm(env, learner)
@@ -192,15 +210,26 @@ def test_it_evaluates_beyond_the_trained_number_of_episodes():
     assert trial(longer, learner).episode_returns(5).shape == (6, 5)
 
 
-@CELLS
-def test_it_learns_to_adapt(cell):
+@pytest.mark.parametrize(
+    ("iterations", "reached", "words"),
+    [
+        (25, 6.0, {"cell": "gru"}),
+        (25, 6.0, {"cell": "lstm"}),
+        (12, 3.0, {"cell": "lru"}),
+        (12, 3.0, {"cell": "transformer"}),
+        (12, 3.0, {"cell": "memory"}),
+        (12, 3.0, {"policy_head": "hyper"}),
+    ],
+    ids=str,
+)
+def test_it_learns_to_adapt(iterations, reached, words):
     """The sign is unknown at first and clear after one reward: the second episode must be near its best, 8."""
-    env, learner = make(Sign(), num_worlds=32, cell=cell, minibatch_chunks=32, learning_rate=1e-2)
+    env, learner = make(Sign(), num_worlds=32, minibatch_chunks=32, learning_rate=1e-2, **words)
     before = trial(env, learner, 1000, deterministic=True).episode_returns(2).mean(0)
-    warm(env, learner, iterations=25)
+    warm(env, learner, iterations)
     after = trial(env, learner, 1000, deterministic=True).episode_returns(2).mean(0)
     assert before[1].abs() < 2.0
-    assert after[1] > 6.0
+    assert after[1] > reached
     assert after[1] > after[0]
 
 
@@ -369,3 +398,95 @@ def test_a_memory_that_is_cut_knows_nothing_of_before():
                 state = policy.observe(state, Transition(obs, action * 0, told, obs, torch.zeros(2, dtype=torch.bool)))
             actions.append(action)
         assert torch.equal(*actions) == same
+
+
+@pytest.mark.parametrize("cell", ["lru", "transformer"])
+def test_what_is_learnt_from_does_not_depend_on_where_segments_are_cut(cell):
+    """A trial at once, and in two segments with the memory carried over: values and targets (λ = 0) agree."""
+    prepared = []
+    for segment_steps in (16, 8):
+        env, learner = make(Sign(), cell=cell, gae_lambda=0.0, segment_steps=segment_steps, window=6)
+        tasks = env.family.space.sample("train", 6, seeding.rng(0, "tasks"))
+        stepper = Stepper(env, learner.policy, tasks, 0, next_tasks=lambda: (tasks, torch.arange(6)))  # noqa: B023
+        parts = [
+            learner.prepare(stepper.segment(learner.policy, segment_steps, learner.record))[0]
+            for _ in range(16 // segment_steps)
+        ]
+        length, columns = len(parts[0].target), [part.target.reshape(len(part.target), -1, 6) for part in parts]
+        prepared.append(torch.cat([column.transpose(0, 1).reshape(-1, 6) for column in columns]))
+        for part in parts:
+            mean, _, _ = learner.policy.network(part.inputs, part.obs, part.memory)
+            log_prob = gaussian_log_prob(mean, learner.policy.network.log_std, part.action)
+            torch.testing.assert_close(log_prob, part.log_prob, rtol=0, atol=2e-5)
+        assert length == (segment_steps if cell == "transformer" else 4)
+    torch.testing.assert_close(*prepared, rtol=0, atol=1e-5)
+
+
+def test_segments_that_cut_a_transformer_s_trials_unevenly_are_refused():
+    with pytest.raises(UserError, match="segment_steps = 6 must divide the trial's 16 control steps"):
+        make(Sign(), cell="transformer", segment_steps=6)
+
+
+# -------------------------------------------------------------------------------------------------------- mirror image
+
+
+class MirroredSign(Sign):
+    mirror = Symmetry(
+        action=signed(-1),
+        state={"qpos": signed(-1), "qvel": signed(-1), "ctrl": signed(-1)},
+        parts={"position": signed(-1), "velocity": signed(-1)},
+        parameters={"sign": signed(-1)},
+    )
+
+
+@pytest.mark.parametrize("segment_steps", [16, 8])
+def test_the_mirror_image_is_what_the_policy_would_have_met(segment_steps):
+    """Played again step by step with left and right exchanged: the same inputs, memories and privileged numbers."""
+    env, learner = make(MirroredSign(), mirror=True, privileged_critic=True, segment_steps=segment_steps, num_epochs=1)
+    warm(env, learner)
+    policy, tasks = learner.policy, env.family.space.sample("train", 6, seeding.rng(0, "tasks"))
+    learner._mirrored = None
+    stepper = Stepper(env, policy, tasks, 0, next_tasks=lambda: (tasks, torch.arange(6)))
+    state = policy.initial_state(6)
+    for _ in range(2 * 16 // segment_steps):
+        segment = stepper.segment(policy, segment_steps, learner.record, privileged=True)
+        chunks, _ = learner.prepare(segment)
+        number = len(chunks.memory) // 2
+        for t in range(segment_steps):
+            state = policy.initial_state(6) if bool(segment.trial_start[t].all()) else state
+            place, own = t % 4, slice(number + t // 4 * 6, number + t // 4 * 6 + 6)
+            if place == 0:
+                torch.testing.assert_close(torch.cat((state.memory, state.cell), dim=1), chunks.memory[own])
+            _, state = policy.act(-segment.obs[t], state, torch.zeros(6, 1))
+            torch.testing.assert_close(policy.obs_norm(-segment.obs[t]), chunks.obs[place, own])
+            assert torch.equal(chunks.action[place, own], -segment.action[t])
+            torch.testing.assert_close(
+                policy.privileged_norm(-segment.privileged[t]), chunks.privileged[place, own], rtol=0, atol=1e-6
+            )
+            nothing = torch.zeros(6, dtype=torch.bool)
+            step = Transition(segment.obs[t], -segment.action[t], segment.reward[t], segment.final_obs[t], nothing)
+            state = policy.observe(state, step)
+            state = policy.end_episode(state, segment.ended[t] & ~segment.trial_end[t])
+    for name in ("log_prob", "advantage", "target"):
+        assert torch.equal(*getattr(chunks, name).chunk(2, dim=1))
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_what_is_learnt_to_the_right_is_known_to_the_left(mirror):
+    """Trained with sign 1 alone, only who learns from mirror images does well with sign -1."""
+    env, learner = make(MirroredSign(), num_worlds=16, mirror=mirror, minibatch_chunks=32, learning_rate=1e-2)
+    ones = torch.ones(16, dtype=torch.float64)
+
+    def play(number, sign, deterministic=False):
+        tasks, key = Tasks({"sign": sign * ones}), seeding.key(0, "collect", number)
+        return collect(env, learner.policy, tasks, key, record=learner.record, deterministic=deterministic)
+
+    for number in range(25):
+        learner.update(play(number, 1.0), seeding.generator(0, "update", number), 0.0)
+    found = float(play(100, -1.0, deterministic=True).episode_returns(2)[:, 1].mean())
+    assert (found > 1.0) == mirror
+
+
+def test_a_family_without_a_symmetry_has_no_mirror_images():
+    with pytest.raises(UserError, match="declares no symmetry"):
+        make(Sign(), mirror=True)

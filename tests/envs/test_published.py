@@ -58,6 +58,7 @@ def cheetah_model(task):
     model.geom_friction[:, 0] *= friction
     for joint in CHEETAH_JOINTS:
         model.dof_damping[model.joint(joint).dofadr[0]] *= damping
+    model.actuator_gear[:, 0] *= task.get("signs", 1.0)
     if task.get("dead_joint", -1.0) >= 0:
         model.actuator_gainprm[model.actuator(CHEETAH_JOINTS[int(task["dead_joint"])]).id] = 0.0
     return refreshed(model)
@@ -108,6 +109,12 @@ def ant_running(model, data, before, action, task):
 
 def ant_going(model, data, before, action, task):
     return -np.sum(np.abs(data.qpos[:2] - task["goal"])) - 0.1 * np.sum(action**2) - ant_contacts(data)
+
+
+def ant_searching(model, data, before, action, task):
+    distance = np.linalg.norm(data.qpos[:2] - task["goal"])
+    felt = 1.0 - distance if distance <= 0.75 else -0.75
+    return felt - 0.01 * np.sum(action**2) - ant_contacts(data)
 
 
 def ant_obs(model, data):
@@ -217,6 +224,9 @@ PUBLISHED = {
         mass=[1.0, 1.7, 0.6], friction=[1.0, 0.6, 1.8], damping=[1.0, 0.7, 1.5], dead_joint=[-1.0, 4.0, 0.0]
     ),
     "half-cheetah-crippled": cheetah(dead_joint=[1.0, 5.0, 0.0]),
+    "half-cheetah-signs": cheetah(signs=[[1.0, -1.0, 1.0, 1.0, -1.0, 1.0], [-1.0] * 6]),
+    "ant-dir-2d": ant(draw("ant-dir-2d", 3)),
+    "ant-goal-sparse": ant(columns(goal=[[0.7, 0.1], [-0.2, 0.6], [2.0, 1.0]]), ant_searching, ant_place_obs, never),
     "ant-dir": ant(columns(direction=[0.0, np.pi, np.pi])),
     "ant-goal": ant(draw("ant-goal", 3), ant_going, ant_place_obs, never),
     "ant-body": ant(draw("ant-body", 3)),
@@ -310,6 +320,62 @@ def test_the_point_moves_by_a_tenth_of_the_action(name):
         rewarded += int(near.sum())
     assert step.truncated.all()
     assert 0 < rewarded < steps * num_worlds
+
+
+def test_the_wind_carries_the_point_until_it_is_met():
+    """In closed form: 0.1 a + w in each step. In half the worlds the point heads for its goal against the wind."""
+    tasks, goal = draw("point-wind", 16), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    env = MujocoEnv(make_family("point-wind"), 16, episodes_per_trial=1, threads=1)
+    env.begin(tasks, key=5)
+    x, rewarded = env.physics.bind("qpos").clone(), torch.zeros(16)
+    for noise in randoms(75, 16, 2):
+        ahead = ((goal - x - tasks["wind"]) / 0.1).clamp(-1, 1).float()
+        action = torch.where(torch.arange(16)[:, None] % 2 == 0, noise, ahead)
+        step = env.step(action)
+        x = x + 0.1 * action.double() + tasks["wind"]
+        near = (x - goal).norm(dim=1) <= 0.03
+        torch.testing.assert_close(step.final_obs.double(), x, rtol=0, atol=1e-6)
+        assert torch.equal(step.reward, near.float())
+        rewarded += step.reward
+    assert (rewarded[1::2] > 0).all()
+    assert (rewarded[0::2] < rewarded[1::2]).all()
+
+
+@pytest.mark.parametrize("x", [4.9, 5.1, -4.9, -5.1])
+def test_the_sparse_half_cheetah_earns_nothing_near_its_start(x):
+    env, dense = (
+        MujocoEnv(make_family(name), 2, threads=1) for name in ("half-cheetah-dir-sparse", "half-cheetah-dir")
+    )
+    for worlds in (env, dense):
+        worlds.begin(columns(direction=[1.0, -1.0]), key=1)
+        worlds.physics.bind("qpos")[:, 0] = x
+        worlds.physics.bind("qvel")[:, 0] = 0.5
+    action = randoms(1, 2, 6)[0]
+    step, usual = env.step(action), dense.step(action)
+    assert torch.equal(step.reward_terms["control"], usual.reward_terms["control"])
+    assert usual.reward_terms["forward"].abs().min() > 0.1
+    expected = usual.reward_terms["forward"] if abs(x) > 5.0 else torch.zeros(2, dtype=torch.float64)
+    assert torch.equal(step.reward_terms["forward"], expected)
+
+
+def test_sixteen_combinations_of_signs_are_held_out():
+    space = make_family("half-cheetah-signs").space
+    train, ood = (set(map(tuple, space.fixed(split, 64)["signs"].tolist())) for split in ("train", "ood"))
+    assert (len(train), len(ood), len(train | ood)) == (48, 16, 64)
+    assert all(np.mean([signs[motor] for signs in ood]) == 0.0 for motor in range(6))
+
+
+def test_a_turned_motor_accelerates_its_joint_the_other_way():
+    env = MujocoEnv(make_family("half-cheetah-signs"), 3, threads=1)
+    env.begin(columns(signs=[[1.0] * 6, [1.0, 1.0, -1.0, 1.0, 1.0, 1.0], [1.0] * 6]), key=0)
+    env.physics.set_state(env.physics.get_state()[:1].repeat(3, 1))
+    env.physics.bind("qpos")[:, 1] = 1.0  # in the air
+    env.physics.bind("ctrl")[:2, 2] = 0.1
+    env.physics.step(1)
+    foot = env.physics.bind("qvel")[:, 5].clone()  # of the back leg
+    gained = foot[:2] - foot[2]
+    assert gained[0] > 0.1
+    assert gained[1] == pytest.approx(-float(gained[0]), rel=0.02)
 
 
 # where an episode begins

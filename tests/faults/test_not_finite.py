@@ -9,6 +9,7 @@ from tiny import FULL, config
 
 from metarl.agents import LEARNERS
 from metarl.core.errors import Diverged, UserError
+from metarl.core.files import sealed
 from metarl.run import checkpoint
 from metarl.run.checkpoint import CheckpointError
 from metarl.run.run import Run
@@ -118,7 +119,7 @@ def test_a_manifest_that_was_changed_is_refused(tmp_path, changes, number):
     del content["checksum"]
     content |= changes
     if number == 2:
-        content["checksum"] = checkpoint._checksum(content)
+        content = sealed(content)
     else:
         wanted = {"iteration", "total_steps", "elapsed", "sha256", *changes}
         content = {"format": 1} | {key: value for key, value in content.items() if key in wanted}

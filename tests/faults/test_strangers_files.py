@@ -106,7 +106,7 @@ RECORD = {"split": "test", "held_out": True, "deterministic": True, "returns": [
         ({"train_steps": -5}, "train_steps must be a number of at least 0"),
         ({"train_steps": 1e30}, "train_steps must be a number of at least 0"),
         ({"train_seconds": float("inf")}, "train_seconds must be a number"),
-        ({"format": 3}, "its format is 3"),
+        ({"format": 99}, "its format is 99"),
         ({"format": True}, "its format is True"),
         ({"format": 2}, "it has no 'provenance'"),
         ({"episode_steps": 10**14, "reward_by_step": {"reward": [1.0]}}, "too long"),

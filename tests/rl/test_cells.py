@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from metarl.rl.attention import Transformer
 from metarl.rl.cells import Cut, Gru, Lstm
+from metarl.rl.external_memory import ExternalMemory
+from metarl.rl.linear_recurrence import Lru, linear_recurrence, scan
 
 INPUTS, HIDDEN, T, N = 5, 8, 12, 3
 
@@ -11,6 +14,9 @@ INPUTS, HIDDEN, T, N = 5, 8, 12, 3
 CELLS = {
     "gru": lambda: Gru(INPUTS, HIDDEN),
     "lstm": lambda: Lstm(INPUTS, HIDDEN),
+    "lru": lambda: Lru(INPUTS, HIDDEN),
+    "transformer": lambda: Transformer(INPUTS, HIDDEN, window=15),
+    "memory": lambda: ExternalMemory(INPUTS, HIDDEN),
     "cut": lambda: Cut(Lstm(INPUTS, HIDDEN), T),
 }
 ALL = pytest.mark.parametrize("name", CELLS)
@@ -73,3 +79,79 @@ def test_a_cut_memory_is_as_new_every_so_many_steps():
         expected, _ = steps(whole, inputs[part : part + 4], torch.zeros(N, 2 * HIDDEN))
         torch.testing.assert_close(outputs[part : part + 4], expected)
     assert bool((last[:, -1] == 4).all())
+
+
+# ------------------------------------------------------------------------------------------------- linear recurrence
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 16, 33])
+def test_the_scan_is_the_loop(length):
+    torch.manual_seed(0)
+    rate = torch.polar(torch.tensor([0.99, 0.3, 1.0]).double(), torch.tensor([0.1, 2.0, 0.0]).double())
+    x = torch.randn(length, 2, 3, dtype=torch.complex128)
+    expected, h = [], torch.zeros(2, 3, dtype=torch.complex128)
+    for now in x:
+        h = rate * h + now
+        expected.append(h)
+    torch.testing.assert_close(scan(rate, x), torch.stack(expected))
+
+
+def test_the_scan_s_gradient_is_the_loop_s():
+    torch.manual_seed(0)
+    rate = torch.polar(torch.rand(3).double(), torch.randn(3).double()).requires_grad_()
+    x = torch.randn(9, 2, 3, dtype=torch.complex128, requires_grad=True)
+    assert torch.autograd.gradcheck(linear_recurrence, (rate, x))
+
+
+def test_an_lru_forgets_at_the_rates_it_was_made_for():
+    """From a few steps to about a thousand."""
+    torch.manual_seed(0)
+    cell = Lru(INPUTS, 64)
+    rate = cell.blocks[0].drive(torch.zeros(1, 64))[0].detach().abs()
+    assert 0.8 <= float(rate.min()) < 0.9
+    assert 0.99 < float(rate.max()) <= 0.9991
+
+
+# ------------------------------------------------------------------------------------------------------- transformer
+
+
+def test_a_transformer_sees_its_window_and_nothing_older():
+    """Two layers reach back twice as far, less one step."""
+    torch.manual_seed(0)
+    cell = Transformer(INPUTS, HIDDEN, window=4)
+    inputs = torch.randn(20, 1, INPUTS, requires_grad=True)
+    outputs, _ = cell.sequence(inputs, torch.zeros(1, cell.state_size))
+    (gradient,) = torch.autograd.grad(outputs[15].square().sum(), inputs)
+    assert (gradient[:, 0] != 0).any(dim=1).nonzero()[:, 0].tolist() == list(range(15 - 6, 16))
+
+
+def test_a_transformer_s_ring_wraps_around_as_its_steps_do():
+    torch.manual_seed(0)
+    cell, inputs = Transformer(INPUTS, HIDDEN, window=4), torch.randn(23, N, INPUTS)
+    expected, last = steps(cell, inputs, torch.zeros(N, cell.state_size))
+    state, outputs = torch.zeros(N, cell.state_size), []
+    with torch.no_grad():
+        for part in inputs.split([3, 1, 6, 2, 11]):
+            made, state = cell.sequence(part, state)
+            outputs.append(made)
+    torch.testing.assert_close(torch.cat(outputs), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(state, last, rtol=1e-4, atol=1e-5)
+
+
+# --------------------------------------------------------------------------------------------------- external memory
+
+
+@torch.no_grad()
+def test_what_is_written_goes_to_the_slot_that_was_used_least():
+    """With its gate shut nothing goes to where it read: the slots are filled in turn, and then the first again."""
+    torch.manual_seed(0)
+    cell = ExternalMemory(INPUTS, HIDDEN)
+    cell.key.bias[-1] = -1e3
+    state, tables = torch.zeros(1, cell.state_size), []
+    for now in torch.randn(17, 1, 1, INPUTS):
+        state = cell.sequence(now, state)[1]
+        tables.append(state[0, -16 * 32 :].view(16, 32))
+    for number, table in enumerate(tables[:16]):
+        assert bool((table[: number + 1] != 0).any(dim=1).all()) and not table[number + 1 :].any()
+    assert not torch.equal(tables[16][0], tables[15][0])
+    assert torch.equal(tables[16][1:], tables[15][1:])

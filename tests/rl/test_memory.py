@@ -7,7 +7,7 @@ import torch
 from robots import info_of
 
 from metarl.agents.configs import RL2Config
-from metarl.agents.rl2 import RL2Policy, policy_inputs
+from metarl.agents.rl2_policy import RL2Policy, policy_inputs
 from metarl.core.types import Transition
 
 N, T = 5, 12
@@ -30,10 +30,10 @@ def play(policy, obs, reward):
     return torch.stack(actions), expected, torch.cat((state.memory, state.cell), dim=1), after
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_actions_and_memories_are_the_network_s(cell):
+@pytest.mark.parametrize("words", [{"cell": "gru"}, {"cell": "lstm"}, {"policy_head": "hyper"}], ids=str)
+def test_actions_and_memories_are_the_network_s(words):
     torch.manual_seed(0)
-    policy = RL2Policy(RL2Config(cell=cell, hidden_size=32), info_of(3, 2))
+    policy = RL2Policy(RL2Config(hidden_size=32, **words), info_of(3, 2))
     obs, reward = torch.randn(T, N, 3), torch.randn(T, N)
     policy.obs_norm.update(3.0 * obs + 1.0)
     policy.reward_norm.update(5.0 * reward)

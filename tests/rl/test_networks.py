@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from metarl.rl.cells import Gru, Lstm
-from metarl.rl.networks import BELIEF_LOG_STD_MIN, LOG_STD_MAX, LOG_STD_MIN, RecurrentActorCritic
+from metarl.rl.networks import BELIEF_LOG_STD_MIN, LOG_STD_MAX, LOG_STD_MIN, Generated, RecurrentActorCritic
 
 
 def network_of(cell=Gru, **words):
@@ -46,3 +46,32 @@ def test_the_log_standard_deviation_is_clamped(raw):
     torch.nn.init.constant_(network.raw_log_std, raw)
     assert network.log_std.min() >= LOG_STD_MIN
     assert network.log_std.max() <= LOG_STD_MAX
+
+
+def test_a_generated_layer_is_the_one_with_the_summed_weights():
+    torch.manual_seed(0)
+    layer = Generated(3, 4, 2, 1.0)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    x, embedding = torch.randn(5, 4), torch.randn(5, 3)
+    weights = layer.weight.view(3, 2, 4)
+    for row, e, y in zip(x, embedding, layer(x, embedding), strict=True):
+        weight = layer.base.weight + (e[:, None, None] * weights).sum(0)
+        torch.testing.assert_close(y, weight @ row + layer.base.bias + layer.bias @ e)
+
+
+def test_a_hyper_head_begins_alike_for_every_memory_and_learns_to_tell_them_apart():
+    torch.manual_seed(0)
+    network = network_of(hyper=True)
+    obs, memories = torch.randn(1, 3).expand(6, 3), torch.randn(6, 8)
+    features = torch.cat((memories, obs), dim=1)
+    actions = network.actor(features)
+    torch.testing.assert_close(actions, actions[:1].expand(6, 2))
+    optimizer = torch.optim.Adam(network.actor.parameters(), 0.01)
+    target = torch.stack((memories[:, 0], -memories[:, 1]), dim=1)
+    for _ in range(200):
+        loss = (network.actor(features) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.01

@@ -6,7 +6,7 @@ import torch
 from robots import info_of
 
 from metarl.agents.configs import RL2Config
-from metarl.agents.rl2 import RL2Policy
+from metarl.agents.rl2_policy import RL2Policy
 from metarl.core.errors import UserError
 from metarl.rl.policy import NoState
 from metarl.rl.scripted import RandomPolicy

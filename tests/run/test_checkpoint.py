@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 
+from metarl.core.files import sealed
 from metarl.run import checkpoint
 from metarl.run.checkpoint import CheckpointError
 
@@ -68,9 +69,7 @@ def test_a_pickle_in_its_place_is_never_executed(tmp_path, manifest_too):
     if manifest_too:  # even with a checksum that fits
         manifest = json.loads((path / "manifest.json").read_text())
         manifest |= {"sha256": hashlib.sha256(evil).hexdigest(), "size": len(evil)}
-        del manifest["checksum"]
-        manifest["checksum"] = checkpoint._checksum(manifest)
-        (path / "manifest.json").write_text(json.dumps(manifest))
+        (path / "manifest.json").write_text(json.dumps(sealed(manifest)))
     with pytest.raises(CheckpointError) as caught:
         checkpoint.load(path)
     assert "\n" not in str(caught.value)

@@ -2,7 +2,9 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,12 +14,15 @@ from rich.console import Console
 from robots import info_of
 
 from metarl.core import seeding
+from metarl.core.errors import UserError
 from metarl.core.types import Segment
+from metarl.rl.policy import PolicyModule
 from metarl.rl.scripted import RandomPolicy, ZeroPolicy
 from metarl.run.collect import collect
-from metarl.run.evaluate import compared, evaluate, improvement
-from metarl.run.records import EvaluationRecord
+from metarl.run.evaluate import compared, evaluate, evaluate_subject, improvement
+from metarl.run.records import EvaluationRecord, Origin
 from metarl.run.statistics import interquartile_mean, summarize, worst_decile
+from metarl.run.subject import Subject
 from metarl.run.tables import comparison_table, record_table
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
@@ -100,7 +105,7 @@ def test_a_recorded_evaluation_is_summarized_from_its_returns():
     """Files of before there were interquartile means have all that these need."""
     for path in RECORDED.glob("*.json"):
         content = json.loads(path.read_text())
-        found = summarize(np.array(content["returns"])).to_json()
+        found = summarize(*[np.array(content["returns"])] * 2).to_json()
         for key in ("adaptation_curve", "adaptation_delta"):
             assert found[key] == content[key]
         assert len(found["iqm"]) == len(content["adaptation_curve"])
@@ -157,3 +162,120 @@ def test_episode_returns_count_whole_episodes_whenever_they_end():
     starts = [[True, False, False, True, False, False], [True, True, False, True, False, False]]
     expected = torch.tensor([[3.0, 6.0], [5.0, 2.0]], dtype=torch.float64)
     assert torch.equal(segment(reward, starts).episode_returns(2), expected)
+
+
+# ------------------------------------------------------------------------------- failed tasks, and what is comparable
+
+
+class Fragile(Rail):
+    """A rail on which a push makes the world of a goal above 0.5 diverge."""
+
+    def observe(self, physics, tasks):
+        parts = super().observe(physics, tasks)
+        broken = (parts["velocity"] != 0.0) & (tasks["goal"][:, None] > 0.5)
+        return parts | {"velocity": torch.where(broken, float("inf"), parts["velocity"])}
+
+
+class Push(PolicyModule):
+    """A constant action."""
+
+    def __init__(self, action, info=None):
+        super().__init__(info or info_of(2, 1))
+        self.action = action
+
+    def act(self, obs, state, noise, deterministic=False):
+        return torch.full((len(obs), 1), self.action), state
+
+
+def test_a_task_whose_physics_diverges_counts_as_the_worst():
+    """Steps of a diverged world return 0, more than any sound one: a task was the better the sooner it broke."""
+    tasks = columns(goal=[-0.2, 0.9, -0.8, 0.7])
+    found = evaluate(Push(0.5), Fragile(edge=9.0), tasks, 2, threads=1)
+    assert found.failed.tolist() == [False, True, False, True]
+    assert (found.returns[[1, 3]] == found.returns[2]).all() and (found.returns[2] < found.returns[0]).all()
+    assert float(found.reward_by_step.sum()) == pytest.approx(float(found.returns[[0, 2]].mean(axis=0).sum()))
+    other = evaluate(Push(1.0), Rail(edge=9.0), tasks, 2, threads=1)
+    assert other.returns.mean() < found.returns.mean(), "it pushes harder, and loses on each sound task"
+    assert [chance.value for chance in improvement(found, other)] == [0.5, 0.5], "but wins those where ours failed"
+    assert [chance.value for chance in improvement(found, found)] == [0.5, 0.5]
+    assert "2 of 4 tasks failed, as their physics diverged" in printed(record_table(found))
+    again = EvaluationRecord.from_json(found.to_json())
+    assert again.failed.tolist() == found.failed.tolist() and again.summary == found.summary
+
+
+def test_an_old_file_s_diverged_tasks_count_as_the_worst_too():
+    content = evaluation([[1.0, 2.0], [-5.0, -4.0], [0.0, 0.0]]).to_json()
+    content |= {"format": 2, "diverged": [0, 0, 7], "num_diverged": 7}
+    found = EvaluationRecord.from_json(content)
+    assert found.returns.tolist() == [[1.0, 2.0], [-5.0, -4.0], [-5.0, -4.0]]
+    assert found.summary.adaptation_curve[0].value == pytest.approx(-3.0)
+
+
+def test_where_every_task_diverges_nothing_is_measured():
+    subject = Subject(Push(0.5), Fragile(), Origin(), 2)
+    with pytest.raises(UserError, match="the physics of all 2 tasks diverged under this policy: no return is measured"):
+        evaluate_subject(subject, columns(goal=[0.9, 0.8]), "test", ["eval"])
+    assert np.isnan(evaluate(Push(0.5), Fragile(), columns(goal=[0.9, 0.8]), 2, threads=1).returns).all()
+
+
+@pytest.mark.parametrize("action", [float("nan"), float("inf")])
+def test_actions_that_are_no_numbers_are_refused(action):
+    with pytest.raises(UserError, match=r"^this policy cannot be played: its actions are not finite numbers$"):
+        evaluate(Push(action), Rail(), columns(goal=[0.9, 0.8]), 2, threads=1)
+
+
+class Explorer(PolicyModule):
+    """Samples in episode 1, as MAML, and never learns anything: by its mean action it stands, which is best."""
+
+    def __init__(self):
+        super().__init__(replace(info_of(2, 1), samples_first=True))
+
+    def initial_state(self, n, device="cpu"):
+        return Episodes(torch.zeros(n))
+
+    def act(self, obs, state, noise, deterministic=False):
+        return torch.where((state.number[:, None] > 0) & deterministic, 0.0, noise), state
+
+    def end_episode(self, state, worlds):
+        return Episodes(state.number + worlds)
+
+
+class Episodes(NamedTuple):
+    number: torch.Tensor
+
+
+def test_what_samples_first_is_compared_by_episodes_that_are_both_sampled():
+    """Sampled actions cost return: from a sampled first to a mean last episode there is a gain, and nothing learnt."""
+    tasks = columns(goal=np.linspace(-1.0, 1.0, 40).tolist())
+    subject = Subject(Explorer(), Rail(edge=9.0), Origin(agent="maml", samples_first=True), 2)
+    record = evaluate_subject(subject, tasks, "test", ["eval"])
+    assert (record.returns[:, 1] - record.returns[:, 0]).mean() > 1.0
+    assert record.played == ["sampled", "mean"]
+    gain = record.summary.adaptation_delta
+    assert gain.low < 0.0 < gain.high and record.time_to_adapt is None
+    assert gain.value == pytest.approx((record.sampled[:, 1] - record.sampled[:, 0]).mean())
+    shown = printed(record_table(record))
+    for words in ("1 sampled │", "2 mean │", "2 sampled │", "last − first is of episodes that are both sampled"):
+        assert words in shown
+    again = EvaluationRecord.from_json(json.loads(json.dumps(record.to_json())))
+    assert again.played == record.played and again.summary == record.summary
+    throughout = evaluate_subject(subject, tasks, "test", ["eval"], deterministic=False)
+    assert throughout.sampled is None and throughout.summary.adaptation_delta == gain
+
+
+def test_an_old_file_of_what_samples_first_claims_no_gain():
+    content = evaluation([[0.0, 5.0], [1.0, 6.0]]).to_json() | {"format": 2, "agent": "maml-trpo"}
+    del content["samples_first"], content["adapts"], content["task_visible"]
+    found = EvaluationRecord.from_json(content)
+    assert found.samples_first and found.summary.adaptation_delta is None and found.time_to_adapt is None
+    assert "last − first: not known" in printed(record_table(found))
+    assert EvaluationRecord.from_json(content | {"deterministic": False}).summary.adaptation_delta.value == 5.0
+
+
+@pytest.mark.parametrize(
+    ("agent", "role"), [("ppo", "memoryless"), ("ppo-oracle", "oracle"), ("rl2", "adapting"), ("mine", "adapting")]
+)
+def test_an_old_file_s_role_is_that_of_the_table(agent, role):
+    content = evaluation([[0.0, 5.0]]).to_json() | {"format": 2, "agent": agent}
+    del content["samples_first"], content["adapts"], content["task_visible"]
+    assert EvaluationRecord.from_json(content).role == role

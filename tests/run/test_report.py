@@ -192,7 +192,7 @@ def test_what_stands_for_a_vector_and_for_a_choice():
         }
     )
     task = {"goal": [3.0, 4.0], "mass": [0.5, 2.0, 2.0, 2.0], "joint": 1.0, "speed": 0.5}
-    goal, mass, joint, speed = axes_of(space, [task])
+    goal, mass, joint, speed = axes_of(space.parameters, [task])
     assert (goal.label, goal.value(task["goal"])) == ("goal: distance from 0 [m]", 5.0)
     assert goal.span == pytest.approx((0.0, 3.0), abs=0.1)
     assert (mass.label, mass.value(task["mass"])) == ("mass: geometric mean of 4 [ratio]", pytest.approx(2**0.5))
@@ -209,7 +209,7 @@ def test_what_stands_for_a_vector_and_for_a_choice():
 
 def test_a_family_that_is_gone_is_reported_without_its_ranges(tmp_path):
     content = content_of([recorded(tmp_path / "run", family="/gone/robot.py:Robot")], ORIGIN)
-    assert "cannot be loaded here" in content["remarks"][0]
+    assert "training ranges are not known" in content["remarks"][0]
     assert content["families"][0]["parameters"][0]["span"] is None
     assert "robot.py:Robot" in page(content, [])
 

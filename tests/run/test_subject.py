@@ -67,7 +67,7 @@ def test_a_look_is_described():
     look = subject_of(Path("point-goal"), "random", None)
     assert look.origin.title("4 test tasks") == "random on point-goal: 4 test tasks, untrained"
     assert (look.episodes, look.run, look.policy.info.action_size) == (2, None, 2)
-    assert look.origin == Origin(agent="random", family="point-goal")
+    assert look.origin == Origin(agent="random", family="point-goal", adapts=False)
 
 
 def test_a_family_or_a_run_in_the_other_s_place_is_explained(tmp_path, monkeypatch):

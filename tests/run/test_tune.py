@@ -262,7 +262,7 @@ def test_without_optuna_it_says_what_to_install(tmp_path, monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert tune("rl2", "point-goal") == 2
-    assert capsys.readouterr().err == "metarl: metarl tune needs Optuna: pip install 'metarl-robotics[tune]'\n"
+    assert capsys.readouterr().err == "metarl: metarl tune needs Optuna: pip install 'optuna>=5'\n"
     assert list(tmp_path.iterdir()) == []
 
 

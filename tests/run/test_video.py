@@ -282,7 +282,7 @@ def numbers(take, world, episode, ages):
 def test_pictures_are_of_the_episode_and_age_asked_for(numbered, episodes, stride, world, episode, expected):
     wanted = Wanted((16, 16), frozenset(episodes), stride, STEPS, read_outs=False)
     family = FallingVel()
-    with filmed(Push(), family, tasks_of(family, 2), 2, wanted, seed=0, threads=1, origin=Origin()) as take:
+    with filmed(Push(), family, tasks_of(family, 2), 2, wanted, seed=0, worlds={"threads": 1}, origin=Origin()) as take:
         assert take.starts[1] == (0, STEPS, 2 * STEPS) and take.starts[0] == tuple(range(2 * STEPS + 1))
         assert numbers(take, world, episode, range(len(expected))) == expected
 
@@ -323,7 +323,9 @@ def test_read_outs_are_kept_after_every_step(numbered):
     family = ShortVel()
     for policy, expected in ((Counts(), list(range(1, 2 * STEPS + 1))), (Push(), None)):
         wanted = Wanted((16, 16), frozenset({0}), 1, STEPS, read_outs=True)
-        with filmed(policy, family, tasks_of(family, 2), 2, wanted, seed=0, threads=1, origin=Origin()) as take:
+        with filmed(
+            policy, family, tasks_of(family, 2), 2, wanted, seed=0, worlds={"threads": 1}, origin=Origin()
+        ) as take:
             found = take.read_outs["steps"][:, 1, 0].tolist() if take.read_outs else None
         assert found == expected
 

@@ -335,6 +335,29 @@ def test_a_newcomers_mistake_is_one_sentence(environment, sentence):
     assert "\n" not in str(error.value)
 
 
+STEP = "must be a tuple of 5: observation, reward, terminated, truncated, info"
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ("NoInfo", "returns None as the info of a step, which must be a dictionary"),
+        ("RewardVector", "returns the reward an array of shape (1,), which must be a number"),
+        ("TextFlag", "returns truncated = str 'no', which must be True or False"),
+        ("FourParts", f"returns a tuple of 4 from step(), which {STEP}"),
+        ("ListOfTerms", "returns list [1.0] as the info['reward_terms'], which must be a dictionary"),
+        ("TextTerm", "returns the reward term 'goal' str 'much', which must be a number"),
+        ("ResetAlone", "returns an array of shape (2,) from reset(), which must be a tuple of 2: observation, info"),
+        ("TextSeen", "returns the observation str 'here', which must be numbers"),
+    ],
+)
+def test_what_an_odd_environment_returns_and_must_return_is_said(environment, sentence):
+    with pytest.raises(UserError) as error:
+        begin(family(f"carts.py:{environment}"), 1)[0].step(STILL)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_an_environment_that_is_never_made_has_its_time_limit_for_each_world():
     with pytest.raises(UserError, match=r"did not answer within 3 s \((when world 0|before any world) was made"):
         begin(family("carts.py:Endless", time_limit=1.0), 1)

@@ -53,6 +53,43 @@ def test_the_episode_after_a_fall_has_its_full_length():
     assert flags(steps, "truncated", 1) == [0, 0, 0, 1, 0, 0, 0, 1]
 
 
+def counting(num_steps, pushed, **changes):
+    """`lost` of world 0, which falls at every second of the `pushed` steps, in trials worth K = 2 episodes."""
+    env = MujocoEnv(Rail(), 3, episodes_per_trial=2, threads=1, **changes)
+    env.begin(GOALS, 0)
+    steps = run(env, [FALLS_IN_2 if t in pushed else STILL for t in range(num_steps)])
+    assert not any(flags(steps, "lost", 1))
+    return flags(steps, "lost", 0)
+
+
+def test_every_kth_episode_that_ends_by_a_fall_is_lost():
+    assert counting(8, range(8), trial="episodes") == [0, 0, 0, 1, 0, 0, 0, 1]
+    assert counting(8, range(8), trial="steps") == counting(8, range(8)) == [0] * 8
+
+
+def test_a_kth_episode_that_reaches_its_time_limit_is_not_lost_and_others_are_counted_anew():
+    """Falls at steps 2 and 8, and at step 6 the second episode's limit: the last fall ends the first of two more."""
+    assert counting(8, (0, 1, 6, 7), trial="episodes") == [0] * 8
+
+
+def test_a_family_says_what_its_trials_are_worth():
+    class Strict(Rail):
+        trial = "episodes"
+
+    assert MujocoEnv(Strict(), 1, threads=1).trial == "episodes"
+    assert MujocoEnv(Strict(), 1, threads=1, trial="steps").trial == "steps"
+
+
+def test_a_new_trial_counts_its_episodes_from_none():
+    env = MujocoEnv(Rail(), 3, episodes_per_trial=3, threads=1, trial="episodes")
+    env.begin(GOALS, 0)
+    env.queue(GOALS)
+    steps = run(env, [FALLS_IN_2] * 24)
+    assert [t + 1 for t, lost in enumerate(flags(steps, "lost", 0)) if lost] == [6, 12, 18, 24]
+    env.begin(GOALS, 0, clock=torch.tensor([8, 8, 8]))  # its third episode
+    assert flags(run(env, [FALLS_IN_2] * 2), "lost", 0) == [0, 1]
+
+
 def test_a_fall_at_the_time_limit_is_terminated_and_not_truncated():
     env, _ = make(Rail(edge=0.3))
     steps = run(env, [FALLS_IN_2] * 4)

@@ -15,8 +15,10 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from metarl.core.machine import num_cpus
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks, Value
+from metarl.core.types import Trial
 from metarl.sim.env import Moved, TrialEnv
 from metarl.sim.external.pool import Setting, Workers
 from metarl.sim.family import Family
@@ -74,6 +76,7 @@ class ExternalEnv(TrialEnv):
         episodes_per_trial: int = 2,
         episode_steps: int | None = None,
         task_visible: bool = False,
+        trial: Trial | None = None,
         processes: int = 0,
         pictures: bool = False,
     ) -> None:
@@ -84,11 +87,12 @@ class ExternalEnv(TrialEnv):
             episodes_per_trial=episodes_per_trial,
             episode_steps=episode_steps,
             task_visible=task_visible,
+            trial=trial,
             device=torch.device("cpu"),
             dtype=torch.float64,
         )
         setting = family.setting(self.episode_steps, pictures)
-        self._workers = Workers(setting, num_worlds, processes or os.cpu_count() or 1)
+        self._workers = Workers(setting, num_worlds, processes or num_cpus())
         self.description = self._workers.description
         """Versions of the workers' `python` and `gymnasium`."""
         self._obs = torch.zeros(num_worlds, int(self.description["observation_size"]))

@@ -105,7 +105,10 @@ class Worlds:
         for world, seed, task in zip(worlds, seeds, tasks):  # noqa: B905 (their lengths agree)
             self._note(world)
             values = {name: np.array(value) if isinstance(value, list) else value for name, value in task.items()}
-            first.append(self._flat(self._envs[world].reset(seed=seed, options={"task": values})[0]))
+            answer = self._envs[world].reset(seed=seed, options={"task": values})
+            obs, info = _parts(answer, "reset", ("observation", "info"))
+            _mapping(info, "info of a reset")
+            first.append(self._flat(obs))
         return {}, [np.stack(first)]
 
     def step(self, actions: np.ndarray) -> tuple[Message, list[np.ndarray]]:
@@ -118,12 +121,14 @@ class Worlds:
         for world, (env, action) in enumerate(zip(self._envs, actions)):  # noqa: B905
             self._note(world)
             scaled = self._low + (action.reshape(self._low.shape) + 1.0) * (self._high - self._low) / 2
-            seen, reward, terminated, truncated, info = env.step(scaled.astype(env.action_space.dtype))
+            names = ("observation", "reward", "terminated", "truncated", "info")
+            seen, reward, *flags, info = _parts(env.step(scaled.astype(env.action_space.dtype)), "step", names)
             obs.append(self._flat(seen))
-            ends.append((bool(terminated), bool(truncated)))
-            rewards.append(self._named(float(reward), info.get("reward_terms")))
-        flags = np.array(ends).T
-        return {"terms": self._terms}, [np.stack(obs), flags[0], flags[1], np.array(rewards).T]
+            ends.append([_flag(flag, name) for flag, name in zip(flags, names[2:])])  # noqa: B905
+            terms = _mapping(info, "info of a step").get("reward_terms")
+            rewards.append(self._named(_number(reward, "reward"), terms))
+        ended = np.array(ends).T
+        return {"terms": self._terms}, [np.stack(obs), ended[0], ended[1], np.array(rewards).T]
 
     def render(self, worlds: list[int]) -> tuple[Message, list[np.ndarray]]:
         """Pictures (H, W, 3) of `worlds`."""
@@ -148,14 +153,20 @@ class Worlds:
         os.pwrite(self._notes, struct.pack("<i", self._first + world), 0)
 
     def _flat(self, obs: Any) -> np.ndarray:
-        array = np.asarray(obs, np.float32)
+        try:
+            array = np.asarray(obs, np.float32)
+        except (TypeError, ValueError):
+            raise Refusal(f"returns the observation {_shown(obs)}, which must be numbers") from None
         if array.shape != self._shape:
             raise Refusal(f"returns an observation of shape {array.shape}, its observation_space says {self._shape}")
         return array.ravel()
 
-    def _named(self, reward: float, terms: Message | None) -> list[float]:
+    def _named(self, reward: float, terms: Any) -> list[float]:
         """The named terms of a reward: those in `info`, if it has any, else the reward itself."""
-        named = {"reward": reward} if terms is None else {name: float(term) for name, term in terms.items()}
+        named = {"reward": reward}
+        if terms is not None:
+            terms = _mapping(terms, "info['reward_terms']")
+            named = {str(name): _number(term, f"reward term '{name}'") for name, term in terms.items()}
         self._terms = self._terms or list(named)
         if list(named) != self._terms:
             raise Refusal(f"has the reward terms {', '.join(named)} at one step, {', '.join(self._terms)} at another")
@@ -163,6 +174,41 @@ class Worlds:
         if abs(total - reward) > 1e-6 * (1.0 + abs(reward)):
             raise Refusal(f"returns the reward {reward}, but the sum of its reward_terms is {total}")
         return list(named.values())
+
+
+def _parts(answer: Any, method: str, names: tuple[str, ...]) -> Any:
+    """What a method returned, if it is a tuple of what Gymnasium says."""
+    if not isinstance(answer, tuple) or len(answer) != len(names):
+        kind = f"a tuple of {len(answer)}" if isinstance(answer, tuple) else _shown(answer)
+        raise Refusal(f"returns {kind} from {method}(), which must be a tuple of {len(names)}: {', '.join(names)}")
+    return answer
+
+
+def _number(value: Any, what: str) -> float:
+    """A number of Python's or NumPy's, or an array of none dimension."""
+    if np.ndim(value) == 0:
+        with contextlib.suppress(TypeError, ValueError):
+            return float(value)
+    raise Refusal(f"returns the {what} {_shown(value)}, which must be a number")
+
+
+def _flag(value: Any, what: str) -> bool:
+    if isinstance(value, (bool, np.bool_)) or (np.ndim(value) == 0 and value in (0, 1)):
+        return bool(value)
+    raise Refusal(f"returns {what} = {_shown(value)}, which must be True or False")
+
+
+def _mapping(value: Any, what: str) -> Any:
+    if not isinstance(value, dict):
+        raise Refusal(f"returns {_shown(value)} as the {what}, which must be a dictionary")
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A value in a few words: an array by its shape."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    return f"{type(value).__name__} {value!r:.60}" if value is not None else "None"
 
 
 def _make(environment: str, episode_steps: int, render_mode: str | None) -> Any:

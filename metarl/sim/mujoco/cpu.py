@@ -13,6 +13,7 @@ from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
 from metarl.core.errors import UserError
+from metarl.core.machine import num_cpus
 from metarl.sim.mujoco.physics import BODY_FORCES, START_FIELDS, Counts, Dropped, require_bindable
 
 _STATE_FIELDS = frozenset(
@@ -33,6 +34,7 @@ class CpuPhysics:
 
     device = torch.device("cpu")
     dtype = torch.float64
+    seconds_to_compile = 0.0
 
     def __init__(
         self,
@@ -48,7 +50,7 @@ class CpuPhysics:
         _silence_log()
         self.model = model
         self.num_worlds = num_worlds
-        self._batch = Batch(model, num_worlds, threads)
+        self._batch = Batch(model, num_worlds, threads or num_cpus())
         self._state: np.ndarray = self._batch.state
         self._bad: np.ndarray = self._batch.warning[:, min(_BAD) : max(_BAD) + 1, _NUMBER]
         self._failed = np.zeros(num_worlds, np.bool_)

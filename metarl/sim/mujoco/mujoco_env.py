@@ -14,6 +14,7 @@ from torch import Tensor
 from metarl.core.errors import UserError
 from metarl.core.seeding import WorldRandom, generator, rng
 from metarl.core.tasks import Tasks
+from metarl.core.types import Trial
 from metarl.sim.disturbing import Disturber
 from metarl.sim.env import Moved, RewardError as RewardError, TrialEnv
 from metarl.sim.family import MujocoFamily
@@ -58,6 +59,7 @@ class MujocoEnv(TrialEnv):
         episodes_per_trial: int = 2,
         episode_steps: int | None = None,
         task_visible: bool = False,
+        trial: Trial | None = None,
         physics: str = "mujoco",
         device: str = "cpu",
         threads: int = 0,
@@ -72,9 +74,11 @@ class MujocoEnv(TrialEnv):
             episodes_per_trial=episodes_per_trial,
             episode_steps=episode_steps,
             task_visible=task_visible,
+            trial=trial,
             device=self.physics.device,
             dtype=self.physics.dtype,
         )
+        self.replayable = physics != "mujoco" and not self._looks and not family.disturbances
         self._substeps = family.num_substeps(model)
         self._variator = Variator(self.physics, family.variations)
         disturbed = bool(family.disturbances)
@@ -93,14 +97,19 @@ class MujocoEnv(TrialEnv):
         self._tasks = None
 
     def dropped(self) -> Dropped:
-        """What the physics could not do since the last call, to be read once per segment: it waits for the device."""
+        """See `TrialEnv.dropped`."""
         return self.physics.dropped()
+
+    @property
+    def seconds_to_compile(self) -> float:
+        """See `TrialEnv.seconds_to_compile`."""
+        return self.physics.seconds_to_compile
 
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> WorldCameras:
         """The family's camera, in each world."""
         return WorldCameras(self.physics, worlds, self.family.camera, size)
 
-    def _taken(self, tasks: Tasks) -> tuple[Tasks, Tensor | None]:
+    def _taken(self, tasks: Tasks) -> tuple[Tasks, Float32[Tensor, "N C"]]:
         taken = super()._taken(tasks)
         self._variator.require(tasks)
         return taken

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from metarl.core.errors import UserError, unknown_name
+from metarl.sim.faults import Dropped as Dropped
 
 PHYSICS = {"mujoco": "metarl.sim.mujoco.cpu:CpuPhysics", "warp": "metarl.sim.mujoco.warp:WarpPhysics"}
 """Back ends by name, as `module:Class`. A class is made with (model, num_worlds, threads, device, counts)."""
@@ -50,16 +51,6 @@ class Counts:
     """Rows of the solver: several per contact, one per joint at its limit or with dry friction."""
 
 
-@dataclass(frozen=True)
-class Dropped:
-    """What went amiss in control steps of single worlds, in number of those."""
-
-    lost: int = 0
-    """Steps in which contacts or constraints found no room: bodies may have passed through each other."""
-    limited: int = 0
-    """Steps in which the solver stopped at its limit of iterations, short of its tolerance."""
-
-
 @runtime_checkable
 class Physics(Protocol):
     """`num_worlds` simulations of one model, stepped together on one device.
@@ -73,6 +64,8 @@ class Physics(Protocol):
     device: torch.device
     dtype: torch.dtype
     """Number type of states and of everything derived from them."""
+    seconds_to_compile: float
+    """What it has taken to load and compile kernels [s]."""
 
     def bind(self, field: str, *, fresh: bool = True) -> Tensor:
         """Live tensor (N, ...) over an MjData field.

@@ -5,17 +5,17 @@ Every world is worked on, whatever a mask says, and what belongs to the others i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import mujoco
 import mujoco_warp as mjw
 import numpy as np
 import torch
 import warp as wp
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
+from metarl.core.graphs import looks
 from metarl.sim.mujoco.physics import BODY_FORCES, START_FIELDS, Counts, Dropped, require_bindable
 from metarl.sim.mujoco.warp_device import Runner, chosen_device
 from metarl.sim.mujoco.warp_model import WorldModel, supported
@@ -32,6 +32,10 @@ _COMPONENTS = {
 """Fields of the state and MuJoCo's bits for them; in the order of the bits they are `mjSTATE_INTEGRATION`."""
 _APPLIED = frozenset({"qfrc_applied", "xfrc_applied", "eq_active"})
 """Those that nothing but a caller changes: they need no reset until they are bound or set."""
+_STEERED = _APPLIED - {"eq_active"} | {"time", "ctrl", "history", "qacc_warmstart", "userdata"}
+"""Those that nothing of the stages of position and velocity depends on."""
+_SPLIT = frozenset(int(getattr(mjw.IntegratorType, name)) for name in ("EULER", "IMPLICITFAST", "IMPLICIT"))
+"""Integrators that evaluate the forces once in a step."""
 _LARGEST = 1e10  # mjMAXVAL: MuJoCo takes a state beyond it for diverged
 _LIMITS = int(mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS)
 
@@ -74,16 +78,22 @@ class WarpPhysics:
         self._start = self._initial_state()
         self._written = set(self._state) - _APPLIED
         self._starts_differ = False
+        # A world's derived fields stay when another world restarts: what is bound is apart from what mujoco_warp has.
         self._derived: dict[str, Tensor] = {}
+        self._present: dict[str, Tensor] = {}
         self._fresh = False
+        # What a step finds done where nothing was written since: its stages of position and velocity.
+        self._ahead: tuple[int, ...] | None = None
+        self._splits = self.model.opt.integrator in _SPLIT
         self._bad = torch.zeros(num_worlds, dtype=torch.bool, device=self.device)
         self._overflow: Tensor = wp.to_torch(self._data.overflow)
         self._dropped = torch.zeros(2, dtype=torch.long, device=self.device)
-        self._run.prepare(self._rehearse)
+        with self._run.compiling(), self._run.here():
+            self._rehearse()
 
     @property
     def seconds_to_compile(self) -> float:
-        """How long it took to load kernels, and to compile those that were not in Warp's cache [s]."""
+        """See `Physics`; those in Warp's cache are loaded only."""
         return self._run.seconds
 
     def _view(self, field: str) -> Tensor:
@@ -116,10 +126,9 @@ class WarpPhysics:
         known = self._derived.get(field)
         if known is None:
             require_bindable(self.model, field)
-            known = self._view(field)
-            with self._kept(None):
-                self._run("forward", self._forward)
-            self._derived[field] = known
+            self._run("forward", self._forward)
+            self._present[field] = self._view(field)
+            known = self._derived[field] = self._present[field].clone()
         if fresh and not self._fresh and field not in BODY_FORCES:
             self._fresh = True
             self._run.forget()
@@ -140,13 +149,11 @@ class WarpPhysics:
         """See `Physics.set_const`."""
         outputs = self._models.outputs
         before = {name: value.clone() for name, value in outputs.items()}
-        with self._kept(None):
-            self._run("set_const", self._set_const)
-            if self._models.moves_static_geoms:
-                places = (
-                    wp.to_torch(getattr(self._data, name)) for name in ("xpos", "xquat", "geom_xpos", "geom_xmat")
-                )
-                self._models.place_static_geoms(*places)
+        self._ahead = None
+        self._run("set_const", self._set_const)
+        if self._models.moves_static_geoms:
+            places = (wp.to_torch(getattr(self._data, name)) for name in ("xpos", "xquat", "geom_xpos", "geom_xmat"))
+            self._models.place_static_geoms(*places)
         for name, value in outputs.items():
             _keep(mask, value, before[name])
 
@@ -183,7 +190,11 @@ class WarpPhysics:
 
     def step(self, num_substeps: int) -> None:
         """See `Physics.step`."""
-        self._run(f"step {num_substeps}", lambda: self._step(num_substeps))
+        ahead = self._splits and num_substeps > 1 and self._ahead == self._versions()
+        self._ahead = None
+        self._run(f"step {num_substeps} {ahead}", lambda: self._step(num_substeps, ahead))
+        for name, value in self._derived.items():
+            value.copy_(self._present[name])
         state = torch.cat([self._state[name] for name in ("qpos", "qvel", "ctrl", "qacc_warmstart")], dim=1)
         self._bad |= ~(state.abs().amax(dim=1) <= _LARGEST)  # not a number is not at most anything
         limited = (self._overflow & _LIMITS) != 0
@@ -191,9 +202,11 @@ class WarpPhysics:
         self._dropped += torch.stack((lost, limited)).sum(dim=1)
         self._overflow.zero_()
 
-    def _step(self, num_substeps: int) -> None:
+    def _step(self, num_substeps: int, ahead: bool) -> None:
         model, data = self._models.device, self._data
-        for _ in range(num_substeps):
+        if ahead:
+            mjw.step2(model, data)
+        for _ in range(num_substeps - ahead):
             mjw.step(model, data)
         if self._fresh:
             mjw.fwd_position(model, data)
@@ -204,26 +217,22 @@ class WarpPhysics:
     def forward(self, mask: Bool[Tensor, "N"]) -> None:
         """See `Physics.forward`."""
         if self._derived:
-            with self._kept(mask):
-                self._run("forward", self._forward)
+            self._run("forward", self._forward)
+            for name, value in self._derived.items():
+                _keep(mask, value, value, self._present[name])
+            self._ahead = self._versions()
+
+    def _versions(self) -> tuple[int, ...]:
+        """How often each tensor was written to on which the stages of position and velocity depend."""
+        state = [live for name, live in self._state.items() if name not in _STEERED]
+        return tuple(live._version for live in (*state, *self._models.written))
 
     def _forward(self) -> None:
         mjw.forward(self._models.device, self._data)
 
-    @contextmanager
-    def _kept(self, mask: Bool[Tensor, "N"] | None) -> Iterator[None]:
-        """Whatever becomes of derived fields within it, those of the worlds outside `mask` stay (None: all stay)."""
-        before = {name: value.clone() for name, value in self._derived.items()}
-        yield
-        for name, value in before.items():
-            if mask is None:
-                self._derived[name].copy_(value)
-            else:
-                _keep(mask, self._derived[name], value)
-
     def diverged(self) -> Bool[Tensor, "N"] | None:
         """See `Physics.diverged`. MuJoCo's rule, as mujoco_warp has none: a number that is none, or beyond 1e10."""
-        if self.device.type == "cpu" and not self._bad.any():
+        if looks(self.device) and not self._bad.any():
             return None
         return self._bad.clone()
 
@@ -237,7 +246,7 @@ class WarpPhysics:
         """See `Physics.get_state`."""
         return torch.cat([live.reshape(self.num_worlds, -1).to(self.dtype) for live in self._state.values()], dim=1)
 
-    def set_state(self, state: Float32[Tensor, "N S"]) -> None:
+    def set_state(self, state: Float[Tensor, "N S"]) -> None:
         """See `Physics.set_state`."""
         for live, piece in zip(self._state.values(), torch.split(state, self._sizes, dim=1), strict=True):
             live.copy_(piece.reshape(live.shape))

@@ -14,7 +14,7 @@ import torch
 import warp as wp
 
 from metarl.core.errors import UserError
-from metarl.sim.mujoco.graphs import launched
+from metarl.core.graphs import launched
 
 _PATIENCE = 2.0  # [s] of preparation before a line says what takes so long
 
@@ -29,7 +29,8 @@ def chosen_device(device: str | torch.device | None) -> torch.device:
     if chosen.type == "cpu":
         return chosen
     if not torch.cuda.is_available():
-        own = "sees no NVIDIA GPU" if torch.backends.cuda.is_built() else "was built without CUDA: see pytorch.org"
+        with_cuda = getattr(torch.version, "cuda", None) is not None
+        own = "sees no NVIDIA GPU" if with_cuda else "was built without CUDA: see pytorch.org"
         raise UserError(f"the device 'cuda' is not available, as this PyTorch ({torch.__version__}) {own}")
     if not wp.is_cuda_available():
         raise UserError("the device 'cuda' is not available to Warp: it needs an NVIDIA driver for CUDA 12 or newer")
@@ -37,11 +38,11 @@ def chosen_device(device: str | torch.device | None) -> torch.device:
 
 
 class Runner:
-    """Runs work made of Warp's kernels on one device, in order with torch's; on CUDA as graphs."""
+    """Runs work made of Warp's kernels on one device, in order with torch's, as graphs: Python launches each once."""
 
     def __init__(self, device: torch.device) -> None:
         self.seconds = 0.0
-        """What loading and compiling kernels took [s]."""
+        """What loading and compiling kernels has taken [s]."""
         self._device = device
         self._graphs: dict[str, wp.Graph] = {}
 
@@ -52,36 +53,40 @@ class Runner:
             with wp.ScopedDevice("cpu"):
                 yield
         else:
-            with wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(self._device)), sync_enter=False):
+            with wp.ScopedStream(self._stream(), sync_enter=False):
                 yield
 
     def __call__(self, name: str, work: Callable[[], None]) -> None:
-        """Do `work`. On CUDA it is captured when its name is first met, and must do the same ever after."""
-        if self._device.type == "cpu":
-            with self.here():
-                work()
-            return
+        """Do `work`. It is captured when its name is first met, and must do the same ever after."""
         if name not in self._graphs:
-            self._graphs[name] = self._captured(work)
+            with self.compiling():
+                self._graphs[name] = self._captured(work)
         launched(partial(self._launch, self._graphs[name]))
 
     def forget(self) -> None:
-        """Drop the graphs: arrays of the model have been replaced."""
+        """Drop the graphs: arrays of the model have been replaced, or other work bears their names."""
         self._graphs.clear()
 
+    def _stream(self) -> wp.Stream:
+        return wp.stream_from_torch(torch.cuda.current_stream(self._device))
+
     def _captured(self, work: Callable[[], None]) -> wp.Graph:
-        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # the one that torch uses by default cannot be captured
+        if self._device.type == "cpu":
+            with wp.ScopedDevice("cpu"), wp.ScopedCapture(device="cpu") as capture:
+                work()
+            return capture.graph
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch's default cannot be captured
         stream.wait_stream(torch.cuda.current_stream(self._device))
-        warp_stream = wp.stream_from_torch(stream)
-        with wp.ScopedStream(warp_stream, sync_enter=False), wp.ScopedCapture(stream=warp_stream) as capture:
+        with torch.cuda.stream(stream), self.here(), wp.ScopedCapture(stream=self._stream()) as capture:
             work()
         return capture.graph
 
     def _launch(self, graph: wp.Graph) -> None:
-        wp.capture_launch(graph, stream=wp.stream_from_torch(torch.cuda.current_stream(self._device)))
+        wp.capture_launch(graph, stream=None if self._device.type == "cpu" else self._stream())
 
-    def prepare(self, rehearsal: Callable[[], None]) -> None:
-        """Run `rehearsal`, which meets every kernel; where they have to be compiled, a line on the screen says so."""
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Within it kernels may have to be compiled: a line on the screen says so where they have to."""
         begun, cache = time.monotonic(), Path(wp.config.kernel_cache_dir)
         known = _modules(cache)
 
@@ -92,15 +97,13 @@ class Runner:
         teller = threading.Timer(_PATIENCE, tell)
         teller.start()
         try:
-            with self.here():
-                rehearsal()
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
+            yield
         finally:
             teller.cancel()
-        self.seconds = time.monotonic() - begun
-        if self.seconds > _PATIENCE and _modules(cache) != known:
-            print(f"Warp's kernels are ready after {self.seconds:.0f} s", file=sys.stderr)
+        seconds = time.monotonic() - begun
+        self.seconds += seconds
+        if seconds > _PATIENCE and _modules(cache) != known:
+            print(f"Warp's kernels are ready after {seconds:.0f} s", file=sys.stderr)
 
 
 def _modules(cache: Path) -> set[str]:

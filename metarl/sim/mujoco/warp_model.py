@@ -70,6 +70,11 @@ class WorldModel:
         _ = self.outputs
         return live.view(self._num_worlds, *np.shape(attrgetter(field)(self._host)))
 
+    @property
+    def written(self) -> tuple[Tensor, ...]:
+        """Fields that worlds have their own values of."""
+        return tuple(self._live.values())
+
     def _per_world(self, field: str) -> bool:
         owner, name = self._owner(field)
         array = getattr(owner, name, None)

@@ -1,0 +1,285 @@
+"""VariBAD: a posterior over tasks by a recurrent encoder, and a policy that is told it (Zintgraf et al. 2020).
+
+Variational Bayes-adaptive deep RL (arXiv:1910.08348). The encoder takes in each transition of a trial and says what it
+believes of the task, q(m) = N(μ, σ²); it is trained to predict the rewards and states of the whole trial, past and
+future, and by nothing else. The policy is trained by PPO on [observation, μ, log σ]: it knows what it does not know,
+and may act to find out.
+
+Differs from the published program in that the encoder sees whole transitions, since observations jump where an episode
+ends, and in that it learns from the trials just collected: there is no buffer of earlier ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from metarl.agents.configs import VariBadConfig
+from metarl.core.info import PolicyInfo
+from metarl.core.seeding import on_device
+from metarl.core.types import Metrics, Segment, Transition
+from metarl.rl.adam import Adam
+from metarl.rl.cells import Gru
+from metarl.rl.elbo import kl_to_previous, negative_elbo
+from metarl.rl.finite import Guard, finite_only
+from metarl.rl.learner import BaseLearner
+from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN, head, mlp, seeded
+from metarl.rl.normalize import RunningNorm
+from metarl.rl.objectives import noise_log_prob
+from metarl.rl.policy import BAND, PolicyModule
+from metarl.rl.ppo import PPO, Chunks, Settings, advantages, cut
+from metarl.rl.returns import discounted_return, explained_variance, standardised
+from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
+
+_EMBEDDING = 64
+_BELIEF_LOG_STD = (-5.0, 2.0)
+
+
+class VariBadState(NamedTuple):
+    """What the policy knows of the task."""
+
+    memory: Float32[Tensor, "N H"]
+    """The encoder's, of which the posterior is made."""
+
+
+class Encoder(nn.Module):
+    """From a trial's transitions to what is believed of its task after each."""
+
+    def __init__(self, inputs: int, hidden: int, latent: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(inputs, _EMBEDDING)
+        self.memory = Gru(_EMBEDDING, hidden)
+        self.posterior = nn.Linear(hidden, 2 * latent)
+
+    def step(self, transition: Float[Tensor, "N I"], memory: Float[Tensor, "N H"]) -> Float[Tensor, "N H"]:
+        """The memory after a transition."""
+        return torch.gru_cell(torch.relu(self.embed(transition)), memory, *self.memory.parameters())
+
+    def forward(self, transitions: Float[Tensor, "T N I"]) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation (T + 1, N, Z): at a trial's begin, and after each transition."""
+        nothing = transitions.new_zeros(transitions.shape[1], self.memory.hidden)
+        outputs, _ = self.memory.sequence(torch.relu(self.embed(transitions)), nothing)
+        return self.believed(torch.cat((nothing[None], outputs)))
+
+    def believed(self, memory: Float[Tensor, "*B H"]) -> tuple[Float[Tensor, "*B Z"], Float[Tensor, "*B Z"]]:
+        """Mean and log standard deviation of the posterior."""
+        mean, log_std = self.posterior(memory).chunk(2, dim=-1)
+        return mean, log_std.clamp(*_BELIEF_LOG_STD)
+
+
+class ActorCritic(nn.Module):
+    """Heads for the policy's mean action and the value, which share nothing."""
+
+    def __init__(self, inputs: int, hidden: int, action_size: int, std: float) -> None:
+        super().__init__()
+        self.actor = head(inputs, hidden, action_size, gain=0.01)
+        self.critic = head(inputs, hidden, 1, gain=1.0)
+        self.raw_log_std = nn.Parameter(torch.full((action_size,), math.log(std)))
+
+    @property
+    def log_std(self) -> Float[Tensor, "A"]:
+        """The policy's log standard deviation, clamped."""
+        return self.raw_log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+
+class VariBadPolicy(PolicyModule):
+    """Acts on the observation and on what it believes of its task."""
+
+    replayable = True
+
+    def __init__(self, config: VariBadConfig, info: PolicyInfo) -> None:
+        super().__init__(info)
+        obs_size, action_size, latent = info.observation_size, info.action_size, config.latent_size
+        self.encoder = Encoder(2 * obs_size + action_size + 1, config.encoder_size, latent)
+        self.network = ActorCritic(obs_size + 2 * latent, config.hidden_size, action_size, config.initial_std)
+        self.obs_norm, self.reward_norm = RunningNorm(obs_size), RunningNorm()
+        self.belief_norm = RunningNorm(2 * latent)
+
+    def initial_state(self, n: int, device: torch.device | str = "cpu") -> VariBadState:
+        """No transition yet."""
+        return VariBadState(torch.zeros(n, self.encoder.memory.hidden, device=device))
+
+    @torch.no_grad()
+    def act(
+        self,
+        obs: Float32[Tensor, "N O"],
+        state: VariBadState,
+        noise: Float32[Tensor, "N A"],
+        deterministic: bool = False,
+    ) -> tuple[Float32[Tensor, "N A"], VariBadState]:
+        """Sample the Gaussian policy, or take its mean."""
+        action: Tensor = self.network.actor(self.features(obs, self.belief(state)))
+        return action if deterministic else action + noise * self.network.log_std.exp(), state
+
+    @torch.no_grad()
+    def observe(self, state: VariBadState, transition: Transition) -> VariBadState:
+        """Update the posterior."""
+        return VariBadState(self.encoder.step(self.context(transition), state.memory))
+
+    def belief(self, state: VariBadState) -> Float32[Tensor, "N Z2"]:
+        """Mean and log standard deviation of the posterior, as the policy is told them."""
+        return torch.cat(self.encoder.believed(state.memory), dim=-1)
+
+    @torch.no_grad()
+    def read_out(self, state: VariBadState) -> Mapping[str, Float32[Tensor, "N Z"]]:
+        """The posterior."""
+        mean, log_std = self.encoder.believed(state.memory)
+        return {"posterior": mean, f"posterior{BAND}": log_std.exp()}
+
+    def features(self, obs: Float[Tensor, "*B O"], belief: Float[Tensor, "*B Z2"]) -> Float[Tensor, "*B F"]:
+        """What the heads see."""
+        return torch.cat((self.obs_norm(obs), self.belief_norm(belief)), dim=-1)
+
+    def context(self, taken: Transition | Segment) -> Float32[Tensor, "*B I"]:
+        """What the encoder sees of each transition."""
+        row = (taken.action.clamp(-1.0, 1.0), self.reward_norm(taken.reward)[..., None])
+        return torch.cat((self.obs_norm(taken.obs), *row, self.obs_norm(taken.final_obs)), dim=-1)
+
+
+class VariBad(BaseLearner):
+    """PPO for the policy, the evidence lower bound for encoder and decoders, both on the trials just collected."""
+
+    policy: VariBadPolicy
+
+    def __init__(
+        self, config: VariBadConfig, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config, size = config, info.observation_size
+        if torch.device(device).type == "cuda":  # whole trials as well, by worlds and captured steps that stay
+            self.segment_steps = info.episode_steps * info.episodes_per_trial
+        taken = config.latent_size + size + info.action_size
+        with seeded(generator):
+            self.policy = VariBadPolicy(config, info).to(device)
+            reward = mlp(taken + size, config.decoder_size, 2, 1)
+            self._decoders = nn.ModuleDict({"reward": reward, "state": mlp(taken, config.decoder_size, 2, size)})
+        self._decoders.to(device)
+        self.return_norm = RunningNorm().to(device)
+        network = self.policy.network
+        self._ppo = PPO(network, network.raw_log_std, self._evaluate, Settings.of(config))
+        learned = [*self.policy.encoder.named_parameters(), *self._decoders.named_parameters()]
+        self._names, self._learned = [name for name, _ in learned], [parameter for _, parameter in learned]
+        self._adam = Adam(self._learned, lr=config.encoder_learning_rate)
+        self._guard = Guard("try a lower encoder_learning_rate")
+
+    def record(
+        self, obs: Tensor, state: VariBadState, noise: Tensor, action: Tensor, next_state: VariBadState
+    ) -> Mapping[str, Tensor]:
+        """The noise, of which densities are made."""
+        return {"noise": noise}
+
+    def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
+        """PPO's passes over the trials, then `encoder_steps` on the encoder."""
+        policy = self.policy
+        with torch.no_grad():
+            belief = torch.cat(policy.encoder(policy.context(segment)), dim=-1)
+        chunks, metrics = self.prepare(segment, belief)
+        metrics |= self._ppo.update(chunks, generator, progress) | self._learn(segment, generator)
+        # The statistics move only now: collection and update saw the same normalisation.
+        policy.obs_norm.update(segment.obs)
+        policy.reward_norm.update(segment.reward)
+        policy.belief_norm.update(belief)
+        self.return_norm.update(discounted_return(segment.reward, self.config.discount, segment.trial_start))
+        return finite_only(metrics)
+
+    @torch.no_grad()
+    def prepare(self, segment: Segment, belief: Float[Tensor, "T1 N Z2"]) -> tuple[Chunks, Metrics]:
+        """Advantages and features of all steps, by the beliefs at the trials' begin and after each step."""
+        config, policy, scale = self.config, self.policy, self.return_norm.std.float()
+        features = policy.features(segment.obs, belief[:-1])
+        value = policy.network.critic(features)[..., 0]
+        going_on = policy.features(segment.final_obs[-1], belief[-1])
+        after = torch.cat((value[1:], policy.network.critic(going_on)[None, ..., 0]))
+        ends = segment.terminated, segment.trial_end
+        advantage = advantages(segment.reward / scale, *ends, value, after, config.discount, config.gae_lambda)
+        target = advantage + value
+        chunks = Chunks(
+            inputs=cut(features, 1),
+            obs=cut(segment.obs, 1),
+            memory=value.new_empty(value.numel(), 0),
+            action=cut(segment.action, 1),
+            log_prob=cut(noise_log_prob(segment.extras["noise"], policy.network.log_std), 1),
+            advantage=cut(standardised(advantage), 1),
+            target=cut(target, 1),
+        )
+        explained = explained_variance(value, target)
+        return chunks, {"train/explained_variance": explained, "train/return_scale": float(scale)}
+
+    def _evaluate(self, chunks: Chunks) -> tuple[Tensor, Tensor, None]:
+        network = self.policy.network
+        return network.actor(chunks.inputs), network.critic(chunks.inputs)[..., 0], None
+
+    # ----------------------------------------------------------------------------------------- encoder and decoders
+
+    def _learn(self, segment: Segment, generator: torch.Generator) -> Metrics:
+        """Gradient steps on the evidence lower bound of some trials each."""
+        device, records = segment.reward.device, []
+        generator = on_device(generator, device)
+        for _ in range(self.config.encoder_steps):
+            trials = torch.randperm(segment.reward.shape[1], generator=generator, device=device)
+            loss, record = self.elbo(segment, trials[: self.config.encoder_trials], generator)
+            gradients = torch.autograd.grad(loss, self._learned)
+            for parameter, gradient in zip(self._learned, gradients, strict=True):
+                parameter.grad = gradient
+            if not self._guard.passes(loss.detach(), *gradients):
+                continue
+            nn.utils.clip_grad_norm_(self._learned, self.config.max_grad_norm)
+            self._adam.step()
+            records.append(record)
+        names = ("train/reward_error", "train/state_error", "train/kl_to_previous")
+        return dict(zip(names, torch.stack(records).mean(dim=0).tolist(), strict=True)) if records else {}
+
+    def elbo(
+        self, segment: Segment, trials: Tensor, generator: torch.Generator
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "3"]]:
+        """−ELBO by some beliefs of the trials at `trials` about some of their steps, and what it is made of.
+
+        Rewards and changes of state are predicted in units of their standard deviations.
+        """
+        config, policy, device = self.config, self.policy, segment.reward.device
+        with torch.no_grad():
+            context = policy.context(segment)[:, trials]
+        num_steps, number, size = len(context), len(trials), policy.info.observation_size
+        mean, log_std = policy.encoder(context)
+        beliefs = torch.randperm(num_steps + 1, generator=generator, device=device)[: config.elbo_beliefs]
+        steps = torch.randperm(num_steps, generator=generator, device=device)[: config.elbo_steps]
+        noise = torch.randn(len(beliefs), number, config.latent_size, generator=generator, device=device)
+        z = mean[beliefs] + log_std[beliefs].exp() * noise
+        rows = torch.cat(
+            (
+                z[:, None].expand(-1, len(steps), -1, -1),
+                context[steps].expand(len(beliefs), -1, -1, -1),
+            ),
+            dim=-1,
+        )
+        before, reward, after = (context[steps][..., part] for part in (slice(size), -size - 1, slice(-size, None)))
+        wrong_reward = (self._decoders["reward"](_without_reward(rows, size))[..., 0] - reward).square()
+        change = self._decoders["state"](rows[..., : -size - 1])
+        wrong_state = (change - (after - before)).square().mean(dim=-1)
+        kl = kl_to_previous(mean, log_std)[beliefs]
+        error = config.reward_weight * wrong_reward + config.state_weight * wrong_state
+        loss = negative_elbo(error, num_steps, kl, config.kl_weight)
+        return loss, torch.stack((wrong_reward.mean(), wrong_state.mean(), kl.mean())).detach()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Policy with encoder and normalisers, decoders, return scale, both optimisers."""
+        parts = ((self.policy, "policy"), (self._decoders, "decoders"), (self.return_norm, "return_norm"))
+        tensors = {name: x for module, part in parts for name, x in module_tensors(module, part).items()}
+        return tensors | self._ppo.state_dict() | optimizer_tensors(self._adam, self._names, "encoder_adam")
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of `state_dict`."""
+        load_module(self.policy, state, "policy")
+        load_module(self._decoders, state, "decoders")
+        load_module(self.return_norm, state, "return_norm")
+        self._ppo.load_state_dict(state)
+        load_optimizer(self._adam, self._names, state, "encoder_adam")
+
+
+def _without_reward(rows: Float[Tensor, "*B I"], size: int) -> Float[Tensor, "*B I1"]:
+    """[..., reward, state] without the reward."""
+    return torch.cat((rows[..., : -size - 1], rows[..., -size:]), dim=-1)

@@ -1,0 +1,177 @@
+"""Quadrupeds whose task cannot be seen in one observation, and may change in mid-episode. See quadruped.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from metarl.core.info import Part
+from metarl.core.mirror import signed
+from metarl.core.seeding import WorldRandom
+from metarl.core.tasks import Choice, Parameter, Tasks, TaskSpace, Uniform
+from metarl.envs.quadruped import (
+    FEET,
+    JOINTS_MIRRORED,
+    LEGS,
+    MOTORS,
+    OTHER_SIDE,
+    PROPRIOCEPTION,
+    SYMMETRY,
+    Quadruped,
+)
+from metarl.envs.quadruped_tasks import QuadrupedCommand
+from metarl.sim.disturbances import ActionLatency, EncoderOffset, Fault, Force, ImuTilt, Redrawn
+from metarl.sim.mujoco.physics import Physics
+from metarl.sim.variations import FAULTS, Friction, LimbStrength, MotorFault
+
+GAIT = ("limp", "patter", "duty")
+"""Terms of the reward that ask for a trot on four legs."""
+_LEGS_MOTORS = tuple(MOTORS[3 * leg : 3 * leg + 3] for leg in range(len(LEGS)))
+_TILT = 0.14  # [rad]: 8 degrees
+_LEAN = 0.1  # [rad] of roll and pitch, at the start
+
+
+class QuadrupedFaults(Quadruped):
+    """Walk on at 0.6 m/s when a motor breaks in mid-walk: in training of three legs, in `ood` of the fourth (RR).
+
+    The motor is dead, holds its joint locked, turns the wrong way, or its whole leg is dead. That begins 1 to 3 s into
+    an episode, in a quarter of them it is so from the start. Neither command nor previous action is observed (30): what
+    is wrong shows over time only. No term of the reward asks for a certain gait (`limp`, `patter` and `duty` are left
+    out). A learner that uses the declared symmetry knows a fault of the fourth leg by its mirror image.
+    """
+
+    episode_steps = 300
+    speed: ClassVar[float] = 0.6
+    """Wanted forward velocity [m/s]."""
+    space = TaskSpace(
+        {
+            "kind": Parameter(
+                Choice((0.0, 1.0, 2.0, 3.0)), unit="index", nominal=0.0, help="what is broken", labels=FAULTS
+            ),
+            "motor": Parameter(
+                Choice(tuple(map(float, range(9)))),
+                ood=Choice((9.0, 10.0, 11.0)),
+                unit="index",
+                nominal=-1.0,
+                help="the broken one",
+                labels=MOTORS,
+            ),
+        }
+    )
+    variations = (MotorFault("kind", "motor", MOTORS, limb=3),)
+    disturbances = (Fault(("motor",), onset=Uniform(1.0, 3.0), at_start=0.25),)
+    mirror = replace(SYMMETRY, parameters={"motor": tuple((index, 1) for index, _ in JOINTS_MIRRORED)})
+    observation: ClassVar[tuple[Part, ...]] = PROPRIOCEPTION[:-1]
+
+    def reset(self, physics: Physics, worlds: Int64[Tensor, "n"], tasks: Tasks, random: WorldRandom) -> None:
+        """As every quadruped, with one command for all."""
+        super().reset(physics, worlds, tasks, random)
+        memory = physics.bind("userdata")
+        memory[worlds, 0], memory[worlds, 1] = self.speed, 0.0
+
+    def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
+        """What the robot feels of itself, but for its previous action."""
+        seen = self.proprioception(physics)
+        return {part.name: seen[part.name] for part in self.observation}
+
+    def reward(
+        self, physics: Physics, before: Float[Tensor, "N 40"], action: Float[Tensor, "N 12"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
+        """Without the terms of a gait."""
+        terms = super().reward(physics, before, action, tasks)
+        return {name: term for name, term in terms.items() if name not in GAIT}
+
+
+class QuadrupedHiddenActuation(Quadruped):
+    """Follow the command with late commands, sensors that are off and legs of unequal strength, none of which is seen.
+
+    Commands arrive up to three control steps late, in the midst of one if need be; encoders mislead the servos as well
+    as the policy; the inertial sensor is mounted askew, and where level is cannot be told at the start, when the trunk
+    leans by up to 0.1 rad. The reward has no terms of a gait: legs of unequal strength may limp.
+    """
+
+    space = TaskSpace(
+        {
+            "latency": Parameter(
+                Uniform(0.0, 0.06), ood=Uniform(0.06, 0.08), unit="s", nominal=0.0, help="of commands", graded=True
+            ),
+            "offset": Parameter(
+                Uniform(-0.15, 0.15, size=12),
+                unit="rad",
+                nominal=[0.0] * 12,
+                help="of each joint's encoder",
+            ),
+            "tilt": Parameter(
+                Uniform(-_TILT, _TILT, size=2), unit="rad", nominal=[0.0] * 2, help="roll and pitch of the IMU"
+            ),
+            "strength": Parameter(
+                Uniform(0.4, 1.1, size=4), unit="1", nominal=[1.0] * 4, help="of the motors of each leg, ratio"
+            ),
+        }
+    )
+    variations = (LimbStrength("strength", _LEGS_MOTORS),)
+    disturbances = (ActionLatency("latency"), EncoderOffset(offset="offset"), ImuTilt("tilt"))
+    mirror = replace(SYMMETRY, parameters={"offset": JOINTS_MIRRORED, "tilt": signed(-1, 1), "strength": OTHER_SIDE})
+
+    def reset(self, physics: Physics, worlds: Int64[Tensor, "n"], tasks: Tasks, random: WorldRandom) -> None:
+        """As every quadruped, but leaning a little, and put down from as much higher."""
+        super().reset(physics, worlds, tasks, random)
+        qpos, lean = physics.bind("qpos"), random.uniform(-0.5 * _LEAN, 0.5 * _LEAN, 2)
+        qpos[worlds, 4:6] = lean.sin()
+        qpos[worlds, 3] = (1.0 - lean.sin().square().sum(dim=1)).sqrt()
+        qpos[worlds, 2] += 0.2 * _LEAN
+
+    def reward(
+        self, physics: Physics, before: Float[Tensor, "N 40"], action: Float[Tensor, "N 12"], tasks: Tasks
+    ) -> Mapping[str, Float[Tensor, "N"]]:
+        """Without the terms of a gait."""
+        terms = super().reward(physics, before, action, tasks)
+        return {name: term for name, term in terms.items() if name not in GAIT}
+
+
+class QuadrupedPatches(Quadruped):
+    """Follow the command over ground whose grip changes with every metre, under side forces that change as well.
+
+    The task is the grip and the force that an episode begins with; those that follow are drawn from the same range.
+    """
+
+    episode_steps = 300
+    space = TaskSpace(
+        {
+            "friction": Parameter(
+                Uniform(0.1, 1.2), ood=Uniform(0.05, 0.1), unit="1", nominal=1.0, help="of the feet on the ground"
+            ),
+            "force": Parameter(
+                Uniform(-40.0, 40.0), ood=Uniform(40.0, 60.0), unit="N", nominal=0.0, help="on the trunk, to the left"
+            ),
+        }
+    )
+    variations = (Friction("friction", FEET),)
+    disturbances = (
+        Redrawn(("friction",), every=1.0, of="distance"),
+        Redrawn(("force",), every=Uniform(1.0, 3.0)),
+        Force("trunk", "force"),
+    )
+    mirror = replace(SYMMETRY, parameters={"force": signed(-1), "present_force": signed(-1)})
+
+
+class QuadrupedCommandWide(QuadrupedCommand):
+    """Walk at an unknown speed and turn rate, forward or backward, which change unseen every 2 to 4 s (42 elements).
+
+    The task is the command that an episode begins with; those that follow are drawn from the same range. Reward alone
+    tells them.
+    """
+
+    episode_steps = 300
+    space = TaskSpace(
+        {
+            "velocity": Parameter(Uniform(-1.0, 1.5), ood=Uniform(1.5, 2.0), unit="m/s", help="goal velocity, forward"),
+            "turn": Parameter(Uniform(-1.0, 1.0), unit="rad/s", help="goal turn rate, to the left"),
+        }
+    )
+    disturbances = (Redrawn(("velocity", "turn"), every=Uniform(2.0, 4.0)),)
+    mirror = replace(SYMMETRY, parameters={"turn": signed(-1), "present_turn": signed(-1)})

@@ -1,0 +1,58 @@
+"""`metarl headroom`: what knowing the task is worth on a family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from metarl.cli.parsing import parse
+from metarl.core.parameters import require
+
+
+@dataclass(frozen=True)
+class HeadroomOptions:
+    """Train a memoryless policy and an oracle, which is shown the task, and say how far apart they are.
+
+    Families without headroom need no adaptation. What is trained in the output folder already is used, and trained
+    further where it is shorter; an interrupted measurement goes on by the same command.
+    """
+
+    family: str
+    """Family: a name of `metarl list`, or path/to/file.py:ClassName."""
+    agent: str = "ppo"
+    """A learner that does not adapt; the oracle is the same one, shown the task."""
+    total_steps: int = 2_000_000
+    """Length of each training [control steps over all worlds]."""
+    seeds: tuple[int, ...] = (1, 2)
+    """Seeds: two trainings of each."""
+    num_tasks: int = 100
+    """Test tasks to evaluate on."""
+    config: Path | None = None
+    """A TOML file with other settings of the trainings."""
+    output: Path | None = None
+    """Folder of the runs and of headroom.json; runs/headroom-FAMILY by default."""
+
+    def __post_init__(self) -> None:
+        require(self, "total_steps", self.total_steps >= 1, "at least 1")
+        require(self, "num_tasks", 1 <= self.num_tasks <= 65536, "in [1, 65536]")
+
+
+def run(words: list[str]) -> int:
+    """Train, evaluate, print the headroom and what speaks against the measurement."""
+    options = parse(HeadroomOptions, "headroom", words)
+    from metarl.run.logs import console
+    from metarl.run.tables import family_lines
+    from metarl.run.yardsticks import headroom
+
+    found = headroom(
+        options.family,
+        agent=options.agent,
+        total_steps=options.total_steps,
+        seeds=options.seeds,
+        num_tasks=options.num_tasks,
+        config=options.config,
+        output=options.output,
+        show=True,
+    )
+    console().print(*family_lines(found), sep="\n")
+    return 0
