@@ -39,7 +39,7 @@ from metarl.rl.meta_objective import MetaObjective, Sampled
 from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN, seeded
 from metarl.rl.stages import episode_index
 from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
-from metarl.rl.trust_region import line_search, longest_step
+from metarl.rl.trust_region import line_search, longest_step, replayed
 
 
 class MamlTrpo(BaseLearner):
@@ -140,7 +140,7 @@ class MamlTrpo(BaseLearner):
         if not self._guard.passes(meta.new_tensor(loss), gradient, meta):
             return meta, unmoved
         with _timed(times, "conjugate_gradient"):
-            product = objective.thinned(config.fisher_stride).fisher(meta)
+            product = replayed(objective.thinned(config.fisher_stride).fisher(meta), meta)
             step = longest_step(
                 lambda v: product(v) + config.cg_damping * v, gradient, config.max_kl, config.cg_iterations
             )

@@ -12,6 +12,7 @@ CORE = {
     "core.errors",
     "core.files",
     "core.graphs",
+    "core.machine",
     "core.mirror",
     "core.renamed",
     "core.info",

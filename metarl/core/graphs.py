@@ -109,14 +109,14 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 
 
 class Replay:
-    """Calls `work`, and from the fourth time on replays it where it can be captured.
+    """Calls `work`, and after a few times replays it where it can be captured.
 
     Every call does the work once. `work` must change nothing on the host that a later call relies on.
     """
 
-    def __init__(self, work: Callable[[], None], device: torch.device, what: str) -> None:
-        """`what` names it in the line that says that it could not be captured."""
-        self._work, self._what, self._calls = work, what, 0
+    def __init__(self, work: Callable[[], object], device: torch.device, what: str, warm_up: int = _WARM_UP) -> None:
+        """`what` names it in the line that says that it could not be captured, `warm_up` is the number of calls."""
+        self._work, self._what, self._calls, self._warm_up = work, what, 0, warm_up
         self._captures = not looks(device) and os.environ.get(SWITCH, "1") != "0"
         on_cuda = self._captures and device.type == "cuda"
         self._stream = torch.cuda.Stream(device) if on_cuda else None  # type: ignore[no-untyped-call]
@@ -129,7 +129,7 @@ class Replay:
 
     def __call__(self) -> None:
         """Do the work."""
-        if not self._parts and self._captures and self._calls >= _WARM_UP:
+        if not self._parts and self._captures and self._calls >= self._warm_up:
             self._apart_from_others(self._capture)
         if self._parts:
             for part in self._parts:
@@ -140,7 +140,7 @@ class Replay:
         else:
             self._work()
 
-    def _apart_from_others(self, work: Callable[[], None]) -> None:
+    def _apart_from_others(self, work: Callable[[], object]) -> None:
         """Call `work` on a stream of its own, as a capture needs it, between what is before and what comes after."""
         if self._stream is None:
             work()

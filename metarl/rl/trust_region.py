@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.core.graphs import looks
+from metarl.core.graphs import Replay, looks
 
 Product = Callable[[Float[Tensor, "P"]], Float[Tensor, "P"]]
 """v -> F v, with F the Fisher matrix of the policy: the Hessian of its KL divergence."""
@@ -28,17 +28,34 @@ def conjugate_gradient(product: Product, b: Float[Tensor, "P"], iterations: int)
     x, residual = torch.zeros_like(b), b.clone()
     direction, squared = residual.clone(), residual.dot(residual)
     for _ in range(iterations):
-        if looks(b.device) and squared < _RESIDUAL:
+        done = squared < _RESIDUAL
+        if looks(b.device) and done:
             break
         image = product(direction)
         step = squared / direction.dot(image)
+        new_x, new_residual = x + step * direction, residual - step * image
         if not looks(b.device):
-            step = torch.where(squared < _RESIDUAL, 0.0, step)
-        x = x + step * direction
-        residual = residual - step * image
-        before, squared = squared, residual.dot(residual)
-        direction = residual + squared / before * direction
+            new_x, new_residual = torch.where(done, x, new_x), torch.where(done, residual, new_residual)
+        before, squared = squared, new_residual.dot(new_residual)
+        new_direction = new_residual + squared / before * direction
+        x, residual = new_x, new_residual
+        direction = new_direction if looks(b.device) else torch.where(done, direction, new_direction)
     return x
+
+
+def replayed(product: Product, like: Float[Tensor, "P"]) -> Product:
+    """The same product; on a GPU captured at its second call, since the first, with all its small kernels, is slow."""
+    if looks(like.device):
+        return product
+    given, found = torch.empty_like(like), torch.empty_like(like)
+    replay = Replay(lambda: found.copy_(product(given)), like.device, "the Fisher product", warm_up=1)
+
+    def again(v: Float[Tensor, "P"]) -> Float[Tensor, "P"]:
+        given.copy_(v)
+        replay()
+        return found.clone()
+
+    return again
 
 
 @dataclass(frozen=True)

@@ -170,14 +170,9 @@ def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, see
     cameras: Cameras | None = None
     try:
         for t, now in enumerate(trial_steps(env, policy, tasks, seeding.key(seed, "evaluate"), True)):
-<<<<<<< HEAD
+            wanted.tell(t / len(reward) / 2)
             reward[t] = now.step.reward.cpu().numpy()
             begins = (now.step.ended & ~now.step.trial_start).cpu()
-=======
-            wanted.tell(t / len(reward) / 2)
-            reward[t] = now.step.reward.numpy()
-            begins = now.step.ended & ~now.step.trial_start
->>>>>>> trust
             for world in now.step.ended.nonzero()[:, 0].tolist():
                 starts[world].append(t + 1)
             episode, age = episode + begins, torch.where(begins, 0, age + 1)

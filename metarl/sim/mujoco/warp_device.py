@@ -45,6 +45,7 @@ class Runner:
         """What loading and compiling kernels has taken [s]."""
         self._device = device
         self._graphs: dict[str, wp.Graph] = {}
+        self._streams: dict[int, wp.Stream] = {}
 
     @contextmanager
     def here(self) -> Iterator[None]:
@@ -68,7 +69,11 @@ class Runner:
         self._graphs.clear()
 
     def _stream(self) -> wp.Stream:
-        return wp.stream_from_torch(torch.cuda.current_stream(self._device))
+        """Torch's present stream. Always the same object for the same stream: Warp looks a capture up by it."""
+        stream = torch.cuda.current_stream(self._device)
+        if stream.cuda_stream not in self._streams:
+            self._streams[stream.cuda_stream] = wp.stream_from_torch(stream)
+        return self._streams[stream.cuda_stream]
 
     def _captured(self, work: Callable[[], None]) -> wp.Graph:
         if self._device.type == "cpu":

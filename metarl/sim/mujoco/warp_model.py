@@ -10,6 +10,7 @@ from operator import attrgetter
 import mujoco
 import mujoco_warp as mjw
 import numpy as np
+import torch
 import warp as wp
 from torch import Tensor
 
@@ -46,6 +47,7 @@ class WorldModel:
         except (NotImplementedError, ValueError) as error:
             raise UserError(f"mujoco_warp cannot simulate this model: {error} {_ON_THE_CPU}") from None
         self.device.opt.warn_overflow = 0  # counted instead of printed by a kernel
+        self.device.opt.deterministic = torch.are_deterministic_algorithms_enabled()
         self._live: dict[str, Tensor] = {}
         self._fields: set[str] = set()
         static = (model.body_weldid[model.geom_bodyid] == 0) & (
@@ -63,12 +65,15 @@ class WorldModel:
 
     def expand(self, field: str) -> Tensor:
         """Live tensor (N, ...) in the shape of MuJoCo's own field; `UserError` for one that all worlds share."""
+        shape = np.shape(attrgetter(field)(self._host))
+        if 0 in shape:
+            return torch.zeros(self._num_worlds, *shape, device=wp.device_to_torch(wp.get_device()))
         if not self._per_world(field):
             raise UserError(f"mujoco_warp has one '{field}' for all worlds, which differ in it here: {_ON_THE_CPU}")
         self._fields.add(field)
         live = self._one_per_world(field)
         _ = self.outputs
-        return live.view(self._num_worlds, *np.shape(attrgetter(field)(self._host)))
+        return live.view(self._num_worlds, *shape)
 
     @property
     def written(self) -> tuple[Tensor, ...]:
