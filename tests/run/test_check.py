@@ -410,7 +410,7 @@ FAULTS = {
     "shown": (
         "hidden",
         observing(lambda self, physics, tasks: physics.bind("site_xpos")[:, 0], Marked, size=3),
-        "element 0 (seen.0) tells the task parameter 'goal': it explains 100% of it, and 0% on the",
+        "element 0 (seen.0) of the first observation tells 'goal'",
     ),
     "weighed": (
         "hidden",
