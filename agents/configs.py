@@ -31,9 +31,9 @@ class RL2Config(Checked):
         "total_steps": 20_000_000,
         "staggered": True,
         "segment_steps": 50,
-        "minibatch_chunks": 1024,
+        "minibatch_chunks": 512,
     }
-    """Defaults where the worlds are on a GPU: many of them, and short segments with four minibatches each."""
+    """Defaults where the worlds are on a GPU: many of them, and short segments with eight minibatches each."""
 
     cell: Literal["gru", "lstm", "lru", "transformer", "memory"] = "lstm"
     """Memory: recurrent, linear recurrent (LRU), attention over --window steps, or an LSTM with a table to write to.
@@ -47,6 +47,8 @@ class RL2Config(Checked):
 
     At most: it becomes a divisor of the trial's (and the segment's) length.
     """
+    feedback: Literal["full", "action", "none"] = "full"
+    """What the memory is fed of the step before: action and reward, the action alone, as on a robot, or nothing."""
     policy_head: Literal["mlp", "hyper"] = "mlp"
     """Action from memory and observation: a network of both, or one of the observation whose weights come of memory."""
     privileged_critic: bool = False
@@ -161,6 +163,9 @@ class MamlTrpoConfig(Checked):
 
     shots: int = number(5, least=1, most=10_000)
     """Episodes from which a gradient step is taken."""
+    shots_in: Literal["episodes", "steps"] = "episodes"
+    """Where robots fall, `steps` adapts from as many steps as these episodes last without a fall (the last episode that
+    surely fits ends them), and `episodes` from the episodes, however short."""
     inner_steps: int = number(1, least=1, most=1000)
     """Gradient steps of adaptation; the episodes that remain in the trial are played adapted."""
     inner_step_size: float | Literal["learned"] = number(1.0, above=0, most=100, search=Log(0.1, 10.0))

@@ -62,6 +62,12 @@ class MamlPolicy(PolicyModule):
         adapted = None if config.adapted_layers == "all" else _last_layer(self.network)
         self.inner = InnerLoop(policy, FlatModule(self.rule), config.inner_objective, config.first_order, adapted)
 
+    @property
+    def least_steps(self) -> int | None:
+        """Steps after which the end of an episode adapts, as a whole one more might not fit; None counts episodes."""
+        whole = (self.config.shots - 1) * self.info.episode_steps
+        return whole + 1 if self.config.shots_in == "steps" else None
+
     def initial_state(self, n: int, device: torch.device | str = "cpu") -> MamlState:
         """The meta-learned parameters, not adapted yet."""
         policy, info = self.inner.policy, self.info
@@ -111,14 +117,17 @@ class MamlPolicy(PolicyModule):
 
     @torch.no_grad()
     def end_episode(self, state: MamlState, worlds: Bool[Tensor, "N"]) -> MamlState:
-        """Adapt those of `worlds` in which the last of the `shots` episodes ended."""
+        """Adapt those of `worlds` in which the last of the `shots` ended."""
         ending = worlds & self._adapting(state)
         if not any_of(ending):
             return state
         world = torch.arange(len(worlds), device=worlds.device)
         state.ended[world, (state.num_steps - 1).clamp(min=0)] |= ending
         state = state._replace(num_episodes=state.num_episodes + ending.long())
-        due = ending & (state.num_episodes >= self.config.shots)
+        enough = (
+            state.num_episodes >= self.config.shots if self.least_steps is None else state.num_steps >= self.least_steps
+        )
+        due = ending & enough
         return self._adapt(state, due) if bool(due.any()) else state
 
     @torch.no_grad()

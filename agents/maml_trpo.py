@@ -37,7 +37,7 @@ from metarl.rl.inner_loop import Stage
 from metarl.rl.learner import BaseLearner
 from metarl.rl.meta_objective import MetaObjective, Sampled
 from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN, seeded
-from metarl.rl.stages import episode_index
+from metarl.rl.stages import episode_index, times_adapted
 from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
 from metarl.rl.trust_region import line_search, longest_step, replayed
 
@@ -96,7 +96,9 @@ class MamlTrpo(BaseLearner):
         """Cut the trial where the policies adapted: the stages adapted from, and what was sampled after the last."""
         config = self.config
         episode, age = episode_index(segment.ended)
-        number = (episode // config.shots).clamp(max=config.inner_steps)
+        least = self.policy.least_steps
+        number = episode // config.shots if least is None else times_adapted(segment.ended, least)
+        number = number.clamp(max=config.inner_steps)
         cut_short = ~segment.terminated[-1] & (age[-1] < age.max())  # by the trial's end, not by their own time limit
         whole = ~(cut_short & (episode == episode[-1]))
         masks = [(number == i) & whole for i in range(config.inner_steps + 1)]

@@ -183,8 +183,9 @@ class RL2(BaseLearner):
         """Normalised observations and memory inputs, as `act` saw them."""
         first, goes_on = segment.initial_state, (~segment.trial_start).float()
         obs = self.policy.obs_norm(segment.obs)
-        action = torch.cat((first.last_action[None], segment.action[:-1].clamp(-1.0, 1.0))) * goes_on[..., None]
-        reward = torch.cat((first.last_reward[None], self.policy.reward_norm(segment.reward[:-1]))) * goes_on
+        fed = self.policy.fed(segment.action[:-1].clamp(-1.0, 1.0), self.policy.reward_norm(segment.reward[:-1]))
+        action = torch.cat((first.last_action[None], fed[0])) * goes_on[..., None]
+        reward = torch.cat((first.last_reward[None], fed[1])) * goes_on
         return obs, policy_inputs(obs, action, reward, segment.episode_start.float())
 
     def _memory_before(self, segment: Segment, stride: int) -> Float[Tensor, "K N H2"]:
@@ -211,7 +212,8 @@ class RL2(BaseLearner):
             cell = cells[t * len(cells) // len(segment.reward), n]
         else:
             cell = self._last_cell(segment)[n]
-        at_end = RL2State(memory, cell, segment.action[t, n].clamp(-1.0, 1.0), reward, torch.zeros_like(reward))
+        fed = policy.fed(segment.action[t, n].clamp(-1.0, 1.0), reward)
+        at_end = RL2State(memory, cell, *fed, torch.zeros_like(reward))
         after[t, n] = policy.value(segment.final_obs[t, n], at_end, None if known is None else known[t, n])
         if not bool(segment.trial_end[-1].all()):
             going_on = policy.value(segment.next_obs, segment.final_state, None if known is None else known[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -46,7 +47,7 @@ class RL2Policy(PolicyModule):
     replayable = True
 
     def __init__(self, config: RL2Config, info: PolicyInfo) -> None:
-        super().__init__(info)
+        super().__init__(replace(info, adapts=info.adapts and not config.memory_steps))
         obs_size, action_size = info.observation_size, info.action_size
         known = info.privileged_size
         self.network = RecurrentActorCritic(
@@ -60,6 +61,7 @@ class RL2Policy(PolicyModule):
         nn.init.constant_(self.network.raw_log_std, math.log(config.initial_std))
         self.obs_norm = RunningNorm(obs_size)
         self.reward_norm = RunningNorm()
+        self._feedback = config.feedback
         if self.network.shown or self.network.believed:
             self.privileged_norm = RunningNorm(known)
         self._watched: list[Tensor] = []
@@ -94,7 +96,14 @@ class RL2Policy(PolicyModule):
         mean, scale = self._pack()[1]
         reward = (transition.reward - mean).mul_(scale).clamp_(-CLIP, CLIP)
         start = torch.zeros_like(reward)
-        return RL2State(state.memory, state.cell, transition.action.clamp(-1.0, 1.0), reward, start)
+        return RL2State(state.memory, state.cell, *self.fed(transition.action.clamp(-1.0, 1.0), reward), start)
+
+    def fed(
+        self, action: Float32[Tensor, "*B A"], reward: Float32[Tensor, "*B"]
+    ) -> tuple[Float32[Tensor, "*B A"], Float32[Tensor, "*B"]]:
+        """What the memory is told of an action and of a normalised reward: zeros where it is not to know."""
+        action = torch.zeros_like(action) if self._feedback == "none" else action
+        return action, reward if self._feedback == "full" else torch.zeros_like(reward)
 
     def end_episode(self, state: RL2State, worlds: Bool[Tensor, "N"]) -> RL2State:
         """The memory survives; only the flag tells that a new episode begins."""

@@ -194,7 +194,7 @@ class VariBad(BaseLearner):
         value = policy.network.critic(features)[..., 0]
         going_on = policy.features(segment.final_obs[-1], belief[-1])
         after = torch.cat((value[1:], policy.network.critic(going_on)[None, ..., 0]))
-        ends = segment.terminated, segment.trial_end
+        ends = segment.terminated, segment.value_end
         advantage = advantages(segment.reward / scale, *ends, value, after, config.discount, config.gae_lambda)
         target = advantage + value
         chunks = Chunks(

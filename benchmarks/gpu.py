@@ -78,6 +78,7 @@ def worlds(part: str) -> None:
 
 def stepping(name: str, number: int) -> None:
     """Bare mujoco_warp, and our environment, launched operation by operation and replayed."""
+    import mujoco_warp
     import torch
 
     from metarl.core import seeding
@@ -101,11 +102,15 @@ def stepping(name: str, number: int) -> None:
     )
     run, physics = env.physics._run, env.physics
 
+    def bare_step() -> None:
+        for _ in range(substeps):
+            mujoco_warp.step(physics._models.device, physics._data)
+
     def bare() -> None:
         physics.set_state(start)
         for action in actions:
             ctrl.copy_(action)
-            run(f"step {substeps}", lambda: physics._step(substeps))
+            run("bare", bare_step)
 
     tell(bare=rate(bare, block * number))
     place = torch.zeros(1, dtype=torch.long, device=env.device)
@@ -225,9 +230,11 @@ def pearl(part: str) -> None:
     from metarl.agents.configs import PearlConfig
     from metarl.agents.pearl import Pearl
     from metarl.core import seeding
-    from metarl.core.graphs import SWITCH
+    from metarl.core.graphs import SWITCH, own_stream
     from metarl.core.info import Part, PolicyInfo
     from metarl.rl.parallel import device_math
+
+    own_stream(DEVICE)
 
     size = {"hidden_size": 300, "hidden_layers": 3, "encoder_size": 200, "encoder_layers": 3, "context_size": 100}
     size |= {"meta_batch": 16, "batch_size": 256, "replay_size": 1000, "num_updates": 200}
@@ -267,10 +274,13 @@ def maml(part: str) -> None:
     from metarl.agents.configs import MamlTrpoConfig
     from metarl.agents.maml_trpo import MamlTrpo
     from metarl.core import seeding
+    from metarl.core.graphs import own_stream
     from metarl.core.registry import make_family
     from metarl.rl.parallel import device_math
     from metarl.run.collect import collect
     from metarl.sim.make import make_env
+
+    own_stream(DEVICE)
 
     tasks, shots, horizon = (3, 2, 10) if TINY else (40, 20, 100)
     family = make_family("half-cheetah-body")
@@ -304,7 +314,7 @@ def maml(part: str) -> None:
 def tests(part: str) -> None:
     """The tests that need CUDA; on the CPU those that work it as a GPU."""
     word = "as_on_a_gpu" if TINY else "cuda"
-    files = ["tests/agents/test_pearl.py", "tests/agents/test_maml_trpo.py", "tests/run/test_rollout.py"]
+    files = ["tests/agents/test_pearl.py", "tests/agents/test_maml_trpo.py", "tests/run/test_device.py"]
     files += [str(path) for path in sorted(Path("tests/sim").glob("test_warp*.py"))]
     words = [sys.executable, "-m", "pytest", "-n", "0", "-k", word, *files]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

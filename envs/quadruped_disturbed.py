@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -25,12 +26,14 @@ from metarl.envs.quadruped import (
 )
 from metarl.envs.quadruped_tasks import QuadrupedCommand
 from metarl.sim.disturbances import ActionLatency, EncoderOffset, Fault, Force, ImuTilt, Redrawn
+from metarl.sim.family import constant_like
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import FAULTS, Friction, LimbStrength, MotorFault
 
 GAIT = ("limp", "patter", "duty")
 """Terms of the reward that ask for a trot on four legs."""
 _LEGS_MOTORS = tuple(MOTORS[3 * leg : 3 * leg + 3] for leg in range(len(LEGS)))
+_AHEAD = torch.tensor([1.0, 0.0], dtype=torch.float64)  # [m/s, rad/s]
 _TILT = 0.14  # [rad]: 8 degrees
 _LEAN = 0.1  # [rad] of roll and pitch, at the start
 
@@ -71,7 +74,7 @@ class QuadrupedFaults(Quadruped):
         """As every quadruped, with one command for all."""
         super().reset(physics, worlds, tasks, random)
         memory = physics.bind("userdata")
-        memory[worlds, 0], memory[worlds, 1] = self.speed, 0.0
+        memory[worlds, :2] = self.speed * constant_like(_AHEAD, memory)
 
     def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
         """What the robot feels of itself, but for its previous action."""
@@ -136,17 +139,18 @@ class QuadrupedHiddenActuation(Quadruped):
 class QuadrupedPatches(Quadruped):
     """Follow the command over ground whose grip changes with every metre, under side forces that change as well.
 
-    The task is the grip and the force that an episode begins with; those that follow are drawn from the same range.
+    The task is the grip and the force that an episode begins with; those that follow are drawn from the same range. The
+    largest force is what the feet can just hold on the most slippery ground: 0.2 of the robot's weight.
     """
 
     episode_steps = 300
     space = TaskSpace(
         {
             "friction": Parameter(
-                Uniform(0.1, 1.2), ood=Uniform(0.05, 0.1), unit="1", nominal=1.0, help="of the feet on the ground"
+                Uniform(0.2, 1.2), ood=Uniform(0.1, 0.2), unit="1", nominal=1.0, help="of the feet on the ground"
             ),
             "force": Parameter(
-                Uniform(-40.0, 40.0), ood=Uniform(40.0, 60.0), unit="N", nominal=0.0, help="on the trunk, to the left"
+                Uniform(-25.0, 25.0), ood=Uniform(25.0, 40.0), unit="N", nominal=0.0, help="on the trunk, to the left"
             ),
         }
     )

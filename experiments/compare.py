@@ -45,6 +45,8 @@ _DIE_WITH_PARENT = 1
 class Trial:
     """One training of the comparison."""
 
+    label: str
+    """Its name in tables: the agent's, unless the agent is there with several settings."""
     agent: str
     family: str
     seed: int
@@ -53,8 +55,8 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """`FAMILY-AGENT-sSEED`."""
-        return f"{self.family}-{self.agent}-s{self.seed}"
+        """`FAMILY-LABEL-sSEED`."""
+        return f"{self.family}-{self.label}-s{self.seed}"
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -152,16 +154,17 @@ def load(path: Path, folder: Path, results: Path) -> Comparison:
 def _runs(path: Path, content: Mapping[str, Any]) -> Iterator[Trial]:
     """All seeds' first runs ahead of their second: a comparison cut short has every cell once."""
     families, agents = content["families"], content["agents"]
-    for kind, named, known in (("family", families, family_names()), ("agent", agents, learner_names())):
+    learners = [options.get("agent", label) for label, options in agents.items()]
+    for kind, named, known in (("family", families, family_names()), ("agent", learners, learner_names())):
         for name in named:
             if name not in known and ".py:" not in name:
                 raise UserError(f"{path}: {unknown_name(kind, name, known)}")
     for seed in content["seeds"]:
         for family in families:
-            for agent, options in agents.items():
-                common = {key: value for key, value in options.items() if not isinstance(value, dict)}
-                own = options.get(family, {})
-                yield Trial(agent, family, seed, common | own, content.get("max_minutes", 0.0))
+            for label, options in agents.items():
+                common = {k: value for k, value in options.items() if not isinstance(value, dict) and k != "agent"}
+                own, agent = options.get(family, {}), options.get("agent", label)
+                yield Trial(label, agent, family, seed, common | own, content.get("max_minutes", 0.0))
 
 
 def execute(comparison: Comparison) -> list[str]:

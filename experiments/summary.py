@@ -18,7 +18,7 @@ from metarl.core.files import write_atomic
 from metarl.run.headroom import Recovered
 from metarl.run.placing import Placing, placing
 from metarl.run.records import EvaluationRecord
-from metarl.run.run import Run
+from metarl.run.run import Run, short
 from metarl.run.statistics import Interval, bootstrap_interval, mean
 
 ROOT = Path(__file__).parent.parent
@@ -46,11 +46,19 @@ def kinds(run: Run) -> dict[tuple[str, bool], EvaluationRecord]:
 
 
 def compared(results: Path = RESULTS) -> dict[str, dict[str, list[Run]]]:
-    """The comparison: its runs, one per seed, by family and agent."""
+    """The comparison: its runs, one per seed, by family and agent, or the name that the comparison has for it."""
     found: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in recorded(results / "compare"):
-        found[run.panel][run.config_values["agent"]].append(run)
+        found[run.panel][label(run)].append(run)
     return {place: dict(sorted(agents.items(), key=_rank)) for place, agents in found.items()}
+
+
+def label(run: Run) -> str:
+    """`ppo` of `ant-dir-ppo-s1`; a run of another name has its agent's."""
+    config = run.config_values
+    prefix, suffix = f"{short(str(config['family']))}-", f"-s{config['seed']}"
+    named = run.name.startswith(prefix) and run.name.endswith(suffix)
+    return run.name[len(prefix) : -len(suffix)] if named else str(config["agent"])
 
 
 def _rank(item: tuple[str, list[Run]]) -> tuple[int, str]:

@@ -1,7 +1,9 @@
 """Shared by all tests: one torch thread, and property tests that repeat exactly and ignore the load of the machine."""
 
+import functools
 import os
 import tempfile
+import typing
 
 import pytest
 import torch
@@ -9,6 +11,9 @@ from hypothesis import settings
 
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="metarl-state-")  # of these tests, and not of whoever runs them
 torch.set_num_threads(1)
+# Types are checked at every call, and Python 3.11 gathers a protocol's members at every check; 3.12 keeps them.
+if hasattr(typing, "_get_protocol_attrs"):
+    typing._get_protocol_attrs = functools.cache(typing._get_protocol_attrs)
 settings.register_profile("metarl", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("metarl")
 

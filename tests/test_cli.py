@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from metarl.cli.main import VERBS, main
+from metarl.core.errors import UserError
 from metarl.run import checkpoint
+from metarl.run.run import Run
 
 HERE = Path(__file__).parent
 SHORT = f"{HERE}/short_family.py:ShortDir"
@@ -333,3 +335,15 @@ def test_bench_reports_ratios(tmp_path, capsys, monkeypatch):
 def test_the_package_runs_as_a_module():
     command = [sys.executable, "-m", "metarl", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=os.sep).stdout.strip()
+
+
+def test_an_evaluation_of_a_run_that_is_read_only_is_written_elsewhere(tmp_path, monkeypatch, capsys):
+    def refuses(*_):
+        raise UserError("cannot write eval/x.json: Read-only file system")
+
+    monkeypatch.setattr(Run, "write_evaluation", refuses)
+    words = ["eval", "pretrained:half-cheetah-dir-rl2", "--num-tasks", "2", "--split", "test", "--episodes", "1"]
+    assert main([*words, "--json", str(tmp_path / "x.json")]) == 0
+    assert "Read-only file system: only" in capsys.readouterr().out
+    assert (tmp_path / "x.json").stat().st_size
+    assert main(words) == 2

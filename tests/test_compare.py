@@ -103,3 +103,17 @@ def test_a_mistake_is_named_before_anything_runs(place, compare_here, capsys, ch
     assert compare_here() == 2
     assert said in capsys.readouterr().err
     assert not (place / "runs").exists()
+
+
+def test_an_agent_may_be_there_with_several_settings(compare_here, place, capsys):
+    (place / "compare.toml").write_text(CONFIG + '[agents.ppo-history]\nagent = "ppo"\nhistory = 4\n')
+    import compare
+    import summary
+
+    runs = compare.load(place / "compare.toml", place / "runs", place / "results").runs
+    assert [run.name for run in runs] == ["point-goal-ppo-s1", "point-goal-rl2-s1", "point-goal-ppo-history-s1"]
+    assert runs[-1].command[:4] == ["metarl", "train", "ppo", "point-goal"] and "--history" in runs[-1].command
+    folder = place / "compare" / runs[-1].name
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text('agent = "ppo"\nfamily = "point-goal"\nseed = 1\n')
+    assert summary.label(compare.Run(folder)) == "ppo-history"

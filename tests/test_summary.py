@@ -38,12 +38,13 @@ def test_a_row_has_the_means_over_all_tasks_of_all_seeds(summary, tmp_path):
         (folder / "run.json").write_text("{}")
     runs = summary.recorded(tmp_path)
     assert {run.panel for run in runs} == {"ant-dir, 50 steps"}
-    _, label, training, first, last, gain, ood, _ = (cell.strip() for cell in summary.row("rl2", runs).split("|"))
+    cells = [cell.strip() for cell in summary.row("rl2", runs).split("|")]
+    _, label, training, first, last, gain, recovered, ood, _ = cells
     assert (label, training) == ("rl2", "1.5 M steps, 1 min, 2 seeds")
-    assert first.startswith("250 [")
-    assert last.startswith("450 [")
+    assert first == "250 [100, 400]", "the interval is over seeds and tasks"
+    assert last == "450 [300, 600] (350, 550)", "every seed is shown"
     assert gain == "+200 [+200, +200]"
-    assert ood == ""
+    assert (recovered, ood) == ("", "")
 
 
 def test_the_comparison_has_what_is_told_the_task_last_and_samples_of_those_that_sample_first(summary, tmp_path):
@@ -53,10 +54,32 @@ def test_the_comparison_has_what_is_told_the_task_last_and_samples_of_those_that
         (folder / "config.toml").write_text(f'agent = "{agent}"\nfamily = "ant-dir"\n')
         for deterministic in (True, False):
             content = {"split": "test", "deterministic": deterministic, "returns": [[1.0, 2.0]], "train_steps": 1}
-            content |= {"held_out": True, "tasks": [{"direction": 1.0}]}
+            content |= {"held_out": True, "tasks": [{"direction": 1.0}], "agent": agent}
             (folder / "eval" / f"{deterministic}.json").write_text(json.dumps(content))
         (folder / "run.json").write_text("{}")
     agents = summary.compared(tmp_path)["ant-dir"]
-    assert list(agents) == ["ppo", "maml-trpo", "rl2", "ppo-oracle", "mine"]
+    assert list(agents) == ["ppo", "maml-trpo", "mine", "rl2", "ppo-oracle"]
     assert summary.paired(agents["rl2"][0]).deterministic
     assert not summary.paired(agents["maml-trpo"][0]).deterministic
+
+
+def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, tmp_path, monkeypatch):
+    for agent, level in (("ppo", 100.0), ("ppo-oracle", 200.0), ("rl2", 190.0)):
+        for seed in (1, 2):
+            folder = tmp_path / "compare" / f"ant-dir-{agent}-s{seed}"
+            (folder / "eval").mkdir(parents=True)
+            (folder / "config.toml").write_text(f'agent = "{agent}"\nfamily = "ant-dir"\n')
+            content = TASKS | {"split": "test", "deterministic": True, "agent": agent, "train_steps": 1}
+            content |= {"returns": [[level + seed], [level + 50.0 + seed]], "held_out": False}
+            (folder / "eval" / "test.json").write_text(json.dumps(content))
+            (folder / "run.json").write_text("{}")
+    monkeypatch.setattr(summary, "RESULTS", tmp_path)
+    runs = summary.compared(tmp_path)
+    monkeypatch.setattr(summary, "compared", lambda: runs)
+    title, table = list(summary.tables())[:2]
+    assert title == (
+        "**ant-dir**. Headroom (ppo-oracle − ppo): +100 [+99, +101], 44 % [40, 50] of the oracle's return. "
+        "Its test tasks are those of training."
+    )
+    rows = {line.split("|")[1].strip(): line.split("|")[6].strip() for line in table.splitlines()[2:]}
+    assert rows == {"ppo": "", "rl2": "90 % [89, 91]", "ppo-oracle": ""}

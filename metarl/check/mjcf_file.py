@@ -44,7 +44,7 @@ def check_mjcf(path: Path, folder: Path | None = None, memory: int = MEMORY_LIMI
     Files it refers to are read in `folder` only, by default its own. The model may use `memory` bytes. Raises
     `UserError` where there is no such file.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path's, False too for a name that cannot be
         raise UserError(f"there is no file {path}")
     findings: list[Finding] = []
 

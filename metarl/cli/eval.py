@@ -204,7 +204,13 @@ def _write(subject: Subject, record: EvaluationRecord, json: Path | None) -> Non
 
     if json is not None:
         write_json(json, record.to_json())
-    written = subject.run.write_evaluation(record) if subject.run is not None else None
+    written = None
+    try:
+        written = subject.run.write_evaluation(record) if subject.run is not None else None
+    except UserError as error:  # a run that somebody else may write only
+        if json is None:
+            raise
+        print(f"{error}: only {json} has the result")
     for path in (written, json):
         if path is not None:
             print(f"wrote {path}")

@@ -34,9 +34,9 @@ _NAMED_FIRST = ("agent", "family")
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Meta-train a learner on a family. The options depend on AGENT: those of rl2 are shown where none is named.
+    """Meta-train a learner on a family: AGENT and FAMILY are needed, or --config FILE, which names them.
 
-    With --config FILE, agent and family are the file's where they are not named.
+    The options depend on AGENT: those of rl2 are shown where none is named.
     """
 
     training: TrainConfig[Any]

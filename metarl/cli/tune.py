@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,11 +116,11 @@ def _folder(options: TuneOptions) -> Path:
     """The study's folder, made if it is not there; `UserError` where something else is in it."""
     family, agent = (name.rsplit(":", 1)[-1] for name in (options.family, options.agent))
     path = options.output or Path("runs") / f"tune-{family}-{agent}"
-    known = (path / "journal.log").is_file()
-    if path.exists() and not known and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
+    known = os.path.isfile(path / "journal.log")  # unlike Path's, False too for a name that cannot be
+    if os.path.exists(path) and not known and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
         raise UserError(f"{path} exists and holds no study: choose another --output")
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # the latter of a NUL in the name
+        raise UserError(f"cannot write to {str(path)!r}: {getattr(error, 'strerror', error)}") from None
     return path

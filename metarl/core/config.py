@@ -54,9 +54,9 @@ class TrainConfig(Checked, Generic[L]):
     """Episodes K on one task before all that was learned of it is forgotten."""
     episode_steps: int = number(0, least=0, most=1_000_000)
     """Time limit of an episode [control steps]; 0 for the family's own."""
-    trial: Literal["", "steps", "episodes"] = ""
-    """Whether a fall forfeits the rest of its episode (episodes) or costs little more than its step (steps), for
-    learners that discount over whole trials; the family's own choice if empty."""
+    trial: Literal["", "steps", "episodes", "falls"] = ""
+    """What a fall forfeits, for learners that discount over whole trials: little more than its step (steps), the rest
+    of its episode (episodes), all that follows (falls); the family's own choice if empty."""
     train_tasks: int = number(0, least=0, most=1_000_000)
     """Train on a fixed list of this many tasks, as PEARL does (100 for half-cheetah-vel); 0 draws ever new ones."""
     curriculum: str = ""

@@ -89,7 +89,9 @@ def read_json(path: Path, limit: int = MAX_TEXT) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: it must be a JSON object")
     if SEAL in content and content[SEAL] != sealed(content)[SEAL]:
-        raise UserError(f"{path} is damaged or was edited: it does not match its checksum")
+        raise UserError(
+            f"{path} is damaged, or was edited: it does not match its {SEAL}, which is to go where that was meant"
+        )
     return content
 
 

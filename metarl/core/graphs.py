@@ -21,12 +21,22 @@ SWITCH = "METARL_GRAPHS"
 _WARM_UP = 3  # calls before a capture, in which libraries allocate what they need
 
 
+_said: set[str] = set()  # what has been said of captures that failed, once each
 _as_on_a_gpu = False  # set by tests: the CPU is worked with as a GPU would be
 
 
 def looks(device: torch.device) -> bool:
     """Whether one may look at what a tensor holds: on the CPU that costs nothing, on a GPU one has to wait for it."""
     return device.type == "cpu" and not _as_on_a_gpu
+
+
+def own_stream(device: torch.device | str) -> None:
+    """On a GPU, let this thread launch on a stream of its own, as a training does.
+
+    Work on torch's default stream, as the first half of a derivative, may not be waited for within a capture.
+    """
+    if torch.device(device).type == "cuda" and torch.cuda.current_stream() == torch.cuda.default_stream():
+        torch.cuda.set_stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
 
 
 class _Tape:
@@ -93,6 +103,11 @@ class Carried:
                         old.copy_(new)
             setattr(owner, name, place)
 
+    def put_back(self) -> None:
+        """Let the attributes hold again what `settle` left them: what has replaced it since came to nothing."""
+        for number, place in self._places.items():
+            setattr(*self._attributes[number], place)
+
 
 def _cloned(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
@@ -114,8 +129,19 @@ class Replay:
     Every call does the work once. `work` must change nothing on the host that a later call relies on.
     """
 
-    def __init__(self, work: Callable[[], object], device: torch.device, what: str, warm_up: int = _WARM_UP) -> None:
-        """`what` names it in the line that says that it could not be captured, `warm_up` is the number of calls."""
+    def __init__(
+        self,
+        work: Callable[[], object],
+        device: torch.device,
+        what: str,
+        warm_up: int = _WARM_UP,
+        put_back: Callable[[], None] | None = None,
+    ) -> None:
+        """`what` names it in the line that says that it could not be captured, `warm_up` is the number of calls before.
+
+        `put_back` is called where it could not be: whatever the work has replaced meanwhile was never computed.
+        """
+        self._put_back = put_back
         self._work, self._what, self._calls, self._warm_up = work, what, 0, warm_up
         self._captures = not looks(device) and os.environ.get(SWITCH, "1") != "0"
         on_cuda = self._captures and device.type == "cuda"
@@ -141,11 +167,10 @@ class Replay:
             self._work()
 
     def _apart_from_others(self, work: Callable[[], object]) -> None:
-        """Call `work` on a stream of its own, as a capture needs it, between what is before and what comes after."""
-        if self._stream is None:
+        """Call `work` on no default stream, as a capture needs it, between what is before and what comes after."""
+        if self._stream is None or (now := torch.cuda.current_stream()) != torch.cuda.default_stream():
             work()
             return
-        now = torch.cuda.current_stream()
         self._stream.wait_stream(now)
         with torch.cuda.stream(self._stream):
             work()
@@ -166,8 +191,13 @@ class Replay:
             with suppress(Exception):
                 torch.cuda.synchronize()
             self._captures = False
+            if self._put_back is not None:
+                self._put_back()
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            print(f"metarl: {self._what} is not captured as a CUDA graph, and slower: {reason}", file=sys.stderr)
+            said = f"metarl: {self._what} is not captured as a CUDA graph, and slower: {reason}"
+            if said not in _said:
+                print(said, file=sys.stderr)
+                _said.add(said)
         else:
             self._parts = tape.parts
         finally:

@@ -14,10 +14,11 @@ from metarl.core.renamed import old_names
 
 Metrics = dict[str, float]
 """Scalars of one training iteration, by name (`group/name`)."""
-Trial = Literal["steps", "episodes"]
+Trial = Literal["steps", "episodes", "falls"]
 """What a trial is worth. It lasts K × `episode_steps` control steps either way, and a robot that falls begins its next
 episode at once. `steps`: all rewards count, so that a fall costs little. `episodes`: those of K episodes do, so that a
-fall forfeits the rest of its episode; after a fall that ends the K-th one, another K episodes are played."""
+fall forfeits the rest of its episode; after a fall that ends the K-th one, another K episodes are played. `falls`: no
+reward after a fall counts for what was done before it, as if the trial were over."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Step:
     trial_start: Bool[Tensor, "N"]
     """The trial is over: `obs` is the first of the next one where its task was queued, else call `begin`."""
     lost: Bool[Tensor, "N"]
-    """A fall has used up the trial's episodes: no reward after it counts, although the robot goes on. See `Trial`."""
+    """No reward after this fall counts for what was done before it, although the robot goes on: see `Trial`."""
 
     @property
     def ended(self) -> Bool[Tensor, "N"]:
@@ -101,11 +102,11 @@ class Segment:
     privileged: Float32[Tensor, "T N P"] | None = None
     """`TrialEnv.privileged` when `obs[t]` was acted on, for a learner that wants it."""
     lost: Bool[Tensor, "T N"] | None = None
-    """A fall used up the trial's episodes in the step; None where no fall does."""
+    """A fall in the step after which nothing counts; None where no fall is one."""
 
     @property
     def value_end(self) -> Bool[Tensor, "T N"]:
-        """No later reward counts for what was done: the trial ended with the step, or a fall used up its episodes."""
+        """No later reward counts for what was done: the trial ended with the step, or in effect by a fall."""
         return self.trial_end if self.lost is None else self.trial_end | self.lost
 
     @property

@@ -21,6 +21,21 @@ def episode_index(ended: Bool[Tensor, "T N"]) -> tuple[Int64[Tensor, "T N"], Int
     return episode, step - begin
 
 
+def times_adapted(ended: Bool[Tensor, "T N"], least_steps: int) -> Int64[Tensor, "T N"]:
+    """How often each world has adapted ahead of each step.
+
+    It does so where an episode ends with which it has played `least_steps` or more since the last time.
+    """
+    number, played = (torch.zeros_like(ended[0], dtype=torch.long) for _ in range(2))
+    times = torch.empty_like(ended, dtype=torch.long)
+    for t in range(len(ended)):
+        times[t] = number
+        played = played + 1
+        due = ended[t] & (played >= least_steps)
+        number, played = number + due, played.masked_fill(due, 0)
+    return times
+
+
 def make_stage(
     obs: Float[Tensor, "T N O"],
     action: Float[Tensor, "T N A"],

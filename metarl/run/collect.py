@@ -187,6 +187,11 @@ class Stepper:
         self._carried.settle()
         self.env.settle()
 
+    def put_back(self) -> None:
+        """See `Carried.put_back`."""
+        self._carried.put_back()
+        self.env.put_back()
+
     @property
     def state(self) -> Any:
         """The policy's adaptation state, that it acts from next."""

@@ -10,6 +10,7 @@ from jaxtyping import Float64
 
 from metarl.run.headroom import Headroom, Recovered, headroom, recovered
 from metarl.run.records import EvaluationRecord, Standing
+from metarl.run.recovery import pooled
 
 Named = Sequence[tuple[str, EvaluationRecord]]
 """Evaluations with the names of their runs."""
@@ -22,12 +23,14 @@ def placed(ours: EvaluationRecord, memoryless: Named, oracle: Named) -> Evaluati
         return np.stack([record.returns[:, episode] for _, record in named])
 
     low, high = returns(memoryless, -1), returns(oracle, -1)
+    theirs = [record.recovery for _, record in oracle if record.recovery is not None]
     standing = Standing(
         memoryless=tuple(name for name, _ in memoryless),
         oracle=tuple(name for name, _ in oracle),
         headroom=headroom(low, high),
         recovered=recovered(ours.returns[None, :, -1], low, high),
         recovered_first=recovered(ours.returns[None, :, 0], returns(memoryless, 0), returns(oracle, 0)),
+        seconds_to_recover=None if ours.recovery is None else ours.recovery.seconds(pooled(theirs)),
     )
     return ours.having(standing=standing)
 

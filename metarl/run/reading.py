@@ -91,7 +91,8 @@ def _controlled(content: Mapping[str, Any], like: Float64[np.ndarray, "N K"]) ->
 def _standing(content: Mapping[str, Any]) -> Standing:
     low, high = (tuple(map(str, content[name])) for name in ("memoryless", "oracle"))
     last, first = (Recovered.from_json(content[name]) for name in ("recovered", "recovered_first"))
-    return Standing(low, high, Headroom.from_json(content["headroom"]), last, first)
+    seconds = None if content.get("seconds_to_recover") is None else _number(content, "seconds_to_recover")
+    return Standing(low, high, Headroom.from_json(content["headroom"]), last, first, seconds)
 
 
 def _origin(content: Mapping[str, Any]) -> Origin:

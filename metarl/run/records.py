@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64, Int64
 from rich.console import Group
 
 from metarl.core.errors import UserError
-from metarl.core.files import read_json
+from metarl.core.files import read_json, sealed
 from metarl.core.tasks import Tasks
 from metarl.run.headroom import Headroom, Recovered
 from metarl.run.recovery import Recovery
@@ -65,7 +65,8 @@ class Origin:
 
     def title(self, tasks: str) -> str:
         """`rl2 on ant-dir: TASKS, after 320 steps`."""
-        training = "untrained" if not self.iteration else f"after {self.train_steps:,} steps"
+        learned = f" and {self.gradient_steps:,} gradient steps" if self.gradient_steps else ""
+        training = "untrained" if not self.iteration else f"after {self.train_steps:,} steps{learned}"
         return f"{self.agent} on {self.family}: {tasks}, {training}"
 
 
@@ -113,6 +114,8 @@ class Standing:
     """In the last episode."""
     recovered_first: Recovered
     """In the first."""
+    seconds_to_recover: float | None = None
+    """From a fault's onset to 90 % of the reward that the oracles reach after it [s]; None without faults, or never."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -226,9 +229,9 @@ class EvaluationRecord(Origin):
         return other
 
     def to_json(self) -> dict[str, Any]:
-        """Every return with the summary, as plain data."""
+        """Every return with the summary, as plain data with a checksum of itself."""
         against = self.against
-        return {
+        content = {
             "format": FORMAT,
             **asdict(self.origin),
             "split": self.split,
@@ -258,6 +261,7 @@ class EvaluationRecord(Origin):
             },
             "provenance": dict(self.provenance),
         }
+        return sealed(content)
 
     def _thinned(self, reward: Float64[np.ndarray, "T"]) -> dict[str, list[float]]:
         """Reward per step over the trial's time: means of stretches none of which spans two episodes."""

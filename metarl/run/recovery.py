@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,14 @@ class Recovery:
         if not (0 < onset < len(reward) and np.isfinite(reward).all()):
             raise ValueError("the reward around a fault must be finite numbers, with steps before it and after")
         return Recovery(onset, reward, float(content["control_step"]), num_onsets)
+
+
+def pooled(seeds: Sequence[Recovery]) -> Recovery | None:
+    """The mean of several seeds, on the same family; None of none."""
+    if not seeds:
+        return None
+    reward = np.mean([seed.reward for seed in seeds], axis=0)
+    return replace(seeds[0], reward=reward, num_onsets=sum(seed.num_onsets for seed in seeds))
 
 
 def time_to_recover(

@@ -88,7 +88,7 @@ class Rollout:
         self._stepper, self._policy, self._wanted = stepper, policy, wanted
         self._place = torch.zeros(1, dtype=torch.long, device=stepper.device)
         self._room, self._extras = Room(wanted.num_steps, {}), Room(wanted.num_steps, wanted.every)
-        self._replay = Replay(self._work, stepper.device, "the control step")
+        self._replay = Replay(self._work, stepper.device, "the control step", put_back=stepper.put_back)
 
     def segment(self) -> Segment:
         """The next steps."""

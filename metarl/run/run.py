@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from metarl.core import seeding, trust
 from metarl.core.config import TrainConfig, load_config, read_toml, task_visible
 from metarl.core.errors import UserError, unknown_name
-from metarl.core.files import SEAL, read_json, read_text, sealed, write_json
+from metarl.core.files import SEAL, read_json, read_text, write_json
 from metarl.core.info import PolicyInfo
 from metarl.core.registry import known_adapting, learner_class, learner_names, make_family, samples_first
 from metarl.rl.learner import Learner, require_device
@@ -157,13 +157,13 @@ class Run:
     def samples_first(self) -> bool:
         """Its policy samples before it adapts, also where the mean action is asked for."""
         known = (self.path / INFO).exists()
-        return self.info.samples_first if known else samples_first(str(self.config_values["agent"]))
+        return samples_first(str(self.config_values["agent"])) or (known and self.info.samples_first)
 
     @property
     def adapts(self) -> bool:
         """Its policy keeps what it learns of its task within a trial."""
         known = (self.path / INFO).exists()
-        return known_adapting(str(self.config_values["agent"])) and (self.info.adapts if known else True)
+        return known_adapting(str(self.config_values["agent"])) and not (known and not self.info.adapts)
 
     def origin(self, which: str | None = None) -> Origin:
         """What records say of the policy at a checkpoint."""
@@ -232,7 +232,7 @@ class Run:
         path = self.path / "eval" / record.name
         with suppress(OSError):  # what is written next says why; a folder that is gone is not made again
             path.parent.mkdir(exist_ok=True)
-        write_json(path, sealed(record.to_json()), parents=False)
+        write_json(path, record.to_json(), parents=False)
         vars(self).pop("evaluations", None)
         return path
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float64
 from rich.console import Console, Group
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from metarl.run.headroom import Headroom
 from metarl.run.statistics import AdaptationTime, Interval, Summary, mean_interval, summarize
@@ -41,7 +41,7 @@ def record_table(record: EvaluationRecord, run: str = "") -> Group:
         if mixed:
             lines.append("it samples before it adapts: last − first is of episodes that are both sampled")
         lines.append(_adaptation(record.time_to_adapt))
-    return Group(table, *lines, *_divergence(record), *_recovery(record))
+    return Group(table, *map(Text, (*lines, *_divergence(record), *_recovery(record))))
 
 
 def _add_row(table: Table, label: str, summary: Summary, episode: int, digits: int) -> None:
@@ -62,6 +62,8 @@ def _recovery(record: EvaluationRecord) -> Iterator[str]:
         seconds = found.seconds()
         after = f"{seconds:.2f} s after" if seconds is not None else "not within what was measured after"
         yield f"time to recover: 90 % of the reward before a fault {after} its onset ({found.num_onsets} onsets)"
+        if record.standing is not None and (seconds := record.standing.seconds_to_recover) is not None:
+            yield f"time to recover: 90 % of what the oracle reaches after it, {seconds:.2f} s after its onset"
 
 
 def control_table(record: EvaluationRecord, memoryless: Sequence[EvaluationRecord] = ()) -> Group:
@@ -82,7 +84,7 @@ def control_table(record: EvaluationRecord, memoryless: Sequence[EvaluationRecor
     lines = ["an adaptation to the task costs return where its state is wiped or swapped"]
     for where, ahead in _leads(record, memoryless):
         lines.append(f"ahead of the memoryless policy {where}: {_cell(mean_interval(ahead), digits, '+')}")
-    return Group(table, *lines)
+    return Group(table, *map(Text, lines))
 
 
 def comparison_table(record: EvaluationRecord, other: EvaluationRecord, run: str) -> Group:
@@ -92,10 +94,10 @@ def comparison_table(record: EvaluationRecord, other: EvaluationRecord, run: str
     ours, theirs = (each.summary.adaptation_curve for each in (record, other))
     digits = _digits([*ours, *theirs])
     names = (name.rsplit("/", 1)[-1].removeprefix("pretrained:") for name in (run, against.run))
-    table = _table(f"both on the same {len(record.tasks)} tasks", (*map(escape, names), "P [95 % interval]"))
+    table = _table(f"both on the same {len(record.tasks)} tasks", (*names, "P [95 % interval]"))
     for number, (x, y, chance) in enumerate(zip(ours, theirs, against.chances, strict=True), start=1):
         table.add_row(str(number), f"{x.value:z.{digits}f}", f"{y.value:z.{digits}f}", _cell(chance, 2))
-    return Group(table, escape(f"P: how likely {run} does better than {against.run} on a task"))
+    return Group(table, Text(f"P: how likely {run} does better than {against.run} on a task"))
 
 
 def _leads(
@@ -141,17 +143,17 @@ def family_lines(found: FamilyHeadroom) -> list[str]:
     gradient = sorted(set(found.gradient_steps.values()))
     learned = " to ".join(f"{number:,}" for number in (gradient[0], gradient[-1])[-len(gradient) :])
     return [
-        f"{escape(found.family)}, {found.num_tasks} test tasks; {escape(by.agent)}, {by.total_steps:,} control "
+        f"{found.family}, {found.num_tasks} test tasks; {by.agent}, {by.total_steps:,} control "
         f"steps and {learned} gradient steps",
         headroom_line(room),
         f"by seed: memoryless {_listed(room.memoryless, digits)}, oracle {_listed(room.oracle, digits)}",
-        *map(escape, found.doubts),
+        *found.doubts,
     ]
 
 
 def _percent(interval: Interval) -> str:
     value, low, high = (f"{100 * number:.0f} %" for number in interval)
-    return f"{value} \\[{low}, {high}]"
+    return f"{value} [{low}, {high}]"
 
 
 def _listed(values: Sequence[float], digits: int) -> str:
@@ -175,9 +177,9 @@ def _adaptation(time: AdaptationTime | None) -> str:
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=Text(title, "table.title"), title_justify="left")  # names are no markup
     for name in ("episode", *columns):
-        table.add_column(name, justify="right")
+        table.add_column(Text(name), justify="right")
     return table
 
 
@@ -188,6 +190,6 @@ def _digits(curve: Sequence[Interval]) -> int:
 
 
 def _cell(interval: Interval, digits: int, sign: str = "") -> str:
-    """Estimate and interval; rich takes a bare bracket for markup."""
+    """Estimate and interval."""
     value, low, high = (f"{number:{sign}z.{digits}f}" for number in interval)
-    return f"{value} \\[{low}, {high}]"
+    return f"{value} [{low}, {high}]"

@@ -19,6 +19,7 @@ from torch import Tensor
 from metarl.core import seeding
 from metarl.core.config import STEP_BYTES, TrainConfig, task_visible
 from metarl.core.errors import Diverged, UserError
+from metarl.core.graphs import own_stream
 from metarl.core.machine import available_memory
 from metarl.core.parameters import declarations, memory_text
 from metarl.core.registry import make_family
@@ -72,6 +73,7 @@ class Training:
         single_threaded_math()
         require_device(config.device)
         device_math(config.device)
+        own_stream(config.device)
         self.run = run
         self.config = config
         self.family = make_family(config.family)

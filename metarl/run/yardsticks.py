@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +167,7 @@ def family_headroom(
 
 def _trained(config: TrainConfig[Any], path: Path, console: Console, argv: Sequence[str]) -> Run:
     """The run in a folder, trained for as long as the configuration says."""
-    if not (path / "config.toml").is_file():
+    if not os.path.isfile(path / "config.toml"):
         return Run(sessions.train(config, path, console=console, argv=argv).path)
     there = Run.open(path)
     ours, theirs = _options(config), _options(there.config())

@@ -79,17 +79,19 @@ class Changes:
     def parts(self) -> tuple[Part, ...]:
         """What `hidden` says."""
         number = len(self._window)
-        fault = (Part("fault", number, "1", help="1 where it is on"),) if number else ()
+        fault = [Part("fault", 1, "1", help="1 while one is on")] if number else []
+        fault += [Part("faults", number, "1", help="1 while it is on, of each")] if number > 1 else []
         own = {part.name: part for part in code_parts(self._space)}
-        return fault + tuple(
-            Part(f"present_{name}", own[name].size, own[name].unit, own[name].elements) for name in self._shown
-        )
+        shown = (Part(f"present_{name}", own[name].size, "1", own[name].elements) for name in self._shown)
+        return (*fault, *shown)
 
     def hidden(self) -> list[Tensor]:
         """Which faults are on, and present values of whatever else changes."""
         on = [stage for stage, (_, one) in zip(self._stage, self._all, strict=True) if isinstance(one, Fault)]
         codes = (code_of(self._space.parameters[name], self._episode.tasks[name]) for name in self._shown)
-        return ([torch.stack(on, dim=1)] if on else []) + [code if code.dim() > 1 else code[:, None] for code in codes]
+        found = [torch.stack(on, dim=1).amax(dim=1, keepdim=True)] if on else []
+        found += [torch.stack(on, dim=1)] if len(on) > 1 else []
+        return found + [code if code.dim() > 1 else code[:, None] for code in codes]
 
     def _now(self, i: int, one: OfParameters) -> Int64[Tensor, "N"]:
         """The stage that a disturbance is in."""

@@ -12,8 +12,8 @@ or the name of a task parameter. All draws are functions of a world's key, strea
 happens in one world never depends on another, and a run that is resumed goes on as it would have.
 
 A policy sees none of it but through what it senses. Its own last command is what it commanded, not what arrived.
-Oracles and privileged critics see the present values (`TrialEnv.privileged`): a part `fault` says with 0 and 1 whether
-each declared `Fault` is on.
+Oracles and privileged critics see the present values (`TrialEnv.privileged`): its part `fault` is 1 while a `Fault` is
+on, and 0 else.
 """
 
 from __future__ import annotations

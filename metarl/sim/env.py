@@ -69,7 +69,7 @@ class TrialEnv(ABC):
         self.episode_steps = episode_steps or family.episode_steps
         """Time limit of an episode [control steps]."""
         self.trial: Trial = trial or family.trial
-        """Whether falls forfeit the rest of their episode."""
+        """What falls forfeit."""
         self.task_visible = task_visible
         """Observations end with what `privileged` says."""
         self.device, self.dtype = device, dtype
@@ -186,6 +186,10 @@ class TrialEnv(ABC):
     def settle(self) -> None:
         """Put what a step leaves to the next one back to where it lay at first, for work that is replayed."""
         self._carried.settle()
+
+    def put_back(self) -> None:
+        """Undo what a step has replaced since: it was captured in vain, and nothing of it was done."""
+        self._carried.put_back()
 
     def advance(self, action: Float32[Tensor, "N A"]) -> Step:
         """A step's work on the device, once `count` was called."""
@@ -321,9 +325,9 @@ class TrialEnv(ABC):
     def _lost(
         self, terminated: Bool[Tensor, "N"], ended: Bool[Tensor, "N"], over: Bool[Tensor, "N"]
     ) -> Bool[Tensor, "N"]:
-        """Falls that use up K episodes, which are counted anew from there, and from the begin of a trial."""
-        if self.trial == "steps":
-            return self._no
+        """Falls after which nothing counts: all, or those that use up K episodes, which are counted anew from there."""
+        if self.trial != "episodes":
+            return terminated if self.trial == "falls" else self._no
         self._played.add_(ended)
         all_played = self._played >= self.episodes_per_trial
         self._played.masked_fill_(all_played | over, 0)

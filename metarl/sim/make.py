@@ -33,8 +33,8 @@ def make_env(
         episodes_per_trial: Episodes K on one task.
         episode_steps: Time limit of an episode [control steps]; the family's own unless told.
         task_visible: The task's numbers stand behind the observation: what an oracle sees.
-        trial: Whether a fall forfeits the rest of its episode, `episodes`, or not, `steps`; unless told, as the family
-            says. It changes what learners make of a trial, not how one is played.
+        trial: What a fall forfeits: hardly anything (`steps`), the rest of its episode (`episodes`) or all that follows
+            (`falls`); as the family says unless told. It changes what learners make of a trial, not how one is played.
         physics: Name of the back end that moves a MuJoCo family, `mujoco` or `warp`; unless told, that of the device.
         device: `cpu` or `cuda`. Worlds of the physics `mujoco`, and external ones, are on the CPU even so: ask
             `env.device`.

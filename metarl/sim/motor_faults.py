@@ -1,9 +1,10 @@
-"""Variations of a robot's motors one by one: broken in one of several ways, of another strength in each limb."""
+"""Variations of motors: broken in one of several ways, of another strength in each limb, servos with other gains."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import mujoco
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
 from metarl.sim.actuation import MotorStrength, forces, limits, lock, own_motors, weaken
-from metarl.sim.variation import OfOneParameter, constant, dofs, label, object_ids
+from metarl.sim.variation import OfOneParameter, OfOneRatio, constant, dofs, label, object_ids
 
 FAULTS = ("dead", "locked", "reversed", "dead limb")
 """How a motor may be broken: it exerts nothing; it has seized, and its joint stays where it is; its control is mirrored
@@ -100,3 +101,32 @@ class LimbStrength(OfOneParameter):
         places = tuple(place for place, limb in enumerate(self.limbs) for _ in limb)
         entries = forces(model, motors) + limits(model, motors, together=False)
         weaken(live, entries, value[:, constant(places, value.device)])
+
+
+@dataclass(frozen=True)
+class ServoGain(OfOneRatio):
+    """Gain of position servos: P, force per angle, or D, force against velocity. Force limits stay."""
+
+    gain: Literal["P", "D"]
+    actuators: tuple[str, ...] | None = None
+    """Names; None for every actuator."""
+    fields: tuple[str, ...] = ("actuator_gainprm", "actuator_biasprm")
+
+    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
+        """See `Variation`."""
+        super().require(model, tasks)
+        for motor in object_ids(model, "actuator", self.actuators):
+            fixed = model.actuator_gaintype[motor] == int(mujoco.mjtGain.mjGAIN_FIXED)
+            if not (fixed and model.actuator_gainprm[motor, 0] == -model.actuator_biasprm[motor, 1] != 0):
+                raise UserError(
+                    f"{label(model, 'actuator', motor)} is no position servo, which alone has gains P and D"
+                )
+
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
+        """`value`: ratio to the pristine gain."""
+        motors = constant(object_ids(model, "actuator", self.actuators), value.device)
+        if self.gain == "D":
+            live["actuator_biasprm"][:, motors, 2] *= value[:, None]
+            return
+        live["actuator_gainprm"][:, motors, 0] *= value[:, None]
+        live["actuator_biasprm"][:, motors, :2] *= value[:, None, None]

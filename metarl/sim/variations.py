@@ -33,6 +33,7 @@ from metarl.sim.motor_faults import (
     FAULTS as FAULTS,
     LimbStrength as LimbStrength,
     MotorFault as MotorFault,
+    ServoGain as ServoGain,
 )
 from metarl.sim.rotations import axes_of, principal_axes
 from metarl.sim.variation import (

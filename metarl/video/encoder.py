@@ -39,8 +39,8 @@ def movie(path: Path, fps: float) -> Iterator[Movie]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # the latter of a NUL in the name
+        raise UserError(f"cannot write {str(path)!r}: {getattr(error, 'strerror', error)}") from None
     writer = imageio.get_writer(
         part,
         format="FFMPEG",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -134,5 +135,5 @@ def _check(config: VideoConfig, path: Path) -> None:
             raise UserError(f"{name} {value} is not a positive multiple of {BLOCK} pixels; the nearest is {near}")
     if path.suffix.lower() != ".mp4":
         raise UserError(f"videos are mp4 files: '{path}' does not end in .mp4")
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's, False too for a name that cannot be
         raise UserError(f"{path} is a folder: name a file in it")

@@ -19,6 +19,7 @@ from metarl.core.registry import make_family
 from metarl.core.types import Transition
 from metarl.rl.meta_objective import MetaObjective
 from metarl.rl.objectives import gaussian_kl
+from metarl.rl.stages import times_adapted
 from metarl.rl.state import load_state, state_tensors
 from metarl.rl.trust_region import conjugate_gradient
 from metarl.run.collect import collect, trial_steps
@@ -55,6 +56,20 @@ def objective_of(learner, segment):
 # ------------------------------------------------------------------------------------------- the state adapts
 
 
+def test_shots_counted_in_steps_last_as_long_where_robots_fall():
+    """Three episodes of 8 steps: the policy adapts at the first end of an episode after more than 16 of them."""
+    ended = torch.zeros(60, 3, dtype=torch.bool)
+    ended[7::8, 0] = True  # never falls
+    ended[4::5, 1] = True  # every 5 steps
+    ended[[2, 10, 18, 26, 34, 42, 50], 2] = True  # once
+    times = times_adapted(ended, 17)
+    assert [(times[:, world].diff() > 0).nonzero()[:, 0].tolist() for world in range(3)] == [
+        [23, 47],
+        [19, 39],
+        [18, 42],
+    ]
+
+
 @FAMILIES
 @pytest.mark.parametrize("inner_steps", [1, 2])
 def test_the_state_adapts_after_as_many_episodes_as_shots(family, inner_steps):
@@ -78,7 +93,9 @@ def test_the_state_adapts_after_as_many_episodes_as_shots(family, inner_steps):
 
 @FAMILIES
 @pytest.mark.parametrize("inner_steps", [1, 2])
-@pytest.mark.parametrize("rule", [{}, {"inner_step_size": "learned"}, {"learned_optimizer": True}])
+@pytest.mark.parametrize(
+    "rule", [{}, {"inner_step_size": "learned"}, {"learned_optimizer": True}, {"shots_in": "steps"}]
+)
 def test_the_update_adapts_as_the_policy_did(family, inner_steps, rule):
     """From the segment alone the meta-update finds the parameters that acted, ratios of one and no divergence."""
     env, learner = make(family, episodes=3 * inner_steps + 2, inner_steps=inner_steps, action_scale=1.0, **rule)

@@ -80,7 +80,11 @@ def warm(env, learner, iterations=2):
         learner.update(trial(env, learner, number), seeding.generator(0, "update", number), 0.0)
 
 
-@pytest.mark.parametrize("words", [*({"cell": cell} for cell in NETS), {"policy_head": "hyper"}], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [*({"cell": cell} for cell in NETS), {"policy_head": "hyper"}, {"feedback": "action"}, {"feedback": "none"}],
+    ids=str,
+)
 @FAMILIES
 def test_the_update_sees_exactly_what_the_policy_saw(words, family):
     """Inputs, stored memories and normalisation agree: before the first gradient step every ratio is one."""
@@ -367,6 +371,30 @@ def test_predicting_the_task_trains_the_memory_and_a_policy_without_it_believes_
     assert not isinstance(make(Sign())[1].policy, Believing)
     after = learner.policy.read_out(trial(env, learner).final_state)
     assert list(after) == ["sign", "sign ±"]
+
+
+@pytest.mark.parametrize(
+    ("feedback", "told"), [("full", (True, True)), ("action", (True, False)), ("none", (False, False))]
+)
+def test_a_memory_is_fed_what_it_is_to_know(feedback, told):
+    _, learner = make(Sign(), feedback=feedback)
+    policy, changed = learner.policy, []
+    for action, reward in ((0.5, 0.0), (0.0, 5.0)):
+        after = []
+        for share in (0.0, 1.0):
+            transition = Transition(
+                torch.zeros(1, 2),
+                torch.full((1, 1), share * action),
+                torch.full((1,), share * reward),
+                torch.zeros(1, 2),
+                torch.zeros(1, dtype=torch.bool),
+            )
+            state = policy.observe(policy.initial_state(1), transition)
+            after.append(policy.act(torch.zeros(1, 2), state, torch.zeros(1, 1), True)[0])
+        changed.append(not torch.equal(*after))
+    assert tuple(changed) == told
+    assert policy.info.adapts
+    assert not make(Sign(), memory_steps=1)[1].policy.info.adapts
 
 
 # ------------------------------------------------------------------------------------------------------- other memories

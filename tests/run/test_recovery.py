@@ -11,6 +11,8 @@ from robots import info_of
 from metarl.core.info import Part
 from metarl.rl.scripted import ZeroPolicy
 from metarl.run.evaluate import _place_of, evaluate
+from metarl.run.placing import placed
+from metarl.run.records import EvaluationRecord
 from metarl.run.recovery import Recovery, around_onsets, reached, time_to_recover
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
@@ -60,6 +62,22 @@ def test_onsets_are_aligned_and_a_fall_forfeits_the_rest():
     assert found.reward[2:5].tolist() == [0.75] * 3 and found.reward[5:].tolist() == [0.5] * (len(found.reward) - 5)
     again = Recovery.from_json(json.loads(json.dumps(found.to_json())))
     assert (again.reward == found.reward).all() and again.num_onsets == 2 and again.seconds() is None
+
+
+def test_beside_oracles_it_is_what_they_reach_that_is_recovered():
+    """After the fault two oracles reach 4 and 6: 90 % of 5, 1.5 s after the onset."""
+
+    def record(*levels):
+        reward = np.concatenate((np.full(10, 10.0), np.repeat(levels, 15)))
+        returns = np.array([[1.0], [2.0]])
+        recovery = Recovery(10, reward, 0.1, 4)
+        return EvaluationRecord(tasks=columns(goal=[0.0, 1.0]), returns=returns, recovery=recovery, provenance={})
+
+    ours, oracles = record(1.0, 4.6), [("a", record(2.0, 4.0)), ("b", record(2.0, 6.0))]
+    found = placed(ours, [("m", record(0.0, 0.0))], oracles)
+    assert found.standing.seconds_to_recover == pytest.approx(1.5) and ours.recovery.seconds() is None
+    again = EvaluationRecord.from_json(json.loads(json.dumps(found.to_json() | {"split": "test"})))
+    assert again.standing == found.standing
 
 
 def test_a_fault_from_the_start_or_none_has_no_onset():

@@ -86,6 +86,46 @@ def test_how_long_adaptation_took_is_shown_for_the_seeds_that_surely_gain(tmp_pa
     assert "<td>4.2\N{NO-BREAK SPACE}s to 5\N{NO-BREAK SPACE}s<small>2 of 3</small></td>" in page(content, [])
 
 
+def test_headroom_and_what_is_recovered_of_it_with_every_seed(tmp_path):
+    """The oracle is 40 ahead of PPO on each task, RL² 30 and 34; of two memoryless agents the better one counts."""
+    levels = {"ppo": (0.0, 0.0), "sac": (-9.0, -9.0), "ppo-oracle": (40.0, 40.0), "rl2": (30.0, 34.0)}
+    runs = []
+    for agent, seeds in levels.items():
+        for seed, level in enumerate(seeds, start=1):
+            path = tmp_path / f"{agent}-s{seed}"
+            runs.append(recorded(path, seed, (FIRST, np.add(LAST, level)), agent=agent))
+            (file,) = (path / "eval").iterdir()
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"agent": agent}))
+    content = content_of([Run.open(run.path) for run in runs], ORIGIN)
+    found = content["families"][0]["headroom"]
+    assert (found["oracle"], found["memoryless"]) == ("ppo-oracle", "ppo")
+    assert found["headroom"]["value"]["value"] == pytest.approx(40.0)
+    assert list(found["recovered"]) == ["rl2"]
+    assert found["recovered"]["rl2"]["by_seed"] == pytest.approx([0.75, 0.85])
+    shown = page(content, [])
+    assert "ppo-oracle has +40.0 [+40.0, +40.0] on ppo, the headroom of a task, 75 % [" in shown
+    assert "rl2 recovers 80 % [75, 85] (75 %, 85 %)." in shown
+    assert content_of(runs[:2], ORIGIN)["families"][0]["headroom"] is None
+
+
+def test_controls_and_failed_tasks_are_reported(tmp_path):
+    run = recorded(tmp_path / "one")
+    (file,) = (run.path / "eval").iterdir()
+    wiped = {
+        "kind": "wipe",
+        "seconds": 0.5,
+        "once": False,
+        "returns": np.transpose([FIRST, np.subtract(LAST, 8)]).tolist(),
+    }
+    on_nominal = wiped | {"kind": "nominal", "returns": np.transpose([FIRST, np.full(8, 20.0)]).tolist()}
+    failed = {"diverged": [0, 0, 3, 0, 0, 0, 0, 0], "controls": [wiped, on_nominal]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | failed))
+    shown = page(content_of([Run.open(run.path)], ORIGIN), [])
+    assert "1 tasks failed, as their physics diverged: each counts as the worst of the others" in shown
+    assert "rl2, test tasks, wipe every 0.5 s: " in shown and "which costs +" in shown
+    assert "rl2, test tasks, nominal task: 20.0 [20.0, 20.0] in the last episode." in shown
+
+
 def test_what_an_agent_gains_that_samples_first_is_explained(tmp_path):
     words = "maml-trpo has to sample before it adapts"
     runs = {agent: recorded(tmp_path / agent, agent=agent) for agent in ("rl2", "maml-trpo")}

@@ -3,17 +3,18 @@
 import pytest
 import torch
 from as_on_a_gpu import copied, on_a_gpu
+from disturbed import Everywhere
 from families import Rail
 from torch.utils._pytree import tree_leaves
 
 from metarl.agents.configs import RL2Config
 from metarl.agents.rl2 import RL2
-from metarl.core import seeding
+from metarl.core import graphs, seeding
 from metarl.run.collect import Stepper
 from metarl.sim.make import make_env
 
 
-def segments_of(captures, family, worlds=3, steps=4, number=5, **words):
+def segments_of(captures, family, worlds=3, steps=4, number=5, replays=True, **words):
     with on_a_gpu(captures):
         env = make_env(family, worlds, physics="warp", threads=1)
         small = {"hidden_size": 8, "chunk_steps": 2, "num_epochs": 1, "minibatch_chunks": 4}
@@ -38,7 +39,7 @@ def segments_of(captures, family, worlds=3, steps=4, number=5, **words):
             learner.update(segment, seeding.generator(0, "update", i), 0.0)
         if captures:
             (rollout,) = stepper._rollouts.values()
-            assert rollout._replay.replays
+            assert rollout._replay.replays == replays
         return found, learner.state_dict()
 
 
@@ -78,3 +79,31 @@ def test_every_option_s_steps_are_replayed_as_they_are(words):
         for name, value in one.items():
             assert same(value, other[name]), name
     assert same(ordinary[1], replayed[1]), "the learner"
+
+
+def test_a_capture_that_fails_is_told_of_and_done_without(monkeypatch, capsys):
+    """At whatever place of the step; the segments are the same."""
+    expected = segments_of(False, Rail(edge=0.01), number=2)
+    record, calls = RL2.record, []
+
+    def waits(*arguments):
+        calls.append(graphs.capture())
+        if graphs.capture():
+            arguments[1].sum().item()
+        return record(*arguments)
+
+    monkeypatch.setattr(RL2, "record", waits)
+    found = segments_of(True, Rail(edge=0.01), number=2, replays=False)
+    assert sum(map(bool, calls)) == 1
+    assert (
+        "the control step is not captured as a CUDA graph, and slower: _local_scalar_dense" in capsys.readouterr().err
+    )
+    assert all(same(one[name], other[name]) for one, other in zip(expected[0], found[0], strict=True) for name in one)
+    assert same(expected[1], found[1])
+
+
+def test_disturbed_steps_are_replayed_too():
+    """What disturbances remember lies where a captured step looks for it."""
+    (ordinary, _), (replayed, _) = (segments_of(captures, Everywhere(), number=3) for captures in (None, True))
+    for one, other in zip(ordinary, replayed, strict=True):
+        assert same(one, other)

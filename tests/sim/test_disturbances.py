@@ -2,17 +2,16 @@
 
 from contextlib import nullcontext
 
-import mujoco
 import pytest
 import torch
-from families import Rail, columns
+from disturbed import EVERYTHING, Cart, Everywhere, Floater
+from families import columns
 from scipy.spatial.transform import Rotation
 from test_no_wait import NoWait
 
 from metarl.core import seeding
 from metarl.core.errors import UserError
-from metarl.core.info import Part
-from metarl.core.tasks import Choice, Disc, Parameter, TaskSpace, Uniform
+from metarl.core.tasks import Choice, Disc, Uniform
 from metarl.sim.declarations import make
 from metarl.sim.disturbances import (
     ActionLatency,
@@ -27,51 +26,7 @@ from metarl.sim.disturbances import (
     drawn,
 )
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
-from metarl.sim.variations import BodyMass, MotorStrength
-
-
-class Cart(Rail):
-    """The rail's cart with a strength, a mass and a number to play with."""
-
-    space = TaskSpace(
-        {
-            "goal": Parameter(Uniform(-1.0, 1.0), "m", ood=Uniform(2.0, 3.0), nominal=0.0),
-            "late": Parameter(Uniform(0.0, 0.06), "s", nominal=0.0),
-            "strength": Parameter(Uniform(0.0, 1.0), "1", nominal=1.0),
-            "mass": Parameter(Uniform(1.0, 3.0), "1", nominal=1.0),
-        }
-    )
-    variations = (MotorStrength("strength"), BodyMass("mass"))
-    episode_steps = 50
-
-    def __init__(self, *disturbances, edge=1e9):
-        super().__init__(edge=edge)
-        self.disturbances = disturbances
-
-
-FLOATER = """<mujoco><option timestep="0.01" gravity="0 0 0"/>
-<worldbody><body name="hull"><freejoint/><geom size="0.1" mass="2"/>
-  <body name="arm"><joint name="arm" axis="0 0 1" damping="0.1"/>
-    <geom size="0.05" pos="0.3 0 0" mass="0.01"/></body></body>
-</worldbody>
-<actuator><position name="arm" joint="arm" kp="1" ctrlrange="-1 1"/></actuator></mujoco>"""
-
-
-class Floater(Cart):
-    """A body adrift that has an arm and knows where it is."""
-
-    observation = (Part("place", 3, "m"), Part("joint_position", 1, "rad", ("arm",)))
-    variations = ()
-
-    def spec(self):
-        return mujoco.MjSpec.from_string(FLOATER)
-
-    def reset(self, physics, worlds, tasks, random):
-        physics.bind("qpos")[worlds, :2] = random.uniform(-0.01, 0.01, 2)
-
-    def observe(self, physics, tasks):
-        return {"place": physics.bind("qpos")[:, :3], "joint_position": physics.bind("qpos")[:, 7:]}
-
+from metarl.sim.variations import MotorStrength
 
 NOMINAL = {"goal": 0.0, "late": 0.0, "strength": 1.0, "mass": 1.0}
 
@@ -246,6 +201,16 @@ def test_oracles_see_whether_a_fault_is_on_and_nobody_else_does():
     assert seen == [(0, 0), (0, 0), (1, 1), (1, 1), (1, 1), (0, 0)]  # of the step about to be taken
 
 
+def test_of_several_faults_oracles_see_each_and_whether_there_is_one():
+    env = start(Cart(Fault(("strength",), onset=0.02), Fault(("mass",), onset=0.04)))
+    seen = []
+    for _ in range(3):
+        seen.append(env.privileged()[0, -3:].tolist())
+        env.step(torch.zeros(3, 1))
+    assert seen == [[0, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert [(part.name, part.size) for part in env.info.privileged[-2:]] == [("fault", 1), ("faults", 2)]
+
+
 def test_a_share_of_faults_is_there_from_the_start():
     env = start(Cart(Fault(("strength",), onset=Uniform(0.2, 0.4), at_start=0.3)), 200, strength=[0.0] * 200)
     early = torch.tensor(strength(env)) == 0
@@ -347,16 +312,6 @@ def test_a_kick_comes_when_it_is_due_and_goes_anywhere():
 
 
 # all together
-
-EVERYTHING = (
-    ActionLatency(Uniform(0.0, 0.05), jitter=0.01, lost=0.1),
-    Sensor("position", noise=0.01, bias=Uniform(-0.1, 0.1), latency="late", lost=0.1),
-    Fault(("strength",), onset=Uniform(0.02, 0.2), duration=Uniform(0.05, 0.1)),
-    Redrawn(("goal",), every=Uniform(0.05, 0.1)),
-    Drift(("mass",), to=2.0, seconds=0.5, every=0.1),
-)
-
-
 def played(env, actions, disturb=None):
     seen = []
     for t, action in enumerate(actions):
@@ -399,17 +354,6 @@ def test_a_world_is_disturbed_alike_in_any_batch_and_again():
     one = {name: value[1:2] for name, value in values.items()}
     alone = played(start(Cart(*EVERYTHING), 1, streams=torch.tensor([1]), **one), actions[:, 1:2])
     assert torch.equal(alone[:, 0], all_three[:, 1])
-
-
-class Everywhere(Floater):
-    disturbances = (
-        *(EncoderOffset(offset=Uniform(-0.1, 0.1)), ImuTilt("late", parts=("place",)), Kick(0.1, Uniform(0.02, 0.1))),
-        *(Force("hull", "strength", axis=0), Redrawn(("strength", "mass"), every=0.5, of="distance"), *EVERYTHING[2:4]),
-        *(Sensor("place", noise=0.01, latency=0.03, lost=0.2), ActionLatency(0.01, jitter=0.01, lost=0.1)),
-    )
-
-    def __init__(self):
-        Rail.__init__(self, edge=0.5)
 
 
 @pytest.mark.parametrize("family", [Cart(*EVERYTHING, edge=0.5), Everywhere()], ids=["cart", "floater"])

@@ -7,7 +7,7 @@ import torch
 from families import columns, only
 
 from metarl.core.errors import UserError
-from metarl.sim.motor_faults import FAULTS, LimbStrength, MotorFault
+from metarl.sim.motor_faults import FAULTS, LimbStrength, MotorFault, ServoGain
 from metarl.sim.mujoco.mujoco_env import compile_spec
 from metarl.sim.mujoco.physics import make_physics
 from metarl.sim.variations import Variator
@@ -101,3 +101,14 @@ def test_what_cannot_break_or_weaken_is_refused():
         Variator(physics, (LimbStrength("strength", (("shoulder",), ("elbow",))),)).apply(columns(strength=[0.5]))
     with pytest.raises(UserError, match="'motor' = 2 is the index of nothing"):
         Variator(physics, (MotorFault("kind", "motor", ("shoulder",)),)).apply(columns(kind=[0.0], motor=[2.0]))
+
+
+def test_gains_of_servos_change_apart():
+    """At 0 with the target 1.0 and 0.5 rad/s: 10 N·m/rad and 1 N·m·s/rad."""
+    physics = make_physics("mujoco", compile_spec(mujoco.MjSpec.from_string(ARM)), 2, 1)
+    gains = ServoGain("p", "P", ("shoulder",)), ServoGain("d", "D", ("shoulder",))
+    Variator(physics, gains).apply(columns(p=[0.5, 1.0], d=[1.0, 3.0]))
+    found = [torques(physics, world, (1.0, 0.0), velocity=0.5)[0] for world in range(2)]
+    assert found == pytest.approx([0.5 * 10.0 - 0.5, 10.0 - 1.5])
+    with pytest.raises(UserError, match="actuator 'elbow' is no position servo"):
+        Variator(physics, (ServoGain("p", "P"),)).apply(columns(p=[1.0, 1.0]))

@@ -64,6 +64,7 @@ def counting(num_steps, pushed, **changes):
 
 def test_every_kth_episode_that_ends_by_a_fall_is_lost():
     assert counting(8, range(8), trial="episodes") == [0, 0, 0, 1, 0, 0, 0, 1]
+    assert counting(8, range(8), trial="falls") == [0, 1] * 4
     assert counting(8, range(8), trial="steps") == counting(8, range(8)) == [0] * 8
 
 

@@ -11,11 +11,13 @@ import sys
 import mujoco
 import pytest
 import torch
+from external_family import CartGoal
 from families import only
 from test_no_wait import NoWait
 
 pytest.importorskip("mujoco_warp")
 
+from metarl.check import agreement
 from metarl.core import graphs, seeding
 from metarl.core.errors import UserError
 from metarl.core.registry import make_family
@@ -51,6 +53,22 @@ def standing(model, name="warp", room=ROOM):
     lean = 0.1 * torch.arange(N)[:, None] * torch.ones(12)
     physics.bind("ctrl")[:] = (stand + lean).to(physics.device, physics.dtype)
     return physics
+
+
+@pytest.fixture(scope="module")
+def _twins(model):
+    pair = standing(model), standing(model)
+    return pair, pair[0].get_state()
+
+
+@pytest.fixture
+def twins(_twins):
+    """Two batches of four robots, standing alike."""
+    pair, start = _twins
+    for physics in pair:
+        physics.set_state(start)
+        physics.dropped()
+    return pair
 
 
 def look(physics):
@@ -149,9 +167,9 @@ def test_a_fresh_field_is_current_after_a_step(model):
         torch.testing.assert_close(place[world].cpu().double(), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_a_restart_changes_nothing_in_the_other_worlds(model):
+def test_a_restart_changes_nothing_in_the_other_worlds(twins):
     """Whatever is written; neither state nor derived fields, which are a substep behind and must stay so."""
-    physics, undisturbed = standing(model), standing(model)
+    physics, undisturbed = twins
     for each in (physics, undisturbed):
         each.step(4)
     before = look(physics)
@@ -159,13 +177,16 @@ def test_a_restart_changes_nothing_in_the_other_worlds(model):
     after = look(physics)
     assert same(before, after, [0, 2, 3])
     assert not any(torch.equal(before[field][1], after[field][1]) for field in ("qpos", "xpos", "sensordata"))
+    physics.forward(torch.ones(N, dtype=torch.bool, device=DEVICE))
+    assert same(look(physics), after, [1])
+    physics.restart(on_mask(1), lambda worlds: physics.bind("qpos")[worlds, 2:3].add_(1.0))
     for each in (physics, undisturbed):
         each.step(4)
     assert same(look(physics), look(undisturbed), [0, 2, 3])
 
 
-def test_a_reset_is_mujocos_and_of_the_masks_worlds_alone(model):
-    physics, plain = standing(model), make_physics("mujoco", model, N, 1)
+def test_a_reset_is_mujocos_and_of_the_masks_worlds_alone(model, twins):
+    physics, plain = twins[0], make_physics("mujoco", model, N, 1)
     physics.bind("xfrc_applied")[:, 1, 2] = 1.0
     physics.step(3)
     before = physics.get_state()
@@ -223,12 +244,12 @@ def test_a_new_constant_in_one_world_leaves_its_neighbours_bit_identical(model):
     assert not torch.equal(look(physics)["qpos"][1], look(undisturbed)["qpos"][1])
 
 
-def test_states_travel_and_continue_exactly(model):
-    physics, plain = standing(model), standing(model, "mujoco")
+def test_states_travel_and_continue_exactly(model, twins):
+    (physics, other), plain = twins, standing(model, "mujoco")
     physics.step(4)
     saved = physics.get_state()
     physics.step(4)
-    expected, other = look(physics), standing(model)
+    expected = look(physics)
     other.set_state(saved)
     other.step(4)
     assert same(look(other), expected, slice(None))
@@ -242,8 +263,8 @@ def test_states_travel_and_continue_exactly(model):
 @pytest.mark.parametrize(
     ("field", "value"), [("qpos", 1e12), ("qpos", math.nan), ("qvel", -math.inf), ("ctrl", math.nan)]
 )
-def test_a_diverged_world_is_noticed_and_disturbs_no_other(field, value, model):
-    physics, undisturbed = standing(model), standing(model)
+def test_a_diverged_world_is_noticed_and_disturbs_no_other(field, value, twins):
+    physics, undisturbed = twins
     physics.bind(field)[2, 0] = value
     for each in (physics, undisturbed):
         each.step(3)
@@ -256,13 +277,13 @@ def test_a_diverged_world_is_noticed_and_disturbs_no_other(field, value, model):
     assert all(value.isfinite().all() for value in look(physics).values())
 
 
-def test_lost_contacts_are_counted_and_told_from_the_solvers_limits(model):
+def test_lost_contacts_are_counted_and_told_from_the_solvers_limits(model, twins):
     physics = standing(model, room=Counts(1, ROOM.constraints))
     physics.step(5)
     dropped = physics.dropped()
     assert dropped.lost > 0
     assert physics.dropped() == Dropped()
-    roomy = standing(model)
+    roomy = twins[0]
     roomy.step(2)
     assert roomy.dropped().lost == 0
     roomy._overflow[1] = 1 << 9  # OverflowType.ITERATIONS
@@ -294,6 +315,17 @@ def test_a_control_step_never_waits_for_the_device(robots, monkeypatch):
     assert torch.stack([step.terminated for step in steps])[:, 1].any()
     assert torch.stack([step.trial_start for step in steps]).sum(dim=0).tolist() == [1, 1, 1, 1]
     assert all(step.obs.isfinite().all() and step.reward.isfinite().all() for step in steps)
+
+
+def test_check_compares_it_field_by_field(monkeypatch):
+    monkeypatch.setattr(agreement, "STEPS", 3)
+    found = {each.field: each for each in agreement.agreement(make_family(ROBOT), "warp", DEVICE)}
+    assert {"qpos", "qvel", "gyro", "joint_velocity", "reward", "ended"} <= set(found)
+    assert 0.0 < found["qvel"].median < found["qvel"].largest < 1e-2 < found["qvel"].size
+    assert found["ended"].largest == 0.0
+    assert len(list(agreement.table(list(found.values())))) == 1 + len(found)
+    with pytest.raises(UserError, match="CartGoal has a simulator of its own: there is nothing to compare"):
+        agreement.agreement(CartGoal(), "warp", DEVICE)
 
 
 def test_pictures_are_of_the_worlds_own_models(robots):
@@ -329,16 +361,20 @@ def test_a_solver_it_does_not_have_is_replaced_and_said(capsys):
     assert "no PGS solver" in capsys.readouterr().err
 
 
-def test_what_mujoco_warp_cannot_do_is_refused_by_name(model):
+def test_what_mujoco_warp_cannot_do_is_refused_by_name(model, twins):
     unable = copy.copy(model)
+    unable.opt.integrator = int(mujoco.mjtIntegrator.mjINT_DISCRETE)
+    with pytest.raises(UserError, match=r"no integrator 'discrete'.*--physics mujoco"):
+        make_physics("warp", unable, 1, device=DEVICE)
+    unable.opt.integrator = model.opt.integrator
     unable.opt.enableflags |= int(mujoco.mjtEnableBit.mjENBL_OVERRIDE)
     with pytest.raises(UserError, match=r"mujoco_warp cannot simulate this model: .*OVERRIDE.*--physics mujoco"):
         make_physics("warp", unable, 1, device=DEVICE)
-    with pytest.raises(UserError, match=r"one 'hfield_data' for all worlds.*--physics mujoco"):
-        standing(model).expand("hfield_data")
-    assert standing(model).expand("tendon_actfrcrange").shape == (N, 0, 2)
+    with pytest.raises(UserError, match=r"one 'geom_type' for all worlds.*--physics mujoco"):
+        twins[0].expand("geom_type")
+    assert twins[0].expand("tendon_actfrcrange").shape == (N, 0, 2)
     with pytest.raises(UserError, match="does not compute 'subtree_linvel'"):
-        standing(model).bind("subtree_linvel")
+        twins[0].bind("subtree_linvel")
 
 
 def test_a_device_that_is_not_there_is_refused_in_a_sentence(model):

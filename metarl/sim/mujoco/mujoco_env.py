@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 
 import mujoco
 import numpy as np
@@ -78,7 +79,7 @@ class MujocoEnv(TrialEnv):
             device=self.physics.device,
             dtype=self.physics.dtype,
         )
-        self.replayable = physics != "mujoco" and not self._looks and not family.disturbances
+        self.replayable = physics != "mujoco" and not self._looks
         self._substeps = family.num_substeps(model)
         self._variator = Variator(self.physics, family.variations)
         disturbed = bool(family.disturbances)
@@ -167,6 +168,7 @@ class MujocoEnv(TrialEnv):
         return Moved(obs, terms, terminated, None, diverged)
 
 
+@lru_cache(maxsize=16)
 def counted(family: MujocoFamily) -> Counts:
     """How much room a world of the family needs, played on the CPU: its tasks, easy and extreme, under wild actions.
 

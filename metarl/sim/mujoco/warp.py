@@ -36,6 +36,8 @@ _STEERED = _APPLIED - {"eq_active"} | {"time", "ctrl", "history", "qacc_warmstar
 """Those that nothing of the stages of position and velocity depends on."""
 _SPLIT = frozenset(int(getattr(mjw.IntegratorType, name)) for name in ("EULER", "IMPLICITFAST", "IMPLICIT"))
 """Integrators that evaluate the forces once in a step."""
+_WATCHED = ("qpos", "qvel", "ctrl", "qacc_warmstart")
+"""Those that MuJoCo watches; the last is the acceleration of the step."""
 _LARGEST = 1e10  # mjMAXVAL: MuJoCo takes a state beyond it for diverged
 _LIMITS = int(mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS)
 
@@ -85,9 +87,12 @@ class WarpPhysics:
         # What a step finds done where nothing was written since: its stages of position and velocity.
         self._ahead: tuple[int, ...] | None = None
         self._splits = self.model.opt.integrator in _SPLIT
+        self._rows: list[Tensor] = [wp.to_torch(getattr(self._data, name)) for name in ("ne", "nf", "nl", "nefc")]
+        self._every = torch.ones(num_worlds, dtype=torch.bool, device=self.device)
         self._bad = torch.zeros(num_worlds, dtype=torch.bool, device=self.device)
         self._overflow: Tensor = wp.to_torch(self._data.overflow)
-        self._dropped = torch.zeros(2, dtype=torch.long, device=self.device)
+        self._kinds = torch.tensor([~_LIMITS, _LIMITS], dtype=torch.int32, device=self.device)
+        self._dropped = torch.zeros(num_worlds, 2, dtype=torch.long, device=self.device)
         with self._run.compiling(), self._run.here():
             self._rehearse()
 
@@ -102,12 +107,12 @@ class WarpPhysics:
         return view.view(self.num_worlds, *np.shape(getattr(mujoco.MjData(self.model), field)))
 
     def _initial_state(self) -> dict[str, Tensor]:
-        """Of one world, as MuJoCo resets it."""
+        """Of every world, as MuJoCo resets it."""
         row = np.empty(mujoco.mj_stateSize(self.model, int(mujoco.mjtState.mjSTATE_INTEGRATION)))
         mujoco.mj_getState(self.model, mujoco.MjData(self.model), row, int(mujoco.mjtState.mjSTATE_INTEGRATION))
         pieces = torch.split(torch.from_numpy(row).to(self.device), self._sizes)
         return {
-            name: piece.to(live.dtype).view(live.shape[1:])
+            name: piece.to(live.dtype).view(live.shape[1:]).repeat(self.num_worlds, *[1] * (live.dim() - 1))
             for (name, live), piece in zip(self._state.items(), pieces, strict=True)
         }
 
@@ -115,7 +120,7 @@ class WarpPhysics:
         """Meet every kernel of a step, and begin anew."""
         mjw.step(self._models.device, self._data)
         for name, live in self._state.items():
-            live.copy_(self._start[name].expand_as(live))
+            live.copy_(self._start[name])
         self._overflow.zero_()
 
     def bind(self, field: str, *, fresh: bool = True) -> Tensor:
@@ -126,7 +131,7 @@ class WarpPhysics:
         known = self._derived.get(field)
         if known is None:
             require_bindable(self.model, field)
-            self._run("forward", self._forward)
+            self._derive(self._every)
             self._present[field] = self._view(field)
             known = self._derived[field] = self._present[field].clone()
         if fresh and not self._fresh and field not in BODY_FORCES:
@@ -165,10 +170,10 @@ class WarpPhysics:
         self._bad &= ~mask
         for name in self._written:
             live = self._state[name]
-            _keep(mask, live, live.clone(), self._first(name).expand_as(live))
+            _keep(mask, live, live.clone(), self._first(name))
 
     def _first(self, name: str) -> Tensor:
-        """Where a field of the state begins, in one row for all worlds or one for each."""
+        """Where a field of the state begins, in every world."""
         if self._starts_differ and name == "qpos":
             return self._models.present("qpos0")
         if self._starts_differ and name.startswith("mocap_"):
@@ -179,13 +184,14 @@ class WarpPhysics:
 
     def restart(self, mask: Bool[Tensor, "N"], write: Callable[[Int64[Tensor, "n"]], None]) -> None:
         """See `Physics.restart`."""
-        before = {name: self._state[name].clone() for name in sorted(self._written)}
+        live = [self._state[name] for name in sorted(self._written)]
+        before = [torch.empty_like(each) for each in live]
+        torch._foreach_copy_(before, live)  # in one kernel
+        torch._foreach_copy_(live, [self._first(name) for name in sorted(self._written)])
         self._bad &= ~mask
-        for name in before:
-            self._state[name].copy_(self._first(name).expand_as(self._state[name]))
         write(self._all)
-        for name, value in before.items():
-            _keep(mask, self._state[name], value)
+        for each, value in zip(live, before, strict=True):
+            _keep(mask, each, value)
         self.forward(mask)
 
     def step(self, num_substeps: int) -> None:
@@ -193,13 +199,12 @@ class WarpPhysics:
         ahead = self._splits and num_substeps > 1 and self._ahead == self._versions()
         self._ahead = None
         self._run(f"step {num_substeps} {ahead}", lambda: self._step(num_substeps, ahead))
-        for name, value in self._derived.items():
-            value.copy_(self._present[name])
-        state = torch.cat([self._state[name] for name in ("qpos", "qvel", "ctrl", "qacc_warmstart")], dim=1)
-        self._bad |= ~(state.abs().amax(dim=1) <= _LARGEST)  # not a number is not at most anything
-        limited = (self._overflow & _LIMITS) != 0
-        lost = (self._overflow & ~_LIMITS) != 0
-        self._dropped += torch.stack((lost, limited)).sum(dim=1)
+        if self._derived:
+            torch._foreach_copy_(list(self._derived.values()), list(self._present.values()))
+        state = torch.cat([self._state[name] for name in _WATCHED if name in self._state], dim=1)
+        largest = torch.linalg.vector_norm(state, ord=torch.inf, dim=1)
+        self._bad |= ~(largest <= _LARGEST)  # not a number is not at most anything
+        self._dropped += (self._overflow[:, None] & self._kinds) != 0
         self._overflow.zero_()
 
     def _step(self, num_substeps: int, ahead: bool) -> None:
@@ -217,7 +222,7 @@ class WarpPhysics:
     def forward(self, mask: Bool[Tensor, "N"]) -> None:
         """See `Physics.forward`."""
         if self._derived:
-            self._run("forward", self._forward)
+            self._derive(mask)
             for name, value in self._derived.items():
                 _keep(mask, value, value, self._present[name])
             self._ahead = self._versions()
@@ -227,8 +232,31 @@ class WarpPhysics:
         state = [live for name, live in self._state.items() if name not in _STEERED]
         return tuple(live._version for live in (*state, *self._models.written))
 
-    def _forward(self) -> None:
-        mjw.forward(self._models.device, self._data)
+    def _derive(self, mask: Bool[Tensor, "N"]) -> None:
+        """What follows from the state: forces and accelerations in the worlds of `mask`, and all else in every one.
+
+        A world without constraints is solved at once: those of the others are hidden from the solver meanwhile.
+        """
+        self._run("place", self._place)
+        kept = [rows.clone() for rows in self._rows]
+        torch._foreach_mul_(self._rows, [mask.int()] * len(kept))
+        self._run("force", self._force)
+        torch._foreach_copy_(self._rows, kept)
+
+    def _place(self) -> None:
+        model, data = self._models.device, self._data
+        mjw.fwd_position(model, data)
+        data.sensordata.zero_()
+        mjw.sensor_pos(model, data)
+        mjw.fwd_velocity(model, data)
+        mjw.sensor_vel(model, data)
+
+    def _force(self) -> None:
+        model, data = self._models.device, self._data
+        mjw.fwd_actuation(model, data)
+        mjw.fwd_acceleration(model, data)
+        mjw.solve(model, data)
+        mjw.sensor_acc(model, data)
 
     def diverged(self) -> Bool[Tensor, "N"] | None:
         """See `Physics.diverged`. MuJoCo's rule, as mujoco_warp has none: a number that is none, or beyond 1e10."""
@@ -238,7 +266,7 @@ class WarpPhysics:
 
     def dropped(self) -> Dropped:
         """See `Physics.dropped`."""
-        lost, limited = self._dropped.tolist()
+        lost, limited = self._dropped.sum(dim=0).tolist()
         self._dropped.zero_()
         return Dropped(lost, limited)
 
@@ -252,7 +280,7 @@ class WarpPhysics:
             live.copy_(piece.reshape(live.shape))
         self._written = set(self._state)
         self._bad.zero_()
-        self.forward(torch.ones_like(self._bad))
+        self.forward(self._every)
 
     def model_of(self, world: int) -> mujoco.MjModel:
         """See `Physics.model_of`."""
@@ -271,4 +299,4 @@ class WarpPhysics:
 def _keep(mask: Bool[Tensor, "N"], live: Tensor, before: Tensor, after: Tensor | None = None) -> None:
     """Write `after`, or what is there, into the worlds of `mask`, and what was there `before` into the others."""
     chosen = mask.view(-1, *[1] * (live.dim() - 1))
-    live.copy_(torch.where(chosen, live if after is None else after, before))
+    torch.where(chosen, live if after is None else after, before, out=live)

@@ -42,6 +42,10 @@ class WorldModel:
     def __init__(self, model: mujoco.MjModel, num_worlds: int) -> None:
         """`UserError` for a feature that mujoco_warp does not have."""
         self._host, self._num_worlds = model, num_worlds
+        if model.opt.integrator == int(mujoco.mjtIntegrator.mjINT_DISCRETE):
+            raise UserError(f"worlds of mujoco_warp have no integrator 'discrete' here: {_ON_THE_CPU}")
+        if model.opt.enableflags & int(mujoco.mjtEnableBit.mjENBL_SLEEP):
+            raise UserError(f"worlds of mujoco_warp do not sleep here: disable the flag `sleep`, or {_ON_THE_CPU}")
         try:
             self.device = mjw.put_model(model)
         except (NotImplementedError, ValueError) as error:
