@@ -58,6 +58,7 @@ class QuadrupedLoad(BlindQuadruped):
         }
     )
     variations = (Payload("load", "trunk", at=(0.0, 0.0, 0.08), aside=("load_x", "load_y")), GravityTilt("slope"))
+    sensed = ("slope",)
     mirror = replace(SYMMETRY, parameters={"load_y": signed(-1)})
 
     def proprioception(self, physics: Physics) -> dict[str, Float[Tensor, "N size"]]:

@@ -51,6 +51,26 @@ class Cart(gymnasium.Env):
         return picture
 
 
+class Blabbing(Cart):
+    """Shows its goal under noise."""
+
+    def seen(self):
+        return np.array([self.x, self.v + self.task["goal"] + self.np_random.normal(0.0, 0.1)])
+
+
+class BlabbingLater(Cart):
+    """Shows its goal after two steps."""
+
+    observation_space = Box(-np.inf, np.inf, (3,), np.float64)
+
+    def reset(self, **words):
+        self.steps = 0
+        return super().reset(**words)
+
+    def seen(self):
+        return np.array([self.x, self.v, self.task["goal"] * (self.steps > 2)])
+
+
 class Shy(Cart):
     """Draws nothing."""
 

@@ -30,6 +30,14 @@ class Invisible(CartGoal):
     environment = "carts.py:Shy"
 
 
+class Told(CartGoal):
+    environment = "carts.py:Blabbing"
+
+
+class ToldLater(CartGoal):
+    environment = "carts.py:BlabbingLater"
+
+
 class PendulumMass(ExternalFamily):
     """Hold a pendulum of unknown mass upright."""
 

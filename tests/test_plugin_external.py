@@ -91,6 +91,14 @@ def test_an_environment_is_checked_from_outside(capsys):
         ("Indifferent", "FAILED  every task parameter matters: the task parameter 'goal' changes neither observations"),
         ("Unrepeatable", "FAILED  the same seed gives the same trajectory: the same seed gives another observation"),
         ("Invisible", "--      a picture can be drawn (not checked: "),
+        (
+            "Told",
+            "FAILED  the task is not told where an episode begins, nor by one element later: the first observation",
+        ),
+        (
+            "ToldLater",
+            "FAILED  the task is not told where an episode begins, nor by one element later: element 2 tells",
+        ),
         ("Doomed", "FAILED  observation and reward stay finite in random play: "),
     ],
 )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from metarl.check import effects, playing, posing
+from metarl.check import effects, leaks, playing, posing
 from metarl.check.symmetry import symmetric
 from metarl.check.tested import Tested
 from metarl.core.errors import UserError
@@ -53,15 +53,15 @@ FOUNDATIONS = _named(
 CHECKS = FOUNDATIONS | _named(
     *(playing.diverges, playing.ends, playing.constants, playing.reward_sum, playing.memory, playing.pure),
     *(playing.deterministic, playing.starts, posing.disjoint, posing.outside, posing.playable, posing.matters),
-    *(posing.hidden, posing.first_observation, posing.variations, effects.ratios, posing.restores, posing.slots),
-    *(symmetric, playing.renders, playing.speed),
+    *(leaks.hidden, leaks.placed, leaks.passed_on, leaks.first_observation, posing.variations, effects.ratios),
+    *(posing.restores, posing.slots, symmetric, playing.renders, playing.speed),
 )
 
 EXTERNAL_FOUNDATIONS = _named(playing.made, playing.posed, playing.finite)
 """What the other checks of an external environment need."""
 EXTERNAL_CHECKS = EXTERNAL_FOUNDATIONS | _named(
     *(playing.ends, playing.constants, playing.reward_sum, playing.memory, playing.deterministic, playing.starts),
-    *(posing.disjoint, posing.outside, posing.playable, posing.matters, posing.told, playing.renders, playing.speed),
+    *(posing.disjoint, posing.outside, posing.playable, posing.matters, leaks.told, playing.renders, playing.speed),
 )
 """What can be seen from outside; the other checks look into MuJoCo's models."""
 

@@ -15,15 +15,12 @@ from metarl.check.tested import RANDOM_STEPS, WORLDS, CheckError, Tested, number
 from metarl.core import seeding
 from metarl.core.tasks import Tasks
 from metarl.sim.mujoco.physics import make_physics
-from metarl.sim.observations import to_vector
 from metarl.sim.variation import Variation, Variator, called
 
 _DRAWS = 1000
 _LISTED = 100
 _SHORT = 50
 _OTHERS = 100
-_TRIALS = 8
-_STATES = 3
 _BATCHES = 100
 _LONG = 200
 _HINTS = {
@@ -37,7 +34,6 @@ _HINTS = {
 _READ = "let the reward or a variation read it"
 _POSED = "does the environment's reset read options['task']?"
 _HINT = "does the robot ever use what it changes?"
-_EXACT = 1e-6  # 1 − |correlation|: the rest is below a thousandth of the spread
 
 
 def disjoint(tested: Tested) -> str | None:
@@ -166,67 +162,6 @@ def _idle(tested: Tested, name: str) -> str:
     )
 
 
-def hidden(tested: Tested) -> None:
-    """The task is not in the observation.
-
-    Neither does `observe` read it, nor does the physics it reads hold a parameter's value: see `leaks`.
-    """
-    family, tasks, physics = tested.family, tested.tasks(), tested.bare()
-    other = tested.with_other(tasks, *tasks.values)
-    for _ in range(_STATES):
-        one, two = (to_vector(family, family.observe(physics, posed)) for posed in (tasks, other))
-        changed = (one != two).any(dim=0)
-        if bool(changed.any()):
-            element = tested.element(int(changed.nonzero()[0]))
-            raise CheckError(f"{element} of the observation is computed from the task: observe may not read it")
-        physics.step(_SHORT)
-    for name, index in leaks(tested).items():
-        raise CheckError(f"{tested.element(index)} of the first observation tells the task parameter '{name}'")
-
-
-def leaks(tested: Tested) -> dict[str, int]:
-    """Task parameters, and parts of `privileged`, that an element of the first observation tells, and which.
-
-    It is a linear function of the parameter, to within a thousandth of its spread. A task may well change what a robot
-    senses (the ground's height, an arm's reach), but no policy may read it off one element.
-    """
-    batches, found = [tested.tasks(number) for number in range(_TRIALS)], {}
-    begun = [(tested.env.begin(batch, key=number), tested.env.privileged()) for number, batch in enumerate(batches)]
-    obs, known = (torch.cat(seen) for seen in zip(*begun, strict=True))
-    told = {name: torch.cat([batch[name].reshape(WORLDS, -1) for batch in batches]) for name in batches[0].values}
-    parts = tested.env.info.privileged
-    columns = known.split_with_sizes([part.size for part in parts], dim=1)
-    told.update(zip((part.name for part in parts), columns, strict=True))
-    for name, values in told.items():
-        x, y = (z.double() - z.double().mean(dim=0) for z in (obs, values))
-        norm = x.norm(dim=0)[:, None] * y.norm(dim=0)  # 0 where either is constant
-        telling = (((x.T @ y) / norm.clamp(min=1e-300)).abs() > 1 - _EXACT).nonzero()
-        if len(telling):
-            found[name] = int(telling[0, 0])
-    return found
-
-
-def told(tested: Tested) -> str:
-    """What an element of the first observation tells of the task."""
-    found = leaks(tested)
-    return ", ".join(f"'{name}' ({tested.element(index)})" for name, index in found.items()) or "nothing"
-
-
-def first_observation(tested: Tested) -> str:
-    """The first observation does not depend on a goal.
-
-    From the same draws of `reset`, bit for bit, for parameters that change no dynamics; the others may be sensed.
-    """
-    tasks = tested.tasks()
-    first = tested.env.begin(tasks, key=0)
-    for name in tested.goals:
-        changed = tested.env.begin(tested.with_other(tasks, name), key=0) != first
-        if bool(changed.any()):
-            element = tested.element(int(changed.nonzero()[0, 1]))
-            raise CheckError(f"{element} of the first observation changes with '{name}', which changes no dynamics")
-    return ", ".join(tested.goals) or "every parameter changes the dynamics"
-
-
 def variations(tested: Tested) -> str | None:
     """Each variation changes the model, where it says.
 
@@ -289,28 +224,37 @@ def restores(tested: Tested) -> None:
 def slots(tested: Tested) -> None:
     """The same task gives the same dynamics in every world.
 
-    One task, start and actions in every world in turn, among other tasks: the trajectories agree bit for bit.
+    One task, start and actions in every world in turn, among other tasks, while no other world restarts and while
+    others begin episodes and trials: the trajectories agree bit for bit.
     """
     env, tasks = tested.env, tested.tasks()
+    ends = env.episode_steps - 2, env.trial_steps - 3  # an episode of some world ends at step 2, a trial at step 3
+    late = [max(0, end) for end in ends]
     start: Tensor | None = None
-    tracks: dict[int, list[Tensor]] = {world: [] for world in range(WORLDS)}
-    for rows in (torch.tensor((0, 1, 2, 0)), torch.tensor((1, 0, 0, 2))):
-        env.begin(tasks.select(rows), 3, streams=rows)  # the same task is disturbed alike
-        state, own = env.physics.get_state(), rows == 0
+    tracks: list[tuple[str, int, list[Tensor]]] = []
+    for rows, clock in (((0, 1, 2, 0), (0, 0, 0, 0)), ((1, 0, 0, 2), (*late[:1], 0, 0, *late[1:])),
+                        ((0, 1, 2, 0), (0, *late[::-1], 0))):  # fmt: skip
+        worlds = torch.tensor(rows)  # as their streams, too: the same task is disturbed alike
+        env.begin(tasks.select(worlds), 3, worlds, torch.tensor(clock))
+        env.queue(tasks.select(torch.tensor(rows[::-1])))
+        state, own = env.physics.get_state(), worlds == 0
         start = state[0].clone() if start is None else start
         state[own] = start
         env.physics.set_state(state)
+        found: dict[int, list[Tensor]] = {world: [] for world in own.nonzero()[:, 0].tolist()}
         for actions in tested.actions(min(_SHORT, env.trial_steps)):
             step = env.step(torch.where(own[:, None], actions[0], actions))
-            for world in own.nonzero()[:, 0].tolist():
-                tracks[world].append(torch.cat((step.final_obs[world], step.reward[world : world + 1])))
+            for world, track in found.items():
+                track.append(torch.cat((step.final_obs[world], step.reward[world : world + 1])))
             if bool(step.ended[own].any()):
                 break
-    for world in range(1, WORLDS):
-        length = min(len(tracks[world]), len(tracks[0]))
-        parted = [t for t in range(length) if not torch.equal(tracks[world][t], tracks[0][t])]
-        if parted or len(tracks[world]) != len(tracks[0]):
+        beside = " while others begin episodes" if any(clock) else ""
+        tracks += [(f"world {world}{beside}", world, track) for world, track in found.items()]
+    for name, _, track in tracks[1:]:
+        first = tracks[0][2]
+        parted = [t for t, pair in enumerate(zip(track, first, strict=False)) if not torch.equal(*pair)]
+        if parted or len(track) != len(first):
             raise CheckError(
-                f"world {world} and world 0 part at step {min([*parted, length])} on the same task, start and actions: "
-                "what happens in a world may depend on its own row only"
+                f"{name} and world 0 part at step {min([*parted, len(track), len(first)])} on the same task, start "
+                "and actions: what happens in a world may depend on its own row only"
             )

@@ -91,7 +91,7 @@ def _answer_signals() -> None:
     """Let a stop from outside clean up as Ctrl-C does; a SIGHUP that is ignored, as under nohup, stays so."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
+            signal.signal(number, _interrupt)
     if signal.getsignal(signal.SIGINT) in (
         signal.default_int_handler,
         signal.SIG_IGN,
@@ -100,13 +100,15 @@ def _answer_signals() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C: at once while modules are imported, when nothing is at stake and an exception may be mistaken."""
+    """At once while modules are imported: nothing is at stake, and a library may take the exception for its own."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             os.write(2, b"metarl: interrupted\n")
-            os._exit(130)
+            os._exit(128 + number)
         frame = frame.f_back
-    raise KeyboardInterrupt
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
 
 
 def _run_of(module: str) -> Callable[[list[str]], int]:

@@ -77,6 +77,8 @@ class MujocoFamily(Family):
     """What a real robot adds: latency, noise, pushes, sudden faults. See `metarl.sim.disturbances`."""
     hidden_parts: ClassVar[tuple[Part, ...]] = ()
     """What `hidden` returns, beside the task and what disturbances tell of themselves."""
+    sensed: ClassVar[Sequence[str]] = ()
+    """Task parameters that a robot's own sensor tells, as a slope by where gravity points: no leak to `check`."""
     camera: ClassVar[str | None] = None
     """Name of the camera that films the robot; None for MuJoCo's free camera."""
 

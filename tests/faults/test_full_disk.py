@@ -55,9 +55,8 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch, call, old):
     assert path.read_text() == "new"
 
 
-def written(run, place):
+def written(run, place, record):
     """Every site that writes a file of its own, by what it is called."""
-    record = evaluate(run, num_tasks=2)
     return {
         "an evaluation": lambda: run.write_evaluation(record),
         "a report": lambda: write_report([run], place / "report.html", []),
@@ -72,7 +71,7 @@ def written(run, place):
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_at_every_site(run, tmp_path, monkeypatch, figure):
     place = tmp_path / "place"
     place.mkdir()
-    sites = written(run, place)
+    sites = written(run, place, evaluate(run, num_tasks=2))
     for name, write in sites.items():
         before = digests(tmp_path)
         with no_space(monkeypatch), pytest.raises(UserError, match="No space left on device") as caught:
@@ -129,8 +128,8 @@ def test_a_file_that_may_not_grow_costs_no_checkpoint(stopped, tmp_path, figure)
 
 @pytest.mark.skipif(not FULL, reason="fsync alone is tried: make faults")
 def test_every_site_that_writes_is_told_at_every_event(finished, tmp_path, figure):
-    count = 0
-    names = list(written(Run(finished), tmp_path))
+    count, record = 0, evaluate(finished, num_tasks=2)
+    names = [name for name in written(Run(finished), tmp_path, record) if name != "a resumption"]  # has its own test
     for name in names:
         number, code = 0, 2
         while code == 2:
@@ -138,7 +137,7 @@ def test_every_site_that_writes_is_told_at_every_event(finished, tmp_path, figur
             here = tmp_path / name.replace(" ", "-") / str(number)
             run = Run(shutil.copytree(finished, here / "run"))
             (here / "place").mkdir()
-            write = written(run, here / "place")[name]
+            write = written(run, here / "place", record)[name]
             ended = full_from(number, write)
             code = ended.code
             if code == 2:

@@ -1,5 +1,6 @@
 """A process killed at any moment of a save or a resumption: nothing that was whole is lost."""
 
+import gc
 import json
 import os
 import random
@@ -88,6 +89,7 @@ def test_a_training_killed_at_50_random_moments_goes_on_bit_for_bit(tmp_path, ag
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
+            gc.freeze()
             report_saves(writing)
             resume(path)
             os._exit(1)

@@ -20,7 +20,7 @@ from metarl.run import checkpoint
 from metarl.video.encoder import movie
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-COLLECTING = "metarl.run.train:collect"
+COLLECTING = "metarl.run.collect:Stepper.segment"
 TRAINING = {
     "collecting": COLLECTING,
     "updating": "metarl.agents.rl2:RL2.update",
@@ -182,7 +182,7 @@ sys.exit(m.main())
 
 def test_a_signal_while_it_starts_shows_no_traceback(whole, tmp_path, figure):
     pairs = list(zip((1, 30, 100, 300, 600, 1000, 1500, 2000), itertools.cycle(SIGNALS), strict=False)) * 2
-    chosen = pairs if FULL else [(300, signal.SIGINT)]
+    chosen = pairs if FULL else [(300, signal.SIGTERM)]
     words = ("train", "--config", whole.parent / "config.toml", "--output", tmp_path / "run")
     for at, number in chosen:
         run = [sys.executable, "-c", IMPORTING, str(int(number)), str(at), *map(str, words)]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import gc
 import hashlib
 import io
 import json
@@ -89,6 +90,7 @@ def forked(act):
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        gc.freeze()  # else pools of threads that only the parent has would be waited for when they are collected
         code, said = 1, ""
         try:
             os.close(reading)

@@ -123,6 +123,62 @@ def dice(self, physics, worlds, tasks, random):
     physics.bind("qpos")[worlds] = torch.rand(len(worlds), 1, dtype=torch.float64) / 100
 
 
+ENDLESS = {"terminated": lambda *_: None, "episode_steps": 30}
+"""An episode that nothing ends early: worlds begin theirs apart only where a check makes them."""
+
+
+def reset(write, base=Rail, **attributes):
+    """A cart in endless episodes that begin with something wrong."""
+
+    def wrong(self, physics, worlds, tasks, random):
+        Rail.reset(self, physics, worlds, tasks, random)
+        write(physics, worlds, tasks, random)
+
+    return faulty(base, reset=wrong, **ENDLESS, **attributes)
+
+
+def halved(physics, worlds, tasks, random):
+    physics.bind("qvel").mul_(0.5)
+
+
+def all_heavier(physics, worlds, tasks, random):
+    physics.expand("body_mass")[:] = 1.0 + physics.bind("qpos")[worlds[0], 0]
+    physics.set_const(only(physics.num_worlds))
+
+
+REMEMBERING = RAIL.format("-1 1").replace("<worldbody>", '<size nuserdata="1"/><worldbody>')
+
+
+def remembering(show, **attributes):
+    """A cart of unknown mass that has a memory of one number, of which it observes something."""
+    return faulty(
+        Weighted,
+        spec=lambda self: mujoco.MjSpec.from_string(REMEMBERING),
+        observation=(*Rail.observation, Part("memory", 1, "1")),
+        observe=lambda self, physics, tasks: Rail.observe(self, physics, tasks) | {"memory": show(physics)},
+        **ENDLESS | attributes,
+    )
+
+
+def noted(self, physics, worlds, tasks, random):
+    """The mass, under noise, to be shown later on."""
+    Rail.reset(self, physics, worlds, tasks, random)
+    physics.bind("userdata")[worlds] = tasks["mass"][:, None] + random.normal(0.0, 0.3, 1)
+
+
+def later(physics):
+    return physics.bind("userdata") * (physics.bind("time") > 0.05)[:, None]
+
+
+def note_late(self, physics, tasks):
+    """The mass, from the third step on."""
+    physics.bind("userdata")[:, 0] = x(physics) + tasks["mass"] * (physics.bind("time") > 0.05)
+
+
+def noisy_mass(physics):
+    return physics.bind("cinert")[:, 1, 9:] * (1 + 0.3 * (physics.bind("qpos") * 1000).sin())
+
+
 CALLS = count(1)
 
 
@@ -354,12 +410,54 @@ FAULTS = {
     "shown": (
         "hidden",
         observing(lambda self, physics, tasks: physics.bind("site_xpos")[:, 0], Marked, size=3),
-        "element 0 (seen.0) of the first observation tells the task parameter 'goal'",
+        "element 0 (seen.0) of the first observation tells 'goal'",
     ),
     "weighed": (
         "hidden",
         observing(lambda self, physics, tasks: 3 - 2 * physics.bind("cinert")[:, 1], Weighted, size=10),
         "of the first observation tells the task parameter 'mass'",
+    ),
+    "weighed under noise": (
+        "hidden",
+        remembering(noisy_mass),
+        "element 2 (memory) of the first observation tells the task parameter 'mass'",
+    ),
+    "placed by its model": (
+        "placed",
+        reset(
+            lambda physics, worlds, *_: physics.bind("qpos").index_add_(
+                0, worlds, 0.02 * physics.expand("body_mass")[worlds, 1:]
+            ),
+            Weighted,
+        ),
+        "the initial state tells the task parameter 'mass': it explains",
+    ),
+    "placed by its task": (
+        "passed_on",
+        reset(
+            lambda physics, worlds, tasks, _: physics.bind("qpos").index_add_(0, worlds, 0.02 * tasks["mass"][:, None]),
+            Weighted,
+        ),
+        "`reset` or `advance` tells the task parameter 'mass': after 0 steps of random play the observation explains",
+    ),
+    "remembered": (
+        "passed_on",
+        remembering(later, reset=noted),
+        "tells the task parameter 'mass': after 5 steps of random play the observation explains",
+    ),
+    "noted": (
+        "passed_on",
+        remembering(lambda physics: physics.bind("userdata"), advance=note_late),
+        "tells the task parameter 'mass': after 5 steps of random play the observation explains",
+    ),
+    "pushed off": (
+        "first_observation",
+        reset(
+            lambda physics, worlds, tasks, _: physics.bind("qvel").index_add_(0, worlds, 0.1 * tasks["goal"][:, None]),
+            observation=(Part("position", 1, "m"),),
+            observe=lambda self, physics, tasks: {"position": physics.bind("qpos")},
+        ),
+        "element 0 (position) of the observation after 1 steps changes with 'goal', which changes no dynamics",
     ),
     "relative": (
         "first_observation",
@@ -400,7 +498,17 @@ FAULTS = {
     "numbered": (
         "slots",
         observing(lambda self, physics, tasks: both(physics) * torch.arange(1, 5)[:, None]),
-        "world 1 and world 0 part at step 0",
+        "world 3 and world 0 part at step 0",
+    ),
+    "halving": (
+        "slots",
+        reset(halved),
+        "world 1 while others begin episodes and world 0 part at step 2",
+    ),
+    "burdening": (
+        "slots",
+        reset(all_heavier),
+        "while others begin episodes and world 0 part at step",
     ),
     "blind": (
         "renders",
@@ -419,7 +527,7 @@ def test_a_fault_is_found_and_named(check, family, sentence):
 
 
 def test_every_check_is_proved_able_to_fail():
-    elsewhere = {"speed", "memory"}  # the first is a report, the second has a test of its own
+    elsewhere = {"speed", "memory", "symmetric"}  # the first is a report, the others have tests of their own
     assert {function.__name__ for function in CHECKS.values()} == {check for check, *_ in FAULTS.values()} | elsewhere
 
 
