@@ -63,8 +63,7 @@ class TrialEnv(ABC):
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self.family = family
-        self.num_worlds = num_worlds
+        self.family, self.num_worlds = family, num_worlds
         self.episodes_per_trial = episodes_per_trial
         self.episode_steps = episode_steps or family.episode_steps
         """Time limit of an episode [control steps]."""
