@@ -26,16 +26,16 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from metarl.core.graphs import Carried, looks
-from metarl.core.info import ParameterRange, Part, PolicyInfo
+from metarl.core.info import Part, PolicyInfo
 from metarl.core.renamed import old_names
 from metarl.core.seeding import next_key
-from metarl.core.tasks import Tasks, Value
+from metarl.core.tasks import Tasks
 from metarl.core.types import Step, Trial
+from metarl.sim.describe import described
 from metarl.sim.family import Family
 from metarl.sim.faults import Dropped, Faults, RewardError as RewardError, chosen
-from metarl.sim.mirror import mirror_of
-from metarl.sim.moved import Cameras as Cameras, Moved as Moved
-from metarl.sim.task_code import code_parts, task_code
+from metarl.sim.moved import Cameras as Cameras, Moved as Moved, either
+from metarl.sim.task_code import task_code
 
 
 class TrialEnv(ABC):
@@ -264,20 +264,8 @@ class TrialEnv(ABC):
 
     def _describe(self, sensed_size: int, actions: Sequence[str], hidden: tuple[Part, ...] = ()) -> None:
         """Set `info`; `hidden` are the parts of `_hidden`."""
-        space = self.family.space
-        parts = tuple(self.family.observation) or (Part("observation", sensed_size, "1"),)
-        privileged = (*code_parts(space), *hidden)
-        if self.task_visible:
-            size = sum(part.size for part in privileged)
-            parts += (Part("task", size, "1", help="the task, and what else is hidden, as `privileged`"),)
-        ranges = tuple(
-            ParameterRange(name, own.unit, own.train.describe(), _hashable(own.nominal))
-            for name, own in space.parameters.items()
-        )
-        step, steps, episodes = self.family.control_step, self.episode_steps, self.episodes_per_trial
-        mirror = mirror_of(self.family, privileged, self.task_visible)
-        own = (parts, tuple(actions), step, steps, episodes, ranges)
-        self.info = PolicyInfo(*own, privileged=privileged, mirror=mirror)
+        trial = {name: getattr(self, name) for name in ("task_visible", "episode_steps", "episodes_per_trial")}
+        self.info = described(self.family, sensed_size, actions, hidden, **trial)
 
     def _taken(self, tasks: Tasks) -> tuple[Tasks, Float32[Tensor, "N C"]]:
         """Tasks as the worlds hold them, and their code."""
@@ -296,9 +284,9 @@ class TrialEnv(ABC):
         if not self._looks or self._steps in self._due_steps:
             timeout = self._due <= self._clock
             self._due_steps.discard(self._steps)
-        terminated = _either(moved.terminated, moved.diverged)
-        truncated = _either(timeout, moved.truncated)
-        ended = _either(terminated, truncated)
+        terminated = either(moved.terminated, moved.diverged)
+        truncated = either(timeout, moved.truncated)
+        ended = either(terminated, truncated)
         if not self.trial_ended and (ended is None or self._none(ended)):
             return Step(final_obs, final_obs, reward, terms, no, no, no, no, no, no)
 
@@ -306,7 +294,7 @@ class TrialEnv(ABC):
         over, restarted = no, ended
         if self.trial_ended:
             over = self._phase == self._steps % self.trial_steps
-            truncated, ended = _either(truncated, over), ended | over
+            truncated, ended = either(truncated, over), ended | over
             self._over = not self._next_trial(over)
             restarted = ended & ~over if self._over else ended
         obs = final_obs
@@ -322,9 +310,7 @@ class TrialEnv(ABC):
         lost = self._lost(terminated, ended, over)
         return Step(obs, final_obs, reward, terms, terminated, truncated, diverged, ended, over, lost)
 
-    def _lost(
-        self, terminated: Bool[Tensor, "N"], ended: Bool[Tensor, "N"], over: Bool[Tensor, "N"]
-    ) -> Bool[Tensor, "N"]:
+    def _lost(self, terminated: Bool[Tensor, "N"], ended: Bool[Tensor, "N"], over: Bool[Tensor, "N"]) -> Tensor:
         """Falls after which nothing counts: all, or those that use up K episodes, which are counted anew from there."""
         if self.trial != "episodes":
             return terminated if self.trial == "falls" else self._no
@@ -358,17 +344,6 @@ class TrialEnv(ABC):
     def _none(self, mask: Bool[Tensor, "N"]) -> bool:
         """Certainly no world is in the mask."""
         return self._looks and not mask.numpy().any()
-
-
-def _either(one: Bool[Tensor, "N"] | None, other: Bool[Tensor, "N"] | None) -> Bool[Tensor, "N"] | None:
-    """Their union, None being empty."""
-    if one is None or other is None:
-        return other if one is None else one
-    return one | other
-
-
-def _hashable(value: Value | None) -> float | tuple[float, ...] | None:
-    return tuple(value) if isinstance(value, list) else value
 
 
 __getattr__ = old_names(__name__)

@@ -37,3 +37,10 @@ class Moved:
     """Worlds whose episode ended by a time limit of the simulator's own, ahead of the family's."""
     diverged: Bool[Tensor, "N"] | None
     """Worlds whose step must not be learnt from."""
+
+
+def either(one: Bool[Tensor, "N"] | None, other: Bool[Tensor, "N"] | None) -> Bool[Tensor, "N"] | None:
+    """Their union, None being empty."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one | other
