@@ -187,8 +187,8 @@ class Quadruped(MujocoFamily):
         moved = feet - before[:, 12:24].view(-1, 4, 3)
         sinking = (lowest - qpos[:, 2] + feet[:, :, 2].amin(dim=1)).clamp_(min=0.0)
         terms = {
-            "velocity": 2.0 * (error[:, 0] + error[:, 1]).exp_(),
-            "turn": error[:, 2].exp(),
+            "velocity": 2.0 * self.closeness(error[:, 0] + error[:, 1]),
+            "turn": self.closeness(error[:, 2]),
             "bounce": bounce,
             "wobble": wobble,
             "lean": up[:, 2].square() - 1.0,
@@ -212,6 +212,10 @@ class Quadruped(MujocoFamily):
     def stance(self, tasks: Tasks) -> tuple[float | Float[Tensor, "N 4"], float | Float[Tensor, "N"]]:
         """Of the standing robot [m]: how deep each foot is below the trunk; the trunk's least height above the feet."""
         return FOOT_DEPTH, LOWEST_TRUNK
+
+    def closeness(self, x: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+        """What an error against the command leaves of a reward of 1; `x` is −(error / 0.5)²."""
+        return x.exp()
 
     def terminated(self, physics: Physics, tasks: Tasks) -> Bool[Tensor, "N"]:
         """Fallen: leaning by more than 60°, or the trunk less than 0.12 m above the mean of the feet."""

@@ -31,7 +31,7 @@ from metarl.core.renamed import old_names
 from metarl.core.seeding import next_key
 from metarl.core.tasks import Tasks
 from metarl.core.types import Step, Trial
-from metarl.sim.describe import described
+from metarl.sim.described import policy_info
 from metarl.sim.family import Family
 from metarl.sim.faults import Dropped, Faults, RewardError as RewardError, chosen
 from metarl.sim.moved import Cameras as Cameras, Moved as Moved, either
@@ -63,8 +63,7 @@ class TrialEnv(ABC):
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self.family = family
-        self.num_worlds = num_worlds
+        self.family, self.num_worlds = family, num_worlds
         self.episodes_per_trial = episodes_per_trial
         self.episode_steps = episode_steps or family.episode_steps
         """Time limit of an episode [control steps]."""
@@ -264,8 +263,8 @@ class TrialEnv(ABC):
 
     def _describe(self, sensed_size: int, actions: Sequence[str], hidden: tuple[Part, ...] = ()) -> None:
         """Set `info`; `hidden` are the parts of `_hidden`."""
-        trial = {name: getattr(self, name) for name in ("task_visible", "episode_steps", "episodes_per_trial")}
-        self.info = described(self.family, sensed_size, actions, hidden, **trial)
+        times = self.episode_steps, self.episodes_per_trial
+        self.info = policy_info(self.family, actions, sensed_size, hidden, self.task_visible, *times)
 
     def _taken(self, tasks: Tasks) -> tuple[Tasks, Float32[Tensor, "N C"]]:
         """Tasks as the worlds hold them, and their code."""
@@ -310,7 +309,9 @@ class TrialEnv(ABC):
         lost = self._lost(terminated, ended, over)
         return Step(obs, final_obs, reward, terms, terminated, truncated, diverged, ended, over, lost)
 
-    def _lost(self, terminated: Bool[Tensor, "N"], ended: Bool[Tensor, "N"], over: Bool[Tensor, "N"]) -> Tensor:
+    def _lost(
+        self, terminated: Bool[Tensor, "N"], ended: Bool[Tensor, "N"], over: Bool[Tensor, "N"]
+    ) -> Bool[Tensor, "N"]:
         """Falls after which nothing counts: all, or those that use up K episodes, which are counted anew from there."""
         if self.trial != "episodes":
             return terminated if self.trial == "falls" else self._no

@@ -1,4 +1,4 @@
-"""What a policy has to know of the worlds it is in, from what their family declares."""
+"""What a policy has to know of the worlds of a family."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from metarl.sim.mirror import mirror_of
 from metarl.sim.task_code import code_parts
 
 
-def described(
+def policy_info(
     family: Family,
-    sensed_size: int,
     actions: Sequence[str],
+    observation_size: int,
     hidden: tuple[Part, ...],
-    *,
     task_visible: bool,
     episode_steps: int,
     episodes_per_trial: int,
 ) -> PolicyInfo:
-    """The description of worlds in which `sensed_size` numbers are observed; `hidden` parts change in an episode."""
-    parts = tuple(family.observation) or (Part("observation", sensed_size, "1"),)
+    """Parts of the observation, actuators, times and ranges; `hidden` are parts that change within an episode."""
+    parts = tuple(family.observation) or (Part("observation", observation_size, "1"),)
     privileged = (*code_parts(family.space), *hidden)
     if task_visible:
         size = sum(part.size for part in privileged)
@@ -31,8 +30,9 @@ def described(
         ParameterRange(name, own.unit, own.train.describe(), _hashable(own.nominal))
         for name, own in family.space.parameters.items()
     )
+    mirror = mirror_of(family, privileged, task_visible)
     own = (parts, tuple(actions), family.control_step, episode_steps, episodes_per_trial, ranges)
-    return PolicyInfo(*own, privileged=privileged, mirror=mirror_of(family, privileged, task_visible))
+    return PolicyInfo(*own, privileged=privileged, mirror=mirror)
 
 
 def _hashable(value: Value | None) -> float | tuple[float, ...] | None:
