@@ -3,6 +3,7 @@
 import itertools
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,13 +11,15 @@ from importlib import import_module
 
 import numpy as np
 import pytest
-from tiny import FAMILY, FULL, assert_goes_on, config, forked, tensors
+from tiny import FAMILY, FULL, assert_goes_on, config, forked, tensors, well
 
 import metarl.cli.eval
 import metarl.cli.main as cli
 import metarl.run.tables  # noqa: F401
+from metarl.core import trust
 from metarl.core.config import to_toml
 from metarl.run import checkpoint
+from metarl.run.sessions import resume
 from metarl.video.encoder import movie
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -78,6 +81,7 @@ def whole(tmp_path_factory):
     """A run that no signal disturbed, with its configuration beside it."""
     place = tmp_path_factory.mktemp("signals")
     (place / "config.toml").write_text(to_toml(config(3)))
+    trust.remember(FAMILY)
     assert cli.main(["train", "--config", str(place / "config.toml"), "--output", str(place / "run")]) == 0
     return place / "run"
 
@@ -190,8 +194,10 @@ def test_a_signal_while_it_starts_shows_no_traceback(whole, tmp_path, figure):
         assert "Traceback" not in done.stderr, (at, number)
         if "sent" in done.stdout:
             assert done.returncode == 128 + number, (at, number, done.stderr)
-            assert not (tmp_path / "run").exists()
-    figure(f"signals at {len(chosen)} imports of the start: no traceback, no folder")
+            if (tmp_path / "run").exists():  # an import after the folder was made: it is a run that begins when resumed
+                well(lambda: resume(tmp_path / "run", callbacks=[lambda _: False]))
+                shutil.rmtree(tmp_path / "run")
+    figure(f"signals at {len(chosen)} imports of the start: no traceback, no folder or one that resumes")
 
 
 @pytest.mark.parametrize("number", SIGNALS)
