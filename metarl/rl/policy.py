@@ -7,6 +7,7 @@ another device and taken up again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -86,6 +87,18 @@ def device_of(policy: Policy[Any]) -> torch.device | None:
         for tensor in (*policy.parameters(), *policy.buffers()):
             return tensor.device
     return getattr(policy, "device", None)
+
+
+def unsound(policy: Policy[Any]) -> str:
+    """What is wrong with a policy whose weights or statistics are not finite numbers; empty where nothing is.
+
+    One fused call, whose answer is waited for.
+    """
+    state = policy.state_dict() if isinstance(policy, nn.Module) else {}
+    tensors = [value for value in state.values() if value.is_floating_point() and value.numel()]
+    if not tensors or bool(torch.stack(torch._foreach_norm(tensors, math.inf)).isfinite().all()):
+        return ""
+    return "its weights hold NaN or infinite numbers"
 
 
 class NoState(NamedTuple):

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,7 @@ def save(
     `folder` lies in must exist.
     """
     target = folder / f"iteration-{iteration:06d}"
-    if bad := _not_finite(state):
-        raise CheckpointError(f"{target} is not saved: {bad}{what_there_is(folder)}")
+    require_finite(state, target)
     blob = dump_tensors({name: value.contiguous() for name, value in state.items()})
     manifest = Manifest(iteration, total_steps, elapsed, hashlib.sha256(blob).hexdigest(), len(blob), validation)
     staging = folder / f".{target.name}.partial"
@@ -146,27 +146,57 @@ def find(folder: Path, name: str | None = None) -> Path:
     return found[name]
 
 
+def require_finite(state: Mapping[str, Tensor], target: Path) -> None:
+    """Raise `CheckpointError` where a state that is to be saved as `target` holds a number that is not finite."""
+    if bad := _not_finite(state):
+        raise CheckpointError(f"{target} is not saved: {bad}{what_there_is(target.parent)}")
+
+
 def load(path: Path) -> tuple[dict[str, Tensor], Manifest]:
-    """Read and verify a checkpoint. Raises `CheckpointError` in one line where it is damaged or foreign."""
-    manifest, left = read_manifest(path), available_memory()
-    others = [other.name for other in existing(path.parent) if other != path]
-    hint = f"; try --checkpoint {others[-1]}" if others else ""
+    """Read and verify a checkpoint. Raises `CheckpointError` in one line where it is damaged or foreign.
+
+    The line names the newest other checkpoint that is sound.
+    """
+    manifest = read_manifest(path)
+    try:
+        return _tensors(path, manifest), manifest
+    except _DamagedError as error:
+        other = last_good(path.parent, path)
+        raise CheckpointError(f"{error}; try --checkpoint {other.name}" if other else str(error)) from None
+
+
+def last_good(folder: Path, but: Path | None = None) -> Path | None:
+    """The newest checkpoint that can be read, of those that are not `but`: reads them, from the newest on."""
+    for path in reversed(existing(folder)):
+        with suppress(CheckpointError):
+            if path != but:
+                _tensors(path, read_manifest(path))
+                return path
+    return None
+
+
+class _DamagedError(CheckpointError):
+    """Another checkpoint may be sound."""
+
+
+def _tensors(path: Path, manifest: Manifest) -> dict[str, Tensor]:
+    left = available_memory()
     if left is not None and (manifest.size or 0) > left:
         size = f"it has {memory_text(manifest.size or 0)}, and {memory_text(left)} of memory are left"
         raise CheckpointError(f"{path} cannot be loaded here: {size}")
     try:
         blob = read_bytes(path / _TENSORS, MAX_BYTES if manifest.size is None else manifest.size)
     except UserError as error:
-        raise CheckpointError(f"{path} is damaged: {error}{hint}") from None
+        raise _DamagedError(f"{path} is damaged: {error}") from None
     if hashlib.sha256(blob).hexdigest() != manifest.sha256:
-        raise CheckpointError(f"{path} is damaged: {_TENSORS} does not match its checksum{hint}")
+        raise _DamagedError(f"{path} is damaged: {_TENSORS} does not match its checksum")
     try:
         state = load_tensors(blob)
     except SafetensorError as error:
-        raise CheckpointError(f"{path / _TENSORS} is not a safetensors file: {error}") from None
+        raise _DamagedError(f"{path / _TENSORS} is not a safetensors file: {error}") from None
     if bad := _not_finite(state):
-        raise CheckpointError(f"{path} cannot be used: {bad}{hint}")
-    return state, manifest
+        raise _DamagedError(f"{path} cannot be used: {bad}")
+    return state
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -212,8 +242,8 @@ def _not_finite(state: Mapping[str, Tensor]) -> str:
 
 def what_there_is(folder: Path) -> str:
     """Which checkpoint a training that fails leaves, as the end of a sentence."""
-    found = existing(folder)
-    return f"; {found[-1].name} is intact" if found else "; there is no earlier checkpoint"
+    found = last_good(folder)
+    return f"; {found.name} is intact" if found else "; there is no earlier checkpoint"
 
 
 def _best(found: Iterable[Path]) -> Path:

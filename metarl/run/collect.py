@@ -14,7 +14,7 @@ from metarl.core.errors import UserError
 from metarl.core.graphs import Carried
 from metarl.core.tasks import Tasks
 from metarl.core.types import Segment, Step, Transition
-from metarl.rl.policy import Policy, device_of
+from metarl.rl.policy import Policy, device_of, unsound
 from metarl.rl.state import any_of, copied, select_rows
 from metarl.run.rollout import OWN, STEP, Record, Rollout, Room, TrialStep as TrialStep, Wanted
 from metarl.sim.env import TrialEnv
@@ -235,8 +235,10 @@ def trial_steps(
 ) -> Iterator[TrialStep]:
     """The steps of one trial of `tasks` (one per world); `key` is that of every draw, of resets and of actions.
 
-    Raises `UserError` for actions that are not finite: on a CPU at once, else at the trial's end.
+    Raises `UserError` for weights that are not finite, and for such actions: on a CPU at once, else at the trial's end.
     """
+    if bad := unsound(policy):
+        raise UserError(f"this policy cannot be played: {bad}")
     finite = torch.ones((), dtype=torch.bool, device=env.device)
     for now in Stepper(env, policy, tasks, key, streams=streams).steps(policy, env.trial_steps, deterministic):
         finite = finite & now.action.isfinite().all()

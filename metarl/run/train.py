@@ -27,7 +27,7 @@ from metarl.core.tasks import Tasks
 from metarl.core.types import Metrics, Segment
 from metarl.rl.learner import Learner, require_device
 from metarl.rl.parallel import device_math, single_threaded_math
-from metarl.rl.policy import Policy
+from metarl.rl.policy import Policy, unsound
 from metarl.run import checkpoint, folder
 from metarl.run.checkpoint import CheckpointError
 from metarl.run.collect import Stepper
@@ -131,9 +131,11 @@ class Training:
         """Write a checkpoint of the present iteration, unless there is one; `validate` measures how good it is."""
         if self.iteration != self.saved:
             folder.require_there(self.run)
+            state = self.learner.state_dict()
+            checkpoint.require_finite(state, self.run.checkpoints / f"iteration-{self.iteration:06d}")  # ere it acts
             checkpoint.save(
                 self.run.checkpoints,
-                self.learner.state_dict(),
+                state,
                 iteration=self.iteration,
                 total_steps=self.total_steps,
                 elapsed=self.elapsed,
@@ -193,8 +195,8 @@ class Training:
         return f"iteration {self.iteration + 1} of {self.num_iterations}"
 
     def _last_good(self) -> str:
-        found = checkpoint.existing(self.run.checkpoints)
-        return f"the last good checkpoint is {found[-1]}" if found else "no checkpoint was written"
+        found = checkpoint.last_good(self.run.checkpoints)
+        return f"the last good checkpoint is {found}" if found else "no checkpoint was written"
 
     def _ends_validated(self) -> bool:
         """Whether the last checkpoint of a finished training has others to be compared with."""
@@ -262,6 +264,8 @@ class Training:
         """One iteration: collect whole trials on freshly drawn training tasks, or the next segment; then update."""
         seed, number, learner, begun = self.config.seed, self.iteration, self.learner, time.perf_counter()
         policy, kept = learner.behaviour, getattr(learner, "kept_every", None)
+        if bad := unsound(policy):
+            raise Diverged(f"the training diverged: {bad}")
         stepper = self._stepper = self._begun(policy)
         steps = learner.segment_steps or self.env.trial_steps
         segment = stepper.segment(policy, steps, learner.record, privileged=learner.wants_privileged, every=kept)

@@ -5,15 +5,19 @@ import json
 import pytest
 import torch
 from rich.console import Console
-from tiny import FULL, config
+from tiny import FAMILY, FULL, config, digests
 
+import metarl
 from metarl.agents import LEARNERS
+from metarl.cli.main import main
+from metarl.core import trust
 from metarl.core.errors import Diverged, UserError
 from metarl.core.files import sealed
 from metarl.run import checkpoint
 from metarl.run.checkpoint import CheckpointError
+from metarl.run.evaluate import evaluate
 from metarl.run.run import Run
-from metarl.run.sessions import started
+from metarl.run.sessions import started, train
 
 GOOD = {"policy/a": torch.ones(3), "count": torch.tensor(3)}
 
@@ -72,16 +76,82 @@ def test_a_learner_that_gives_up_names_the_last_good_checkpoint(tmp_path, agent)
     assert_all_finite(tmp_path / "run")
 
 
-@pytest.mark.parametrize("agent", [each for each in LEARNERS if each != "recurrent-ppo"] if FULL else ["rl2"])
-def test_a_learner_that_does_not_notice_loses_no_good_checkpoint(tmp_path, agent, figure):
-    with started(tmp_path / "run", config(5, agent), ["train"]) as training:
-        poisoning = [lambda _: poison(training) if training.iteration == 3 else None]
-        with pytest.raises(
-            UserError, match=r"is not saved: .* hold NaN or infinite .*-000002 is intact|cannot be played"
-        ):
-            training.execute(Console(quiet=True), callbacks=poisoning)
+@pytest.mark.parametrize(
+    ("minutes", "words"),
+    [
+        (0.0, r"-000003 is not saved: .* hold NaN or infinite .*-000002 is intact$"),
+        (1e6, r"diverged: its weights hold NaN or infinite numbers; the last good checkpoint is .*-000002$"),
+    ],
+    ids=["saved at once", "saved later"],
+)
+@pytest.mark.parametrize("agent", LEARNERS if FULL else ["recurrent-ppo"])
+def test_a_learner_that_does_not_notice_loses_no_good_checkpoint(tmp_path, agent, minutes, words, figure):
+    """Told before the policy acts again: as a checkpoint is measured, or in the next iteration."""
+    with started(tmp_path / "run", config(5, agent, checkpoint_minutes=minutes), ["train"]) as training:
+
+        def poisoning(_):
+            if training.iteration == 2:
+                training.save()
+            if training.iteration == 3:
+                poison(training)
+
+        with pytest.raises(UserError, match=words):
+            training.execute(Console(quiet=True), callbacks=[poisoning])
     assert_all_finite(tmp_path / "run")
-    figure(f"weights that become NaN, {agent}: never saved, one sentence")
+    figure(
+        f"weights that become NaN, {agent}, {minutes:g} min: never saved, one sentence names the last good checkpoint"
+    )
+
+
+@pytest.fixture(scope="module", params=LEARNERS if FULL else ["recurrent-ppo"])
+def poisoned(request, tmp_path_factory):
+    """A run whose two newest checkpoints hold NaN, as a training never writes them."""
+    path = tmp_path_factory.mktemp("poisoned") / "run"
+    run = train(config(1, request.param), path)
+    state, _ = checkpoint.load(checkpoint.find(run.checkpoints))
+    for name, value in state.items():
+        if name.startswith("policy/") and value.is_floating_point():
+            state[name] = torch.full_like(value, float("nan"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "_not_finite", lambda _: "")
+        patch.setattr(checkpoint, "KEEP", 3)
+        for iteration in (2, 3):
+            save(run.checkpoints, state, iteration)
+    return path
+
+
+PLAYED = {
+    "eval": ("eval", "RUN", "--num-tasks", "2"),
+    "against": ("eval", "pretrained:half-cheetah-dir-rl2", "--against", "RUN", "--num-tasks", "2"),
+    "video": ("video", "RUN"),
+    "resume": ("resume", "RUN", "--total-steps", "10000"),
+    "load": None,
+}
+
+
+@pytest.mark.parametrize("verb", PLAYED)
+def test_whoever_would_play_it_is_told_the_last_good_checkpoint(poisoned, verb, capsys):
+    trust.remember(FAMILY)
+    before = digests(poisoned)
+    if PLAYED[verb]:
+        assert main([word.replace("RUN", str(poisoned)) for word in PLAYED[verb]]) == 2
+        said = capsys.readouterr().err
+    else:
+        with pytest.raises(CheckpointError) as caught:
+            metarl.load(poisoned)
+        said = f"{caught.value}\n"
+    assert said.count("\n") == 1
+    assert "-000003 cannot be used: " in said and "NaN or infinite numbers" in said
+    assert said.endswith("try --checkpoint iteration-000001\n")
+    assert digests(poisoned) == before
+
+
+def test_a_policy_that_holds_nan_in_memory_does_not_act(poisoned):
+    run = Run(poisoned)
+    policy, family = run.policy("iteration-000001"), run.family()
+    next(iter(policy.parameters())).data.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"^this policy cannot be played: its weights hold NaN or infinite numbers$"):
+        evaluate(policy, family, family.space.fixed("test", 2), 2, threads=1)
 
 
 def assert_all_finite(path):
