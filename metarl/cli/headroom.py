@@ -31,6 +31,8 @@ class HeadroomOptions:
     """A TOML file with other settings of the trainings."""
     output: Path | None = None
     """Folder of the runs and of headroom.json; runs/headroom-FAMILY by default."""
+    trust_code: bool = False
+    """Run files of code that --config or a run in the folder names, also such as you have not trained with."""
 
     def __post_init__(self) -> None:
         require(self, "total_steps", self.total_steps >= 1, "at least 1")
@@ -53,6 +55,7 @@ def run(words: list[str]) -> int:
         config=options.config,
         output=options.output,
         show=True,
+        trust_code=options.trust_code,
     )
     console().print(*family_lines(found), sep="\n")
     return 0

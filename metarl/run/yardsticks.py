@@ -101,6 +101,7 @@ def headroom(
     config: str | Path | None = None,
     output: str | Path | None = None,
     show: bool = False,
+    trust_code: bool = False,
 ) -> FamilyHeadroom:
     """Measure what knowing the task is worth: train a memoryless policy and an oracle, which is shown the task.
 
@@ -113,6 +114,8 @@ def headroom(
         config: A TOML file with other settings of the trainings.
         output: Folder of the runs, `runs/headroom-FAMILY` by default. What is trained in it already is used.
         show: Whether progress lines are printed.
+        trust_code: Files of code that `config`, or a run in the folder, names may run, also such as this user never
+            trained with.
 
     Returns:
         The headroom with its intervals, and `doubts`: why the budget may be too small to tell.
@@ -124,12 +127,14 @@ def headroom(
     budget = Budget(agent, total_steps, tuple(seeds), None if config is None else Path(config))
     folder = Path("runs") / f"headroom-{short(name).rpartition(':')[2]}" if output is None else Path(output)
     words = ["headroom", name, *words_of({"total_steps": total_steps, "seeds": list(seeds)})]
-    return family_headroom(name, budget, folder, num_tasks, Console(quiet=not show, highlight=False), words)
+    console = Console(quiet=not show, highlight=False)
+    return family_headroom(name, budget, folder, num_tasks, console, words, trust_code)
 
 
 def family_headroom(
-    family: str, budget: Budget, folder: Path, num_tasks: int, console: Console, argv: Sequence[str]
-) -> FamilyHeadroom:
+    family: str, budget: Budget, folder: Path, num_tasks: int, console: Console, argv: Sequence[str],
+    trust_code: bool = False,
+) -> FamilyHeadroom:  # fmt: skip
     """Train what is missing in `folder`, evaluate it on the test tasks, and write `headroom.json` beside the runs.
 
     Runs that are there are used, and trained further where they are shorter. Raises `UserError` where one is of other
@@ -142,11 +147,11 @@ def family_headroom(
         for role, rows in returns.items():
             name = f"{role}-s{seed}"
             fields = {"seed": seed, "total_steps": budget.total_steps, "task_visible": role == "oracle"}
-            config = configure(budget.agent, family, fields, budget.config)
+            config = configure(budget.agent, family, fields, budget.config, trust_code)
             console.print(
                 f"{name}: {config.agent} on {config.family}, {config.total_steps:,} steps, in {folder / name}"
             )
-            runs[name] = _trained(config, folder / name, console, argv)
+            runs[name] = _trained(config, folder / name, trust_code, console, argv)
             record = _evaluated(runs[name], role, num_tasks, argv)
             rows.append(record.returns[:, -1])
             spent[name] = record.gradient_steps
@@ -165,11 +170,11 @@ def family_headroom(
     return found
 
 
-def _trained(config: TrainConfig[Any], path: Path, console: Console, argv: Sequence[str]) -> Run:
+def _trained(config: TrainConfig[Any], path: Path, trust_code: bool, console: Console, argv: Sequence[str]) -> Run:
     """The run in a folder, trained for as long as the configuration says."""
     if not os.path.isfile(path / "config.toml"):
         return Run(sessions.train(config, path, console=console, argv=argv).path)
-    there = Run.open(path)
+    there = Run.open(path, trust_code)
     ours, theirs = _options(config), _options(there.config())
     for name in ours:
         if name not in _ANY_LENGTH and ours[name] != theirs.get(name):
@@ -177,7 +182,7 @@ def _trained(config: TrainConfig[Any], path: Path, console: Console, argv: Seque
             raise UserError(f"{path} is of other settings: {other}; name another folder")
     done = there.manifest().total_steps if checkpoint.existing(there.checkpoints) else 0
     if there.config().total_steps != config.total_steps or done < config.total_steps:
-        return sessions.resume(path, total_steps=config.total_steps, console=console, argv=argv)
+        return sessions.resume(there, total_steps=config.total_steps, console=console, argv=argv)
     return there
 
 

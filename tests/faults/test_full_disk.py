@@ -93,7 +93,7 @@ def test_a_disk_full_from_any_event_on_costs_no_checkpoint(stopped, tmp_path, fi
     path, whole = stopped
     counted = shutil.copytree(path, tmp_path / "count")
     points = range(1, events_of(lambda: resume(counted)) + 1)
-    chosen, spared = few(points, 6), 0
+    chosen, spared = few(points, 4), 0
     for number in chosen:
         run = shutil.copytree(path, tmp_path / str(number))
         ended = full_from(number, lambda run=run: resume(run))
@@ -111,7 +111,7 @@ def test_a_file_that_may_not_grow_costs_no_checkpoint(stopped, tmp_path, figure)
     """The kernel cuts writes off in the middle (RLIMIT_FSIZE), at sizes up to that of the largest file."""
     path, whole = stopped
     largest = max(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    sizes = few([0, 1, 100, *range(500, largest, max(1, largest // 15))], 3)
+    sizes = few([0, 1, 100, *range(500, largest, max(1, largest // 15))], 2)
     for size in sizes:
         run = shutil.copytree(path, tmp_path / str(size))
 

@@ -82,7 +82,7 @@ def no_physics(monkeypatch):
 
 
 def test_invalid_configurations_are_refused_before_any_physics(tmp_path, no_physics, figure, capsys):
-    number, told = 500 if FULL else 40, 0
+    number, told = 500 if FULL else 25, 0
     for seed in range(number):
         content, word = invalid(random.Random(seed))
         path = tmp_path / "config.toml"

@@ -58,7 +58,7 @@ def test_a_resumption_killed_at_any_event_goes_on_bit_for_bit(stopped, tmp_path,
     counted = shutil.copytree(path, tmp_path / "count")
     points = range(1, events_of(lambda: resume(counted)) + 1)
     assert len(points) >= 20
-    chosen = few(points, 6)
+    chosen = few(points, 4)
     for number in chosen:
         run = shutil.copytree(path, tmp_path / str(number))
         assert killed_at(number, lambda run=run: resume(run)).code == -signal.SIGKILL

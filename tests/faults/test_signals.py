@@ -11,7 +11,7 @@ from importlib import import_module
 
 import numpy as np
 import pytest
-from tiny import FAMILY, FULL, assert_goes_on, config, forked, tensors, well
+from tiny import FAMILY, FULL, assert_goes_on, config, few, forked, tensors, well
 
 import metarl.cli.eval
 import metarl.cli.main as cli
@@ -90,7 +90,7 @@ def numbers(phase):
     return SIGNALS if FULL else SIGNALS[len(phase) % 3 : len(phase) % 3 + 1]
 
 
-@pytest.mark.parametrize("phase", TRAINING)
+@pytest.mark.parametrize("phase", few(TRAINING, 3))
 def test_a_signal_in_an_iteration_lets_it_finish_and_saves_it(whole, tmp_path, phase, figure):
     for number in numbers(phase):
         run = tmp_path / number.name

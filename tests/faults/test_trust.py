@@ -182,6 +182,19 @@ def test_the_flag_runs_it_once(stranger):
     is_refused(lambda: metarl.evaluate(stranger / "run", num_tasks=2))
 
 
+def test_headroom_takes_the_flag_for_what_its_file_names(stranger):
+    """The code runs, and turns out to be no learner."""
+    (stranger / "own.toml").write_text(f'agent = "{stranger}/evil.py:ShortDir"\nfamily = "point-goal"\n')
+    words = ("point-goal", "--config", stranger / "own.toml", "--output", stranger / "new", "--total-steps", "80")
+    assert exit_code("headroom", *words) == 2
+    assert not (stranger / "executed").exists()
+    assert exit_code("headroom", *words, "--trust-code") == 2
+    assert (stranger / "executed").exists()
+    (stranger / "executed").unlink()
+    with pytest.raises(UserError, match="is not a learner|ShortDir"):
+        metarl.headroom("point-goal", config=stranger / "own.toml", output=stranger / "new", trust_code=True)
+
+
 def test_an_agent_that_the_user_names_may_stand_in_the_file_too(stranger):
     name = f"{Path(__file__).parents[1]}/steady_learner.py:Steady"
     (stranger / "own.toml").write_text(f'agent = "{name}"\nfamily = "point-goal"\n')
