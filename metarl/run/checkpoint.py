@@ -191,7 +191,7 @@ def _tensors(path: Path, manifest: Manifest) -> dict[str, Tensor]:
     if hashlib.sha256(blob).hexdigest() != manifest.sha256:
         raise _DamagedError(f"{path} is damaged: {_TENSORS} does not match its checksum")
     try:
-        state = load_tensors(blob)
+        state: dict[str, Tensor] = load_tensors(blob)
     except SafetensorError as error:
         raise _DamagedError(f"{path / _TENSORS} is not a safetensors file: {error}") from None
     if bad := _not_finite(state):
