@@ -291,7 +291,7 @@ def test_a_failure_names_environment_task_seed_and_step_and_ends_all_processes(e
     env.step(STILL)
     env.step(STILL)
     if environment == "Hanging":  # the others are given as long as they need
-        env._workers._processes[0].wait_for(5.0)
+        env._workers._processes[1].wait_for(5.0)
     with pytest.raises(UserError) as error:
         env.step(STILL)
     first, *rest = str(error.value).split("\n", 1)
