@@ -8,10 +8,10 @@ RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test faults check format bench results lock
+.PHONY: help setup train test test-all faults check format bench results lock
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 setup: .venv/.installed ## make .venv from requirements.lock
 
@@ -37,6 +37,9 @@ test: setup ## lint, types and tests, as CI runs them
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-all: check ## everything that is tested: slow tests, more robots on Warp, every point of the tests of faults
+	METARL_FULL=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m ''
 
 faults: setup ## every point of the tests of faults (docs/reliability.md), with the figures: up to 15 minutes
 	METARL_FULL=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/faults tests/sim/test_mjcf.py tests/agents/test_divergence.py

@@ -7,6 +7,7 @@ import typing
 
 import pytest
 import torch
+import type_checks
 from hypothesis import settings
 
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="metarl-state-")  # of these tests, and not of whoever runs them
@@ -16,6 +17,11 @@ if hasattr(typing, "_get_protocol_attrs"):
     typing._get_protocol_attrs = functools.cache(typing._get_protocol_attrs)
 settings.register_profile("metarl", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("metarl")
+
+
+@pytest.fixture(autouse=True)
+def _types():
+    type_checks.begin_test()
 
 
 @pytest.fixture(autouse=True)

@@ -54,6 +54,7 @@ def compare_here(place, monkeypatch):
     return lambda *options: compare_main(["compare.toml", "--runs", "runs", "--results", "results", *options])
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_goes_on_and_ends_as_if_nothing_had_happened(place):
     run, result = place / "runs" / "point-goal-rl2-s1", place / "results" / "point-goal-rl2-s1"
     process = compare(place)

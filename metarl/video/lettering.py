@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from PIL import ImageDraw, ImageFont
 
 from metarl.core.tasks import TaskSpace, Value
 
+Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 WHITE, GREY = (255, 255, 255), (200, 200, 200)
 _SMALLEST = 8
 """The smallest font size that can be read [pixels]."""
@@ -24,16 +27,26 @@ def write(
     colour: tuple[int, int, int] = WHITE,
 ) -> None:
     """Draw text at a point. Text wider than `room` gets a smaller font, then two lines, and is cut at last."""
-    lines = [text]
-    while size > _SMALLEST and _too_wide(pen, text, size, room):
+    lines, font = _fitted(text, size, room)
+    pen.text(where, lines, colour, font, anchor, spacing=1)
+
+
+@functools.lru_cache(1024)  # the captions of a film are the same in most of its pictures
+def _fitted(text: str, size: int, room: int) -> tuple[str, Font]:
+    """The lines that are drawn, and their font."""
+    while size > _SMALLEST and _too_wide(text, size, room):
         size -= 1
-    if _too_wide(pen, text, size, room):
-        lines = [_cut(pen, line, size, room) for line in _halves(text)]
-    pen.text(where, "\n".join(lines), colour, ImageFont.load_default(size), anchor, spacing=1)
+    lines = [_cut(line, size, room) for line in _halves(text)] if _too_wide(text, size, room) else [text]
+    return "\n".join(lines), _font(size)
 
 
-def _too_wide(pen: ImageDraw.ImageDraw, text: str, size: int, room: int) -> bool:
-    return pen.textlength(text, ImageFont.load_default(size)) > room
+@functools.cache
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size)
+
+
+def _too_wide(text: str, size: int, room: int) -> bool:
+    return _font(size).getlength(text) > room
 
 
 def _halves(text: str) -> list[str]:
@@ -43,8 +56,8 @@ def _halves(text: str) -> list[str]:
     return [half for half in (text[:place].rstrip(), text[place:]) if half]
 
 
-def _cut(pen: ImageDraw.ImageDraw, text: str, size: int, room: int) -> str:
-    while len(text) > 1 and _too_wide(pen, text, size, room):
+def _cut(text: str, size: int, room: int) -> str:
+    while len(text) > 1 and _too_wide(text, size, room):
         text = text.removesuffix("…")[:-1].rstrip(", ") + "…"
     return text
 

@@ -204,11 +204,11 @@ def test_goals_are_recognised_and_the_belief_helps_on_held_out_ones(belief):
     """
     family = make_family("point-goal")
     env = MujocoEnv(family, 20, episodes_per_trial=4, threads=1)
-    changes = {"hidden_size": 64, "encoder_size": 32, "num_updates": 120, "meta_batch": 10, "batch_size": 24}
+    changes = {"hidden_size": 64, "encoder_size": 32, "num_updates": 100, "meta_batch": 8, "batch_size": 16}
     changes |= {"num_slots": 20, "learning_rate": 3e-3, "discount": 0.9, "kl_weight": 0.01, "initial_steps": 1600}
     learner = Pearl(dataclasses.replace(CONFIG, belief=belief, **changes), env.info, seeding.generator(0, "init"))
     goals, shares = family.space.fixed("train", 20), []
-    for number in range(12):
+    for number in range(10):
         segment = collect(env, learner.policy, goals, seeding.key(0, "collect", number), record=learner.record)
         metrics = learner.update(segment, seeding.generator(0, "update", number), 0.0)
         shares.append(metrics.get("train/identification", 0.0))

@@ -1,39 +1,32 @@
 """Every family fulfils the contract, the package's own and plug-ins alike: the checks of `metarl check`."""
 
-import jaxtyping
 import pytest
-import torch
 from families import ALL_FAMILIES
 
-from metarl.check import playing
+from metarl.check import playing, tested
 from metarl.check.check import check_family
-from metarl.core import seeding
 from metarl.core.registry import make_family
-from metarl.sim.make import make_env
 
 UNDECIDED = {(name, "every task parameter matters") for name in ("point-goal-sparse", "half-cheetah-dir-sparse")}
 """Random play cannot tell: it never reaches what is rewarded."""
 
+LONG = {"humanoid-dir"}
+VARIANTS = {"half-cheetah-dir-sparse", "ant-dir-2d", "ant-goal-sparse", "point-goal-sparse", "quadruped-command-wide"}
+"""They differ from another family in the reward or the range of a parameter alone."""
 
-@pytest.mark.parametrize("name", ALL_FAMILIES)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in VARIANTS)) for name in ALL_FAMILIES]
+)
 def test_the_contract_holds(name, monkeypatch):
+    """In a third of the steps that `metarl check` plays, but for a robot whose every body must touch something."""
     family = make_family(name)
-    play_briefly(family)
-    # The thousands of steps that follow would spend three quarters of their time on types and shapes.
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     monkeypatch.setattr(playing, "_SPEED_SECONDS", 0.0)
+    for module in (playing, tested):
+        monkeypatch.setattr(module, "RANDOM_STEPS", 1000 if name in LONG else 320)
     findings = check_family(family)
     wrong = [f"{one.check}: {one.problem}" for one in findings if one.problem is not None]
     unchecked = [
         f"{one.check}: {one.note}" for one in findings if not one.checked and (name, one.check) not in UNDECIDED
     ]
     assert wrong + unchecked == []
-
-
-def play_briefly(family):
-    """A few steps of every split, with types and shapes checked."""
-    with make_env(family, 3, threads=1) as env:
-        for split in family.space.splits:
-            env.begin(family.space.sample(split, 3, seeding.rng(0, "brief")), key=0)
-            for action in torch.zeros(3, 3, env.action_size):
-                env.step(action)

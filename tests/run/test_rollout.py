@@ -14,7 +14,7 @@ from metarl.run.collect import Stepper
 from metarl.sim.make import make_env
 
 
-def segments_of(captures, family, worlds=3, steps=4, number=5, replays=True, **words):
+def segments_of(captures, family, worlds=3, steps=4, number=4, replays=True, **words):
     with on_a_gpu(captures):
         env = make_env(family, worlds, physics="warp", threads=1)
         small = {"hidden_size": 8, "chunk_steps": 2, "num_epochs": 1, "minibatch_chunks": 4}

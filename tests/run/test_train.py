@@ -120,7 +120,14 @@ def test_max_minutes_stops_saves_and_reports(tmp_path):
     assert checkpoint.find(run.checkpoints).name == "iteration-000001"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_saves_and_prints_the_resume_command(tmp_path, number, code):
     words = ["train", "rl2", FAMILY, "--output", str(tmp_path / "run"), "--total-steps", "100000000"]
     options = ["--num-worlds", "8", "--chunk-steps", "5", "--threads", "1"]

@@ -290,8 +290,8 @@ def test_a_failure_names_environment_task_seed_and_step_and_ends_all_processes(e
     assert all(map(is_running, pids))
     env.step(STILL)
     env.step(STILL)
-    for process in env._workers._processes if environment == "Hanging" else ():
-        process.wait_for(5.0)
+    if environment == "Hanging":  # the others are given as long as they need
+        env._workers._processes[1].wait_for(5.0)
     with pytest.raises(UserError) as error:
         env.step(STILL)
     first, *rest = str(error.value).split("\n", 1)
@@ -316,7 +316,7 @@ def test_the_episode_of_a_failure_counts_within_the_trial():
     [
         ("Pendulm-v1", "Pendulm-v1 cannot be made: Environment `Pendulm` doesn't exist. Did you mean: `Pendulum`?"),
         ("CartPole-v1", "has the action space Discrete(2), which must be a Box: wrap the environment"),
-        ("carts.py:Crat", "carts.py has no 'Crat' (did you mean 'Cart'?); it has: Boundless, Broken, "),
+        ("carts.py:Crat", "carts.py has no 'Crat' (did you mean 'Cart'?); it has: "),
         ("crats.py:Cart", "cannot be made: there is no file "),
         ("crats:Cart", f"cannot be made: No module named 'crats' in {sys.executable}"),
         ("carts.py:Buttons", "has the action space Discrete(3), which must be a Box: wrap the environment"),

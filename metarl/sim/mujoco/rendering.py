@@ -89,6 +89,7 @@ class Camera:
         width, height = size
         _beautify(model, size)
         _endless_ground(model)
+        _leave_out_unused_terrain(model)
         self.data = mujoco.MjData(model)
         mujoco.mj_forward(model, self.data)
         self._model = model
@@ -141,6 +142,13 @@ def _endless_ground(model: mujoco.MjModel) -> None:
         if material >= 0 and not model.mat_texuniform[material]:  # the texture's squares keep their size
             model.mat_texrepeat[material] *= np.where(size > 0, wider / np.maximum(size, 1e-9), 1.0)
         model.geom_size[plane, :2] = wider
+
+
+def _leave_out_unused_terrain(model: mujoco.MjModel) -> None:
+    """A context prepares every height field of the model for drawing: those of other tasks get the least size."""
+    unused = np.ones(model.nhfield, bool)
+    unused[model.geom_dataid[model.geom_type == mujoco.mjtGeom.mjGEOM_HFIELD]] = False
+    model.hfield_nrow[unused] = model.hfield_ncol[unused] = 2
 
 
 def _robot(model: mujoco.MjModel, data: mujoco.MjData) -> tuple[np.ndarray, np.ndarray]:
