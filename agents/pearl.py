@@ -114,7 +114,7 @@ class Pearl(BaseLearner):
         self.store(segment)
         if int(self._steps) < self.config.initial_steps:
             return finite_only(metrics)
-        records = self._update(generator)
+        records = self.gradient_steps(generator)
         values = dict(zip((*_RECORDS, self.policy.loss_name), records.tolist(), strict=True))
         metrics |= {f"train/{name}": value for name, value in values.items()}
         return finite_only(metrics | {"train/temperature": float(self._temperature)} | self._guard.metrics())
@@ -164,7 +164,7 @@ class Pearl(BaseLearner):
     def _temperature(self) -> Float32[Tensor, ""]:
         return self._log_temperature.detach().exp()
 
-    def _update(self, generator: torch.Generator) -> Float32[Tensor, "R"]:
+    def gradient_steps(self, generator: torch.Generator) -> Float32[Tensor, "R"]:
         """`num_updates` gradient steps; the mean of what they record."""
         generator = on_device(generator, self._device)
         ready = ((self.replay.size > 0) & (self.context.size > 0)).nonzero()[:, 0]

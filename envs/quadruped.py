@@ -10,6 +10,7 @@ Joints and actions in the order FL, FR, RL, RR (front left to rear right), each 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -44,7 +45,6 @@ SPEED = (0.3, 1.0)  # [m/s] of a command
 TURN = (-0.5, 0.5)  # [rad/s] of a command
 COMMAND = torch.tensor([[0.65, 0.0], [0.35, 0.5]], dtype=torch.float64)  # middle and half width of the two
 
-SQUARES = (1, 2, 12, 12, 12, 12)  # how many make up each of the following
 COSTS = torch.cat(  # of squares, by term
     (
         torch.tensor([-1.0]),  # bounce: vertical velocity [s²/m²]
@@ -179,8 +179,7 @@ class Quadruped(MujocoFamily):
         restless = torch.cat((velocity[:, 2:], qvel[:, 3:5]), dim=1)
         effort = torch.cat((force, qvel[:, 6:] - before[:, 24:36], ctrl - before[:, :12], qpos[:, 7:] - stand), dim=1)
         squares = torch.cat((restless, effort), dim=1).square_().mul_(constant_like(COSTS, qpos))
-        costs = squares.split_with_sizes(SQUARES, dim=1)
-        bounce, wobble, torque, shake, jerk, pose = (cost.sum(dim=1) for cost in costs)
+        torque, shake, jerk, pose = squares[:, 3:].view(-1, 4, len(MOTORS)).sum(dim=2).unbind(dim=1)
         depth, lowest = self.stance(tasks)
         lift = ((feet - qpos[:, None, :3]) * up[:, None]).sum(dim=2) + depth
         low = (1.0 - lift / SWING_HEIGHT).clamp_(0.0, 1.0)
@@ -189,8 +188,8 @@ class Quadruped(MujocoFamily):
         terms = {
             "velocity": 2.0 * self.closeness(error[:, 0] + error[:, 1]),
             "turn": self.closeness(error[:, 2]),
-            "bounce": bounce,
-            "wobble": wobble,
+            "bounce": squares[:, 0],
+            "wobble": squares[:, 1] + squares[:, 2],
             "lean": up[:, 2].square() - 1.0,
             "torque": torque,
             "shake": shake,
@@ -229,16 +228,34 @@ class Quadruped(MujocoFamily):
         return physics.bind("site_xpos", fresh=False)[:, : len(LEGS)]
 
 
+_W, _X, _Y, _Z = range(3, 7)
+_FACTORS = (_X, _Y, _X, _W, _W, _Y, _Z, _Z, _X, _Y, _X, _Y)
+"""Elements of `qpos`: a first half and a second, whose products come in pairs: xz and wy, yz and wx, x² and y²."""
+_PAIRS = torch.tensor([[-1.0, 1.0, 1.0], [1.0, -1.0, 1.0]], dtype=torch.float64)  # signs of a pair's second products
+_TILT = torch.tensor([[0.0, 0.0, 1.0], [2.0, 2.0, -2.0]], dtype=torch.float64)
+
+
 def upward(qpos: Float[Tensor, "N Q"]) -> Float[Tensor, "N 3"]:
     """The world's up in the trunk's frame: the last row of its rotation matrix."""
-    w, x, y, z = qpos[:, 3:7].unbind(dim=1)
-    return torch.stack((2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)), dim=1)
+    return _tilted(qpos, 0)
 
 
 def up_in_world(qpos: Float[Tensor, "N Q"]) -> Float[Tensor, "N 3"]:
     """The trunk's up in the world's frame: the last column of its rotation matrix."""
-    w, x, y, z = qpos[:, 3:7].unbind(dim=1)
-    return torch.stack((2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)), dim=1)
+    return _tilted(qpos, 1)
+
+
+@functools.cache
+def _factors(device: torch.device) -> Int64[Tensor, "12"]:
+    return torch.tensor(_FACTORS, device=device)
+
+
+def _tilted(qpos: Float[Tensor, "N Q"], side: int) -> Float[Tensor, "N 3"]:
+    """(2xz ∓ 2wy, 2yz ± 2wx, 1 − 2x² − 2y²), in few operations."""
+    one, other = qpos.index_select(1, _factors(qpos.device)).tensor_split(2, dim=1)
+    first, second = (one * other).tensor_split(2, dim=1)
+    base, scale = constant_like(_TILT, qpos).unbind()
+    return torch.addcmul(base, torch.addcmul(first, second, constant_like(_PAIRS, qpos)[side]), scale)
 
 
 def to_trunk(qpos: Float[Tensor, "N Q"], vector: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from metarl.core.seeding import WorldRandom, generator, key, next_key, normal, rng
+from metarl.core.seeding import WorldRandom, generator, key, next_key, normal, rng, root
 
 KEYS = [(0, "a"), (1, "a"), (0, "b"), (0, "a", 0), (0, "a", 1), (0, "a", 0, 1), (0, "a", 1, 0)]
 
@@ -187,3 +187,17 @@ def test_noise_is_normal_along_every_axis(axis):
     assert kolmogorov_smirnov(draws, torch.special.ndtr) < 1.63
     for lag in (1, 2):
         assert abs(torch.corrcoef(torch.stack((draws[lag:], draws[:-lag])))[0, 1]) < 4 / math.sqrt(8192)
+
+
+def test_numbers_worked_out_ahead_are_those_drawn_one_by_one():
+    """Enough of them, too few, and none; a family draws as it likes."""
+    keys, streams, episodes = torch.tensor([5, 6, 7]), torch.tensor([2, 0, 9]), torch.tensor([0, 3, 1])
+    plain = WorldRandom(keys, streams, episodes)
+    expected = plain.uniform(-1.0, 2.0, 4), plain.normal(0.5, 2.0, 3), plain.uniform(0.0, 1.0, 2)
+    for ahead in (0, 3, 8, 12, 20):
+        random = WorldRandom.rooted(root(keys, streams), episodes, torch.float64, ahead)
+        drawn = random.uniform(-1.0, 2.0, 4), random.normal(0.5, 2.0, 3), random.uniform(0.0, 1.0, 2)
+        assert all(map(torch.equal, drawn, expected))
+        assert random.used == 12
+        others = [source.within(3).uniform(0.0, 1.0, 2) for source in (plain, random)]
+        assert torch.equal(*others)

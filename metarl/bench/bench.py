@@ -7,26 +7,36 @@ from rich.table import Table
 
 from metarl.bench.learners import contests
 from metarl.bench.measure import Row, compare, rate
-from metarl.bench.worlds import gymnasium_vectors, mujoco_family, stepping
-from metarl.rl.parallel import single_threaded_math
+from metarl.bench.worlds import Place, gymnasium_vectors, mujoco_family, stepping
+from metarl.core.graphs import own_stream
+from metarl.rl.learner import require_device
+from metarl.rl.parallel import device_math, single_threaded_math
+
+_MOST_PROCESSES = 1024
+"""Gymnasium's vector environments are not measured with more worlds: one has a process for each."""
 
 
-def run_benchmark(families: tuple[str, ...], worlds: tuple[int, ...], seconds: float, threads: int) -> list[Row]:
+def run_benchmark(families: tuple[str, ...], worlds: tuple[int, ...], seconds: float, place: Place) -> list[Row]:
     """Measure every contender in turns, `seconds` per contender in all.
 
     Each family is stepped with the largest number of worlds; the learners' contests with each of them.
     """
+    require_device(place.device)
     single_threaded_math()
+    device_math(place.device)
+    own_stream(place.device)
     made = {name: mujoco_family(name) for name in families}  # says what is no MuJoCo family before anything is measured
     rows: list[Row] = []
     for name, family in made.items():
-        bare, *ours = compare(name, max(worlds), stepping(family, max(worlds), threads), seconds)
+        bare, *ours = compare(name, max(worlds), stepping(family, max(worlds), place), seconds)
         rows += [bare, *ours]
+        if max(worlds) > _MOST_PROCESSES:
+            continue
         for vector, work in gymnasium_vectors(family, bare.num_worlds):  # they cannot take turns, so come last
             work()
             own = rate(work, seconds)
             rows.append(Row(name, vector, bare.num_worlds, own, own / bare.steps_per_second, {}))
-    for contest in contests(worlds, threads):
+    for contest in contests(worlds, place):
         rows += compare(*contest, seconds)
     return rows
 

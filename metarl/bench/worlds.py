@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,10 +17,15 @@ from torch import Tensor
 from metarl.bench.measure import Done, Work
 from metarl.core import seeding
 from metarl.core.errors import UserError
+from metarl.core.graphs import Replay
 from metarl.core.registry import make_family
 from metarl.core.tasks import Tasks
+from metarl.run.run import worlds_on
 from metarl.sim.family import MujocoFamily
+from metarl.sim.make import make_env
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
+
+_UPRIGHT = 50  # control steps, after which bare worlds on a device are put back on their feet
 
 
 def mujoco_family(name: str) -> MujocoFamily:
@@ -30,20 +36,77 @@ def mujoco_family(name: str) -> MujocoFamily:
     return family
 
 
-def stepping(family: MujocoFamily, num_worlds: int, threads: int) -> dict[str, Work]:
+@dataclass(frozen=True)
+class Place:
+    """Where the worlds are."""
+
+    threads: int = 0
+    """Of the physics; 0 for one per CPU."""
+    device: str = "cpu"
+    physics: str = ""
+    """See `TrainConfig.physics`."""
+
+    def env(self, family: MujocoFamily, num_worlds: int) -> MujocoEnv:
+        """Worlds of trials of one episode."""
+        there = worlds_on(self.device, self.physics)
+        env = make_env(family, num_worlds, episodes_per_trial=1, threads=self.threads, **there)
+        assert isinstance(env, MujocoEnv)
+        return env
+
+
+def stepping(family: MujocoFamily, num_worlds: int, place: Place) -> dict[str, Work]:
     """Bare physics, and our environment, on the same tasks with the same actions."""
-    env = MujocoEnv(family, num_worlds, episodes_per_trial=1, threads=threads)
+    env = place.env(family, num_worlds)
     tasks = family.space.sample("train", num_worlds, seeding.rng(0, "bench"))
     generator = seeding.generator(0, "bench")
     actions = torch.rand(env.trial_steps, num_worlds, env.action_size, generator=generator) * 2 - 1
+    actions = actions.to(env.device)
+    number = torch.zeros(1, dtype=torch.long, device=env.device)
+
+    def advance() -> None:
+        env.advance(actions.index_select(0, number)[0])
+        env.settle()
+        number.add_(1)
+
+    replay = Replay(advance, env.device, "the environment's step")
 
     def work() -> Done:
         env.begin(tasks, key=0)
-        for action in actions:
-            env.step(action)
+        if not env.replayable:
+            for action in actions:
+                env.step(action)
+            return Done(len(actions) * num_worlds)
+        env.settle()
+        number.zero_()
+        for _ in actions:
+            env.count()
+            (advance if env.trial_ended else replay)()
+        env.check()  # waits for the device
         return Done(len(actions) * num_worlds)
 
-    return {"bare mujoco.batch": _bare(env, tasks, actions, threads), "TrialEnv, random actions": work}
+    if plain := getattr(env.physics, "plain_step", None):
+        return {"bare mujoco_warp": _bare_warp(env, plain, tasks, actions), "TrialEnv, random actions": work}
+    return {"bare mujoco.batch": _bare(env, tasks, actions, place.threads), "TrialEnv, random actions": work}
+
+
+def _bare_warp(env: MujocoEnv, plain_step: Callable[[int], None], tasks: Tasks, actions: Tensor) -> Work:
+    """mujoco_warp's step alone, on the same models; all worlds are put back on their feet now and then."""
+    env.begin(tasks, key=0)
+    physics = env.physics
+    start, ctrl, substeps = physics.get_state(), physics.bind("ctrl"), env.family.num_substeps(physics.model)
+    low, high = torch.from_numpy(physics.model.actuator_ctrlrange.T).to(actions)
+    controls = low + (actions + 1.0) * (high - low) / 2
+
+    def work() -> Done:
+        for step, control in enumerate(controls):
+            if step % _UPRIGHT == 0:
+                physics.set_state(start)
+            ctrl.copy_(control)
+            plain_step(substeps)
+        physics.dropped()  # waits for the device
+        return Done(len(controls) * env.num_worlds)
+
+    return work
 
 
 def _bare(env: MujocoEnv, tasks: Tasks, actions: Tensor, threads: int) -> Work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import zlib
 
@@ -62,6 +63,16 @@ def next_key(key: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
     return _hash(key + _NEXT)
 
 
+def root(key: int | Int64[Tensor, "n"], streams: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
+    """What `WorldRandom` draws from in all episodes of a world's trial, of its key and its stream."""
+    return _hash(streams * _GOLDEN + key)
+
+
+@functools.cache
+def _counter(first: int, size: int, device: torch.device) -> Int64[Tensor, "size"]:
+    return torch.arange(first + 1, first + size + 1, device=device) * _GOLDEN
+
+
 class WorldRandom:
     """Counter-based draws for a set of worlds, one independent stream per world and episode.
 
@@ -77,9 +88,28 @@ class WorldRandom:
         dtype: torch.dtype = torch.float64,
     ) -> None:
         """`key` may differ between worlds. Draws are on the device of `worlds`, computed in float64, then `dtype`."""
-        self._state = _hash(_hash(worlds * _GOLDEN + key) + episodes * _GOLDEN)
-        self._used = 0
-        self._dtype = dtype
+        self._begin(root(key, worlds), episodes, dtype)
+
+    def _begin(
+        self, roots: Int64[Tensor, "n"], episodes: Int64[Tensor, "n"], dtype: torch.dtype, ahead: int = 0
+    ) -> None:
+        self._state = _hash(torch.add(roots, episodes, alpha=_GOLDEN))
+        self._used, self._dtype = 0, dtype
+        self._ahead = self._block(ahead) if ahead else None
+
+    @staticmethod
+    def rooted(
+        roots: Int64[Tensor, "n"], episodes: Int64[Tensor, "n"], dtype: torch.dtype, ahead: int = 0
+    ) -> WorldRandom:
+        """The same draws by `root`; the first `ahead` numbers are worked out at once, which is less work."""
+        made = WorldRandom.__new__(WorldRandom)
+        made._begin(roots, episodes, dtype, ahead)
+        return made
+
+    @property
+    def used(self) -> int:
+        """Numbers drawn of each world's stream so far."""
+        return self._used
 
     def uniform(self, low: float, high: float, size: int) -> Float[Tensor, "n size"]:
         """Draws from U[low, high), shape (n, size)."""
@@ -94,7 +124,7 @@ class WorldRandom:
     def become(self, other: WorldRandom) -> None:
         """Draw what `other` draws from now on, from memory of its own."""
         self._state.copy_(other._state)
-        self._used = other._used
+        self._used, self._ahead = other._used, None
 
     def within(self, purpose: int, count: Int64[Tensor, "n"] | None = None) -> WorldRandom:
         """Draws of their own in the course of the episode: for number `count` of what `purpose` stands for.
@@ -104,13 +134,19 @@ class WorldRandom:
         made = WorldRandom.__new__(WorldRandom)
         state = _hash(self._state + (_WITHIN + purpose))
         made._state = state if count is None else _hash(state + count * _GOLDEN)
-        made._used, made._dtype = 0, self._dtype
+        made._used, made._dtype, made._ahead = 0, self._dtype, None
         return made
 
     def _unit(self, size: int) -> Float64[Tensor, "n size"]:
-        counter = torch.arange(self._used + 1, self._used + size + 1, device=self._state.device) * _GOLDEN
+        first = self._used
         self._used += size
-        return _shift_right(_hash(self._state[:, None] + counter), 11).double() * 2.0**-53
+        if self._ahead is not None and self._used <= self._ahead.shape[1]:
+            return self._ahead[:, first : self._used]
+        return self._block(size, first)
+
+    def _block(self, size: int, first: int = 0) -> Float64[Tensor, "n size"]:
+        bits = _hash(self._state[:, None] + _counter(first, size, self._state.device))
+        return _shift_right(bits, 11).double() * 2.0**-53
 
 
 def normal(

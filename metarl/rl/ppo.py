@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Float32, Shaped
 from torch import Tensor, nn
 
-from metarl.core.graphs import looks
+from metarl.core.graphs import Replay, looks
 from metarl.core.seeding import on_device
 from metarl.core.types import Metrics
 from metarl.rl.adam import Adam
@@ -69,7 +70,7 @@ class Chunks:
 
     def select(self, index: Tensor) -> Chunks:
         """The chunks at `index`."""
-        held = {k: v for k, v in vars(self).items() if v is not None}
+        held = _tensors(self)
         return Chunks(**{k: v[index] if k == "memory" else v[:, index] for k, v in held.items()})
 
 
@@ -122,6 +123,31 @@ def ppo_loss(
     return loss, torch.stack((policy_loss, value_loss, kl)).detach()
 
 
+def _tensors(chunks: Chunks | None) -> dict[str, Tensor]:
+    """Those that there are, by name."""
+    return {} if chunks is None else {k: v for k, v in vars(chunks).items() if v is not None}
+
+
+class _Minibatch:
+    """A gradient step on so many chunks, that are named in the same place each time, captured as a graph."""
+
+    def __init__(self, step: Callable[[Tensor], Tensor | None], minibatch: Tensor) -> None:
+        self._step, self._index = step, minibatch.clone()
+        self._record = torch.zeros(4, device=minibatch.device)
+        self._replay = Replay(self._work, minibatch.device, "PPO's gradient step")
+
+    def __call__(self, minibatch: Tensor) -> Float[Tensor, "4"]:
+        """Take it; its diagnostics."""
+        self._index.copy_(minibatch)
+        self._replay()
+        return self._record.clone()
+
+    def _work(self) -> None:
+        record = self._step(self._index)
+        assert record is not None
+        self._record.copy_(record)
+
+
 def _means(records: list[Tensor]) -> list[float]:
     """Of the records that are finite; zeros where there is none."""
     if not records:
@@ -148,7 +174,12 @@ class PPO:
         self._evaluate, self._raw_log_std = evaluate, raw_log_std
         self._names = [name for name, _ in module.named_parameters()]
         self._parameters = list(module.parameters())
+        self._device = self._parameters[0].device
         self._optimizer = Adam(self._parameters, lr=settings.learning_rate, eps=1e-5)
+        # On a GPU its rate and the data lie in one place, and steps are replayed: one for each size of minibatches.
+        self._rate = torch.zeros((), device=self._device)
+        self._held: Chunks | None = None
+        self._steps: dict[int, _Minibatch] = {}
         self._gradient = ShardedGradient(_SHARDS)
         self._guard = Guard()
 
@@ -157,13 +188,14 @@ class PPO:
         by = self.settings
         rate = by.learning_rate + progress * (by.final_learning_rate - by.learning_rate)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate if looks(self._device) else self._rate.fill_(rate)
         records, device = [], chunks.memory.device
         generator = on_device(generator, device)
+        take = partial(self.step, chunks) if looks(device) else partial(self._replayed, self._hold(chunks))
         for _ in range(by.num_epochs):
             order = torch.randperm(len(chunks.memory), generator=generator, device=device)
             for minibatch in torch.split(order, by.minibatch_chunks):
-                record = self.step(chunks, minibatch)
+                record = take(minibatch)
                 if record is not None:
                     records.append(record)
         self._guard.read()
@@ -174,6 +206,22 @@ class PPO:
             "train/learning_rate": rate,
             "train/std": float(self._raw_log_std.detach().exp().mean()),
         }
+
+    def _hold(self, chunks: Chunks) -> Chunks:
+        """The chunks, where those of the last update were."""
+        new, old = _tensors(chunks), _tensors(self._held)
+        if self._held is None or {k: v.shape for k, v in new.items()} != {k: v.shape for k, v in old.items()}:
+            self._held, self._steps = Chunks(**{k: v.clone() for k, v in new.items()}), {}
+        else:
+            torch._foreach_copy_(list(old.values()), list(new.values()))
+        return self._held
+
+    def _replayed(self, held: Chunks, minibatch: Tensor) -> Float[Tensor, "4"]:
+        """`step` on a GPU."""
+        size = len(minibatch)
+        if size not in self._steps:
+            self._steps[size] = _Minibatch(partial(self.step, held), minibatch)
+        return self._steps[size](minibatch)
 
     def step(self, chunks: Chunks, minibatch: Tensor) -> Float[Tensor, "4"] | None:
         """One Adam step on the chunks at `minibatch`: its diagnostics, or None where it is not finite and left out.
@@ -212,3 +260,4 @@ class PPO:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`; `ValueError` where it does not fit."""
         load_optimizer(self._optimizer, self._names, state, "adam")
+        self._held, self._steps = None, {}  # which work on moments of before

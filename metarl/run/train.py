@@ -263,12 +263,7 @@ class Training:
     def _iterate(self) -> Metrics:
         """One iteration: collect whole trials on freshly drawn training tasks, or the next segment; then update."""
         seed, number, learner, begun = self.config.seed, self.iteration, self.learner, time.perf_counter()
-        policy, kept = learner.behaviour, getattr(learner, "kept_every", None)
-        if bad := unsound(policy):
-            raise Diverged(f"the training diverged: {bad}")
-        stepper = self._stepper = self._begun(policy)
-        steps = learner.segment_steps or self.env.trial_steps
-        segment = stepper.segment(policy, steps, learner.record, privileged=learner.wants_privileged, every=kept)
+        segment, stepper = self.collect()
         if learner.segment_steps is None:
             returns = segment.episode_returns(self.config.episodes_per_trial)
         else:
@@ -282,6 +277,15 @@ class Training:
         if number == 0 and self.env.seconds_to_compile:
             amiss["time/compile"] = self.env.seconds_to_compile
         return rollout_metrics(segment, returns) | amiss | times | metrics
+
+    def collect(self) -> tuple[Segment, Stepper]:
+        """What an iteration learns from, and what collected it."""
+        learner, policy = self.learner, self.learner.behaviour
+        if bad := unsound(policy):
+            raise Diverged(f"the training diverged: {bad}")
+        kept, steps = getattr(learner, "kept_every", None), learner.segment_steps or self.env.trial_steps
+        stepper = self._stepper = self._begun(policy)
+        return stepper.segment(policy, steps, learner.record, privileged=learner.wants_privileged, every=kept), stepper
 
     @property
     def _places(self) -> int:

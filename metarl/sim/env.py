@@ -28,7 +28,7 @@ from torch import Tensor
 from metarl.core.graphs import Carried, looks
 from metarl.core.info import Part, PolicyInfo
 from metarl.core.renamed import old_names
-from metarl.core.seeding import next_key
+from metarl.core.seeding import next_key, root
 from metarl.core.tasks import Tasks
 from metarl.core.types import Step, Trial
 from metarl.sim.described import policy_info
@@ -72,7 +72,7 @@ class TrialEnv(ABC):
         self.task_visible = task_visible
         """Observations end with what `privileged` says."""
         self.device, self.dtype = device, dtype
-        self._all = self._streams = torch.arange(num_worlds, device=device)
+        self._all = self._streams = self._roots = torch.arange(num_worlds, device=device)
         self._every, self._no = torch.ones_like(self._all, dtype=torch.bool), torch.zeros_like(self._all).bool()
         self._keys, self._episode, self._due, self._played = (torch.zeros_like(self._all) for _ in range(4))
         self._tasks: Tasks | None = None
@@ -88,10 +88,7 @@ class TrialEnv(ABC):
         self._phase = self._all
         self._over = False
         self._faults = Faults(num_worlds, device)
-        self._carried = Carried(
-            *((self, name) for name in ("_tasks", "_code", "_keys", "_streams")),
-            *((self._faults, name) for name in ("_code", "_value", "_tasks")),
-        )
+        self._carried = Carried(*((self, name) for name in ("_tasks", "_code", "_keys", "_streams", "_roots")))
 
     @property
     def observation_size(self) -> int:
@@ -138,10 +135,12 @@ class TrialEnv(ABC):
         """
         self.check()
         self._tasks, self._code = self._taken(tasks)
+        self._faults.on(self._tasks)
         self._queued, self._steps, self._over = None, 0, False
         self._clock.zero_()
         self._streams = self._all if streams is None else streams.to(self.device)
         self._keys.fill_(key)
+        self._roots = root(self._keys, self._streams)
         begun = torch.zeros_like(self._all) if clock is None else clock.to(self.device)
         if clock is not None and not bool(((clock >= 0) & (clock < self.trial_steps)).all()):
             raise ValueError(f"clocks must lie within a trial, from 0 to {self.trial_steps - 1}: {clock.tolist()}")
@@ -246,7 +245,7 @@ class TrialEnv(ABC):
     def _restart(self, mask: Bool[Tensor, "N"]) -> None:
         """Put the worlds of `mask` at the start of an episode.
 
-        All draws come from the world's key (`_keys`), stream (`_streams`) and number of the episode (`_episode`).
+        All draws come from the world's `_roots`, of its key and stream, and the number of the episode (`_episode`).
         """
 
     @abstractmethod
@@ -326,8 +325,10 @@ class TrialEnv(ABC):
             return False
         tasks, code, _ = self._queued
         self._tasks = chosen(over, tasks, self.tasks)
+        self._faults.on(self._tasks)
         self._code = torch.where(over[:, None], code, self._code)
         self._keys = torch.where(over, next_key(self._keys), self._keys)
+        self._roots = root(self._keys, self._streams)
         self._episode.masked_fill_(over, -1)
         self._pose(over)
         return True
@@ -335,7 +336,7 @@ class TrialEnv(ABC):
     def _first_observation(self, mask: Bool[Tensor, "N"]) -> Float32[Tensor, "N O"]:
         """Observation after a restart of the worlds of `mask`."""
         obs = self._observe()
-        self._faults.observation(obs, mask, self.tasks, self._looks)
+        self._faults.observation(obs, mask, self._looks)
         return self._with_task(obs)
 
     def _with_task(self, obs: Float32[Tensor, "N S"]) -> Float32[Tensor, "N O"]:

@@ -245,7 +245,7 @@ def test_all_gradient_steps_are_taken_whatever_the_block(monkeypatch):
     monkeypatch.setattr(Pearl, "gradient_step", step)
     env, learner = make(num_updates=45)
     learner.store(trial(env, learner))
-    assert learner._update(seeding.generator(0, "update")).tolist() == [23.0] * 5
+    assert learner.gradient_steps(seeding.generator(0, "update")).tolist() == [23.0] * 5
     assert len(taken) == 45
 
 
@@ -386,7 +386,7 @@ def test_blocks_of_steps_replayed_as_on_a_gpu_are_the_steps(monkeypatch, belief)
         with on_a_gpu(captures):
             env, learner = make(num_updates=5 * 3 + 2, belief=belief)
             learner.store(trial(env, learner))
-            records = learner._update(seeding.generator(0, "update"))
+            records = learner.gradient_steps(seeding.generator(0, "update"))
             states.append(learner.state_dict() | {"records": records})
             assert learner._blocks[3]._replay.replays == captures
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
@@ -399,7 +399,7 @@ def test_a_step_that_is_not_finite_is_left_out_as_on_a_gpu_too():
         learner.store(trial(env, learner))
         before = learner.state_dict()
         learner.replay.rows[..., -2] = float("nan")
-        assert not learner._update(seeding.generator(0, "update")).any()
+        assert not learner.gradient_steps(seeding.generator(0, "update")).any()
         after = learner.state_dict()
         assert learner._guard.skipped == 2
     assert all(torch.equal(value, after[name]) for name, value in before.items() if name.startswith("policy"))

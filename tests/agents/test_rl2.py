@@ -5,6 +5,7 @@ import dataclasses
 import mujoco
 import pytest
 import torch
+from as_on_a_gpu import on_a_gpu
 from families import ALL_FAMILIES
 
 from metarl.agents.configs import RL2Config
@@ -518,3 +519,27 @@ def test_what_is_learnt_to_the_right_is_known_to_the_left(mirror, iterations):
 def test_a_family_without_a_symmetry_has_no_mirror_images():
     with pytest.raises(UserError, match="declares no symmetry"):
         make(Sign(), mirror=True)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_gradient_steps_replayed_as_on_a_gpu_are_the_steps(monkeypatch, cell):
+    """Over updates of different rates, and after all was read anew; the last minibatch of an epoch is short."""
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # whose LSTM cannot be done again
+    config = dataclasses.replace(CONFIG, cell=cell, minibatch_chunks=10)
+    env = MujocoEnv(Sign(), 6, episodes_per_trial=2, threads=1)
+    states = []
+    for captures in (False, True):
+        with on_a_gpu(captures):
+            learner = RL2(config, env.info, seeding.generator(0, "init"))
+            for number in range(4):
+                tasks = env.family.space.sample("train", 6, seeding.rng(0, "tasks", number))
+                segment = collect(
+                    env, learner.behaviour, tasks, seeding.key(0, "collect", number), record=learner.record
+                )
+                metrics = learner.update(segment, seeding.generator(0, "update", number), number / 4)
+                replays = {size: step._replay.replays for size, step in learner._ppo._steps.items()}
+                if number == 1:
+                    assert replays == {10: captures, 4: captures}
+                    learner.load_state_dict(learner.state_dict())
+            states.append(learner.state_dict() | {f"metric/{k}": torch.tensor(v) for k, v in metrics.items()})
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())

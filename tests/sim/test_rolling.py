@@ -154,7 +154,8 @@ def test_external_environments_roll_too():
         assert env.tasks["goal"].tolist() == [-0.25, -0.75, -0.5]
 
 
-def test_a_fault_is_told_with_the_task_it_happened_on():
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_fault_is_told_with_the_task_it_happened_on(looks):
     """Also where the world has taken another since, and where only float32 cannot hold the reward."""
 
     class Bad(Rail):
@@ -162,6 +163,7 @@ def test_a_fault_is_told_with_the_task_it_happened_on():
             return {"fine": action[:, 0], "huge": 1e39 * (tasks["goal"] == 0.2).double()}
 
     env = MujocoEnv(Bad(), 3, episodes_per_trial=2, threads=1)
+    env._looks = looks
     env.begin(FIRST, 7, clock=CLOCK)
     env.queue(SECOND)
     steps = [env.step(torch.zeros(3, 1)) for _ in range(5)]
@@ -180,7 +182,8 @@ def test_terms_that_only_together_are_too_large_are_named_as_their_sum():
         MujocoEnv(Bad(), 3, threads=1)
 
 
-def test_a_first_observation_within_a_trial_is_checked():
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_first_observation_within_a_trial_is_checked(looks):
     class Lost(Rail):
         def observe(self, physics, tasks):
             lost = (physics.bind("qvel") == 0.0) & LOST[0]
@@ -188,6 +191,7 @@ def test_a_first_observation_within_a_trial_is_checked():
 
     family, LOST[0] = Lost(), False
     env = MujocoEnv(family, 3, episodes_per_trial=2, threads=1)
+    env._looks = looks
     env.begin(FIRST, 0)
     env.step(torch.ones(3, 1))
     LOST[0] = True

@@ -84,6 +84,7 @@ class MujocoEnv(TrialEnv):
         self._variator = Variator(self.physics, family.variations)
         disturbed = bool(family.disturbances)
         self._disturber = Disturber(self.physics, family, self._variator) if disturbed else None
+        self._drawn = 0  # numbers that the last reset drew, of each world
         self._ctrl = self.physics.bind("ctrl")
         self._low, self._high = _control_range(model).to(self.device, self.dtype)
         self._unit_range = bool((self._low == -1).all() and (self._high == 1).all())
@@ -138,8 +139,14 @@ class MujocoEnv(TrialEnv):
             self._disturber.rest(mask)
 
     def _write(self, worlds: Int64[Tensor, "n"]) -> None:
-        random = WorldRandom(self._keys[worlds], self._streams[worlds], self._episode[worlds], self.dtype)
-        self.family.reset(self.physics, worlds, self.tasks.select(worlds), random)
+        drawn = self._roots, self._episode
+        if len(worlds) == self.num_worlds:  # in their order
+            tasks = self.tasks
+        else:
+            drawn, tasks = (self._roots[worlds], self._episode[worlds]), self.tasks.select(worlds)
+        random = WorldRandom.rooted(*drawn, self.dtype, self._drawn)
+        self.family.reset(self.physics, worlds, tasks, random)
+        self._drawn = random.used
 
     def _observe(self) -> Float32[Tensor, "N S"]:
         seen = self.family.observe(self.physics, self._present)

@@ -219,6 +219,15 @@ class WarpPhysics:
             mjw.fwd_velocity(model, data)
             mjw.sensor_vel(model, data)
 
+    def plain_step(self, num_substeps: int) -> None:
+        """mujoco_warp's own step and nothing else, for measurements: what is bound is not kept up with it."""
+        self._ahead = None
+        self._run(f"plain {num_substeps}", lambda: self._plain_step(num_substeps))
+
+    def _plain_step(self, num_substeps: int) -> None:
+        for _ in range(num_substeps):
+            mjw.step(self._models.device, self._data)
+
     def forward(self, mask: Bool[Tensor, "N"]) -> None:
         """See `Physics.forward`."""
         if self._derived:
