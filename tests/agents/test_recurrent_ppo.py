@@ -142,7 +142,7 @@ def test_without_the_package_it_says_what_to_install(monkeypatch, capsys, tmp_pa
     monkeypatch.setitem(sys.modules, "sb3_contrib", None)
     monkeypatch.delitem(sys.modules, "metarl.agents.recurrent_ppo")
     assert main(["train", "recurrent-ppo", "point-goal", "--output", str(tmp_path / "run")]) == 2
-    assert "pip install sb3-contrib" in capsys.readouterr().err
+    assert "pip install 'sb3-contrib" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     with pytest.raises(SystemExit) as stopped:
         main(["train", "recurrent-ppo", "--help"])
