@@ -59,6 +59,7 @@ def on_a_gpu(captures=True):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graphs, "_as_on_a_gpu", True)
         patch.setattr(torch.cuda, "CUDAGraph", Recorded)
+        patch.setattr(torch.backends.mkldnn, "enabled", False)  # whose LSTM cannot be done again
         patch.setenv(graphs.SWITCH, str(int(bool(captures))))
         yield
 

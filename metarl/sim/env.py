@@ -135,12 +135,11 @@ class TrialEnv(ABC):
         """
         self.check()
         self._tasks, self._code = self._taken(tasks)
-        self._faults.on(self._tasks)
+        self._faults.on(self.tasks)
         self._queued, self._steps, self._over = None, 0, False
         self._clock.zero_()
         self._streams = self._all if streams is None else streams.to(self.device)
-        self._keys.fill_(key)
-        self._roots = root(self._keys, self._streams)
+        self._roots = root(self._keys.fill_(key), self._streams)
         begun = torch.zeros_like(self._all) if clock is None else clock.to(self.device)
         if clock is not None and not bool(((clock >= 0) & (clock < self.trial_steps)).all()):
             raise ValueError(f"clocks must lie within a trial, from 0 to {self.trial_steps - 1}: {clock.tolist()}")

@@ -522,9 +522,8 @@ def test_a_family_without_a_symmetry_has_no_mirror_images():
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_gradient_steps_replayed_as_on_a_gpu_are_the_steps(monkeypatch, cell):
+def test_gradient_steps_replayed_as_on_a_gpu_are_the_steps(cell):
     """Over updates of different rates, and after all was read anew; the last minibatch of an epoch is short."""
-    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # whose LSTM cannot be done again
     config = dataclasses.replace(CONFIG, cell=cell, minibatch_chunks=10)
     env = MujocoEnv(Sign(), 6, episodes_per_trial=2, threads=1)
     states = []

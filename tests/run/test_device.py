@@ -10,6 +10,8 @@ from families import Rail
 import metarl
 from metarl.agents.configs import RL2Config
 from metarl.agents.rl2 import RL2
+from metarl.bench.learners import learning
+from metarl.bench.worlds import Place, stepping
 from metarl.cli.parsing import parse_training
 from metarl.core import seeding
 from metarl.core.config import configure, load_config
@@ -113,3 +115,18 @@ def test_control_steps_are_captured_on_cuda():
         learner.update(segment, seeding.generator(0, "update", number), 0.0)
     (rollout,) = stepper._rollouts.values()
     assert rollout._replay.replays
+
+
+def test_bench_measures_worlds_and_learners_as_on_a_gpu():
+    place = Place(physics="warp")
+    small = {"hidden_size": 8, "segment_steps": 4, "chunk_steps": 4, "staggered": True}
+    with on_a_gpu():
+        work = stepping(Rail(), 4, place) | learning("RL² LSTM 128", RAIL, 4, place, **small)
+        done = {name: contender() for name, contender in work.items()}
+    assert {name: each.steps for name, each in done.items()} == {
+        "bare mujoco_warp": 4 * Rail.episode_steps,
+        "TrialEnv, random actions": 4 * Rail.episode_steps,
+        "RL² LSTM 128: collection": 16,
+        "RL² LSTM 128: training iteration": 16,
+    }
+    assert set(done["RL² LSTM 128: training iteration"].times) == {"collect", "update"}
