@@ -66,5 +66,5 @@ def test_memory_does_not_grow_with_the_iterations(tmp_path, agent, figure):
 
     well(trained)
     grown = int((tmp_path / "grown").read_text())
-    assert grown < (16 if FULL else 4) * 2**20, f"{grown:,} bytes"
+    assert grown < 4 * 2**20, f"{grown:,} bytes"
     figure(f"memory over {number} iterations, {agent}: {grown / 2**20:+.1f} MiB after the first quarter")
