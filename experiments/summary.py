@@ -186,7 +186,7 @@ def overview(families: Mapping[str, Compared]) -> str:
             str(min(len(room.memoryless), len(room.oracle), *([] if ours is None else [len(ours.ours)]))),
         )
         rows.append((-room.share.value if room.measured else 1.0, "| " + " | ".join(cells) + " |"))
-    head = "| family | memoryless | best that adapts | oracle | headroom | recovered | seeds |\n|---|---|---|---|---|---|---|"
+    head = "| family | memoryless | best that adapts | oracle | headroom | recovered | seeds |\n" + "|---" * 7 + "|"
     return "\n".join((head, *(row for _, row in sorted(rows))))
 
 
