@@ -31,6 +31,7 @@ from metarl.sim.actuation import (
 from metarl.sim.links import LinkLength as LinkLength
 from metarl.sim.motor_faults import (
     FAULTS as FAULTS,
+    LimbSigns as LimbSigns,
     LimbStrength as LimbStrength,
     MotorFault as MotorFault,
     ServoGain as ServoGain,
