@@ -30,6 +30,8 @@ FAMILIES: dict[str, str] = {
     "quadruped-hidden-actuation": "metarl.envs.quadruped_disturbed:QuadrupedHiddenActuation",
     "quadruped-patches": "metarl.envs.quadruped_disturbed:QuadrupedPatches",
     "quadruped-load": "metarl.envs.quadruped_shapes:QuadrupedLoad",
+    "quadruped-direction": "metarl.envs.quadruped_goals:QuadrupedDirection",
+    "quadruped-goal": "metarl.envs.quadruped_goals:QuadrupedGoal",
     "quadruped-signs": "metarl.envs.quadruped_disturbed:QuadrupedSigns",
     "quadruped-limbs": "metarl.envs.quadruped_shapes:QuadrupedLimbs",
     "arm-reach": "metarl.envs.arm:ArmReach",
