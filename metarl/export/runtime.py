@@ -79,7 +79,7 @@ def _slice(x: np.ndarray, *, dim: int, start: int, end: int, step: int = 1) -> n
 
 def _softmax(x: np.ndarray, *, dim: int) -> np.ndarray:
     e = np.exp(x - x.max(axis=dim, keepdims=True))
-    return np.divide(e, e.sum(axis=dim, keepdims=True))
+    return np.asarray(e / e.sum(axis=dim, keepdims=True))
 
 
 def _reduced(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
@@ -170,14 +170,15 @@ def _elements(op: str, shapes: Sequence[tuple[int, ...]], attributes: Mapping[st
         return math.prod(attributes["shape"])
     if op == "matmul":
         (*a, n, k), (*b, m, p) = shapes
-        return int(math.prod(np.broadcast_shapes(tuple(a), tuple(b)))) * n * p if k == m else 0
+        return math.prod(np.broadcast_shapes(tuple(a), tuple(b))) * n * p if k == m else 0
     if op == "cat":
         return sum(math.prod(shape) for shape in shapes)
     if op == "index_select":
-        return math.prod(shapes[0]) // max(shapes[0][attributes["dim"]], 1) * math.prod(shapes[1])
+        along: int = max(shapes[0][attributes["dim"]], 1)
+        return math.prod(shapes[0]) // along * math.prod(shapes[1])
     if op in ("gather", "scatter"):
         return max(math.prod(shape) for shape in shapes)
-    return int(math.prod(np.broadcast_shapes(*shapes)))
+    return math.prod(np.broadcast_shapes(*shapes))
 
 
 # ------------------------------------------------------------------------------------------------------- a program
