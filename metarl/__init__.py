@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from metarl.core.errors import UserError as UserError
     from metarl.core.info import Part as Part, PolicyInfo as PolicyInfo
     from metarl.core.tasks import Parameter as Parameter, Tasks as Tasks, TaskSpace as TaskSpace
+    from metarl.export.deploy import deploy as deploy
     from metarl.rl.learner import Learner as Learner
     from metarl.rl.policy import Policy as Policy
     from metarl.rl.session import Session as Session
@@ -48,6 +49,7 @@ _HOME = {
     "metarl.core.errors": "UserError",
     "metarl.core.info": "Part PolicyInfo",
     "metarl.core.tasks": "Parameter Tasks TaskSpace",
+    "metarl.export.deploy": "deploy",
     "metarl.rl.learner": "Learner",
     "metarl.rl.policy": "Policy",
     "metarl.rl.session": "Session",

@@ -25,6 +25,10 @@ import numpy as np
 
 from .runtime import Bundle, BundleError  # beside this file, also where both were copied to
 
+_LARGEST = 1e6  # of any number of an observation
+_UNIT = 1.2  # of a direction's
+_ASTRAY = 1.0  # [rad] outside its range no joint is: its encoder errs
+
 
 class Observation(NamedTuple):
     """What a robot tells once per control step."""
@@ -96,24 +100,19 @@ class Guard:
         self.limits, self.step = limits or Limits(), bundle.control_step
         self._own = action = bundle.action
         size = len(action.names)
-        self._low, self._high = (np.concatenate([getattr(p, k) for p in bundle.observation]) for k in ("low", "high"))
-        told = [(p.mean, p.std) for p in bundle.observation]
-        unknown = [(np.zeros(p.size), np.full(p.size, np.inf)) for p in bundle.observation]
-        pairs = [u if m is None or s is None else (m, s) for (m, s), u in zip(told, unknown, strict=True)]
-        self._mean = np.concatenate([mean for mean, _ in pairs])
-        self._std = np.maximum(np.concatenate([std for _, std in pairs]), 1e-6)
+        self._low, self._high = _sensible(bundle)
+        self._mean, self._std = _met(bundle)
         self._places = [bundle.places(name) for name in (action.joint_position, action.joint_velocity)]
         self._gravity = bundle.places(bundle.contract.get("gravity"))
-        idle = action.offset if action.kind == "position" else np.zeros(size)
-        self.pose = action.default if action.default is not None else idle
+        self.pose = _or(action.default, action.offset if action.kind == "position" else np.zeros(size))
         """Where it starts and falls back to."""
-        self._base = self._or(action.default, np.zeros(size))
+        self._base = _or(action.default, np.zeros(size))
         reach = np.abs(action.scale)
-        strength = self._or(action.torque_limit, reach)
+        strength = _or(action.torque_limit, reach)
         endless = np.full(size, np.inf)
-        low, high = self._or(action.position_low, -endless), self._or(action.position_high, endless)
+        low, high = _or(action.position_low, -endless), _or(action.position_high, endless)
         self._box = (low, high) if action.kind == "position" else (-strength, strength)
-        self._rate = self._or(action.rate_limit, 2.0 * reach / self.step) * self.step
+        self._rate = _or(action.rate_limit, 2.0 * reach / self.step) * self.step
         self.counts: Counter[str] = Counter()
         """How often each flag was raised."""
         self.number = -1
@@ -122,22 +121,15 @@ class Guard:
         self._believable = _believable(bundle)
         self.reset()
 
-    @staticmethod
-    def _or(value: np.ndarray | None, otherwise: np.ndarray) -> np.ndarray:
-        return otherwise if value is None else value
-
     def reset(self) -> None:
         """As if nothing was observed yet: the one way out of a stop."""
         self.state, self.reason = "approach", ""
         self._last: Observation | None = None
-        self._same, self._unlike, self._sound_for, self._debt, self._waited, self._blend = 0, 0.0, 0.0, 0.0, 0.0, 0.0
+        self._same = self._jumped = 0
+        self._unlike = self._sound_for = self._debt = self._waited = self._blend = 0.0
         self._previous = self._from = self.pose.copy()
-        self._pace = self._rate
         self._begun = self._fresh = False
-        self._jumped = 0
         self._held = "run"
-
-    # ------------------------------------------------------------------------------------------------- observations
 
     def admit(self, now: float, seen: Observation | None) -> bool:
         """Whether the observation of this step may be believed; what is wrong with it becomes a flag."""
@@ -191,16 +183,13 @@ class Guard:
     def _watch(self, values: np.ndarray) -> None:
         """Note what of a sound observation asks for a stop or a warning."""
         own, (position, velocity) = self._own, self._places
-        if self._gravity is not None and -values[self._gravity][2] < math.cos(self.limits.tilt):
-            self._stop("tilt")
+        if self._gravity is not None:
+            self._stop("tilt", -values[self._gravity][2] < math.cos(self.limits.tilt))
         if position is not None and own.kind == "position":
-            joints = values[position] + self._base
-            if (joints < self._box[0] - self.limits.beyond).any() or (joints > self._box[1] + self.limits.beyond).any():
-                self._stop("joint-range")
+            joints, (low, high) = values[position] + self._base, self._box
+            self._stop("joint-range", (np.maximum(low - joints, joints - high) > self.limits.beyond).any())
         if velocity is not None and own.velocity_limit is not None:
-            fast = np.abs(values[velocity]) > self.limits.speed * own.velocity_limit
-            if fast.any():
-                self._stop("joint-speed")
+            self._stop("joint-speed", (np.abs(values[velocity]) > self.limits.speed * own.velocity_limit).any())
         deviation = np.clip((values - self._mean) / self._std, -10.0, 10.0)
         known = max(int(np.isfinite(self._std).sum()), 1)
         self._unlike += (float(deviation @ deviation) / known - self._unlike) * self.step
@@ -213,12 +202,10 @@ class Guard:
         if read_out.shape == low.shape and ((read_out < low) | (read_out > high)).any():
             self._flags.append("belief-unlike-training")
 
-    def _stop(self, reason: str) -> None:
-        if self.state != "stop":
+    def _stop(self, reason: str, wanted: bool | np.bool_) -> None:
+        if wanted and self.state != "stop":
             self.state, self.reason = "stop", reason
             self._flags.append(reason)
-
-    # ----------------------------------------------------------------------------------------------------- commands
 
     def command(self, action: np.ndarray | None) -> Command:
         """What goes out in this step; `action` is None where the policy gave none in time."""
@@ -266,8 +253,7 @@ class Guard:
             self.state, self._waited = "safe", 0.0
         elif self.state == "safe":
             self._waited += step
-            if self._waited > limits.give_up:
-                self._stop("gave-up")
+            self._stop("gave-up", self._waited > limits.give_up)
         if self.state == "ramp-in":
             self._blend += step / max(limits.ramp_in, step)
 
@@ -291,7 +277,7 @@ class Guard:
             return np.asarray(self._from + min(self._blend, 1.0) * (target - self._from))
         if self.state == "hold":
             return self._previous
-        return self._previous + np.clip(self.pose - self._previous, -self._pace, self._pace)
+        return np.asarray(self._previous + np.clip(self.pose - self._previous, -self._pace, self._pace))
 
     def _joints(self) -> np.ndarray | None:
         """Where the joints are, if that was observed just now and is measured in the unit of the commands."""
@@ -327,9 +313,34 @@ class Guard:
         return target
 
 
+def _or(value: np.ndarray | None, otherwise: np.ndarray) -> np.ndarray:
+    return otherwise if value is None else value
+
+
+def _sensible(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest of each number that a sound sensor tells, also where the contract names none."""
+    low, high = (np.concatenate([getattr(part, end) for part in bundle.observation]) for end in ("low", "high"))
+    gravity, own = bundle.places(bundle.contract.get("gravity")), bundle.action
+    joints, base = bundle.places(own.joint_position), _or(own.default, np.zeros(1))
+    low, high = np.maximum(low, -_LARGEST), np.minimum(high, _LARGEST)
+    if gravity is not None:
+        low[gravity], high[gravity] = np.maximum(low[gravity], -_UNIT), np.minimum(high[gravity], _UNIT)
+    if joints is not None and own.kind == "position" and own.position_low is not None and own.position_high is not None:
+        low[joints] = np.maximum(low[joints], own.position_low - base - _ASTRAY)
+        high[joints] = np.minimum(high[joints], own.position_high - base + _ASTRAY)
+    return low, high
+
+
+def _met(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each number in training; an infinite deviation where they are not told."""
+    means = [np.zeros(part.size) if part.mean is None else part.mean for part in bundle.observation]
+    stds = [np.full(part.size, np.inf) if part.std is None else part.std for part in bundle.observation]
+    return np.concatenate(means), np.maximum(np.concatenate(stds), 1e-6)
+
+
 def _believable(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest of each number of the read-out, by the contract's `read_out`, and a quarter of that beyond."""
-    rows = bundle.contract.get("read_out") or []
+    rows = [row for row in bundle.contract.get("read_out") or [] if not isinstance(row, str)]
     try:
         low, high = (np.concatenate([np.zeros(0), *(np.ravel(row[end]) for row in rows)]) for end in ("low", "high"))
         slack = 0.25 * (high - low)

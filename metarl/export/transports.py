@@ -4,8 +4,8 @@ NumPy and the standard library alone, as `runner.py`; MCAP files need the packag
 
 A datagram is `MRL1`, a letter for its kind, a number and a time [s] of the sender's clock, and float32 numbers. A
 `H`ello is answered by a `D`escription, the fields of `Robot` as JSON. `O`bservations carry reward, terminated, new
-task, whether an episode ended, and the numbers observed, with those of the ended episode's last one ahead; `C`ommands carry
-targets, a `S`top nothing.
+task, whether an episode ended, and the numbers observed, with those of the ended episode's last one ahead; `C`ommands
+carry targets, a `S`top nothing.
 """
 
 from __future__ import annotations
