@@ -128,7 +128,8 @@ class MamlPolicy(PolicyModule):
         """The state with the end of an episode of `worlds` noted, and where a step of adaptation is due by that."""
         ending = worlds & self._adapting(state)
         world = torch.arange(len(worlds), device=worlds.device)
-        state.ended[world, (state.num_steps - 1).clamp(min=0)] |= ending
+        place = (state.num_steps - 1).clamp(min=0)
+        state.ended[world, place] = state.ended[world, place] | ending
         state = state._replace(num_episodes=state.num_episodes + ending.long())
         enough = (
             state.num_episodes >= self.config.shots if self.least_steps is None else state.num_steps >= self.least_steps

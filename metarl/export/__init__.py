@@ -1,1 +1,1 @@
-"""A trained policy as a folder that stands by itself: programs, contract, C header, ONNX; and what runs it."""
+"""Policies that leave the house: bundles, and what runs them on a robot."""

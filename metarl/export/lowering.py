@@ -464,6 +464,15 @@ def _reduction(name: str) -> Callable[..., Any]:
 _SPECIAL.update({name: _reduction(name) for name in ("sum", "mean", "amax", "amin")})
 
 
+@_rule("any")
+def _any(to: Lowering, example: Tensor, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    rank = _example(x).dim()
+    dims = list(range(rank)) if dim is None else [dim] if isinstance(dim, int) else list(dim)
+    most = to.named(x, torch.float32)
+    most = to.emit("amax", [most], example.float(), dim=sorted(d % rank for d in dims), keepdim=bool(keepdim))
+    return to.call(torch.ops.aten.gt.Scalar, most, 0.0)
+
+
 @_rule("linalg_vector_norm")
 def _norm(to: Lowering, example: Tensor, x: Any, order: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:
     if order != 2:
