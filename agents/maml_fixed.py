@@ -37,7 +37,10 @@ class FixedMaml:
         stage = _stage(self._policy, state)
         adapted, memory = inner.step(inner.read(), state.parameters[0], state.memory[0], stage)
         finite = torch.isfinite(torch.cat((adapted, memory.flatten()))).to(adapted.dtype).amin() > 0.0
-        adapted, memory = torch.where(finite, adapted, state.parameters[0]), torch.where(finite, memory, state.memory[0])
+        adapted, memory = (
+            torch.where(finite, adapted, state.parameters[0]),
+            torch.where(finite, memory, state.memory[0]),
+        )
         after = state._replace(
             parameters=adapted[None],
             memory=memory[None],

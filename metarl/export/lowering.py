@@ -18,7 +18,7 @@ from metarl.export.program import CONST, Operation, Slot
 _SMALL = 16  # numbers of a constant that is not worth an operation `full`
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """A policy does something that a program has no operation for."""
 
 
@@ -59,7 +59,7 @@ class Lowering:
     def named(self, value: Any, dtype: torch.dtype | None = None, shape: Sequence[int] | None = None) -> Value:
         """The value by a name: constants get one. In another dtype, or expanded to a shape, where that is told."""
         if isinstance(value, Pair):
-            raise Unsupported("a complex number where a real one is needed")
+            raise UnsupportedError("a complex number where a real one is needed")
         if isinstance(value, Value):
             if dtype is not None and value.example.dtype != dtype:
                 value = self.emit("cast", [value], value.example.to(dtype))
@@ -121,7 +121,7 @@ class Lowering:
         if name in _PLAIN:
             return self._plain(name, [*args], cast(Tensor, example))
         if name not in _SPECIAL:
-            raise Unsupported(f"torch's operation '{name}' has no counterpart in a program")
+            raise UnsupportedError(f"torch's operation '{name}' has no counterpart in a program")
         return _SPECIAL[name](self, example, *args, **words)
 
     def call(self, function: Callable[..., Any], *args: Any, **words: Any) -> Any:
@@ -131,7 +131,7 @@ class Lowering:
     def _plain(self, name: str, args: list[Any], example: Tensor) -> Value:
         """Element by element: all inputs in the result's dtype, or where they are compared in their common one."""
         if name in ("add", "sub") and len(args) > 2 and args[2] != 1:
-            raise Unsupported(f"{name} with a factor")
+            raise UnsupportedError(f"{name} with a factor")
         args = args[: _PLAIN[name][1]]
         op, dtype = _PLAIN[name][0], example.dtype
         if dtype == torch.bool:
@@ -142,9 +142,19 @@ class Lowering:
         if op in ("eq", "ne") and isinstance(args[1], float) and math.isinf(args[1]):
             most = torch.finfo(dtype).max
             op, args = ("gt", [args[0], most]) if args[1] > 0 else ("lt", [args[0], -most])
-            return self.emit(op, [self.named(x, dtype) for x in args], example) if name == "eq" else self._plain(
-                "logical_not", [self.emit(op, [self.named(x, dtype) for x in args], ~example)], example)
-        if op == "mul" and isinstance(args[1], Tensor) and _neutral(args[1], example) and args[0].example.shape == example.shape:
+            return (
+                self.emit(op, [self.named(x, dtype) for x in args], example)
+                if name == "eq"
+                else self._plain(
+                    "logical_not", [self.emit(op, [self.named(x, dtype) for x in args], ~example)], example
+                )
+            )
+        if (
+            op == "mul"
+            and isinstance(args[1], Tensor)
+            and _neutral(args[1], example)
+            and args[0].example.shape == example.shape
+        ):
             return self.named(args[0], dtype)
         if op == "where":
             condition = self.named(args[0], torch.bool)
@@ -172,7 +182,7 @@ class Lowering:
             return self.call(aten.stack.default, [args[0].real, args[0].imag], -1)
         function = getattr(aten, name, None)
         if name not in ("slice", "select", "view", "unsqueeze", "squeeze", "cat", "alias", "clone", "expand"):
-            raise Unsupported(f"torch's operation '{name}' on complex numbers has no counterpart in a program")
+            raise UnsupportedError(f"torch's operation '{name}' on complex numbers has no counterpart in a program")
         of = getattr(function, "Tensor" if name == "slice" else "int" if name == "select" else "default")
         if name == "squeeze":
             of = aten.squeeze.dim
@@ -285,10 +295,12 @@ _SPECIAL["clamp_max"] = lambda to, example, x, high: to.emit("clamp", [to.named(
 
 @_rule("pow")
 def _power(to: Lowering, example: Tensor, x: Any, power: Any) -> Any:
+    if power == 1:
+        return x
     if power == 0.5:
         return to.call(torch.ops.aten.sqrt.default, x)
     if power not in (2, 3):
-        raise Unsupported(f"the power {power}")
+        raise UnsupportedError(f"the power {power}")
     square = to.call(torch.ops.aten.mul.Tensor, x, x)
     return square if power == 2 else to.call(torch.ops.aten.mul.Tensor, square, x)
 
@@ -313,7 +325,7 @@ def _remainder(to: Lowering, example: Tensor, x: Any, by: Any) -> Any:
 @_rule("gelu")
 def _gelu(to: Lowering, example: Tensor, x: Any, approximate: str = "none") -> Any:
     if approximate != "none":
-        raise Unsupported("gelu by tanh")
+        raise UnsupportedError("gelu by tanh")
     aten = torch.ops.aten
     share = to.call(aten.add.Tensor, to.call(aten.erf.default, to.call(aten.mul.Tensor, x, math.sqrt(0.5))), 1.0)
     return to.call(aten.mul.Tensor, to.call(aten.mul.Tensor, x, 0.5), share)
@@ -344,7 +356,7 @@ def _expand(to: Lowering, example: Tensor, x: Any, *_: Any, **__: Any) -> Value:
 def _repeat(to: Lowering, example: Tensor, x: Any, times: Sequence[int]) -> Any:
     x = to.named(x)
     if any(t != 1 and s != 1 for t, s in zip(times, x.example.shape, strict=True)):
-        raise Unsupported("repeat of more than one row")
+        raise UnsupportedError("repeat of more than one row")
     return to.named(x, shape=example.shape)
 
 
@@ -385,7 +397,9 @@ def _slice(
     if made is not None and step == 1 and made.op in ("slice", "cat") and made.attributes["dim"] == axis:
         if made.op == "slice" and made.attributes["step"] == 1:  # of a slice
             ahead = made.attributes["start"]
-            return to.emit("slice", [to.value(made.inputs[0])], example, dim=axis, start=ahead + first, end=ahead + last, step=1)
+            return to.emit(
+                "slice", [to.value(made.inputs[0])], example, dim=axis, start=ahead + first, end=ahead + last, step=1
+            )
         for part in (to.value(name) for name in made.inputs if made.op == "cat"):
             width = part.example.shape[axis]
             if first >= 0 and last <= width:  # of what was put side by side
@@ -421,7 +435,7 @@ def _slice_scatter(
     to: Lowering, example: Tensor, x: Any, new: Any, dim: int = 0, start: Any = None, stop: Any = None, step: int = 1
 ) -> Any:
     if step != 1:
-        raise Unsupported("writing to every other row")
+        raise UnsupportedError("writing to every other row")
     size, cut = example.shape[dim], torch.ops.aten.slice.Tensor
     first, last, _ = slice(start, stop).indices(size)
     parts = [to.call(cut, x, dim, 0, first)] * (first > 0) + [new]
@@ -446,7 +460,7 @@ def _matmul(to: Lowering, example: Tensor, a: Any, b: Any) -> Value:
 @_rule("addmm", "baddbmm")
 def _addmm(to: Lowering, example: Tensor, bias: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) -> Any:
     if (beta, alpha) != (1, 1):
-        raise Unsupported("a scaled product")
+        raise UnsupportedError("a scaled product")
     product = to.emit("matmul", [to.named(a), to.named(b)], example)
     return to.call(torch.ops.aten.add.Tensor, product, bias)
 
@@ -476,7 +490,7 @@ def _any(to: Lowering, example: Tensor, x: Any, dim: Any = None, keepdim: bool =
 @_rule("linalg_vector_norm")
 def _norm(to: Lowering, example: Tensor, x: Any, order: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:
     if order != 2:
-        raise Unsupported(f"the norm of order {order}")
+        raise UnsupportedError(f"the norm of order {order}")
     aten = torch.ops.aten
     dims = list(range(_example(x).dim())) if dim is None else dim
     total = to.call(aten.sum.dim_IntList, to.call(aten.mul.Tensor, x, x), dims, keepdim)
@@ -484,9 +498,11 @@ def _norm(to: Lowering, example: Tensor, x: Any, order: Any = 2, dim: Any = None
 
 
 @_rule("var_mean")
-def _var_mean(to: Lowering, example: Tensor, x: Any, dim: Any = None, correction: Any = 1, keepdim: bool = False) -> Any:
+def _var_mean(
+    to: Lowering, example: Tensor, x: Any, dim: Any = None, correction: Any = 1, keepdim: bool = False
+) -> Any:
     if correction != 0:
-        raise Unsupported("an unbiased variance")
+        raise UnsupportedError("an unbiased variance")
     aten = torch.ops.aten
     far = to.call(aten.sub.Tensor, x, to.call(aten.mean.dim, x, dim, True))
     spread = to.call(aten.mean.dim, to.call(aten.mul.Tensor, far, far), dim, keepdim)
@@ -551,7 +567,9 @@ def _index(to: Lowering, example: Tensor, x: Any, indices: Sequence[Any]) -> Any
 
 
 @_rule("index_put")
-def _index_put(to: Lowering, example: Tensor, x: Any, indices: Sequence[Any], new: Any, accumulate: bool = False) -> Any:
+def _index_put(
+    to: Lowering, example: Tensor, x: Any, indices: Sequence[Any], new: Any, accumulate: bool = False
+) -> Any:
     aten, shape = torch.ops.aten, example.shape
     rows, place = _of_the_world(to, x, indices)
     width = [1] * (len(shape) - 2)
@@ -563,5 +581,5 @@ def _index_put(to: Lowering, example: Tensor, x: Any, indices: Sequence[Any], ne
 def _of_the_world(to: Lowering, x: Any, indices: Sequence[Any]) -> tuple[Any, Any]:
     """The rows of the one world, and which of them is meant, of `x[worlds, place]`."""
     if len(indices) != 2 or isinstance(indices[0], Value) or indices[0] is None or _example(x).shape[0] != 1:
-        raise Unsupported("indexing by several tensors")
+        raise UnsupportedError("indexing by several tensors")
     return to.call(torch.ops.aten.select.int, x, 0, 0), indices[1]

@@ -78,6 +78,16 @@ class Program:
         known |= {n: (tuple(constants[n].shape), str(constants[n].dtype)) for n in used if n.startswith(CONST)}
         return known | {one.out: (one.shape, one.dtype) for one in self.operations}
 
+    def output_shapes(self) -> dict[str, Shape]:
+        """Shape of each result that an operation made."""
+        made = {one.out: one.shape for one in self.operations}
+        return {name: made[value] for name, value in self.outputs.items() if value in made}
+
+    @property
+    def idle(self) -> bool:
+        """Whether it leaves everything as it is."""
+        return all(name == value for name, value in self.outputs.items())
+
     def needs(self, name: str) -> bool:
         """Whether its results depend on this input."""
         return any(slot.name == name for slot in self.inputs)

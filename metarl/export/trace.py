@@ -6,7 +6,9 @@ at a tensor for is traced as on a GPU: both sides are computed, and chosen betwe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from metarl.core.errors import UserError
 from metarl.core.graphs import unlooked
 from metarl.core.types import Transition
-from metarl.export.lowering import Lowering, Unsupported, inputs_of
+from metarl.export.lowering import Lowering, UnsupportedError, inputs_of
 from metarl.export.program import STATE, Program, pruned
 from metarl.rl.policy import Policy, ReadOut
 from metarl.rl.state import copied
@@ -68,9 +70,11 @@ def programs_of(policy: Policy[Any]) -> tuple[dict[str, Program], dict[str, Tens
     constants: dict[str, Tensor] = {}
     try:
         made = {name: traced(function, slots, constants) for name, (function, slots) in wanted.items()}
-    except (Unsupported, RuntimeError) as error:
+    except (UnsupportedError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"this policy cannot be exported: {type(policy).__name__} does what no program can: {reason}") from None
+        raise UserError(
+            f"this policy cannot be exported: {type(policy).__name__} does what no program can: {reason}"
+        ) from None
     return made, constants
 
 
@@ -88,9 +92,20 @@ def traced(
     table = {**core_aten_decompositions(), **get_decompositions([_aten.native_layer_norm, _aten.addcmul, _aten.lerp])}
     table = {target: rule for target, rule in table.items() if getattr(target, "overloadpacket", None) not in _WHOLE}
     examples = [value.clone() for _, value in slots]
-    with unlooked(), torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):  # type: ignore[no-untyped-call]
+    with unlooked(), torch.no_grad():  # what the policy keeps for speed must not be of the trace
+        function(*(value.clone() for _, value in slots))
+    with unlooked(), torch.no_grad(), _plain_operations():
         graph = make_fx(functionalize(outputs, remove="mutations_and_views"), decomposition_table=table)(*examples)
         return _lowered(graph, names, slots, constants)
+
+
+@contextmanager
+def _plain_operations() -> Iterator[None]:
+    """Within it torch does not call oneDNN, whose recurrent networks are one operation."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TF32 acceleration")
+        with torch.backends.mkldnn.flags(enabled=False):  # type: ignore[no-untyped-call]
+            yield
 
 
 def _lowered(
