@@ -17,6 +17,7 @@ from metarl.core import renamed as _renamed
 if TYPE_CHECKING:
     from metarl.api import (
         evaluate as evaluate,
+        export as export,
         families as families,
         learners as learners,
         load as load,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 
 _HOME = {
-    "metarl.api": "train resume evaluate load make record report families learners",
+    "metarl.api": "train resume evaluate load make record report export families learners",
     "metarl.core.config": "TrainConfig",
     "metarl.core.errors": "UserError",
     "metarl.core.info": "Part PolicyInfo",

@@ -38,8 +38,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SCHEMA = 1
-DTYPES: dict[str, type] = {"float32": np.float32, "int64": np.int64, "bool": np.bool_}
-_STORED = {"F32": "float32", "I64": "int64", "BOOL": "bool"}
+DTYPES: dict[str, type] = {"float32": np.float32, "float64": np.float64, "int64": np.int64, "bool": np.bool_}
+_STORED = {"F32": "float32", "F64": "float64", "I64": "int64", "BOOL": "bool"}
 _MOST_BYTES, _MOST_ELEMENTS, _MOST_OPERATIONS = 2**29, 2**24, 100_000
 
 
@@ -90,6 +90,9 @@ def _taken(x: np.ndarray, index: np.ndarray, *, dim: int) -> np.ndarray:
     return np.take(x, _index(index, x.shape[dim]), axis=dim)
 
 
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
 class Operation(NamedTuple):
     """What a program may do: as torch does it, on arrays of one of the `DTYPES`."""
 
@@ -105,7 +108,8 @@ class Operation(NamedTuple):
 _ONE = np.float32(1.0)
 _OF_ONE: dict[str, Callable[..., Any]] = {
     **{"neg": np.negative, "abs": np.abs, "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "sin": np.sin},
-    **{"cos": np.cos, "tanh": np.tanh, "logical_not": np.logical_not},
+    **{"cos": np.cos, "tanh": np.tanh, "logical_not": np.logical_not, "floor": np.floor},
+    "erf": lambda x: _erf(x).astype(x.dtype),
     "rsqrt": lambda x: _ONE / np.sqrt(x),
     "reciprocal": lambda x: _ONE / x,
     "sigmoid": lambda x: np.float32(0.5) * (np.tanh(np.float32(0.5) * x) + _ONE),
