@@ -108,7 +108,8 @@ def _simulated(bundle: Bundle, how: Deployment, clock: Clock) -> Transport:
     from metarl.core.registry import family_names, make_family
     from metarl.export.simulated import SimulatedRobot
 
-    named = how.family or str(bundle.contract.get("family", ""))
+    run = bundle.contract.get("run")
+    named = how.family or str(run.get("family", "") if isinstance(run, dict) else "")
     if not how.family and named not in family_names():  # a bundle is data: code that it names is not run
         raise UserError(f"the bundle was trained on '{named}', which is no family of metarl: name one with --family")
     episodes = int(bundle.contract.get("episodes_per_trial", 1))

@@ -127,15 +127,16 @@ class SteppedClock(Clock):
 class Log:
     """A CSV file with a row per step, written by a thread of its own: a slow disk delays nobody.
 
-    Columns: `step`, `time` [s], `state`, every number observed by its name (`gyro.x`), `reward`, `action.JOINT` in
-    [-1, 1] as applied, `target.JOINT` in the bundle's unit, `latency` of the policy [s], and `flags` with `+` between.
-    What is not known stays empty.
+    Columns: `step`, `time` [s], `state`, every number observed by its name (`gyro.x`), `reward`, `start` (where the
+    robot was just put back: `fall` or `end`, by how the episode before ended, and `+task` where the next task begins),
+    `action.JOINT` in [-1, 1] as applied, `target.JOINT` in the bundle's unit, `latency` of the policy [s], and `flags`
+    with `+` between. What is not known stays empty.
     """
 
     def __init__(self, path: Path, bundle: Bundle) -> None:
         names = bundle.action.names
         seen = [label for part in bundle.observation for label in part.labels()]
-        columns = ["step", "time", "state", *seen, "reward"]
+        columns = ["step", "time", "state", *seen, "reward", "start"]
         columns += [f"action.{n}" for n in names] + [f"target.{n}" for n in names] + ["latency", "flags"]
         self._blank = [""] * len(seen), [""] * len(names)
         self._rows: queue.Queue[list[Any] | None] = queue.Queue(_WAITING)
@@ -149,10 +150,10 @@ class Log:
 
     def row(self, now: float, seen: Observation | None, command: Command, latency: float | None) -> None:
         """Note a step."""
-        values = self._blank[0] if seen is None else [f"{x:.7g}" for x in np.ravel(seen.values)]
-        target = self._blank[1] if command.target is None else [f"{x:.7g}" for x in command.target]
-        row = [command.number, f"{now:.6f}", command.state, *values, "" if seen is None else f"{seen.reward:.7g}"]
-        row += [f"{x:.7g}" for x in command.applied] + target
+        values = self._blank[0] if seen is None else [f"{x:.9g}" for x in np.ravel(seen.values)]
+        target = self._blank[1] if command.target is None else [f"{x:.9g}" for x in command.target]
+        row = [command.number, f"{now:.6f}", command.state, *values, "" if seen is None else f"{seen.reward:.9g}"]
+        row += [_start(seen)] + [f"{x:.7g}" for x in command.applied] + target
         row += ["" if latency is None else f"{latency:.6f}", "+".join(command.flags)]
         try:
             self._rows.put_nowait(row)
@@ -168,6 +169,12 @@ class Log:
     def _write(self) -> None:
         while (row := self._rows.get()) is not None:
             self._writer.writerow(row)
+
+
+def _start(seen: Observation | None) -> str:
+    if seen is None or seen.final is None:
+        return ""
+    return ("fall" if seen.terminated else "end") + "+task" * seen.new_task
 
 
 # ------------------------------------------------------------------------------------------------------- the runner

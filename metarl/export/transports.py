@@ -49,14 +49,18 @@ class UdpRobot:
     def __init__(self, address: tuple[str, int], clock: Clock | None = None, tries: int = 50) -> None:
         """Ask it what it is; `BundleError` where it does not say, within `tries` tenths of a second."""
         self._clock, self._address = clock or Clock(), address
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
-            self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self._socket.connect(address)  # datagrams of others are not received
             self._socket.settimeout(0.1)
             self.robot = self._asked(tries)
             self._socket.setblocking(False)
         except OSError as error:
+            self.close()
             raise BundleError(f"the robot at {address[0]}:{address[1]} cannot be reached: {error}") from None
+        except BundleError:
+            self.close()
+            raise
         self.ages: list[float] = []
         """Of the observations [s]: how much longer each was on its way than the fastest."""
         self.refused = 0
@@ -145,7 +149,7 @@ class UdpServer:
         self._socket.settimeout(behind.robot.control_step)
         self.port: int = self._socket.getsockname()[1]
         self._peer: Any = None
-        self._heard, self._newest = self._clock.now(), -1
+        self._heard, self._newest = -math.inf, -1
 
     def serve(self, datagrams: int | None = None) -> None:
         """Answer so many datagrams, or go on until interrupted."""
@@ -168,6 +172,8 @@ class UdpServer:
         found, size = _unpacked(content), 4 * len(self._behind.robot.joints)
         if found is None:
             return False
+        if found[0] == b"H" and peer != self._peer and self._clock.now() - self._heard < self._patience:
+            return True  # nobody takes over a robot that is being driven
         if found[0] == b"H":
             told = json.dumps(asdict(self._behind.robot)).encode()
             self._socket.sendto(_packed(b"D", 0, self._clock.now()) + told, peer)
@@ -222,8 +228,9 @@ class Replay:
         found = None
         while self._next < len(self._rows) and self._rows[self._next][0] <= due:
             when, values, row = self._rows[self._next]
-            reward = self._number(row, "reward", 0.0)
-            found = Observation(self._next, when - self._first + self._begun, values, reward)
+            reward, start = self._number(row, "reward", 0.0), str(row.get("start") or "")
+            again = (start.startswith("fall"), values if start else None, start.endswith("task"))
+            found = Observation(self._next, when - self._first + self._begun, values, reward, *again)
             self._next += 1
         return None if found is None or np.isnan(found.values).all() else found
 
