@@ -22,9 +22,11 @@ Train robot policies that adapt to a task they have never met within a few episo
   eval RUN             returns per episode on held-out tasks, with intervals
   headroom FAMILY      what knowing the task is worth: a memoryless policy beside an oracle
   video RUN            film the robot adapting to held-out tasks
+  export RUN -o DIR    a policy as a folder that stands by itself: contract, weights, C header, ONNX
   tune AGENT FAMILY    search a learner's hyperparameters, on training tasks only
   report RUN...        what runs have shown, as one HTML file
   list [FAMILY]        families with their task parameters, and agents
+  deploy BUNDLE        run an exported policy on a robot, or in simulation, guarded
   check FAMILY         test a family against the contract every family fulfils, or a MJCF file
   bench                speed of environments and training, against bare physics
 
@@ -43,9 +45,11 @@ VERBS = {
     "eval": "eval",
     "headroom": "headroom",
     "video": "video",
+    "export": "export",
     "tune": "tune",
     "report": "report",
     "list": "list",
+    "deploy": "deploy",
     "check": "check",
     "bench": "bench",
 }
