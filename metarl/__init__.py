@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         learners as learners,
         load as load,
         make as make,
+        new as new,
         record as record,
         report as report,
         resume as resume,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 
 _HOME = {
-    "metarl.api": "train resume evaluate load make record report families learners",
+    "metarl.api": "train resume evaluate load make new record report families learners",
     "metarl.core.config": "TrainConfig",
     "metarl.core.errors": "UserError",
     "metarl.core.info": "Part PolicyInfo",

@@ -13,6 +13,7 @@ from metarl.core.registry import family_names, learner_names, make_family, refer
 if TYPE_CHECKING:
     from metarl.core.tasks import Split, Tasks
     from metarl.core.types import Metrics
+    from metarl.new.new import NewFamily
     from metarl.rl.policy import Policy
     from metarl.run.control import Control
     from metarl.run.records import EvaluationRecord
@@ -75,6 +76,22 @@ def make(
         device=device,
         threads=threads,
     )
+
+
+def new(robot: str | Path, output: str | Path | None = None, *, folder: str | Path | None = None) -> NewFamily:
+    """Write a family of tasks for a robot: a Python file that passes `metarl check`, trains, and is edited from there.
+
+    Args:
+        robot: A MJCF file, or `menagerie:NAME` for a robot of MuJoCo Menagerie.
+        output: The file to write; by default named after the model, where you are.
+        folder: The folder in which the files that the model refers to may lie, instead of its own.
+
+    Raises:
+        UserError: The model is broken or has nothing to drive, or the file exists already.
+    """
+    from metarl.new.new import new as write
+
+    return write(robot, output, folder=folder)
 
 
 def train(

@@ -25,6 +25,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   tune AGENT FAMILY    search a learner's hyperparameters, on training tasks only
   report RUN...        what runs have shown, as one HTML file
   list [FAMILY]        families with their task parameters, and agents
+  new ROBOT.xml        write a family of tasks for a robot of your own
   check FAMILY         test a family against the contract every family fulfils, or a MJCF file
   bench                speed of environments and training, against bare physics
 
@@ -46,6 +47,7 @@ VERBS = {
     "tune": "tune",
     "report": "report",
     "list": "list",
+    "new": "new",
     "check": "check",
     "bench": "bench",
 }
