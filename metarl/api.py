@@ -13,13 +13,13 @@ from metarl.core.registry import family_names, learner_names, make_family, refer
 if TYPE_CHECKING:
     from metarl.core.tasks import Split, Tasks
     from metarl.core.types import Metrics
-    from metarl.new.new import NewFamily
     from metarl.rl.policy import Policy
     from metarl.run.control import Control
     from metarl.run.records import EvaluationRecord
     from metarl.run.run import Run
     from metarl.sim.env import TrialEnv
     from metarl.sim.family import Family
+    from metarl.sketch.sketch import NewFamily
     from metarl.video.recorder import Recording
 
 Callback = Callable[["Metrics"], bool | None]
@@ -89,7 +89,7 @@ def new(robot: str | Path, output: str | Path | None = None, *, folder: str | Pa
     Raises:
         UserError: The model is broken or has nothing to drive, or the file exists already.
     """
-    from metarl.new.new import new as write
+    from metarl.sketch.sketch import new as write
 
     return write(robot, output, folder=folder)
 

@@ -13,7 +13,7 @@ from metarl.cli.parsing import parse
 
 @dataclass(frozen=True)
 class NewOptions:
-    """Write a family of tasks for your robot: a Python file that passes `metarl check`, trains, and is edited by you."""
+    """Write a family for your robot: a Python file that passes `metarl check`, trains, and is yours to edit."""
 
     robot: tyro.conf.Positional[str]
     """A MJCF file, or menagerie:NAME for a robot of MuJoCo Menagerie."""

@@ -109,7 +109,7 @@ def _limit(model: mujoco.MjModel, joint: int, i: int | None) -> float | None:
 
 
 def _load(model: mujoco.MjModel, data: mujoco.MjData, joint: int) -> float:
-    """A force that would do: twice what hangs on the joint weighs there and, of a leg, with a share of the whole robot."""
+    """Twice the load of what hangs on the joint and, on a leg, of a share of the whole robot."""
     body = int(model.jnt_bodyid[joint])
     subtree, whole = float(model.body_subtreemass[body]), float(model.body_subtreemass[model.body_rootid[body]])
     weight = _GRAVITY * (subtree + 0.25 * (whole - subtree) * bool(model.jnt_type[0] == 0))

@@ -11,8 +11,8 @@ import mujoco
 import numpy as np
 
 from metarl.core.errors import UserError
-from metarl.new.servos import Servo, found_servos
 from metarl.sim.mujoco.mujoco_env import compile_spec
+from metarl.sketch.servos import Servo, found_servos
 
 Kind = Literal["free", "rail", "fixed"]
 """How the base moves: freely; along unpowered slides, as planar walkers do; not at all."""

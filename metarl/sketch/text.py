@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from metarl.new.robot import Robot
+from metarl.sketch.robot import Robot
 
 _WIDTH = 120
 _MODULES = {
@@ -131,7 +131,7 @@ def _head(draft: Draft) -> str:
     family, where = f"{draft.file}:{draft.name}", f"runs/{draft.name.lower()}"
     guessed = sum(servo.estimated for servo in draft.robot.servos)
     strength = f"The model does not say how strong {guessed} motors are: guessed from masses. " if guessed else ""
-    return f'''"""{draft.name}: {task}, in an unknown body. `metarl new` wrote it from {draft.source}; edit it from here.
+    return f'''"""{draft.name}: {task}, in an unknown body. Written by `metarl new` from {draft.source}: edit it.
 
     metarl check {family}
     metarl video {family} --agent random --output videos/look.mp4
@@ -223,7 +223,8 @@ def _parameters(robot: Robot) -> dict[str, str]:
 def _varied(kind: str, low: float, high: float, beyond: float, unit: str, *words: str) -> str:
     """A parameter whose ood range lies above that of training."""
     a, b, c = map(_decimal, (low, high, beyond))
-    return f"Parameter({', '.join((f'{kind}({a}, {b})', f'ood=Uniform({b}, {c})', f'unit="{unit}"', *words))})"
+    given = (f"{kind}({a}, {b})", f"ood=Uniform({b}, {c})", f'unit="{unit}"', *words)
+    return f"Parameter({', '.join(given)})"
 
 
 def _variations(robot: Robot) -> dict[str, str]:

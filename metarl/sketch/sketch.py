@@ -15,8 +15,6 @@ import mujoco
 from metarl.check.check import Finding, check_family
 from metarl.core.errors import UserError
 from metarl.core.files import write_atomic
-from metarl.new.robot import Robot, look_at
-from metarl.new.text import Draft, text
 from metarl.sim.declarations import make
 from metarl.sim.family import Family, MujocoFamily
 from metarl.sim.mujoco.menagerie import menagerie
@@ -24,6 +22,8 @@ from metarl.sim.mujoco.mjcf.scan import load
 from metarl.sim.mujoco.mujoco_env import compile_spec
 from metarl.sim.mujoco.physics import make_physics
 from metarl.sim.variation import Variator
+from metarl.sketch.robot import Robot, look_at
+from metarl.sketch.text import Draft, text
 
 _MENAGERIE = "menagerie:"
 _ROUNDS = 4  # drafts, each without what the one before showed to have no effect
