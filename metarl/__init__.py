@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         learners as learners,
         load as load,
         make as make,
+        new as new,
         record as record,
         report as report,
         resume as resume,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 
 _HOME = {
-    "metarl.api": "train resume evaluate load make record report export families learners",
+    "metarl.api": "train resume evaluate load make new record report export families learners",
     "metarl.core.config": "TrainConfig",
     "metarl.core.errors": "UserError",
     "metarl.core.info": "Part PolicyInfo",

@@ -27,6 +27,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   report RUN...        what runs have shown, as one HTML file
   list [FAMILY]        families with their task parameters, and agents
   deploy BUNDLE        run an exported policy on a robot, or in simulation, guarded
+  new ROBOT.xml        write a family of tasks for a robot of your own
   check FAMILY         test a family against the contract every family fulfils, or a MJCF file
   bench                speed of environments and training, against bare physics
 
@@ -50,6 +51,7 @@ VERBS = {
     "report": "report",
     "list": "list",
     "deploy": "deploy",
+    "new": "new",
     "check": "check",
     "bench": "bench",
 }
