@@ -28,7 +28,8 @@ class Disturber:
     """All disturbances of a family: what they do to the task, to commands, to the robot and to what it senses."""
 
     def __init__(self, physics: Physics, family: MujocoFamily, variator: Variator) -> None:
-        self.episode = Episode(physics, family, family.num_substeps(physics.model))
+        worlds = (physics.num_worlds, physics.device, physics.dtype)
+        self.episode = Episode(family, *worlds, family.observation, physics, family.num_substeps(physics.model))
         self._changes = Changes(self.episode, variator)
         self._commands = Commands(self.episode)
         self._pushes = Pushes(self.episode)
@@ -44,6 +45,11 @@ class Disturber:
     def tasks(self) -> Tasks:
         """The tasks as they are now."""
         return self.episode.tasks
+
+    @property
+    def poses(self) -> bool:
+        """It gives the worlds their models, at the start of an episode and within it."""
+        return bool(self._changes)
 
     def begin(
         self,
@@ -85,7 +91,7 @@ class Disturber:
         parts = {part.name: part for part in episode.family.observation}
         for i, name, _ in self._drawn:
             one = episode.family.disturbances[i]
-            owner = one.part if isinstance(one, OfPart) else type(one).__name__
+            owner = one.part if isinstance(one, OfPart) else getattr(one, "label", type(one).__name__)
             found.append(Part(f"{owner}_{name}", one.size(name, parts), "1", help="its draw, from -1 to 1"))
         return (*found, *self._pushes.parts())
 
@@ -232,7 +238,12 @@ class Pushes:
             ahead = _heading(self._quaternion[:, body])
             x, y = ahead.unbind(dim=1)
             along = ahead if one.axis == 0 else torch.stack((-y, x), dim=1)
-            self._applied[:, body, :2] += self._episode.redrawn(i, "newton", timer.count) * along
+            newton = self._episode.redrawn(i, "newton", timer.count)
+            if one.is_timed:
+                age, start = self._episode.age, self._episode.steps(self._episode.value(i, "onset")[:, 0])
+                stop = start + self._episode.steps(self._episode.value(i, "duration")[:, 0])
+                newton = newton * ((age >= start) & (age < stop))[:, None]
+            self._applied[:, body, :2] += newton * along
 
     def parts(self) -> tuple[Part, ...]:
         """The forces, where they are drawn."""
