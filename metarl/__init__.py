@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from metarl.api import (
         evaluate as evaluate,
         families as families,
+        gap as gap,
         learners as learners,
         load as load,
         make as make,
@@ -39,11 +40,12 @@ if TYPE_CHECKING:
     from metarl.sim.env import TrialEnv as TrialEnv
     from metarl.sim.external.external_env import ExternalFamily as ExternalFamily
     from metarl.sim.family import Family as Family, MujocoFamily as MujocoFamily
+    from metarl.sweeps.record import GapRecord as GapRecord
 
 __version__ = "0.2.0.dev0"
 
 _HOME = {
-    "metarl.api": "train resume evaluate load make record report families learners",
+    "metarl.api": "train resume evaluate gap load make record report families learners",
     "metarl.core.config": "TrainConfig",
     "metarl.core.errors": "UserError",
     "metarl.core.info": "Part PolicyInfo",
@@ -57,6 +59,7 @@ _HOME = {
     "metarl.sim.env": "TrialEnv",
     "metarl.sim.external.external_env": "ExternalFamily",
     "metarl.sim.family": "Family MujocoFamily",
+    "metarl.sweeps.record": "GapRecord",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

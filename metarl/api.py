@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from metarl.run.run import Run
     from metarl.sim.env import TrialEnv
     from metarl.sim.family import Family
+    from metarl.sweeps.record import GapRecord
     from metarl.video.recorder import Recording
 
 Callback = Callable[["Metrics"], bool | None]
@@ -178,6 +179,7 @@ def evaluate(
     device: str = "cpu",
     physics: str = "",
     controls: Sequence[Control | str] = (),
+    disturbances: str | Path = "",
     trust_code: bool = False,
 ) -> EvaluationRecord:
     """Measure the return of each episode on fixed tasks, and keep the record in the run's folder.
@@ -195,6 +197,7 @@ def evaluate(
         device: Where policy and worlds are, `cpu` or `cuda`. What is published is measured on the CPU.
         physics: What moves the worlds, `mujoco` or `warp`; what is usual on the device by default.
         controls: What else to play, as `wipe`, `swap`, `nominal` or a `Control`: an adaptation must lose by them.
+        disturbances: A TOML file of what a real robot adds, or its text, upon what the policy was trained with.
         trust_code: Files of code that the run names may run, also such as this user never trained with.
 
     Raises:
@@ -202,14 +205,14 @@ def evaluate(
             state to interfere with, acts by numbers that are not finite, or has the physics of every task diverge.
     """
     from metarl.run.control import Control
-    from metarl.run.evaluate import evaluate_subject
+    from metarl.run.evaluate import evaluate_subject, split_name
     from metarl.run.logs import words_of
     from metarl.run.run import worlds_on
     from metarl.run.subject import subject_of
 
-    subject = subject_of(run, agent, checkpoint, trust_code, device)
+    subject = subject_of(run, agent, checkpoint, trust_code, device, str(disturbances))
     chosen = subject.family.space.fixed(split, num_tasks) if tasks is None else tasks
-    name = split if tasks is None else "list-python"
+    name = split_name(split if tasks is None else "list-python", str(disturbances))
     words = ["eval", str(run), "--split", split, *words_of({"num_tasks": len(chosen), "seed": seed})]
     options: dict[str, Any] = {"episodes": episodes, "seed": seed, "deterministic": deterministic}
     options["worlds"] = worlds_on(device, physics)
@@ -256,6 +259,7 @@ def record(
     agent: str | None = None,
     device: str = "cpu",
     physics: str = "",
+    disturbances: str | Path = "",
     trust_code: bool = False,
     progress: bool = False,
 ) -> Recording:
@@ -277,6 +281,7 @@ def record(
         agent: `zero` or `random`: a policy that never trained.
         device: Where policy and worlds are, `cpu` or `cuda`.
         physics: What moves the worlds, `mujoco` or `warp`; what is usual on the device by default.
+        disturbances: See `evaluate`.
         trust_code: Files of code that the run names may run, also such as this user never trained with.
         progress: Whether a progress line is printed.
 
@@ -289,7 +294,7 @@ def record(
     from metarl.video.recorder import VideoConfig, record as film
 
     single_threaded_math()
-    subject, wall = subject_of(run, agent, checkpoint, trust_code, device), layout == "wall"
+    subject, wall = subject_of(run, agent, checkpoint, trust_code, device, str(disturbances)), layout == "wall"
     tasks = subject.family.space.fixed(split, num_tasks or {"sequence": 4, "side-by-side": 1, "wall": 9}[layout])
     played = episodes or subject.episodes
     settings = VideoConfig(
@@ -305,6 +310,56 @@ def record(
     )
     with share_view("filming", console(progress)) as tell:
         return film(subject.policy, subject.family, tasks, played, Path(output), settings, subject.origin, tell)
+
+
+def gap(
+    *runs: Run | str | Path,
+    sweeps: Sequence[str] = (),
+    quick: bool = False,
+    split: Split = "test",
+    tasks: Tasks | None = None,
+    num_tasks: int = 20,
+    episodes: int = 0,
+    seed: int = 0,
+    disturbances: str | Path = "",
+    output: str | Path | None = None,
+    trust_code: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> GapRecord:
+    """Play policies in physics that they were not trained in: other delays, grounds, motors, time steps, back ends.
+
+    Args:
+        runs: Runs of one family, their folders, or `pretrained:NAME`.
+        sweeps: What to sweep, as `latency`, or at which values, as `friction=0.3,0.6`; all that makes sense if empty.
+        quick: The most telling of it, at few values.
+        split: Tasks of this split's fixed list.
+        tasks: Tasks of your own in place of a split.
+        num_tasks: How many, each in a world of its own at each value.
+        episodes: Episodes on each task; 0 for as many as in training (of several runs, the most).
+        seed: Seed of the initial states and of what is drawn.
+        disturbances: A TOML file of what a real robot adds throughout, or its text.
+        output: An HTML file to write, with every number in a JSON file beside it.
+        trust_code: Files of code that the runs name may run, also such as this user never trained with.
+        say: Called with what is being played.
+
+    Returns:
+        A record whose `below(0.8)` lists where a policy loses more than a fifth of its return.
+
+    Raises:
+        UserError: There is no such run or sweep, or the runs are not of one MuJoCo family.
+    """
+    from metarl.reports.gap_page import write_gap
+    from metarl.run.logs import words_of
+    from metarl.run.subject import subject_of
+    from metarl.sweeps.measure import Plan, swept
+
+    subjects = [subject_of(run, trust_code=trust_code, disturbances=str(disturbances)) for run in runs]
+    words = ["gap", *map(str, runs), *words_of({"sweep": sweeps, "num_tasks": num_tasks, "seed": seed, "quick": quick})]
+    plan = Plan(tuple(sweeps), quick, split if tasks is None else "list-python", tasks, num_tasks, episodes, seed)
+    record = swept(subjects, plan, words, say or (lambda what: None))
+    if output is not None:
+        write_gap(record, Path(output))
+    return record
 
 
 def report(

@@ -21,6 +21,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   resume RUN           continue a training exactly where it stopped
   eval RUN             returns per episode on held-out tasks, with intervals
   headroom FAMILY      what knowing the task is worth: a memoryless policy beside an oracle
+  gap RUN...           what is lost in physics that a policy was not trained in
   video RUN            film the robot adapting to held-out tasks
   tune AGENT FAMILY    search a learner's hyperparameters, on training tasks only
   report RUN...        what runs have shown, as one HTML file
@@ -42,6 +43,7 @@ VERBS = {
     "resume": "resume",
     "eval": "eval",
     "headroom": "headroom",
+    "gap": "gap",
     "video": "video",
     "tune": "tune",
     "report": "report",

@@ -74,6 +74,7 @@ class Alteration(NamedTuple):
     nominal: float = 1.0
     fixed: Mapping[str, Any] = {}
     """Fields of the variation that the table's name decides."""
+    help: str = ""
 
 
 ALTERATIONS = {
@@ -82,10 +83,10 @@ ALTERATIONS = {
     "d_gain": Alteration(variations.ServoGain, fixed={"gain": "D"}),
     "joint_damping": Alteration(variations.JointDamping),
     "mass": Alteration(variations.BodyMass),
-    "payload": Alteration(variations.Payload, "kg", 0.0),
+    "payload": Alteration(variations.Payload, "kg", 0.0, help="carried by the robot's body"),
     "friction": Alteration(variations.Friction),
     "gravity": Alteration(variations.Gravity),
-    "slope": Alteration(variations.GravityTilt, "rad", 0.0),
+    "slope": Alteration(variations.GravityTilt, "rad", 0.0, help="of the ground, uphill"),
 }
 """Alterations by the name of their table: ratios, but for those with a unit."""
 EXTERNAL = (ActionLatency, Sensor, ImuTilt)
@@ -161,7 +162,7 @@ def _altered(label: str, kind: str, table: Mapping[str, Any], family: Family) ->
     values = _values(kind, table, own | outer)
     chosen = {name: value for name, value in values.items() if name in own} | dict(entry.fixed)
     if "body" in own:
-        chosen["body"] = values.get("body") or _root(family)
+        chosen["body"] = values.get("body") or root_body(family)
     if "at" in own:
         chosen.setdefault("at", (0.0, 0.0, 0.0))
     variation = entry.variation(parameter=label, **chosen)
@@ -170,7 +171,7 @@ def _altered(label: str, kind: str, table: Mapping[str, Any], family: Family) ->
     return Altered(**_required(kind, Altered, changed)), changed
 
 
-def _root(family: Family) -> str:
+def root_body(family: Family) -> str:
     """Name of the first body of the model that can move."""
     if isinstance(family, MujocoFamily):
         for body in family.spec().worldbody.bodies:
@@ -271,7 +272,7 @@ def _joined(declared: Sequence[Disturbance], given: Iterator[tuple[Disturbance, 
     """Those that are declared with what the file changes of them, then the file's others."""
     found, free = list(declared), set(range(len(declared)))
     for one, values in given:
-        like = [i for i in sorted(free) if type(found[i]) is type(one) and _target(found[i]) == _target(one)]
+        like = [i for i in sorted(free) if type(found[i]) is type(one) and target(found[i]) == target(one)]
         if like:
             found[like[0]] = dataclasses.replace(found[like[0]], **values)
             free.discard(like[0])
@@ -280,7 +281,9 @@ def _joined(declared: Sequence[Disturbance], given: Iterator[tuple[Disturbance, 
     return found
 
 
-def _target(one: Disturbance) -> tuple[Any, ...]:
-    """What a disturbance acts on."""
-    names = ("part", "parts", "body", "axis", "parameters", "of", "variation")
-    return tuple(getattr(one, name, None) for name in names)
+def target(one: Disturbance) -> tuple[Any, ...]:
+    """What a disturbance acts on; of an alteration not how it is called."""
+    names = ("part", "parts", "body", "axis", "parameters", "of")
+    variation = getattr(one, "variation", None)
+    altered = None if variation is None else dataclasses.replace(variation, parameter="")
+    return (*(getattr(one, name, None) for name in names), altered)
