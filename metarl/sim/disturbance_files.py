@@ -82,6 +82,8 @@ ALTERATIONS = {
     "p_gain": Alteration(variations.ServoGain, fixed={"gain": "P"}),
     "d_gain": Alteration(variations.ServoGain, fixed={"gain": "D"}),
     "joint_damping": Alteration(variations.JointDamping),
+    "joint_friction": Alteration(variations.FrictionLoss, "N·m", 0.0, help="dry friction, added to the joints'"),
+    "armature": Alteration(variations.Armature),
     "mass": Alteration(variations.BodyMass),
     "payload": Alteration(variations.Payload, "kg", 0.0, help="carried by the robot's body"),
     "friction": Alteration(variations.Friction),

@@ -17,6 +17,7 @@ from metarl.sim.changes import Changes, require_free
 from metarl.sim.disturbances import ActionLatency, EncoderOffset, Force, Kick, OfPart, bounds
 from metarl.sim.episode import Episode, Timer
 from metarl.sim.family import MujocoFamily
+from metarl.sim.motors import Motors
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.senses import Senses
 from metarl.sim.variation import Variator, constant, object_id
@@ -27,11 +28,11 @@ _NEVER = 1 << 60  # physics steps
 class Disturber:
     """All disturbances of a family: what they do to the task, to commands, to the robot and to what it senses."""
 
-    def __init__(self, physics: Physics, family: MujocoFamily, variator: Variator) -> None:
+    def __init__(self, physics: Physics, family: MujocoFamily, variator: Variator, motors: Motors) -> None:
         worlds = (physics.num_worlds, physics.device, physics.dtype)
         self.episode = Episode(family, *worlds, family.observation, physics, family.num_substeps(physics.model))
         self._changes = Changes(self.episode, variator)
-        self._commands = Commands(self.episode)
+        self._commands = Commands(self.episode, motors)
         self._pushes = Pushes(self.episode)
         self._senses = Senses(self.episode)
         self._drawn = [
@@ -107,9 +108,9 @@ class Disturber:
 class Commands:
     """Commands on their way to the motors."""
 
-    def __init__(self, episode: Episode) -> None:
-        self._episode = episode
-        self._ctrl = episode.physics.bind("ctrl")
+    def __init__(self, episode: Episode, motors: Motors) -> None:
+        self._episode, self._motors = episode, motors
+        rest = motors.at_rest()
         self._latency = next(iter(episode.all(ActionLatency)), None)
         self._offsets = [(i, *_servos(episode, one)) for i, one in episode.all(EncoderOffset)]
         if self._latency is None:
@@ -120,30 +121,31 @@ class Commands:
         self._longest = math.ceil(late / self._timestep - 1e-9)
         length = math.ceil(self._longest / episode.num_substeps) + 1
         self._newest = torch.arange(length, 0, -1, device=episode.device)
-        self._sent = self._ctrl[:, None].repeat(1, length, 1)  # newest first
+        self._sent = rest[:, None].repeat(1, length, 1)  # newest first
         self._arrival = torch.zeros(episode.num_worlds, length, dtype=torch.long, device=episode.device)
-        self._held = self._ctrl.clone()
+        self._held = rest.clone()
 
     def begin(self, mask: Bool[Tensor, "N"]) -> None:
         """The command that `reset` wrote has been in force for long."""
         if self._latency is not None:
-            self._sent.copy_(torch.where(mask[:, None, None], self._ctrl[:, None], self._sent))
+            rest = self._motors.at_rest()
+            self._sent.copy_(torch.where(mask[:, None, None], rest[:, None], self._sent))
             self._arrival.masked_fill_(mask[:, None], -1)
-            self._held.copy_(torch.where(mask[:, None], self._ctrl, self._held))
+            self._held.copy_(torch.where(mask[:, None], rest, self._held))
 
     def step(self, command: Float[Tensor, "N A"], looks: bool) -> None:
         """A control step in which the motors follow whatever has arrived; `ctrl` then holds the command itself."""
-        physics, number = self._episode.physics, self._episode.num_substeps
+        motors, tasks, number = self._motors, self._episode.tasks, self._episode.num_substeps
+        shift = self._shifted if self._offsets else None
         if self._latency is None:
-            self._ctrl.copy_(self._shifted(command))
-            physics.step(number)
+            motors.drive(command, number, tasks, shift)
         else:
             arrived = self._arrived(command)
             alike = looks and bool((arrived == arrived[:, :1]).numpy().all())
             for substep in range(1 if alike else number):
-                self._ctrl.copy_(self._shifted(arrived[:, substep]))
-                physics.step(number if alike else 1)
-        self._ctrl.copy_(command)
+                motors.drive(arrived[:, substep], number if alike else 1, tasks, shift)
+        if not motors.lawful:
+            motors.ctrl.copy_(command)
 
     def _arrived(self, command: Float[Tensor, "N A"]) -> Float[Tensor, "N S A"]:
         """The command in force at each physics step of the control step."""
