@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from metarl.api import (
         evaluate as evaluate,
         families as families,
-        gap as gap,
         learners as learners,
         load as load,
         make as make,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from metarl.core.errors import UserError as UserError
     from metarl.core.info import Part as Part, PolicyInfo as PolicyInfo
     from metarl.core.tasks import Parameter as Parameter, Tasks as Tasks, TaskSpace as TaskSpace
+    from metarl.reports.gap import gap as gap
     from metarl.rl.learner import Learner as Learner
     from metarl.rl.policy import Policy as Policy
     from metarl.rl.session import Session as Session
@@ -45,11 +45,12 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 
 _HOME = {
-    "metarl.api": "train resume evaluate gap load make record report families learners",
+    "metarl.api": "train resume evaluate load make record report families learners",
     "metarl.core.config": "TrainConfig",
     "metarl.core.errors": "UserError",
     "metarl.core.info": "Part PolicyInfo",
     "metarl.core.tasks": "Parameter Tasks TaskSpace",
+    "metarl.reports.gap": "gap",
     "metarl.rl.learner": "Learner",
     "metarl.rl.policy": "Policy",
     "metarl.rl.session": "Session",

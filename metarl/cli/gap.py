@@ -49,7 +49,7 @@ class GapOptions(Checked):
 def run(words: list[str]) -> int:
     """Sweep, print the table, write page and numbers; 1 where the gate is closed."""
     options = parse(GapOptions, "gap", words)
-    from metarl.api import gap
+    from metarl.reports.gap import gap
     from metarl.run.logs import console
 
     alone = len(options.runs) == 1 and options.runs[0].is_dir()

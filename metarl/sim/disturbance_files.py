@@ -112,22 +112,20 @@ def disturbed(family: Family, text: str) -> Family:
     return with_disturbances(family, _joined(() if only else family.disturbances, _read(content, family)))
 
 
-def with_disturbances(family: Family, disturbances: Sequence[Disturbance]) -> Family:
-    """The family with these in place of its own."""
+def with_disturbances(family: Family, disturbances: Any) -> Family:
+    """The family with these in place of its own; `UserError` where they are none, or do not fit it."""
     if not isinstance(family, MujocoFamily):
         require_external(disturbances)
-    observation = family.observation
-    if not observation and not isinstance(family, MujocoFamily):  # its size is not known before it is made
-        observation = tuple(Part(one.part, 1, "1") for one in disturbances if isinstance(one, Sensor))
-    require(family.space, observation, disturbances)
+    whole = (Part("observation", 1, "1"),)  # of an environment that declares no parts; its size is not known here
+    require(family.space, family.observation or whole, disturbances)
     made = copy.copy(family)
     object.__setattr__(made, "disturbances", tuple(disturbances))  # a family is sealed; this is another one
     return made
 
 
-def require_external(disturbances: Sequence[Disturbance]) -> None:
+def require_external(disturbances: Any) -> None:
     """`UserError` for what cannot be done to a simulator that is not ours."""
-    for one in disturbances:
+    for one in disturbances if isinstance(disturbances, list | tuple) else ():
         if not isinstance(one, EXTERNAL):
             own = next((name for name, kind in _DECLARED.items() if isinstance(one, kind)), "")
             name = own or getattr(one, "label", type(one).__name__)

@@ -19,7 +19,7 @@ from metarl.core.errors import UserError
 from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks
-from metarl.sim.disturbances import Disturbance, EachWorld, Magnitude, drawn
+from metarl.sim.disturbances import Disturbance, EachWorld, Magnitude, OfPart, bounds, drawn
 from metarl.sim.family import Family
 from metarl.sim.mujoco.physics import Physics
 
@@ -57,6 +57,11 @@ class Episode:
         for i, one in enumerate(family.disturbances):
             for name, magnitude in one.magnitudes().items():
                 self._magnitudes[i, name], self._sizes[i, name] = magnitude, one.size(name, parts)
+        self._drawn = [
+            (i, name, magnitude)
+            for (i, name), magnitude in self._magnitudes.items()
+            if name in family.disturbances[i].shown and isinstance(magnitude, Distribution)
+        ]
         self._purposes = [[field.name for field in fields(one)] for one in family.disturbances]
         self._values: dict[tuple[int, str], Tensor] = {}
         self._random = WorldRandom(0, self.age, self.age, self.dtype)
@@ -128,6 +133,23 @@ class Episode:
         """The magnitude is zero whatever happens."""
         magnitude = self._magnitudes[number, name]
         return isinstance(magnitude, float | int) and magnitude == 0
+
+    def drawn_parts(self) -> list[Part]:
+        """What `drawn` says."""
+        found = []
+        for i, name, _ in self._drawn:
+            one = self.family.disturbances[i]
+            owner = one.part if isinstance(one, OfPart) else getattr(one, "label", type(one).__name__)
+            found.append(Part(f"{owner}_{name}", self._sizes[i, name], "1", help="its draw, from -1 to 1"))
+        return found
+
+    def drawn(self) -> list[Tensor]:
+        """Present values of what is drawn for each episode and may be told, from -1 to 1, (N, size) each."""
+        found = []
+        for i, name, magnitude in self._drawn:
+            low, high = bounds(magnitude, self.family.space)
+            found.append(2.0 * (self.value(i, name) - low) / ((high - low) or 1.0) - 1.0)
+        return found
 
     def steps(self, seconds: Float[Tensor, "N"]) -> Int64[Tensor, "N"]:
         """A time in control steps."""
