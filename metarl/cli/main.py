@@ -21,6 +21,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   resume RUN           continue a training exactly where it stopped
   eval RUN             returns per episode on held-out tasks, with intervals
   headroom FAMILY      what knowing the task is worth: a memoryless policy beside an oracle
+  gap RUN...           what is lost in physics that a policy was not trained in
   video RUN            film the robot adapting to held-out tasks
   export RUN -o DIR    a policy as a folder that stands by itself: contract, weights, C header, ONNX
   tune AGENT FAMILY    search a learner's hyperparameters, on training tasks only
@@ -45,6 +46,7 @@ VERBS = {
     "resume": "resume",
     "eval": "eval",
     "headroom": "headroom",
+    "gap": "gap",
     "video": "video",
     "export": "export",
     "tune": "tune",

@@ -49,6 +49,8 @@ class Family(metaclass=_Immutable):
     """The parts of the observation, in the order in which they stand in the vector that a policy sees."""
     constant_observations: ClassVar[Sequence[int]] = ()
     """Elements of the vector that never change: only a published observation should have any."""
+    disturbances: ClassVar[Sequence[Disturbance]] = ()
+    """What a real robot adds: latency, noise, pushes, sudden faults. See `metarl.sim.disturbances`."""
     trial: ClassVar[Trial] = "steps"
     """What a trial is worth, unless `make_env` is told otherwise."""
     mirror: ClassVar[Symmetry | None] = None
@@ -76,8 +78,6 @@ class MujocoFamily(Family):
 
     variations: ClassVar[Sequence[Variation]] = ()
     """How task parameters change the model."""
-    disturbances: ClassVar[Sequence[Disturbance]] = ()
-    """What a real robot adds: latency, noise, pushes, sudden faults. See `metarl.sim.disturbances`."""
     hidden_parts: ClassVar[tuple[Part, ...]] = ()
     """What `hidden` returns, beside the task and what disturbances tell of themselves."""
     sensed: ClassVar[Sequence[str]] = ()
