@@ -156,6 +156,28 @@ class RecurrentActorCritic(nn.Module):
         return self.actor(features), self.value(features, privileged), outputs
 
 
+class ActorCritic(nn.Module):
+    """Heads for the policy's mean action and the value, which share nothing."""
+
+    def __init__(self, inputs: int, hidden: int, action_size: int, std: float) -> None:
+        super().__init__()
+        self.actor = head(inputs, hidden, action_size, gain=0.01)
+        self.critic = head(inputs, hidden, 1, gain=1.0)
+        self.raw_log_std = nn.Parameter(torch.full((action_size,), math.log(std)))
+
+    @property
+    def log_std(self) -> Float[Tensor, "A"]:
+        """The policy's log standard deviation, clamped."""
+        return self.raw_log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def action(
+        self, features: Float[Tensor, "N F"], noise: Float[Tensor, "N A"], deterministic: bool
+    ) -> Float[Tensor, "N A"]:
+        """Sample the Gaussian policy, or take its mean."""
+        mean: Tensor = self.actor(features)
+        return mean if deterministic else mean + noise * self.log_std.exp()
+
+
 class GaussianMlp(nn.Module):
     """Two tanh hidden layers and a Gaussian with a standard deviation of its own, the same in every state."""
 
