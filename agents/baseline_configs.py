@@ -88,7 +88,7 @@ class RmaConfig(PPOFields):
     student_learning_rate: float = number(1e-3, above=0, most=1, search=Log(2e-4, 3e-3))
     """Adam's step size for the student."""
     hidden_size: int = number(128, least=1, most=8192, memory=weights_memory)
-    """Units of the hidden layer of the policy's head, of the value's, and of the teacher's encoder."""
+    """Units of each of the two hidden layers, of the policy, of the value, and of the teacher's encoder."""
     batch_size: int = number(1600, least=1, most=10**7, search=OneOf(800, 1600, 3200))
     """Control steps per gradient step, of teacher and student."""
     chunk_steps: int = number(50, least=1, most=1_000_000)

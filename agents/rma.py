@@ -42,6 +42,8 @@ from metarl.rl.ppo import PPO, Chunks, Settings, advantages, chunk_length, cut
 from metarl.rl.returns import discounted_return, explained_variance, standardised
 from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
 
+_LAYERS = 2  # hidden ones, of policy, value and the teacher's encoder
+
 
 class Student(TransitionEncoder):
     """From a trial's transitions to an estimate of z after each."""
@@ -63,7 +65,7 @@ class RmaPolicy(EncodingPolicy):
     def __init__(self, config: RmaConfig, info: PolicyInfo) -> None:
         obs_size, action_size, latent = info.observation_size, info.action_size, config.latent_size
         student = Student(2 * obs_size + action_size + 1, config.student_size, latent)
-        network = ActorCritic(obs_size + latent, config.hidden_size, action_size, config.initial_std)
+        network = ActorCritic(obs_size + latent, config.hidden_size, action_size, config.initial_std, _LAYERS)
         super().__init__(info, student, network)
         self._feedback = config.feedback
 
@@ -87,7 +89,7 @@ class Teacher(PolicyModule):
         size = policy.info.privileged_size
         self.student = [policy]  # in a list, so that its tensors are not this module's
         self.network = policy.network
-        self.encoder = head(size, config.hidden_size, config.latent_size, gain=1.0)
+        self.encoder = head(size, config.hidden_size, config.latent_size, 1.0, _LAYERS)
         self.norm = RunningNorm(size)
 
     def initial_state(self, n: int, device: torch.device | str = "cpu") -> Encoded:

@@ -92,7 +92,7 @@ def test_the_phases_train_what_is_theirs_and_the_second_begins_where_it_is_due()
     env, learner = make(Sign(), student_share=0.25)
     assert learner.behaviour is learner.teacher
     taught = {"policy/network", "policy/obs_norm", "policy/reward_norm", "return_norm", "teacher_norm"}
-    taught |= {"teacher_encoder/0", "teacher_encoder/2", "adam/network", "adam/encoder"}
+    taught |= {"teacher_encoder/0", "teacher_encoder/2", "teacher_encoder/4", "adam/network", "adam/encoder"}
     assert changed(learner, lambda: train(env, learner, [0.74])) == taught
     assert learner.behaviour is learner.teacher
     assert changed(learner, lambda: train(env, learner, [0.75])) == taught | {"second_phase"}
