@@ -86,7 +86,7 @@ class RmaConfig(PPOFields):
     student_size: int = number(128, least=1, most=8192, memory=weights_memory)
     """Units of the student's memory."""
     student_learning_rate: float = number(1e-3, above=0, most=1, search=Log(2e-4, 3e-3))
-    """Adam's step size for the student."""
+    """Adam's step size for the student at the start; it falls to --final-learning-rate as well."""
     hidden_size: int = number(128, least=1, most=8192, memory=weights_memory)
     """Units of each of the two hidden layers, of the policy, of the value, and of the teacher's encoder."""
     batch_size: int = number(1600, least=1, most=10**7, search=OneOf(800, 1600, 3200))

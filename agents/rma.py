@@ -168,7 +168,7 @@ class Rma(BaseLearner):
         """PPO's passes over what the teacher did, or the student's over what it did itself."""
         taught = 1.0 - self.config.student_share
         if bool(self._second):
-            metrics = self._imitate(segment, generator)
+            metrics = self._imitate(segment, generator, max(0.0, progress - taught) / self.config.student_share)
         else:
             metrics = self._teach(segment, generator, min(1.0, progress / taught))
         self._second.fill_(progress >= taught)
@@ -230,9 +230,12 @@ class Rma(BaseLearner):
 
     # -------------------------------------------------------------------------------------------------- the student
 
-    def _imitate(self, segment: Segment, generator: torch.Generator) -> Metrics:
+    def _imitate(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
         """`num_epochs` passes over the segment's chunks: Adam on the mean squared error of z."""
         config, device, records = self.config, segment.reward.device, []
+        rate = config.student_learning_rate + progress * (config.final_learning_rate - config.student_learning_rate)
+        for group in self._adam.param_groups:
+            group["lr"] = rate
         generator = on_device(generator, device)
         context, before, target = self.lessons(segment)
         for _ in range(config.num_epochs):
@@ -247,7 +250,7 @@ class Rma(BaseLearner):
                     self._adam.step()
                     records.append(loss.detach())
         wrong = {"train/latent_error": float(torch.stack(records).mean().sqrt())} if records else {}
-        return wrong | self._guard.metrics()
+        return wrong | self._guard.metrics() | {"train/learning_rate": rate}
 
     @torch.no_grad()
     def lessons(self, segment: Segment) -> tuple[Float[Tensor, "L S I"], Float[Tensor, "S H"], Float[Tensor, "L S Z"]]:

@@ -136,7 +136,7 @@ def test_the_student_adapts_as_its_teacher_would():
     """The sign is unknown at first and clear after one reward: the second episode must be near its best, 8."""
     env, learner = make(Sign(), num_worlds=32, learning_rate=1e-2, student_learning_rate=1e-2, student_share=0.5)
     untrained = trial(env, learner, 1000, learner.policy, deterministic=True).episode_returns(2).mean(0)
-    metrics = train(env, learner, [number / 16 for number in range(16)])
+    metrics = train(env, learner, [number / 20 for number in range(20)])
     segment = trial(env, learner, 1000, learner.policy, deterministic=True)
     returns = segment.episode_returns(2).mean(0)
     teacher = trial(env, learner, 1000, learner.teacher, deterministic=True).episode_returns(2).mean(0)
