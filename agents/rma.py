@@ -6,7 +6,9 @@ nothing but the trial's transitions, learns by regression to say z: it acts itse
 it comes to, and the teacher says what z was there (DAgger: Ross et al. 2011, arXiv:1011.0686).
 
 The policy that is saved is the student's, whose z comes of its memory alone: what it earns before the second phase is
-that of an untrained student. Differs from the published program in that
+that of an untrained student. Nothing pays it for finding out: it learns of its task by what it does anyway.
+
+Differs from the published program in that
 
 - the student is a recurrent network over the whole trial, and no convolution over the last 50 steps: it forgets
   nothing that it has found out, as the other learners here, and its state is small;

@@ -133,25 +133,22 @@ def test_trials_that_run_on_from_segment_to_segment_are_learnt_from_in_both_phas
 
 
 def test_the_student_adapts_as_its_teacher_would():
-    """The sign is unknown at first and clear after one reward: the second episode must be near its best, 8."""
+    """The sign is unknown at first and clear after a reward or two: by the second episode it acts as if told."""
     env, learner = make(Sign(), num_worlds=32, learning_rate=1e-2, student_learning_rate=1e-2, student_share=0.5)
-    untrained = trial(env, learner, 1000, learner.policy, deterministic=True).episode_returns(2).mean(0)
-    metrics = train(env, learner, [number / 20 for number in range(20)])
-    segment = trial(env, learner, 1000, learner.policy, deterministic=True)
-    returns = segment.episode_returns(2).mean(0)
-    teacher = trial(env, learner, 1000, learner.teacher, deterministic=True).episode_returns(2).mean(0)
-    assert untrained[1].abs() < 2.0
-    assert returns[1] > 4.0
-    assert returns[1] > 0.8 * teacher[1]
-    assert returns[1] > returns[0]
-    z = learner.teacher.latent(learner.teacher.known(segment.privileged[-1]))
-    assert float((learner.policy.read_out(segment.final_state)["z"] - z.detach()).abs().mean()) < 0.2
-    assert metrics["train/latent_error"] < 0.5
+    metrics = train(env, learner, [number / 14 for number in range(14)])
+    segment = trial(env, learner, 1000, learner.policy)
+    returns, told = (x.episode_returns(2).mean(0) for x in (segment, trial(env, learner, 1000, learner.teacher)))
+    assert told[1] > 5.0
+    assert returns[0] < 0.85 * told[0]
+    assert returns[1] > 0.9 * told[1]
+    z = learner.teacher.latent(learner.teacher.known(segment.privileged[-1])).detach()
+    assert float((learner.policy.read_out(segment.final_state)["z"] - z).abs().mean()) < 0.2
+    assert metrics["train/latent_error"] < 0.3
 
 
 def test_a_student_that_cannot_tell_does_not_adapt():
     """Without rewards, in a world whose motion says nothing of the sign, nothing is left to adapt by."""
     env, learner = make(Sign(), num_worlds=32, learning_rate=1e-2, student_share=0.5, feedback="action")
-    train(env, learner, [number / 16 for number in range(16)])
-    returns = trial(env, learner, 1000, learner.policy, deterministic=True).episode_returns(2).mean(0)
+    train(env, learner, [number / 14 for number in range(14)])
+    returns = trial(env, learner, 1000, learner.policy).episode_returns(2).mean(0)
     assert returns.abs().max() < 2.5
