@@ -175,5 +175,5 @@ def _field_docs(kind: type[Any]) -> dict[str, str]:
 
 
 def array_of(tensor: Tensor) -> np.ndarray:
-    """The tensor as NumPy's, contiguous."""
-    return np.ascontiguousarray(tensor.detach().cpu().numpy())
+    """The tensor as NumPy's, contiguous; one without dimensions stays so."""
+    return np.asarray(tensor.detach().cpu().contiguous().numpy())

@@ -58,7 +58,7 @@ def model_of(name: str, program: Program, constants: Mapping[str, np.ndarray], m
         name,
         [helper.make_tensor_value_info(slot.name, kinds[slot.dtype], slot.shape) for slot in program.inputs],
         results,
-        [numpy_helper.from_array(np.ascontiguousarray(value), key) for key, value in nodes.tensors.items()],
+        [numpy_helper.from_array(value, key) for key, value in nodes.tensors.items()],
     )
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="metarl", ir_version=9
