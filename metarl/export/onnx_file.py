@@ -33,7 +33,7 @@ def has_onnx() -> bool:
     """Whether the extra `export` is installed."""
     try:
         import onnx
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped]
     except ModuleNotFoundError:
         return False
     return bool(onnx and onnxruntime)
