@@ -119,6 +119,9 @@ class PolicyModule(nn.Module):
     What they keep of the parameters is made anew where `core.graphs.capture` says that a capture goes on.
     """
 
+    told: bool = False
+    """It acts on [observation, privileged numbers]: it knows its task, and collects for a learner alone."""
+
     def initial_state(self, n: int, device: torch.device | str = "cpu") -> Any:
         """Nothing known."""
         return NoState()

@@ -78,7 +78,7 @@ def contract():
     }
     action = {"names": ["hip", "knee"], "kind": "position", "unit": "rad", "scale": [0.5, 0.8], "offset": [0.1, -1.0]}
     action |= {"default": [0.1, -1.0], "kp": [50.0, 50.0], "kd": [1.0, 1.0], "torque_limit": [20.0, 30.0]}
-    action |= {"velocity_limit": [20.0, 20.0], "position_low": [-0.6, -2.0], "position_high": [0.8, 0.0]}
+    action |= {"velocity_limit": [20.0, 20.0], "position_low": [-0.6, -1.7], "position_high": [0.8, 0.0]}
     action |= {"rate_limit": [25.0, 40.0], "joint_position": "joint_position", "joint_velocity": "joint_velocity"}
     return {
         "schema": 1,
