@@ -60,6 +60,7 @@ def contract_of(
         "reward": reward,
         "deployable": not (why := _objections(config, family, info, needed)),
         "objections": why,
+        "learner": dataclasses.asdict(config.learner),
         "tasks": [dataclasses.asdict(one) for one in info.parameters],
         "disturbances": _disturbances(family),
         "read_out": _read_out(policy, programs),
