@@ -120,7 +120,12 @@ class _Nodes:
 
     def _operation(self, one: Operation) -> None:
         a, x, out = one.attributes, list(one.inputs), one.out
-        if one.op in _SAME:
+        if one.op == "where" and one.dtype == "bool":  # onnxruntime has no choice between flags
+            self.add("And", x[:2], f"{out}.chosen")
+            self.add("Not", x[:1], f"{out}.not")
+            self.add("And", [f"{out}.not", x[2]], f"{out}.other")
+            self.add("Or", [f"{out}.chosen", f"{out}.other"], out)
+        elif one.op in _SAME:
             self.add(_SAME[one.op], x, out)
         elif one.op in _ALONG:
             self.add(_ALONG[one.op], x, out, axis=a["dim"])
