@@ -51,7 +51,9 @@ def gap(
         UserError: There is no such run or sweep, or the runs are not of one MuJoCo family.
     """
     subjects = [subject_of(run, trust_code=trust_code, disturbances=str(disturbances)) for run in runs]
-    words = ["gap", *map(str, runs), *words_of({"sweep": sweeps, "num_tasks": num_tasks, "seed": seed, "quick": quick})]
+    given = {"num_tasks": num_tasks, "seed": seed, "quick": quick} | ({"sweep": sweeps} if sweeps else {})
+    given |= {"disturbances": str(disturbances)} if disturbances else {}
+    words = ["gap", *map(str, runs), *words_of(given)]
     plan = Plan(tuple(sweeps), quick, split if tasks is None else "list-python", tasks, num_tasks, episodes, seed)
     record = swept(subjects, plan, words, say or (lambda what: None))
     if output is not None:
