@@ -13,12 +13,14 @@ from metarl.core.registry import family_names, learner_names, make_family, refer
 if TYPE_CHECKING:
     from metarl.core.tasks import Split, Tasks
     from metarl.core.types import Metrics
+    from metarl.export.bundle import Exported
     from metarl.rl.policy import Policy
     from metarl.run.control import Control
     from metarl.run.records import EvaluationRecord
     from metarl.run.run import Run
     from metarl.sim.env import TrialEnv
     from metarl.sim.family import Family
+    from metarl.sketch.sketch import NewFamily
     from metarl.video.recorder import Recording
 
 Callback = Callable[["Metrics"], bool | None]
@@ -75,6 +77,22 @@ def make(
         device=device,
         threads=threads,
     )
+
+
+def new(robot: str | Path, output: str | Path | None = None, *, folder: str | Path | None = None) -> NewFamily:
+    """Write a family of tasks for a robot: a Python file that passes `metarl check`, trains, and is edited from there.
+
+    Args:
+        robot: A MJCF file, or `menagerie:NAME` for a robot of MuJoCo Menagerie.
+        output: The file to write; by default named after the model, where you are.
+        folder: The folder in which the files that the model refers to may lie, instead of its own.
+
+    Raises:
+        UserError: The model is broken or has nothing to drive, or the file exists already.
+    """
+    from metarl.sketch.sketch import new as write
+
+    return write(robot, output, folder=folder)
 
 
 def train(
@@ -348,3 +366,28 @@ def report(
     numbers = build.write_report(build.open_runs(opened), path, ["report", *map(str, runs)])
     tell(f"wrote {path} and {numbers}")
     return path
+
+
+def export(
+    run: Run | str | Path, output: str | Path, *, checkpoint: str | None = None, trust_code: bool = False
+) -> Exported:
+    """Write a policy as a bundle, a folder that needs neither metarl nor torch nor a simulator.
+
+    Args:
+        run: A run, its folder, or `pretrained:NAME`.
+        output: The bundle's folder, which must be new or empty.
+        checkpoint: `iteration-000120`, or `best`; the newest by default.
+        trust_code: Files of code that the run names may run, also such as this user never trained with.
+
+    Returns:
+        Where the bundle is, and how close every runtime comes to torch.
+
+    Raises:
+        UserError: The folder is taken, the policy's numbers are not finite, it does what no program can, or a runtime
+            strays from torch by more than 1e-5.
+    """
+    from metarl.export.bundle import export as written
+    from metarl.rl.parallel import single_threaded_math
+
+    single_threaded_math()
+    return written(run, Path(output), checkpoint, trust_code)

@@ -56,6 +56,9 @@ class Family(metaclass=_Immutable):
     mirror: ClassVar[Symmetry | None] = None
     """The robot's left-right symmetry, for learners that use it; None where it has none, or none is told."""
 
+    reward_needs: ClassVar[Mapping[str, bool] | None] = None
+    """What its reward is made of, and of each whether a robot's own sensors tell it; None where nobody has said."""
+
     def __setattr__(self, name: str, value: object) -> None:
         if "_sealed" in vars(self):
             raise UserError(
