@@ -43,7 +43,7 @@ def subject(*disturbances):
 
 
 def sweep(*names, of=None, **plan):
-    return swept([of or subject()], Plan(sweeps=names, num_tasks=2, **plan), ["gap"], lambda what: None)
+    return swept({"steady": of or subject()}, Plan(sweeps=names, num_tasks=2, **plan), ["gap"], lambda what: None)
 
 
 def test_a_point_is_the_same_tasks_with_what_is_swept_changed_and_nothing_else():
