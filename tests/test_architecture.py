@@ -37,7 +37,7 @@ ALLOWED = {
     "bench": ENGINE | {"bench", "agents"},
     "export": ENGINE | {"export"},
     "export/runtime": set(),
-    "sweeps": ENGINE | {"sweeps"},
+    "sweeps": ENGINE | {"sweeps", "export.runtime"},
     "reports": ENGINE | {"video", "sweeps", "reports"},
     "sketch": ENGINE | {"check", "sketch"},
     "cli": ENGINE | {"video", "check", "bench", "reports", "export", "sketch", "cli", "api"},

@@ -36,6 +36,10 @@ class Changes:
             for i, one in self._all
             if isinstance(one, Fault | Altered)
         }
+        constant = [
+            isinstance(one, Altered) and not one.is_fault and episode.is_zero(i, "over") for i, one in self._all
+        ]
+        self._constant = all(constant)  # nothing changes within an episode
         self._grows = max(1, round(_GROWS / episode.family.control_step))
         if any(isinstance(one, Redrawn) and one.of == "distance" for _, one in self._all):
             require_free(episode, "ground that changes with the distance")
@@ -71,6 +75,8 @@ class Changes:
 
     def tick(self, tasks: Tasks, looks: bool) -> None:
         """Let happen what the next control step is taken under. `looks`: see `TrialEnv`."""
+        if self._constant:
+            return
         for timer in self._timers.values():
             timer.tick()
         now = [self._now(i, one) for i, one in self._all]
