@@ -1,4 +1,4 @@
-"""The results tables of README.md and docs/results.md, from the evaluations recorded under experiments/results.
+"""Tables of results in README.md, docs/families.md and docs/results.md, from what experiments/results holds.
 
     python experiments/record.py    # or `make results`: redraws everything, this too
 
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from metarl.core.files import write_atomic
+from metarl.envs import FAMILIES
 from metarl.run.headroom import Recovered
 from metarl.run.placing import Placing, placing
 from metarl.run.records import EvaluationRecord
@@ -190,15 +191,36 @@ def overview(families: Mapping[str, Compared]) -> str:
     return "\n".join((head, *(row for _, row in sorted(rows))))
 
 
+def worth_adapting(families: Mapping[str, Compared]) -> str:
+    """A row per family of the suite: what knowing its task is worth, or that nobody has measured it."""
+    rows = []
+    for name in FAMILIES:
+        found = families[name].placing if name in families else None
+        if found is None:
+            cells = ("not measured", "", "", "")
+        else:
+            room = found.headroom
+            share = f"{_share(room.share)}" if room.measured else "none: a benchmark of robustness"
+            steps = {kinds(run)["test", True].train_steps for run in families[name].agents[found.oracle]}
+            budget = f"{max(steps) / 1e6:.2g} M steps, {len(room.oracle)} seed{'s' * (len(room.oracle) > 1)}"
+            cells = (share, _mean_of(room.memoryless), _mean_of(room.oracle), budget)
+        rows.append("| " + " | ".join((name, *cells)) + " |")
+    return "\n".join(("| family | headroom | memoryless | oracle | each |", "|---" * 5 + "|", *rows))
+
+
 def _mean_of(seeds: Sequence[float]) -> str:
     value = float(np.mean(seeds))
     return _number(value, abs(value))
 
 
 def update(root: Path = ROOT) -> None:
-    """Write the tables between the two marks of README and docs/results.md."""
+    """Write the tables between the two marks of each page."""
     families = places()
-    pages = {"README.md": overview(families), "docs/results.md": "\n\n".join(tables(families))}
+    pages = {
+        "README.md": overview(families),
+        "docs/families.md": worth_adapting(families),
+        "docs/results.md": "\n\n".join(tables(families)),
+    }
     for name, content in pages.items():
         path = root / name
         before, rest = path.read_text().split(BEGIN)

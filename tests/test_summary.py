@@ -1,4 +1,4 @@
-"""The tables of README and docs/results.md are what the recorded evaluations say."""
+"""The tables of README and of two pages of docs/ are what the recorded evaluations say."""
 
 import json
 from pathlib import Path
@@ -23,6 +23,7 @@ def test_the_pages_are_up_to_date(summary):
     families = summary.places()
     for name, content in (
         ("README.md", summary.overview(families)),
+        ("docs/families.md", summary.worth_adapting(families)),
         ("docs/results.md", "\n\n".join(summary.tables(families))),
     ):
         section = (ROOT / name).read_text().split(summary.BEGIN)[1].split(summary.END)[0]
@@ -90,3 +91,6 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, tmp_path
     assert rows == {"ppo": "", "rl2": "90 % [89, 91]", "ppo-oracle": ""}
     line = "| ant-dir | 126 | 216 (rl2) | 226 | 44 % [40, 50] | 90 % [89, 91] | 2 |"
     assert summary.overview(families).splitlines()[2:] == [line]
+    worth = summary.worth_adapting(families).splitlines()
+    assert "| ant-dir | 44 % [40, 50] | 126 | 226 | 1e-06 M steps, 2 seeds |" in worth
+    assert "| ant-goal | not measured |  |  |  |" in worth

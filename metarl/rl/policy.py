@@ -138,6 +138,13 @@ class PolicyModule(nn.Module):
         """Nothing changed."""
         return state
 
+    def fixed(self) -> Any:
+        """What acts as this policy does in one world, by work that does not depend on what tensors hold.
+
+        That is what an export traces, as on a GPU: itself, unless its work has to be laid out otherwise.
+        """
+        return self
+
     def session(self, num_worlds: int = 1, seed: int = 0, deterministic: bool = True) -> Session:
         """The policy with its state kept: for a robot, or an environment, that you step yourself."""
         return Session(self, num_worlds, seed, deterministic)
