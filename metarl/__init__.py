@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         learners as learners,
         load as load,
         make as make,
-        new as new,
         record as record,
         report as report,
         resume as resume,
@@ -40,11 +39,12 @@ if TYPE_CHECKING:
     from metarl.sim.env import TrialEnv as TrialEnv
     from metarl.sim.external.external_env import ExternalFamily as ExternalFamily
     from metarl.sim.family import Family as Family, MujocoFamily as MujocoFamily
+    from metarl.sketch.sketch import new as new
 
 __version__ = "0.2.0.dev0"
 
 _HOME = {
-    "metarl.api": "train resume evaluate load make new record report families learners",
+    "metarl.api": "train resume evaluate load make record report families learners",
     "metarl.core.config": "TrainConfig",
     "metarl.core.errors": "UserError",
     "metarl.core.info": "Part PolicyInfo",
@@ -58,6 +58,7 @@ _HOME = {
     "metarl.sim.env": "TrialEnv",
     "metarl.sim.external.external_env": "ExternalFamily",
     "metarl.sim.family": "Family MujocoFamily",
+    "metarl.sketch.sketch": "new",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
