@@ -49,10 +49,15 @@ class Family(metaclass=_Immutable):
     """The parts of the observation, in the order in which they stand in the vector that a policy sees."""
     constant_observations: ClassVar[Sequence[int]] = ()
     """Elements of the vector that never change: only a published observation should have any."""
+    disturbances: ClassVar[Sequence[Disturbance]] = ()
+    """What a real robot adds: latency, noise, pushes, sudden faults. See `metarl.sim.disturbances`."""
     trial: ClassVar[Trial] = "steps"
     """What a trial is worth, unless `make_env` is told otherwise."""
     mirror: ClassVar[Symmetry | None] = None
     """The robot's left-right symmetry, for learners that use it; None where it has none, or none is told."""
+
+    reward_needs: ClassVar[Mapping[str, bool] | None] = None
+    """What its reward is made of, and of each whether a robot's own sensors tell it; None where nobody has said."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if "_sealed" in vars(self):
@@ -73,8 +78,6 @@ class MujocoFamily(Family):
 
     variations: ClassVar[Sequence[Variation]] = ()
     """How task parameters change the model."""
-    disturbances: ClassVar[Sequence[Disturbance]] = ()
-    """What a real robot adds: latency, noise, pushes, sudden faults. See `metarl.sim.disturbances`."""
     hidden_parts: ClassVar[tuple[Part, ...]] = ()
     """What `hidden` returns, beside the task and what disturbances tell of themselves."""
     sensed: ClassVar[Sequence[str]] = ()

@@ -33,6 +33,7 @@ from metarl.sim.joints import Armature as Armature, FrictionLoss as FrictionLoss
 from metarl.sim.links import LinkLength as LinkLength
 from metarl.sim.motor_faults import (
     FAULTS as FAULTS,
+    LimbSigns as LimbSigns,
     LimbStrength as LimbStrength,
     MotorFault as MotorFault,
     ServoGain as ServoGain,

@@ -15,6 +15,7 @@ from torch import Tensor
 from metarl.core.seeding import WorldRandom, generator, rng
 from metarl.core.tasks import Tasks
 from metarl.core.types import Trial
+from metarl.sim.altered import all_variations, extremes
 from metarl.sim.disturbing import Disturber
 from metarl.sim.env import Moved, RewardError as RewardError, TrialEnv
 from metarl.sim.family import MujocoFamily, action_names
@@ -71,7 +72,7 @@ class MujocoEnv(TrialEnv):
         )
         self.replayable = physics != "mujoco" and not self._looks
         self._substeps = family.num_substeps(model)
-        self._variator = Variator(self.physics, family.variations)
+        self._variator = Variator(self.physics, all_variations(family.variations, family.disturbances))
         disturbed = bool(family.disturbances)
         self._motors = Motors(self.physics, family)
         self._disturber = Disturber(self.physics, family, self._variator, self._motors) if disturbed else None
@@ -100,7 +101,8 @@ class MujocoEnv(TrialEnv):
 
     def _taken(self, tasks: Tasks) -> tuple[Tasks, Float32[Tensor, "N C"]]:
         taken = super()._taken(tasks)
-        self._variator.require(tasks)
+        for posed in extremes(tasks, self.family.disturbances, self.family.space):
+            self._variator.require(posed)
         return taken
 
     @property
@@ -116,7 +118,8 @@ class MujocoEnv(TrialEnv):
         return found + [own[part.name] for part in family.hidden_parts]
 
     def _pose(self, mask: Bool[Tensor, "N"]) -> None:
-        self._variator.apply(self.tasks, mask)
+        if not (self._disturber and self._disturber.poses):  # else at the restart that follows
+            self._variator.apply(self.tasks, mask)
 
     def _restart(self, mask: Bool[Tensor, "N"]) -> None:
         if self._disturber:
