@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from metarl.run.run import Run
     from metarl.sim.env import TrialEnv
     from metarl.sim.family import Family
-    from metarl.sketch.sketch import NewFamily
     from metarl.video.recorder import Recording
 
 Callback = Callable[["Metrics"], bool | None]
@@ -78,22 +77,6 @@ def make(
         device=device,
         threads=threads,
     )
-
-
-def new(robot: str | Path, output: str | Path | None = None, *, folder: str | Path | None = None) -> NewFamily:
-    """Write a family of tasks for a robot: a Python file that passes `metarl check`, trains, and is edited from there.
-
-    Args:
-        robot: A MJCF file, or `menagerie:NAME` for a robot of MuJoCo Menagerie.
-        output: The file to write; by default named after the model, where you are.
-        folder: The folder in which the files that the model refers to may lie, instead of its own.
-
-    Raises:
-        UserError: The model is broken or has nothing to drive, or the file exists already.
-    """
-    from metarl.sketch.sketch import new as write
-
-    return write(robot, output, folder=folder)
 
 
 def train(
