@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from metarl.sim.env import TrialEnv as TrialEnv
     from metarl.sim.external.external_env import ExternalFamily as ExternalFamily
     from metarl.sim.family import Family as Family, MujocoFamily as MujocoFamily
+    from metarl.viewer import view as view
 
 __version__ = "0.2.0.dev0"
 
@@ -57,6 +58,7 @@ _HOME = {
     "metarl.sim.env": "TrialEnv",
     "metarl.sim.external.external_env": "ExternalFamily",
     "metarl.sim.family": "Family MujocoFamily",
+    "metarl.viewer": "view",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
