@@ -72,7 +72,7 @@ def bars(rows: Sequence[tuple[str, float, str]], *, title: str = "", note: str =
     parts = [f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="0" y2="{height:.0f}" stroke="{MUTED}" stroke-width=".6"/>']
     for number, (name, value, color) in enumerate(rows):
         y, length = 15.0 * number + 2.0, half * (value / scale if math.isfinite(value) else 0.0)
-        parts.append(_text(2, y + 9, name, anchor="start"))
+        parts.append(_text(2.0, y + 9, name, anchor="start"))
         left = min(middle, middle + length)
         parts.append(
             f'<rect x="{left:.1f}" y="{y:.1f}" width="{abs(length):.1f}" height="10" rx="1.5" fill="{color}"/>'
@@ -88,7 +88,7 @@ def chances(rows: Sequence[tuple[str, float, bool]], *, title: str = "", note: s
     parts = []
     for number, (name, value, true) in enumerate(rows):
         y, share = 15.0 * number + 2.0, min(max(value, 0.0), 1.0)
-        parts.append(_text(2, y + 9, ("▸ " if true else "") + name, anchor="start", bold=true))
+        parts.append(_text(2.0, y + 9, ("▸ " if true else "") + name, anchor="start", bold=true))
         parts.append(
             f'<rect x="{left:.1f}" y="{y:.1f}" width="{room:.1f}" height="10" rx="1.5" fill="{MUTED}" opacity=".18"/>'
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from metarl.viewer.hand import MOST_LATENCY, WAYS, Hand
 _GROUNDS = {"as the task says": 1.0, "wet": 0.5, "icy": 0.15, "sticky": 1.5}
 _PUSHES = {"←": (0.0, 1.0), "↑": (1.0, 0.0), "↓": (-1.0, 0.0), "→": (0.0, -1.0)}
 _PUSH = 0.8  # [m/s] at first
+_HELD = 0.6  # [s] a control stays as it was set, while what it asks for is on its way
 SOUND = "none"
 
 
@@ -25,7 +27,7 @@ class Field:
         self, handle: Any, read: Callable[[Any], Any], write: Callable[[Any], Any] = lambda value: value
     ) -> None:
         self.handle, self._read, self._write = handle, read, write
-        self._showing = False
+        self._showing, self._touched = False, -math.inf
 
     def on_change(self, order: Callable[[Any], None]) -> None:
         """Have `order` called with what is set on the page, and not with what `show` shows."""
@@ -33,12 +35,13 @@ class Field:
         @self.handle.on_update  # type: ignore[untyped-decorator]
         def _(event: Any) -> None:
             if not self._showing:
+                self._touched = time.monotonic()
                 order(self._read(event.target.value))
 
     def show(self, value: Any) -> None:
         """Show a value."""
         wanted = self._write(value)
-        if self.handle.value != wanted:
+        if self.handle.value != wanted and time.monotonic() - self._touched > _HELD:
             self._showing = True
             try:
                 self.handle.value = wanted

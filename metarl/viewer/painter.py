@@ -63,7 +63,11 @@ class Painter(threading.Thread):
                     f'<div style="padding:.5em;color:#c03030">{html.escape(str(self._of.clock.error))}</div>'
                 )
                 return
-            self.paint()
+            try:
+                self.paint()
+            except BaseException as error:  # whoever waits for the page is told
+                self._of.clock.error = error
+                return
             if time.monotonic() - looked > _LOOK:
                 looked = time.monotonic()
                 self._of.follow_training()
@@ -76,14 +80,14 @@ class Painter(threading.Thread):
                 return
         now, of, family = answer.result(), self._of, self._of.shown.family
         told = tell.Told(now.past, of.scene.focus, of.player.env.info, family.space, now.returns, of.expected)
-        figures = [tell.returns(told), *tell.knowledge(told), tell.state_plane(told)]
+        figures = [tell.returns(told), *tell.knowledge(told), *tell.velocities(told), tell.state_plane(told)]
         panels = of.panels
         with of.server.atomic():
             panels.task.show(now.task)
             panels.hand.show(now.grip)
             panels.status.content = self._headline(now)
             _fill(panels.figures, [figure for figure in figures if figure])
-            _fill(panels.doing, [*tell.velocities(told), tell.reward_terms(told)])
+            _fill([panels.doing], [tell.reward_terms(told)])
             _fill([panels.sensed], [tell.sensors(told, family.observation, panels.part.value)])
 
     def _headline(self, now: Present) -> str:

@@ -42,12 +42,14 @@ class Panels:
         with panel.add_tab("what it knows"):
             self.figures = [gui.add_html("") for _ in range(_MOST_FIGURES)]
         with panel.add_tab("what it does"):
-            self.doing = [gui.add_html("") for _ in range(3)]
+            self.doing = gui.add_html("")
             parts = tuple(part.name for part in viewer.shown.family.observation)
             self.part = gui.add_dropdown("it senses", parts or ("",), initial_value=(*parts, "")[0])
             self.sensed = gui.add_html("")
         panel.dock_left()
-        panel.set_width(350)
+        panel.set_width(330)
+        gui.main_panel.dock_right()
+        gui.main_panel.set_width(310)
 
     def _time(self, gui: viser.GuiApi) -> None:
         """Pause, step, speed, what begins next."""

@@ -102,8 +102,8 @@ class Scene:
             cell_size=cell,
             section_size=4.0 * cell,
             cell_color=(208, 213, 219),
-            section_color=(160, 170, 182),
-            section_thickness=1.4,
+            section_color=(188, 196, 205),
+            section_thickness=1.2,
             plane_color=_GROUND,
             plane_opacity=1.0,
             shadow_opacity=0.3,
@@ -204,8 +204,8 @@ class Scene:
 
     def camera(self) -> tuple[np.ndarray, np.ndarray]:
         """Where a camera begins, and what it looks at [m]."""
-        far = 3.6 * self.size + 2.2 * (self.extent - self.size)
-        return self.look_at + far * np.array([0.25, -0.88, 0.40]), self.look_at
+        far = 4.6 * self.size + 2.2 * (self.extent - self.size)
+        return self.look_at + far * np.array([0.35, -0.85, 0.40]), self.look_at
 
 
 def _visible(model: mujoco.MjModel, body: int) -> list[int]:
