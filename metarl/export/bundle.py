@@ -170,8 +170,8 @@ def _rounding(exact: Compared) -> list[str]:
     if max(exact.action, exact.state) <= TOLERANCE:
         return []
     return [
-        f"rounding alone takes torch {exact.action:.0e} (action) and {exact.state:.0e} (state) from the same in float64: "
-        "the runtimes were let differ by twice that"
+        f"rounding takes torch {exact.action:.0e} (action) and {exact.state:.0e} (state) from the same in float64, "
+        "and the runtimes may differ by twice that"
     ]
 
 
