@@ -112,6 +112,8 @@ class Guard:
         endless = np.full(size, np.inf)
         low, high = _or(action.position_low, -endless), _or(action.position_high, endless)
         self._box = (low, high) if action.kind == "position" else (-strength, strength)
+        fastest = None if action.velocity_limit is None else self.limits.speed * action.velocity_limit * self.step
+        self._reach = _or(fastest, 0.5 * (self._box[1] - self._box[0]))  # no joint crosses half its range in a step
         self._rate = _or(action.rate_limit, 2.0 * reach / self.step) * self.step
         self.counts: Counter[str] = Counter()
         """How often each flag was raised."""
@@ -174,10 +176,8 @@ class Guard:
         """Whether a joint moved farther than it can, or gravity by more than it can turn in a moment."""
         moved = np.abs(seen.values - last.values)
         steps = max(1, seen.number - last.number - self._jumped)  # where it jumped to is no nearer for having waited
-        if self._places[0] is not None and self._own.velocity_limit is not None:
-            reach = self.limits.speed * self._own.velocity_limit * self.step * steps
-            if (moved[self._places[0]] > reach + 0.02).any():
-                return True
+        if self._places[0] is not None and (moved[self._places[0]] > self._reach * steps + 0.02).any():
+            return True
         return self._gravity is not None and bool((moved[self._gravity] > 0.5 * steps).any())
 
     def _watch(self, values: np.ndarray) -> None:

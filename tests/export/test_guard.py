@@ -221,6 +221,12 @@ def test_it_begins_from_where_the_joints_are(bundle):
     assert states.index("ramp-in") in range(40, 60) and states[-1] == "run"
 
 
+def test_a_jump_is_noticed_without_a_limit_of_velocity(tmp_path):
+    bundle = Bundle.read(handmade.write(tmp_path / "b", lambda said: said["action"].pop("velocity_limit")))
+    summary, servos = run(bundle, in_steps(80, 83, put(3, 1.3)))
+    assert summary.flags["jump"] == 3 and [command.state for command in servos.sent[79:83]] == ["hold"] * 3 + ["run"]
+
+
 def test_nothing_is_sent_before_anything_was_observed(bundle):
     summary, servos = run(bundle, in_steps(0, 1000, lambda seen: None), seconds=1.0)
     assert not servos.sent and summary.steps == 50 and summary.flags["missing"] == 50
