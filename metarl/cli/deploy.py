@@ -101,6 +101,7 @@ def _task(words: tuple[str, ...]) -> Mapping[str, float]:
 
 def _told(done: Deployed) -> Iterator[str]:
     summary, step = done.summary, done.bundle.control_step
+    yield from (f"note: {objection}" for objection in done.bundle.contract.get("objections") or [])
     yield f"{summary.steps} steps of {1000 * step:g} ms in {summary.seconds:.1f} s"
     if len(summary.returns) > 1 or summary.returns[0]:
         whole = summary.returns[:-1] if len(summary.returns) > 1 else summary.returns

@@ -417,6 +417,14 @@ def test_the_process_refuses_a_bundle_that_has_changed(bundle):
         ProcessPolicy(bundle)
 
 
+def test_an_interrupted_run_is_stopped_and_told(bundle):
+    def interrupt(seen):
+        raise KeyboardInterrupt
+
+    summary, servos = run(bundle, {80: interrupt})
+    assert summary.stopped == "interrupted" and summary.steps == 79 and servos.stops == 1
+
+
 def test_whatever_goes_wrong_the_robot_is_stopped(bundle):
     clock = SteppedClock()
     servos = Servos(bundle, clock)
