@@ -72,7 +72,7 @@ def header(
     parts += ["} metarl_policy;", "", *(constant(name, constants[name]) for name in used)]
     parts += [
         "/* A new task: forget all. */",
-        "static void metarl_new_task(metarl_policy *p) {",
+        "static inline void metarl_new_task(metarl_policy *p) {",
         "  memset(p, 0, sizeof *p);",
     ]
     parts += [line for name, x in state.items() for line in initial(field_of(name), x)]
@@ -99,19 +99,21 @@ class _Function:
             f"const {self._kind(a)} *{a}" if a != "action" or self.name != "act" else "float *action"
             for a in ARGUMENTS[self.name]
         )
-        lines = [f"static void metarl_{self.name}(metarl_policy *p{', ' * bool(takes)}{takes}) {{"]
+        lines = [f"static inline void metarl_{self.name}(metarl_policy *p{', ' * bool(takes)}{takes}) {{"]
         lines += [f"  (void){a};" for a in ("p", *ARGUMENTS[self.name])]
         for one in self.program.operations:
             if one.op != "reshape":
                 lines += ["  " + line for line in self._operation(one)]
-        changed = {n: v for n, v in self.program.outputs.items() if n != v}
-        crossed = [v for n, v in changed.items() if v.startswith(STATE)]
-        for value in crossed:  # one tensor of the state becomes another: kept until all are written
-            lines.append(f"  {self._c(value)} kept_{field_of(value)}[{self._size(value)}];")
-            lines.append(f"  memcpy(kept_{field_of(value)}, {self.at(value)}, sizeof kept_{field_of(value)});")
+        roots = {name: self.roots.get(value, value) for name, value in self.program.outputs.items()}
+        changed = {name: value for name, value in self.program.outputs.items() if roots[name] != name}
+        kept = {}
+        for value in [value for name, value in changed.items() if roots[name].startswith(STATE)]:
+            kept[value] = f"kept_{field_of(value)}"  # a tensor of the state becomes another: until all are written
+            lines.append(f"  {self._c(value)} {kept[value]}[{self._size(value)}];")
+            lines.append(f"  memcpy({kept[value]}, {self.at(value)}, sizeof {kept[value]});")
         for name, value in changed.items():
             to = f"p->{field_of(name)}" if name.startswith(STATE) else name
-            source = f"kept_{field_of(value)}" if value in crossed else self.at(value)
+            source = kept.get(value, self.at(value))
             lines.append(f"  memcpy({to}, {source}, {self._size(value)} * sizeof({self._c(value)}));")
         return [*lines, "}", ""]
 

@@ -60,6 +60,7 @@ def contract_of(
         "reward": reward,
         "deployable": not (why := _objections(config, family, info, needed)),
         "objections": why,
+        "learner": dataclasses.asdict(config.learner),
         "tasks": [dataclasses.asdict(one) for one in info.parameters],
         "disturbances": _disturbances(family),
         "read_out": _read_out(policy, programs),
@@ -182,5 +183,5 @@ def _field_docs(kind: type[Any]) -> dict[str, str]:
 
 
 def array_of(tensor: Tensor) -> np.ndarray:
-    """The tensor as NumPy's, contiguous."""
-    return np.ascontiguousarray(tensor.detach().cpu().numpy())
+    """The tensor as NumPy's, contiguous; one without dimensions stays so."""
+    return np.asarray(tensor.detach().cpu().contiguous().numpy())

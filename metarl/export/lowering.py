@@ -135,6 +135,8 @@ class Lowering:
             raise UnsupportedError(f"{name} with a factor")
         args = args[: PLAIN[name][1]]
         op, dtype = PLAIN[name][0], example.dtype
+        if op == "mul" and dtype == torch.bool:
+            op = "logical_and"
         if dtype == torch.bool:
             tensors = [example_of(x) for x in args]
             dtype = torch.result_type(*tensors) if len(tensors) == 2 else tensors[0].dtype

@@ -142,7 +142,7 @@ def _slice(
     axis, size = dim % x.example.dim(), x.example.shape[dim]
     first, last, _ = slice(start, stop, step).indices(size)
     if (first, last, step) == (0, size, 1):
-        return x
+        return cast(Value, x)
     made = to.producer(x)
     if made is not None and step == 1 and made.op in ("slice", "cat") and made.attributes["dim"] == axis:
         if made.op == "slice" and made.attributes["step"] == 1:  # of a slice

@@ -33,6 +33,7 @@ CASES = {
     "rl2 action": {**SMALL, "feedback": "action"},
     "rl2 none": {**SMALL, "feedback": "none", "memory_steps": 10},
     "rl2 beliefs": {**SMALL, "task_weight": 1.0},
+    "rma": {**SMALL, "student_size": 8},
     "varibad": {**SMALL, "encoder_size": 8},
     "pearl": {**SMALL, "encoder_size": 8, "prior_episodes": 1},
     "pearl prototypes": {**SMALL, "encoder_size": 8, "prior_episodes": 1, "belief": "prototype"},
