@@ -344,6 +344,11 @@ def test_no_command_breaks_a_limit_under_random_faults(bundle):
     assert set(flags) >= {flag for _, flag in FAULTS.values()} | expected
 
 
+@pytest.mark.slow
+def test_no_command_breaks_a_limit_in_a_million_steps(bundle):
+    assert sum(storm(bundle, 10_000, seed)[0] for seed in range(100)) == 0
+
+
 def test_the_log_has_every_step(bundle, tmp_path):
     summary, servos = run(bundle, {80: FAULTS["missing"][0]}, log=tmp_path / "log.csv")
     with (tmp_path / "log.csv").open(newline="") as file:
