@@ -27,7 +27,7 @@ from metarl.sim.disturbance_files import with_disturbances
 from metarl.sim.disturbances import ActionLatency, Disturbance, EachWorld
 from metarl.sim.family import Family, MujocoFamily
 from metarl.sim.make import make_env
-from metarl.sim.mujoco.mujoco_env import MujocoEnv
+from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
 from metarl.sweeps.axes import Axis, Knob, axes_of
 from metarl.sweeps.record import GapRecord, Point, Swept
 
@@ -228,7 +228,7 @@ class Sweep:
             if axis.name == "timestep":
                 for options in axis.options:
                     other = _respecified(self.family, options)
-                    other.num_substeps(other.spec().compile())
+                    other.num_substeps(compile_spec(other.spec()))
         except UserError as error:
             self.skipped[axis.name] = str(error)
             return False
