@@ -62,7 +62,7 @@ def test_a_point_is_the_same_tasks_with_what_is_swept_changed_and_nothing_else()
 
 
 def test_what_was_asked_for_by_name_is_never_left_out_in_silence():
-    with pytest.raises(UserError, match="d_gain cannot be swept: .* is no position servo"):
+    with pytest.raises(UserError, match=r"d_gain cannot be swept: .* is no position servo"):
         sweep("d_gain")
 
 
