@@ -228,7 +228,7 @@ def velocities(told: Told) -> list[str]:
         return []
     x, wanted, actual = _time(recent), _row(recent, lambda one: one.wanted), _row(recent, lambda one: one.actual)
     figures = []
-    for i, title in enumerate(("speed, where it is to go [m/s]", "turn rate [rad/s]")):
+    for i, title in enumerate(("speed along the wanted direction [m/s]", "turn rate [rad/s]")):
         if i == 1 and not np.isfinite(wanted[:, i]).any():
             continue
         lines = [Line(actual[:, i], BLUE)]
