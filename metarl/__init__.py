@@ -17,7 +17,6 @@ from metarl.core import renamed as _renamed
 if TYPE_CHECKING:
     from metarl.api import (
         evaluate as evaluate,
-        export as export,
         families as families,
         learners as learners,
         load as load,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from metarl.core.errors import UserError as UserError
     from metarl.core.info import Part as Part, PolicyInfo as PolicyInfo
     from metarl.core.tasks import Parameter as Parameter, Tasks as Tasks, TaskSpace as TaskSpace
+    from metarl.export.bundle import export as export
     from metarl.export.deploy import deploy as deploy
     from metarl.reports.gap import gap as gap
     from metarl.rl.learner import Learner as Learner
@@ -49,11 +49,12 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 
 _HOME = {
-    "metarl.api": "train resume evaluate load make record report export families learners",
+    "metarl.api": "train resume evaluate load make record report families learners",
     "metarl.core.config": "TrainConfig",
     "metarl.core.errors": "UserError",
     "metarl.core.info": "Part PolicyInfo",
     "metarl.core.tasks": "Parameter Tasks TaskSpace",
+    "metarl.export.bundle": "export",
     "metarl.export.deploy": "deploy",
     "metarl.reports.gap": "gap",
     "metarl.rl.learner": "Learner",

@@ -14,7 +14,6 @@ from metarl.core.registry import family_names, learner_names, make_family, refer
 if TYPE_CHECKING:
     from metarl.core.tasks import Split, Tasks
     from metarl.core.types import Metrics
-    from metarl.export.bundle import Exported
     from metarl.rl.policy import Policy
     from metarl.run.control import Control
     from metarl.run.records import EvaluationRecord
@@ -360,28 +359,3 @@ def report(
     numbers = build.write_report(build.open_runs(opened), path, ["report", *map(str, runs)])
     tell(f"wrote {path} and {numbers}")
     return path
-
-
-def export(
-    run: Run | str | Path, output: str | Path, *, checkpoint: str | None = None, trust_code: bool = False
-) -> Exported:
-    """Write a policy as a bundle, a folder that needs neither metarl nor torch nor a simulator.
-
-    Args:
-        run: A run, its folder, or `pretrained:NAME`.
-        output: The bundle's folder, which must be new or empty.
-        checkpoint: `iteration-000120`, or `best`; the newest by default.
-        trust_code: Files of code that the run names may run, also such as this user never trained with.
-
-    Returns:
-        Where the bundle is, and how close every runtime comes to torch.
-
-    Raises:
-        UserError: The folder is taken, the policy's numbers are not finite, it does what no program can, or a runtime
-            strays from torch by more than 1e-5.
-    """
-    from metarl.export.bundle import export as written
-    from metarl.rl.parallel import single_threaded_math
-
-    single_threaded_math()
-    return written(run, Path(output), checkpoint, trust_code)
