@@ -132,7 +132,7 @@ def _beliefs(told: Told) -> list[str]:
     figures, first = [], 0
     for part in told.info.privileged:
         here = slice(first, first + part.size)
-        parameter = told.space.parameters.get(part.name)
+        parameter = told.space.parameters.get(part.name.removeprefix("present_"))
         figures.append(_belief(x, part, parameter, truth[:, here], mean[:, here], deviation[:, here]))
         first += part.size
     return figures
