@@ -6,12 +6,13 @@ Generated are the API reference from docstrings, the command line from `--help`,
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import inspect
+import io
 import itertools
 import os
 import re
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -19,9 +20,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
+os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
 
 import metarl  # noqa: E402
-from metarl.cli.main import VERBS  # noqa: E402
+from metarl.cli.main import VERBS, main  # noqa: E402
 
 project, author, copyright = "metarl", "the metarl authors", "Apache-2.0"
 version = release = metarl.__version__
@@ -91,10 +93,10 @@ def generate() -> None:
     write(place / "api" / "index.md", "# Python\n\n```{toctree}\n" + "\n".join(pages) + "\n```\n")
     lines = ["# Command line", "", "What `metarl --help` and `metarl VERB --help` say.", ""]
     for verb in ("", *VERBS):
-        words = [sys.executable, "-m", "metarl", *([verb] if verb else []), "--help"]
-        environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
-        shown = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).rstrip()
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+            main([*([verb] if verb else []), "--help"])
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue()).rstrip()
         lines += [f"## metarl {verb}".rstrip(), "", "```text", shown, "```", ""]
     write(place / "cli.md", "\n".join(lines))
     write(place / "llms.txt", llms())
