@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from metarl.sim.family import Family as Family, MujocoFamily as MujocoFamily
     from metarl.sketch.sketch import new as new
     from metarl.sweeps.record import GapRecord as GapRecord
+    from metarl.viewer import view as view
 
 __version__ = "0.2.0.dev0"
 
@@ -66,6 +67,7 @@ _HOME = {
     "metarl.sim.family": "Family MujocoFamily",
     "metarl.sketch.sketch": "new",
     "metarl.sweeps.record": "GapRecord",
+    "metarl.viewer": "view",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
