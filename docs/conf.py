@@ -120,13 +120,31 @@ def llms() -> str:
     return "\n".join([*lines, "- [Command line](_generated/cli.html)", "- [Python](_generated/api/index.html)", ""])
 
 
-def _shown_fields(app, what, name, obj, options, lines):
-    """Append the docstrings of a class's fields where autodoc does not show them."""
-    if what == "class" and (fields := field_docs(obj)):
-        lines += ["", *(f":ivar {field}: {text}" for field, text in fields.items())]
+def _readable(app, what, name, obj, options, lines):
+    """Docstrings are plain English with code in backticks: say so to reStructuredText; and show those of fields."""
+    text, fenced, quoted = [], False, False
+    for line in lines:
+        if line.strip().startswith("```"):
+            fenced = not fenced
+            text += ["::", ""] if fenced else [""]
+            continue
+        starts = what == "module" and line.startswith("    ") and not fenced and not quoted
+        text += ["::", ""] if starts else []
+        quoted = what == "module" and (line.startswith("    ") or (quoted and not line.strip()))
+        text.append(f"    {line}" if fenced else line if quoted else _escaped(line))
+    fields = field_docs(obj) if what == "class" else {}
+    lines[:] = [*text, "", *(f":ivar {field}: {_escaped(words)}" for field, words in fields.items())]
+
+
+def _escaped(line: str) -> str:
+    """Code as code, and nothing else that reStructuredText takes for markup."""
+    parts = re.split(r"(`+[^`]+`+)", line)
+    parts[1::2] = [f"``{code.strip('`')}``" for code in parts[1::2]]
+    parts[::2] = [re.sub(r"([*|\\]|_(?=\W|$))", r"\\\1", words) for words in parts[::2]]
+    return "".join(parts)
 
 
 def setup(app):
     """Generate ahead of reading."""
-    app.connect("autodoc-process-docstring", _shown_fields)
+    app.connect("autodoc-process-docstring", _readable, priority=400)
     generate()
