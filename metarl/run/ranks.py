@@ -9,6 +9,7 @@ in an order of its own.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import socket
@@ -34,6 +35,8 @@ TIMEOUT = "METARL_TIMEOUT"
 MEETING = "METARL_MEETING"
 """Environment variable that `run.launch` sets: a folder of this user's in which the processes meet."""
 _all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name before 2.13
+_groups = itertools.count()  # of this process, one per training
+_TEXT = 4096  # bytes of the longest text that processes tell each other
 _SHARDS = 4
 """Shards where several processes are asked for and no number of shards."""
 _SIGN_OF_LIFE = 20.0
@@ -120,13 +123,16 @@ class _Group:
         limit = timedelta(seconds=float(os.environ.get(TIMEOUT, "120")))
         place: dict[str, Any] = {}
         if meeting := os.environ.get(MEETING):
-            number = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            number = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-{next(_groups)}"
             place = {"init_method": f"file://{meeting}/store-{number}", "rank": rank(), "world_size": num_ranks()}
         else:
             _warn_if_open(os.environ.get("MASTER_ADDR", ""))
-        dist.init_process_group("nccl" if self._on_gpu else "gloo", timeout=limit, **place)
-        # Another group works on when an exchange of the first has failed: by it those that are alive answer.
-        self._living = dist.new_group(backend="gloo", timeout=limit)
+        try:
+            dist.init_process_group("nccl" if self._on_gpu else "gloo", timeout=limit, **place)
+            # Another group works on when an exchange of the first has failed: by it those that are alive answer.
+            self._living = dist.new_group(backend="gloo", timeout=limit)
+        except RuntimeError:
+            raise RankLostError(f"not all {num_ranks()} processes of this training met within {limit}") from None
 
     def exchange(self, rows: Tensor) -> Tensor:
         """The rows of all processes, (size, n, ...), of the same number in each; `RankLostError` where one is gone."""
@@ -154,7 +160,7 @@ class _Group:
         try:
             dist.monitored_barrier(self._living, timedelta(seconds=_SIGN_OF_LIFE), wait_all_ranks=True)
         except RuntimeError as other:
-            named = re.search(r"[Rr]anks? ([\d, ]+)", str(other))
+            named = re.search(r"[Rr]anks? ([\d, ]+) failed", str(other))
             names = named[1].strip(", ") if named else ""
             which = f"process {names}" if names not in ("", str(rank())) else "another process"
             raise RankLostError(f"{which} of this training {fate}") from None
@@ -182,6 +188,14 @@ def agreed(shares: Shares, verdict: int, signal: int) -> tuple[int, int]:
         return verdict, signal
     found = shares.exchange(_on_device(torch.tensor([verdict, signal])))
     return int(found[0, 0]), int(found[:, 1].max())
+
+
+def of_leader(shares: Shares, text: str) -> str:
+    """What the leading process says."""
+    if shares.exchange is None:
+        return text
+    row = torch.tensor([*text.encode()[:_TEXT].ljust(_TEXT, b"\0")], dtype=torch.uint8)
+    return bytes(shares.exchange(_on_device(row))[0].tolist()).rstrip(b"\0").decode()
 
 
 def digest(state: Mapping[str, Tensor]) -> bytes:

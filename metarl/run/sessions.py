@@ -14,7 +14,7 @@ from rich.console import Console
 from metarl.core.config import TrainConfig
 from metarl.core.errors import UserError
 from metarl.run import folder
-from metarl.run.ranks import digest, joined, rank, require_alike, restarted
+from metarl.run.ranks import digest, joined, of_leader, rank, require_alike, restarted
 from metarl.run.run import CONFIG, Run
 from metarl.run.train import Callback, Outcome, Training
 
@@ -34,11 +34,13 @@ def started(output: Path | None, config: TrainConfig[Any], argv: Sequence[str]) 
         training = Training(Run(Path()), config, shares)
         with training.fleet:
             if not shares.leads:
+                training.run = Run(Path(of_leader(shares, "")))
                 yield training
                 return
             training.run = run = folder.create(output, config, argv)
             with folder.locked(run.path):
                 try:
+                    of_leader(shares, str(run.path))
                     yield training
                 except (UserError, KeyboardInterrupt, SystemExit):
                     if training.iteration == 0:  # nothing is lost, and the corrected command can use the same folder

@@ -165,6 +165,7 @@ class Training:
                 except OutOfTime:
                     limit = max_minutes
                 self.save(validate=shares.leads and self._ends_validated())
+                ranks.agreed(shares, 0, 0)  # none leaves before it is saved
         except Diverged as error:
             raise type(error)(f"{error}; {self._last_good()}") from None
         except (CheckpointError, RankLostError):  # the latter perhaps in the midst of an update
