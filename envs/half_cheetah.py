@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import mujoco
 import torch
@@ -37,6 +38,7 @@ class HalfCheetah(MujocoFamily):
     control_step = 0.05
     episode_steps = 200
     camera = "track"
+    reward_needs: ClassVar[Mapping[str, bool] | None] = {"the torso's forward velocity": False, "the action": True}
     observation = (
         Part("torso_height", 1, "m", help="above its start"),
         Part("torso_pitch", 1, "rad"),

@@ -111,6 +111,12 @@ class Quadruped(MujocoFamily):
     episode_steps = 250
     camera = "track"
     mirror: ClassVar[Symmetry | None] = SYMMETRY
+    reward_needs: ClassVar[Mapping[str, bool] | None] = {
+        "the trunk's velocity": False,
+        "its turn rate and tilt": True,
+        "angles, velocities and torques of the joints": True,
+        "contacts of the feet": True,
+    }
     gait_terms: ClassVar[bool] = True
     """Reward `limp`, `patter` and `duty`, which want an even trot; without them a robot may spare a leg."""
     observation: ClassVar[tuple[Part, ...]] = (

@@ -55,8 +55,8 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """`FAMILY-LABEL-sSEED`."""
-        return f"{self.family}-{self.label}-s{self.seed}"
+        """`FAMILY-LABEL-sSEED`; a family in a file is named by its class."""
+        return f"{self.family.rpartition(':')[2]}-{self.label}-s{self.seed}"
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -17,10 +17,12 @@ from metarl.core import renamed as _renamed
 if TYPE_CHECKING:
     from metarl.api import (
         evaluate as evaluate,
+        export as export,
         families as families,
         learners as learners,
         load as load,
         make as make,
+        new as new,
         record as record,
         report as report,
         resume as resume,
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from metarl.core.errors import UserError as UserError
     from metarl.core.info import Part as Part, PolicyInfo as PolicyInfo
     from metarl.core.tasks import Parameter as Parameter, Tasks as Tasks, TaskSpace as TaskSpace
+    from metarl.export.deploy import deploy as deploy
+    from metarl.reports.gap import gap as gap
     from metarl.rl.learner import Learner as Learner
     from metarl.rl.policy import Policy as Policy
     from metarl.rl.session import Session as Session
@@ -39,15 +43,18 @@ if TYPE_CHECKING:
     from metarl.sim.env import TrialEnv as TrialEnv
     from metarl.sim.external.external_env import ExternalFamily as ExternalFamily
     from metarl.sim.family import Family as Family, MujocoFamily as MujocoFamily
+    from metarl.sweeps.record import GapRecord as GapRecord
 
 __version__ = "0.2.0.dev0"
 
 _HOME = {
-    "metarl.api": "train resume evaluate load make record report families learners",
+    "metarl.api": "train resume evaluate load make new record report export families learners",
     "metarl.core.config": "TrainConfig",
     "metarl.core.errors": "UserError",
     "metarl.core.info": "Part PolicyInfo",
     "metarl.core.tasks": "Parameter Tasks TaskSpace",
+    "metarl.export.deploy": "deploy",
+    "metarl.reports.gap": "gap",
     "metarl.rl.learner": "Learner",
     "metarl.rl.policy": "Policy",
     "metarl.rl.session": "Session",
@@ -57,6 +64,7 @@ _HOME = {
     "metarl.sim.env": "TrialEnv",
     "metarl.sim.external.external_env": "ExternalFamily",
     "metarl.sim.family": "Family MujocoFamily",
+    "metarl.sweeps.record": "GapRecord",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

@@ -13,12 +13,14 @@ from metarl.core.registry import family_names, learner_names, make_family, refer
 if TYPE_CHECKING:
     from metarl.core.tasks import Split, Tasks
     from metarl.core.types import Metrics
+    from metarl.export.bundle import Exported
     from metarl.rl.policy import Policy
     from metarl.run.control import Control
     from metarl.run.records import EvaluationRecord
     from metarl.run.run import Run
     from metarl.sim.env import TrialEnv
     from metarl.sim.family import Family
+    from metarl.sketch.sketch import NewFamily
     from metarl.video.recorder import Recording
 
 Callback = Callable[["Metrics"], bool | None]
@@ -77,6 +79,22 @@ def make(
     )
 
 
+def new(robot: str | Path, output: str | Path | None = None, *, folder: str | Path | None = None) -> NewFamily:
+    """Write a family of tasks for a robot: a Python file that passes `metarl check`, trains, and is edited from there.
+
+    Args:
+        robot: A MJCF file, or `menagerie:NAME` for a robot of MuJoCo Menagerie.
+        output: The file to write; by default named after the model, where you are.
+        folder: The folder in which the files that the model refers to may lie, instead of its own.
+
+    Raises:
+        UserError: The model is broken or has nothing to drive, or the file exists already.
+    """
+    from metarl.sketch.sketch import new as write
+
+    return write(robot, output, folder=folder)
+
+
 def train(
     agent: str,
     family: str | type[Family],
@@ -98,8 +116,7 @@ def train(
         callback: Called with the metrics of each iteration; returning False stops the training, saved.
         show: Whether a progress line is printed.
         trust_code: Files of code that `config` names may run, also such as this user never trained with.
-        fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1, total_steps=3_000_000`, or
-            `device="cuda"` for a GPU.
+        fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1` or `device="cuda"`.
 
     Returns:
         The run, which `evaluate`, `load`, `record`, `report` and `resume` take.
@@ -178,6 +195,7 @@ def evaluate(
     device: str = "cpu",
     physics: str = "",
     controls: Sequence[Control | str] = (),
+    disturbances: str | Path = "",
     trust_code: bool = False,
 ) -> EvaluationRecord:
     """Measure the return of each episode on fixed tasks, and keep the record in the run's folder.
@@ -195,21 +213,21 @@ def evaluate(
         device: Where policy and worlds are, `cpu` or `cuda`. What is published is measured on the CPU.
         physics: What moves the worlds, `mujoco` or `warp`; what is usual on the device by default.
         controls: What else to play, as `wipe`, `swap`, `nominal` or a `Control`: an adaptation must lose by them.
+        disturbances: A TOML file of what a real robot adds, or its text, upon what the policy was trained with.
         trust_code: Files of code that the run names may run, also such as this user never trained with.
 
     Raises:
-        UserError: There is no such run, checkpoint or split, the tasks are not the family's, or the policy keeps no
-            state to interfere with, acts by numbers that are not finite, or has the physics of every task diverge.
+        UserError: There is no such run, checkpoint or split, or the policy cannot be played on these tasks.
     """
     from metarl.run.control import Control
-    from metarl.run.evaluate import evaluate_subject
+    from metarl.run.evaluate import evaluate_subject, split_name
     from metarl.run.logs import words_of
     from metarl.run.run import worlds_on
     from metarl.run.subject import subject_of
 
-    subject = subject_of(run, agent, checkpoint, trust_code, device)
+    subject = subject_of(run, agent, checkpoint, trust_code, device, str(disturbances))
     chosen = subject.family.space.fixed(split, num_tasks) if tasks is None else tasks
-    name = split if tasks is None else "list-python"
+    name = split_name(split if tasks is None else "list-python", str(disturbances))
     words = ["eval", str(run), "--split", split, *words_of({"num_tasks": len(chosen), "seed": seed})]
     options: dict[str, Any] = {"episodes": episodes, "seed": seed, "deterministic": deterministic}
     options["worlds"] = worlds_on(device, physics)
@@ -256,6 +274,7 @@ def record(
     agent: str | None = None,
     device: str = "cpu",
     physics: str = "",
+    disturbances: str | Path = "",
     trust_code: bool = False,
     progress: bool = False,
 ) -> Recording:
@@ -277,6 +296,7 @@ def record(
         agent: `zero` or `random`: a policy that never trained.
         device: Where policy and worlds are, `cpu` or `cuda`.
         physics: What moves the worlds, `mujoco` or `warp`; what is usual on the device by default.
+        disturbances: See `evaluate`.
         trust_code: Files of code that the run names may run, also such as this user never trained with.
         progress: Whether a progress line is printed.
 
@@ -289,7 +309,7 @@ def record(
     from metarl.video.recorder import VideoConfig, record as film
 
     single_threaded_math()
-    subject, wall = subject_of(run, agent, checkpoint, trust_code, device), layout == "wall"
+    subject, wall = subject_of(run, agent, checkpoint, trust_code, device, str(disturbances)), layout == "wall"
     tasks = subject.family.space.fixed(split, num_tasks or {"sequence": 4, "side-by-side": 1, "wall": 9}[layout])
     played = episodes or subject.episodes
     settings = VideoConfig(
@@ -346,3 +366,28 @@ def report(
     numbers = build.write_report(build.open_runs(opened), path, ["report", *map(str, runs)])
     tell(f"wrote {path} and {numbers}")
     return path
+
+
+def export(
+    run: Run | str | Path, output: str | Path, *, checkpoint: str | None = None, trust_code: bool = False
+) -> Exported:
+    """Write a policy as a bundle, a folder that needs neither metarl nor torch nor a simulator.
+
+    Args:
+        run: A run, its folder, or `pretrained:NAME`.
+        output: The bundle's folder, which must be new or empty.
+        checkpoint: `iteration-000120`, or `best`; the newest by default.
+        trust_code: Files of code that the run names may run, also such as this user never trained with.
+
+    Returns:
+        Where the bundle is, and how close every runtime comes to torch.
+
+    Raises:
+        UserError: The folder is taken, the policy's numbers are not finite, it does what no program can, or a runtime
+            strays from torch by more than 1e-5.
+    """
+    from metarl.export.bundle import export as written
+    from metarl.rl.parallel import single_threaded_math
+
+    single_threaded_math()
+    return written(run, Path(output), checkpoint, trust_code)

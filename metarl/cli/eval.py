@@ -56,6 +56,8 @@ class EvalOptions:
     """What moves the worlds; by default mujoco on the cpu and warp on cuda."""
     tasks: Path | None = None
     """Task list (JSON) to evaluate on instead of a split; the JSON of an evaluation is one."""
+    disturbances: str = ""
+    """A TOML file of what a real robot adds, upon what the policy was trained with: see docs/disturbances.md."""
     checkpoint: str | None = None
     """Checkpoint, as iteration-000120, or best; the newest by default."""
     json: Path | None = None
@@ -92,7 +94,8 @@ def run(words: list[str]) -> int:
     from metarl.run.subject import subject_of
     from metarl.run.tables import comparison_table, control_table, record_table, standing_lines
 
-    subject = subject_of(options.run, options.agent, options.checkpoint, options.trust_code, options.device)
+    chosen = (options.checkpoint, options.trust_code, options.device, options.disturbances)
+    subject = subject_of(options.run, options.agent, *chosen)
     other = None if options.against is None else _other(options.against, subject, options)
     low = [_other(path, subject, options, "memoryless") for path in options.memoryless]
     high = [_other(path, subject, options, "oracle") for path in options.oracle]
@@ -136,12 +139,14 @@ def run(words: list[str]) -> int:
 def _task_lists(options: EvalOptions, subject: Subject) -> list[tuple[str, Tasks]]:
     """What to evaluate on: name and tasks of each list."""
     from metarl.core.tasks import load_tasks
+    from metarl.run.evaluate import split_name
 
     space = subject.family.space
     if options.tasks is not None:
-        return [(f"list-{options.tasks.stem}", load_tasks(options.tasks, subject.origin.family, space))]
+        listed = split_name(f"list-{options.tasks.stem}", options.disturbances)
+        return [(listed, load_tasks(options.tasks, subject.origin.family, space))]
     splits = [options.split] if options.split else [split for split in space.splits if split != "train"]
-    return [(split, space.fixed(split, options.num_tasks)) for split in splits]
+    return [(split_name(split, options.disturbances), space.fixed(split, options.num_tasks)) for split in splits]
 
 
 def _other(path: Path, subject: Subject, options: EvalOptions, role: Role | None = None) -> Subject:
@@ -149,9 +154,9 @@ def _other(path: Path, subject: Subject, options: EvalOptions, role: Role | None
 
     Without a role it is the one of --against.
     """
-    from metarl.run.subject import trained
+    from metarl.run.subject import subject_of
 
-    other = trained(path, trust_code=options.trust_code, device=options.device)
+    other = subject_of(path, None, None, options.trust_code, options.device, options.disturbances)
     option = f"--{role or 'against'} {path}"
     for what, ours, theirs in (
         ("family", subject.origin.family, other.origin.family),

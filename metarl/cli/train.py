@@ -26,7 +26,7 @@ def _train(options: TrainOptions, words: list[str]) -> int:
     from metarl.run.sessions import started
 
     config = options.training
-    make_family(config.family)
+    make_family(config.family, config.disturbances)
     config = dataclasses.replace(config, agent=absolute(config.agent), family=absolute(config.family))
     with started(options.output, config, ["train", *words]) as training:
         print(f"training {config.agent} on {config.family}, seed {config.seed}, in {training.run}", flush=True)

@@ -45,6 +45,8 @@ class VideoOptions:
     """Where policy and worlds are."""
     physics: Literal["", "mujoco", "warp"] = ""
     """What moves the worlds; by default mujoco on the cpu and warp on cuda."""
+    disturbances: str = ""
+    """A TOML file of what a real robot adds, upon what the policy was trained with: see docs/disturbances.md."""
     checkpoint: str | None = None
     """Checkpoint, as iteration-000120, or best; the newest by default."""
     trust_code: bool = False
@@ -79,6 +81,7 @@ def run(words: list[str]) -> int:
         agent=options.agent,
         device=options.device,
         physics=options.physics,
+        disturbances=options.disturbances,
         trust_code=options.trust_code,
         progress=True,
     )

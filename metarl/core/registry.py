@@ -41,12 +41,15 @@ def learner_names() -> list[str]:
     return [*LEARNERS, *sorted(_plugins(_LEARNER_GROUP))]
 
 
-def make_family(name: str) -> Family:
-    """The family called `name`; `UserError` names the nearest known one, or what its author got wrong."""
+def make_family(name: str, disturbances: str = "") -> Family:
+    """The family called `name`, with the text of a file of disturbances.
+
+    `UserError` names the nearest known one, or what its author or that of the disturbances got wrong.
+    """
     found = _find(name, "family", dict(FAMILIES), _FAMILY_GROUP)
     from metarl.sim.declarations import make
 
-    return make(name, found)
+    return make(name, found, disturbances)
 
 
 def learner_class(name: str) -> type[Learner]:

@@ -99,7 +99,9 @@ class Stepper:
     ) -> TrialStep:
         """Act, and take in what comes of it; `advance` is the environment's step."""
         obs, before, starts = self._obs, self._state, (self._episode_start, self._trial_start)
-        action, state = policy.act(obs, before, noise, deterministic)
+        told = getattr(policy, "told", False)
+        seen = torch.cat((obs, self.env.privileged().to(self.device)), dim=1) if told else obs
+        action, state = policy.act(seen, before, noise, deterministic)
         step = advance(action.to(self.env.device))
         if step.reward.device != self.device:
             step = step.to(self.device)

@@ -251,7 +251,7 @@ class Run:
         """Return the family that it trains on."""
         name = self.config().family
         trust.require(name, self.path / CONFIG, self.trust_code)
-        return make_family(name)
+        return make_family(name, self.config().disturbances)
 
     def policy(self, which: str | None = None, device: str = "cpu") -> Policy[Any]:
         """The policy at the newest checkpoint, or at the one named `which` (`best` is one); builds no simulator."""

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metarl.core.config import disturbances_text
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.registry import absolute, family_names, make_family
 from metarl.core.renamed import old_names
@@ -13,6 +14,7 @@ from metarl.rl.policy import Policy
 from metarl.rl.scripted import UNTRAINED
 from metarl.run.records import Origin
 from metarl.run.run import Run
+from metarl.sim.disturbance_files import disturbed
 from metarl.sim.family import Family
 from metarl.sim.make import make_env
 
@@ -38,15 +40,19 @@ def subject_of(
     which: str | None = None,
     trust_code: bool = False,
     device: str = "cpu",
+    disturbances: str = "",
 ) -> Subject:
     """A run's policy at a checkpoint, or with `agent` one that never trained, on the family in the run's place.
 
-    The policy is on `device`, wherever it was trained.
+    The policy is on `device`, wherever it was trained. `disturbances`, the text of a file or its name, come upon those
+    that it was trained with.
     """
     if isinstance(source, Subject):
         return source
+    text = disturbances_text(disturbances)
     if agent is None:
-        return trained(source, which, trust_code, device)
+        found = trained(source, which, trust_code, device)
+        return found._replace(family=disturbed(found.family, text))
     path = Path(str(source))
     family = str(path)
     if _is_run(path) and not _names_family(family):
@@ -56,7 +62,7 @@ def subject_of(
         )
     if agent not in UNTRAINED:
         raise unknown_name("agent without training", agent, UNTRAINED)
-    made = make_family(family)
+    made = make_family(family, text)
     with make_env(made, 1, threads=1) as env:
         policy = UNTRAINED[agent](env.info)
     return Subject(policy, made, Origin(agent=agent, family=absolute(family), adapts=False), _EPISODES)

@@ -25,12 +25,14 @@ CASES = {
     "pearl": _PEARL,
     "pearl prototypes": _PEARL | {"belief": "prototype"},
     "varibad": {"encoder_size": 8, "latent_size": 2, "num_epochs": 1, "batch_size": 64, "encoder_steps": 2},
+    "rma": {"chunk_steps": 5, "num_epochs": 1, "batch_size": 40, "student_share": 0.7, "student_size": 8},
     "ppo": {"num_epochs": 1, "batch_size": 64},
 }
 
 
 def config(case, iterations=2, **changes):
     values = {"num_worlds": 8, "seed": 3, "threads": 1, "validation_tasks": 0, "hidden_size": 8, "shards": SHARDS}
+    iterations += case == "rma"  # whose student learns in the last
     fields = values | CASES[case] | {"total_steps": iterations * STEPS} | changes
     return configure(case.split()[0], FAMILY, fields)
 

@@ -120,6 +120,9 @@ class TaskEnv(gymnasium.Env):
 class TaskVectorEnv(VectorEnv):
     """Worlds of a family, stepped together; ended episodes restart in the same step (`AutoresetMode.SAME_STEP`).
 
+    With `autoreset_mode="NextStep"` they restart in the step after, whose action they ignore, as Gymnasium's own vector
+    wrappers expect by default. There a world that has fallen, while others go on, is at rest for that control step.
+
     Observations and infos are those of Gymnasium's `SyncVectorEnv` over as many `TaskEnv`, with one difference: tasks
     change for all worlds at once, every `episode_steps` steps. A world whose episode terminates before that restarts
     on its task, and is truncated with the others. Where no episode terminates early, there is no difference.
@@ -140,11 +143,17 @@ class TaskVectorEnv(VectorEnv):
         render_mode: str | None = None,
         width: int = _WIDTH,
         height: int = _HEIGHT,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     ) -> None:
         """See `TaskEnv`. `max_episode_steps` can only be the family's. One thread per CPU."""
         self.family, self.num_envs, self.render_mode = _family(family), num_envs, _mode(render_mode)
         self.split, _ = _asked(self.family.space, split, None)
-        self.metadata = {**self.metadata, "render_fps": _fps(self.family)}
+        known = {mode.value: mode for mode in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP)}
+        asked = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
+        if asked not in known:
+            raise unknown_name("autoreset mode", asked, known)
+        self._later = known[asked] is AutoresetMode.NEXT_STEP
+        self.metadata = {**self.metadata, "render_fps": _fps(self.family), "autoreset_mode": known[asked]}
         if max_episode_steps not in (None, self.family.episode_steps):
             raise UserError(f"max_episode_steps is the family's, {self.family.episode_steps}, not {max_episode_steps}")
         self._worlds = make_env(self.family, num_envs, episodes_per_trial=1, pictures=render_mode is not None)
@@ -154,6 +163,7 @@ class TaskVectorEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._generators = [np_random() for _ in range(num_envs)]
         self._ready = False
+        self._ended, self._over = np.zeros(num_envs, np.bool_), False  # in the last step, of worlds that restart later
 
     @property
     def np_random(self) -> tuple[np.random.Generator, ...]:
@@ -179,12 +189,15 @@ class TaskVectorEnv(VectorEnv):
                 self._generators[i] = np_random(own)
         obs = self._start(asked)
         self._ready = True
+        self._ended, self._over = np.zeros(self.num_envs, np.bool_), False
         return obs, _infos({"task": self._task()}, np.ones(self.num_envs, np.bool_))
 
     def step(self, actions: np.ndarray) -> tuple[ObsBatch, np.ndarray, np.ndarray, np.ndarray, Infos]:
         """Apply `actions` (N, A), clipped to [-1, 1]."""
         if not self._ready:
             raise ResetNeeded("no episode is running: call reset()")
+        if self._later:
+            return self._step_later(_actions(actions, self.action_space.shape))
         step = self._worlds.step(_actions(actions, self.action_space.shape))
         self._worlds.check()
         ended = step.ended.numpy()
@@ -201,6 +214,29 @@ class TaskVectorEnv(VectorEnv):
         if not ended.all():
             infos |= _infos(happened, ~ended)
         return obs, step.reward.double().numpy(), step.terminated.numpy().copy(), step.truncated.numpy().copy(), infos
+
+    def _step_later(
+        self, actions: Float32[Tensor, "N A"]
+    ) -> tuple[ObsBatch, np.ndarray, np.ndarray, np.ndarray, Infos]:
+        """A step in which worlds restart whose episode ended in the one before; all of them where tasks change."""
+        restarting, every, none = self._ended, np.ones(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
+        if self._over:
+            obs = self._start([(self.split, {})] * self.num_envs)
+            self._ended, self._over = none, False
+            return obs, np.zeros(self.num_envs), none.copy(), none.copy(), _infos({"task": self._task()}, every)
+        still = torch.from_numpy(restarting)[:, None]
+        step = self._worlds.step(actions.masked_fill(still, 0.0))
+        self._worlds.check()
+        self._over = bool(step.trial_start[0])
+        terminated = step.terminated.numpy() & ~restarting
+        truncated = (step.truncated.numpy() & ~restarting) | (restarting & self._over)
+        self._ended = terminated | truncated
+        terms = {name: term.numpy() for name, term in step.reward_terms.items()}
+        infos = _infos({"task": self._task()}, every)
+        if not restarting.all():
+            infos |= _infos({"reward_terms": terms, "diverged": step.diverged.numpy()}, ~restarting)
+        obs = torch.where(still, step.obs, step.final_obs).numpy()
+        return obs, np.where(restarting, 0.0, step.reward.double().numpy()), terminated, truncated, infos
 
     def render(self) -> tuple[Picture, ...] | None:
         """The worlds as they are now, as `SyncVectorEnv` shows its own; None in no render mode."""
