@@ -182,25 +182,32 @@ class Training:
     def _iterations(
         self, clock: Clock, log: MetricsFile | None, show: Show, stop: StopRequest, callbacks: Sequence[Callback]
     ) -> None:
-        """Iterate until done or stopped; raises `OutOfTime`."""
+        """Iterate until done or stopped; raises `OutOfTime`.
+
+        Several processes heed no signal of their own, only one that they agreed on: else one would wait for another.
+        """
         shares, verdict = self.shares, 0
-        while self.iteration < self.num_iterations and stop.signal is None and verdict != _ENDS:
-            if shares.size == 1:
+        alone = shares.size == 1
+        stopped = alone and stop.signal
+        while self.iteration < self.num_iterations and not stopped and verdict != _ENDS:
+            if alone:
                 clock.check()
-            with clock.watching(self.env) if shares.size == 1 else nullcontext():
+            with clock.watching(self.env) if alone else nullcontext():
                 metrics = self._iterate()
             try:
                 verdict = self._booked(metrics, clock, log, show, callbacks) if log else 0
             except BrokenPipeError:  # whoever read our output has gone: as good as a signal
                 verdict, stop.signal = 0, signal.SIGPIPE
-            verdict, found = ranks.agreed(shares, verdict, stop.signal or 0)
-            stop.signal = found or None
+            verdict, stopped = ranks.agreed(shares, verdict, stop.signal or 0)
             if self.iteration % _COMPARED_EVERY == 0:
                 ranks.require_same_policy(shares, self.learner.policy)
             if verdict == _LATE:
                 raise OutOfTime
             if verdict == _SAVES:
                 self.save(validate=True)
+            if alone:
+                stopped = stop.signal
+        stop.signal = stopped or None
 
     def _booked(
         self, metrics: Metrics, clock: Clock, log: MetricsFile, show: Show, callbacks: Sequence[Callback]
