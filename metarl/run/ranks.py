@@ -29,6 +29,7 @@ from metarl.core.config import TrainConfig, to_toml
 from metarl.core.errors import UserError
 from metarl.core.graphs import launched
 from metarl.rl.parallel import ALONE, Shares
+from metarl.run.logs import versions
 
 TIMEOUT = "METARL_TIMEOUT"
 """Environment variable: after how long a process that does not answer counts as hung [s]; 120 unless set."""
@@ -213,9 +214,7 @@ def _on_device(value: Tensor) -> Tensor:
 
 def _fingerprint(config: TrainConfig[Any]) -> bytes:
     """Of what must be the same in all processes: versions, configuration, and files of code that it names."""
-    from metarl import __version__
-
-    total = hashlib.sha256(f"{__version__} {torch.__version__} {sys.version}\n{to_toml(config)}".encode())
+    total = hashlib.sha256(f"{sorted(versions().items())}\n{to_toml(config)}".encode())
     for name in (config.agent, config.family):
         file = Path(name.rpartition(":")[0])
         if file.is_file():
