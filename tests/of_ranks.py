@@ -10,7 +10,7 @@ from metarl.run import checkpoint
 from metarl.run.ranks import MEETING, digest
 from metarl.run.sessions import train
 
-FAMILY = f"{Path(__file__).parents[1]}/short_family.py:ShortDir"
+FAMILY = f"{Path(__file__).parent}/short_family.py:ShortDir"
 SHARDS = 3
 """Of 8 worlds: 2, 3 and 3."""
 STEPS = 8 * 20
