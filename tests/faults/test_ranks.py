@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -40,11 +41,11 @@ def begun(path, **variables):
     launcher = subprocess.Popen(words, env=os.environ | variables, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: iterations(path) >= 3)
     found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (entry / "stat").read_text().rsplit(")", 1)[1].split()[1] == str(launcher.pid):
-            variables = dict(part.partition("=")[::2] for part in (entry / "environ").read_text().split("\0"))
-            if "RANK" in variables:
-                found[int(variables["RANK"])] = int(entry.name)
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile, or is another user's
+            if (entry / "stat").read_text().rsplit(")", 1)[1].split()[1] == str(launcher.pid):
+                own = dict(part.partition("=")[::2] for part in (entry / "environ").read_text().split("\0"))
+                found[int(own["RANK"])] = int(entry.name)
     assert sorted(found) == [0, 1]
     return launcher, found
 
