@@ -50,6 +50,8 @@ class Shares:
     size: int = 1
     exchange: Callable[[Tensor], Tensor] | None = None
     """Rows (n, ...), as many in every process -> those of all processes (size, n, ...)."""
+    wait: Callable[[], None] = lambda: None
+    """Returns once all processes have called it, however long one is busy by itself."""
 
     @property
     def leads(self) -> bool:

@@ -40,6 +40,8 @@ _groups = itertools.count()  # of this process, one per training
 _TEXT = 4096  # bytes of the longest text that processes tell each other
 _SHARDS = 4
 """Shards where several processes are asked for and no number of shards."""
+_SAVING = timedelta(hours=1)
+"""Time in which the leading process has to evaluate and to save a checkpoint."""
 _SIGN_OF_LIFE = 20.0
 """Time in which all others have to show that they are alive, where one is hung [s]."""
 
@@ -75,7 +77,7 @@ def joined(config: TrainConfig[Any]) -> Iterator[Shares]:
         return
     group = _Group(config.device)
     try:
-        shares = Shares(shards, rank(), num_ranks(), group.exchange)
+        shares = Shares(shards, rank(), num_ranks(), group.exchange, group.wait)
         require_alike(shares, _fingerprint(config), "version or configuration")
         yield shares
     except UserError as error:
@@ -130,8 +132,9 @@ class _Group:
             _warn_if_open(os.environ.get("MASTER_ADDR", ""))
         try:
             dist.init_process_group("nccl" if self._on_gpu else "gloo", timeout=limit, **place)
-            # Another group works on when an exchange of the first has failed: by it those that are alive answer.
-            self._living = dist.new_group(backend="gloo", timeout=limit)
+            # Another group works on when an exchange of the first has failed: by it those that are alive answer. And
+            # by it they wait for the leading one, which may take its time to evaluate and to save.
+            self._living = dist.new_group(backend="gloo", timeout=_SAVING)
         except RuntimeError:
             raise RankLostError(f"not all {num_ranks()} processes of this training met within {limit}") from None
 
@@ -153,6 +156,14 @@ class _Group:
             raise
         if through_host:
             found.copy_(into)
+
+    def wait(self) -> None:
+        """Return once all processes have come here."""
+        try:
+            dist.barrier(self._living)
+        except RuntimeError as error:
+            self._require_all(error)
+            raise
 
     def _require_all(self, error: RuntimeError) -> None:
         """`RankLostError` where another process is missing, which it names as far as those that are left can tell."""

@@ -132,8 +132,12 @@ class Training:
     def save(self, validate: bool = False) -> None:
         """Write a checkpoint of the present iteration, unless there is one; `validate` measures how good it is.
 
-        Of several processes the leading one writes it.
+        Of several processes the leading one writes it, and the others wait.
         """
+        self._write(validate)
+        self.shares.wait()
+
+    def _write(self, validate: bool = False) -> None:
         if self.iteration != self.saved and self.shares.leads:
             folder.require_there(self.run)
             state = self.learner.state_dict()
@@ -165,14 +169,13 @@ class Training:
                 except OutOfTime:
                     limit = max_minutes
                 self.save(validate=shares.leads and self._ends_validated())
-                ranks.agreed(shares, 0, 0)  # none leaves before it is saved
         except Diverged as error:
             raise type(error)(f"{error}; {self._last_good()}") from None
         except (CheckpointError, RankLostError):  # the latter perhaps in the midst of an update
             raise
         except UserError:  # from collecting, or before any update: the learner is as the last iteration left it
             with suppress(UserError):
-                self.save()
+                self._write()
             raise
         finally:
             if log:
