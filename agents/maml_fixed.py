@@ -68,7 +68,7 @@ def _stage(policy: MamlPolicy, state: MamlState) -> Stage:
     value = (inputs @ fit(inputs, returns, kept)[:, None])[:, 0] * kept
     following = torch.cat((value[1:], torch.zeros_like(value[:1])))
     advantage = scan_back(discount * config.gae_lambda, reward + discount * following - value)
-    weight = kept / kept.sum().clamp(min=1.0)
+    weight = kept / kept.sum(dim=0, keepdim=True).clamp(min=1.0)
     mean_advantage = (weight * advantage).sum()
     spread = (weight * (advantage - mean_advantage).square()).sum().sqrt()
     return Stage(obs, own, log_prob, (advantage - mean_advantage) / (spread + 1e-8) * kept, weight)

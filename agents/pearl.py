@@ -21,7 +21,7 @@ On a GPU blocks of gradient steps are captured as one CUDA graph (`core.graphs`)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 
 import torch
@@ -45,7 +45,7 @@ from metarl.rl.learner import BaseLearner
 from metarl.rl.networks import TwinCritic, seeded
 from metarl.rl.parallel import ALONE, Shares, Stretch, stretches, summed_gradient
 from metarl.rl.replay import TaskReplay, slots_of
-from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors, parameters_of, part_of
+from metarl.rl.state import parameters_of, part_of
 
 Drawn = tuple[Int64[Tensor, "K M"], Float32[Tensor, "K M C W"], Float32[Tensor, "K B W"]]
 """Slots, contexts and batches of several gradient steps."""
@@ -318,16 +318,17 @@ class Pearl(BaseLearner):
         """What the buffers take in memory, and what a checkpoint takes at the training's end."""
         return buffer_remarks(self.config, (self.replay, self.context), total_steps)
 
-    def _modules(self) -> dict[str, nn.Module]:
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Policy with encoder, critics and target critics."""
         return {"policy": self.policy, "critic": self._critic, "target": self._target}
+
+    def optimizers(self) -> Mapping[str, tuple[torch.optim.Optimizer, Sequence[str]]]:
+        """The critics' and encoder's, the actor's and temperature's."""
+        return {f"adam/{part}": (self._optimizers[part], list(named)) for part, named in self._learned.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Networks, temperature, optimisers; with `save_buffers` the buffers, and how far their filling got."""
-        state = {"log_temperature": self._log_temperature.detach().cpu().clone()}
-        for part, module in self._modules().items():
-            state |= module_tensors(module, part)
-        for part, named in self._learned.items():
-            state |= optimizer_tensors(self._optimizers[part], list(named), f"adam/{part}")
+        state = super().state_dict() | {"log_temperature": self._log_temperature.detach().cpu().clone()}
         if self.config.save_buffers:
             state |= {"task_of_slot": self._task_of_slot.clone(), "steps": self._steps.clone()}
             for part, buffer in (("replay", self.replay), ("context", self.context)):
@@ -336,14 +337,11 @@ class Pearl(BaseLearner):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
-        for part, module in self._modules().items():
-            load_module(module, state, part)
-        with torch.no_grad():
-            self._log_temperature.copy_(state["log_temperature"])
         # older checkpoints have an optimiser for the temperature
         state = {key.replace("adam/temperature/", "adam/actor/"): value for key, value in state.items()}
-        for part, named in self._learned.items():
-            load_optimizer(self._optimizers[part], list(named), state, f"adam/{part}")
+        super().load_state_dict(state)
+        with torch.no_grad():
+            self._log_temperature.copy_(state["log_temperature"])
         if "steps" in state:
             self._steps, self._task_of_slot = state["steps"].clone(), state["task_of_slot"].clone()
             self.replay.load_state_dict(part_of(state, "replay/"))

@@ -20,7 +20,7 @@ Differs from the published program in that
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -38,12 +38,10 @@ from metarl.rl.finite import Guard, finite_only
 from metarl.rl.learner import BaseLearner
 from metarl.rl.networks import ActorCritic, head, seeded
 from metarl.rl.normalize import RunningNorm
-from metarl.rl.objectives import noise_log_prob
 from metarl.rl.parallel import ShardedGradient, Shares
 from metarl.rl.policy import PolicyModule
-from metarl.rl.ppo import PPO, Chunks, Settings, advantages, chunk_length, cut
-from metarl.rl.returns import discounted_return, explained_variance, standardised
-from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
+from metarl.rl.ppo import PPO, Chunks, Settings, chunk_length, cut
+from metarl.rl.returns import discounted_return
 
 _LAYERS = 2  # hidden ones, of policy, value and the teacher's encoder
 
@@ -197,26 +195,11 @@ class Rma(BaseLearner):
     @torch.no_grad()
     def prepare(self, segment: Segment) -> tuple[Chunks, Metrics]:
         """Advantages and observations of all steps, with what was known of the task in each."""
-        config, scale = self.config, self.return_norm.std.float()
-        known = self.teacher.known(segment.privileged)
+        known, critic = self.teacher.known(segment.privileged), self.policy.network.critic
         obs, z = self.policy.obs_norm(segment.obs), self.teacher.latent(known)
-        value = self.policy.network.critic(torch.cat((obs, z), dim=-1))[..., 0]
-        ends = segment.terminated, segment.value_end
-        after = self._next_value(segment, value, z)
-        advantage = advantages(segment.reward / scale, *ends, value, after, config.discount, config.gae_lambda)
-        target = advantage + value
-        chunks = Chunks(
-            inputs=cut(obs, 1),
-            obs=cut(obs, 1),
-            memory=value.new_empty(value.numel(), 0),
-            action=cut(segment.action, 1),
-            log_prob=cut(noise_log_prob(segment.extras["noise"], self.policy.network.log_std), 1),
-            advantage=cut(standardised(advantage), 1),
-            target=cut(target, 1),
-            privileged=cut(known, 1),
-        )
-        explained = explained_variance(value, target)
-        return chunks, {"train/explained_variance": explained, "train/return_scale": float(scale)}
+        value = critic(torch.cat((obs, z), dim=-1))[..., 0]
+        after, scale = self._next_value(segment, value, z), self.return_norm.std.float()
+        return self._ppo.chunks(segment, obs, obs, value, after, scale, known)
 
     def _next_value(
         self, segment: Segment, value: Float[Tensor, "T N"], z: Float[Tensor, "T N Z"]
@@ -283,24 +266,23 @@ class Rma(BaseLearner):
 
     # ---------------------------------------------------------------------------------------------------- the state
 
-    def _modules(self) -> dict[str, nn.Module]:
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Student with policy and normalisers, teacher, and the scale of returns."""
         own = {"teacher_encoder": self.teacher.encoder, "teacher_norm": self.teacher.norm}
         return {"policy": self.policy, "return_norm": self.return_norm} | own
 
+    def optimizers(self) -> Mapping[str, tuple[torch.optim.Optimizer, Sequence[str]]]:
+        """The student's."""
+        return {"student_adam": (self._adam, self._names)}
+
     def state_dict(self) -> dict[str, Tensor]:
-        """Student with policy and normalisers, teacher, return scale, both optimisers, and the phase."""
-        tensors = {
-            name: x for part, module in self._modules().items() for name, x in module_tensors(module, part).items()
-        }
-        optimisers = self._ppo.state_dict() | optimizer_tensors(self._adam, self._names, "student_adam")
-        return tensors | optimisers | {"second_phase": self._second.clone()}
+        """And PPO's Adam, and the phase."""
+        return super().state_dict() | self._ppo.state_dict() | {"second_phase": self._second.clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
-        for part, module in self._modules().items():
-            load_module(module, state, part)
+        super().load_state_dict(state)
         self._ppo.load_state_dict(state)
-        load_optimizer(self._adam, self._names, state, "student_adam")
-        if state.get("second_phase") is None:
+        if "second_phase" not in state:
             raise ValueError("the tensor second_phase is missing")
         self._second = state["second_phase"].clone()

@@ -11,7 +11,7 @@ ends, and in that it learns from the trials just collected: there is no buffer o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -29,12 +29,10 @@ from metarl.rl.finite import Guard, finite_only
 from metarl.rl.learner import BaseLearner
 from metarl.rl.networks import ActorCritic, mlp, seeded
 from metarl.rl.normalize import RunningNorm
-from metarl.rl.objectives import noise_log_prob
 from metarl.rl.parallel import ShardedGradient, Shares
 from metarl.rl.policy import BAND
-from metarl.rl.ppo import PPO, Chunks, Settings, advantages, cut
-from metarl.rl.returns import discounted_return, explained_variance, standardised
-from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
+from metarl.rl.ppo import PPO, Chunks, Settings
+from metarl.rl.returns import discounted_return
 
 Drawn = tuple[Int64[Tensor, "E"], Int64[Tensor, "D"], Float32[Tensor, "E n Z"]]
 """Beliefs, steps, and noise."""
@@ -139,25 +137,12 @@ class VariBad(BaseLearner):
     @torch.no_grad()
     def prepare(self, segment: Segment, belief: Float[Tensor, "T1 N Z2"]) -> tuple[Chunks, Metrics]:
         """Advantages and features of all steps, by the beliefs at the trials' begin and after each step."""
-        config, policy, scale = self.config, self.policy, self.return_norm.std.float()
+        policy, scale = self.policy, self.return_norm.std.float()
         features = policy.features(segment.obs, belief[:-1])
         value = policy.network.critic(features)[..., 0]
         going_on = policy.features(segment.final_obs[-1], belief[-1])
         after = torch.cat((value[1:], policy.network.critic(going_on)[None, ..., 0]))
-        ends = segment.terminated, segment.value_end
-        advantage = advantages(segment.reward / scale, *ends, value, after, config.discount, config.gae_lambda)
-        target = advantage + value
-        chunks = Chunks(
-            inputs=cut(features, 1),
-            obs=cut(segment.obs, 1),
-            memory=value.new_empty(value.numel(), 0),
-            action=cut(segment.action, 1),
-            log_prob=cut(noise_log_prob(segment.extras["noise"], policy.network.log_std), 1),
-            advantage=cut(standardised(advantage), 1),
-            target=cut(target, 1),
-        )
-        explained = explained_variance(value, target)
-        return chunks, {"train/explained_variance": explained, "train/return_scale": float(scale)}
+        return self._ppo.chunks(segment, features, segment.obs, value, after, scale)
 
     def _evaluate(self, chunks: Chunks) -> tuple[Tensor, Tensor, None]:
         network = self.policy.network
@@ -223,19 +208,22 @@ class VariBad(BaseLearner):
         loss = negative_elbo(error, num_steps, kl, config.kl_weight)
         return loss, torch.stack((wrong_reward.mean(), wrong_state.mean(), kl.mean(), loss)).detach()
 
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Policy with encoder and normalisers, decoders, and the scale of returns."""
+        return {"policy": self.policy, "decoders": self._decoders, "return_norm": self.return_norm}
+
+    def optimizers(self) -> Mapping[str, tuple[torch.optim.Optimizer, Sequence[str]]]:
+        """Encoder's and decoders'."""
+        return {"encoder_adam": (self._adam, self._names)}
+
     def state_dict(self) -> dict[str, Tensor]:
-        """Policy with encoder and normalisers, decoders, return scale, both optimisers."""
-        parts = ((self.policy, "policy"), (self._decoders, "decoders"), (self.return_norm, "return_norm"))
-        tensors = {name: x for module, part in parts for name, x in module_tensors(module, part).items()}
-        return tensors | self._ppo.state_dict() | optimizer_tensors(self._adam, self._names, "encoder_adam")
+        """And PPO's Adam."""
+        return super().state_dict() | self._ppo.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
-        load_module(self.policy, state, "policy")
-        load_module(self._decoders, state, "decoders")
-        load_module(self.return_norm, state, "return_norm")
+        super().load_state_dict(state)
         self._ppo.load_state_dict(state)
-        load_optimizer(self._adam, self._names, state, "encoder_adam")
 
 
 def _without_reward(rows: Float[Tensor, "*B I"], size: int) -> Float[Tensor, "*B I1"]:

@@ -65,7 +65,7 @@ class QuadrupedDirection(_Bound):
     space = TaskSpace({"direction": Parameter(Angle(), unit="rad", nominal=0.0, help="to walk in")})
     variations = (show_heading("direction"),)
     mirror = replace(
-        SYMMETRY, parts=SYMMETRY.parts | {"heading": signed(1, -1)}, parameters={"direction": signed(1, -1)}
+        SYMMETRY, parts={**SYMMETRY.parts, "heading": signed(1, -1)}, parameters={"direction": signed(1, -1)}
     )
     speed: ClassVar[float] = 0.6
     """Wanted velocity [m/s]."""
@@ -96,7 +96,7 @@ class QuadrupedGoal(_Bound):
     variations = (SitePosition("goal", MARK),)
     mirror = replace(
         SYMMETRY,
-        parts=SYMMETRY.parts | {"heading": signed(1, -1), "position": signed(1, -1)},
+        parts={**SYMMETRY.parts, "heading": signed(1, -1), "position": signed(1, -1)},
         parameters={"goal": signed(1, -1)},
     )
     camera = "overview"

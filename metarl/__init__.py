@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         learners as learners,
         load as load,
         make as make,
-        new as new,
         record as record,
         report as report,
         resume as resume,
@@ -43,12 +42,14 @@ if TYPE_CHECKING:
     from metarl.sim.env import TrialEnv as TrialEnv
     from metarl.sim.external.external_env import ExternalFamily as ExternalFamily
     from metarl.sim.family import Family as Family, MujocoFamily as MujocoFamily
+    from metarl.sketch.sketch import new as new
     from metarl.sweeps.record import GapRecord as GapRecord
+    from metarl.viewer import view as view
 
 __version__ = "0.2.0.dev0"
 
 _HOME = {
-    "metarl.api": "train resume evaluate load make new record report export families learners",
+    "metarl.api": "train resume evaluate load make record report export families learners",
     "metarl.core.config": "TrainConfig",
     "metarl.core.errors": "UserError",
     "metarl.core.info": "Part PolicyInfo",
@@ -64,7 +65,9 @@ _HOME = {
     "metarl.sim.env": "TrialEnv",
     "metarl.sim.external.external_env": "ExternalFamily",
     "metarl.sim.family": "Family MujocoFamily",
+    "metarl.sketch.sketch": "new",
     "metarl.sweeps.record": "GapRecord",
+    "metarl.viewer": "view",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from metarl.core.config import configure
+from metarl.core.errors import UserError
 from metarl.core.registry import family_names, learner_names, make_family, reference
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from metarl.run.run import Run
     from metarl.sim.env import TrialEnv
     from metarl.sim.family import Family
-    from metarl.sketch.sketch import NewFamily
     from metarl.video.recorder import Recording
 
 Callback = Callable[["Metrics"], bool | None]
@@ -77,22 +77,6 @@ def make(
         device=device,
         threads=threads,
     )
-
-
-def new(robot: str | Path, output: str | Path | None = None, *, folder: str | Path | None = None) -> NewFamily:
-    """Write a family of tasks for a robot: a Python file that passes `metarl check`, trains, and is edited from there.
-
-    Args:
-        robot: A MJCF file, or `menagerie:NAME` for a robot of MuJoCo Menagerie.
-        output: The file to write; by default named after the model, where you are.
-        folder: The folder in which the files that the model refers to may lie, instead of its own.
-
-    Raises:
-        UserError: The model is broken or has nothing to drive, or the file exists already.
-    """
-    from metarl.sketch.sketch import new as write
-
-    return write(robot, output, folder=folder)
 
 
 def train(
@@ -261,6 +245,7 @@ def record(
     run: Run | str | Path,
     output: str | Path = "videos/adaptation.mp4",
     *,
+    beside: Sequence[Run | str | Path] = (),
     layout: Literal["sequence", "side-by-side", "wall"] = "sequence",
     split: Split = "test",
     num_tasks: int = 0,
@@ -278,14 +263,15 @@ def record(
     trust_code: bool = False,
     progress: bool = False,
 ) -> Recording:
-    """Film a robot that adapts, as an mp4 file.
+    """Film a robot that adapts, as an mp4 file or, for a page, a gif or webp.
 
     Args:
         run: A run, its folder, or `pretrained:NAME`; with `agent` the name of a family.
-        output: The file to write.
+        output: The file to write: its ending is mp4, gif or webp.
+        beside: Other runs of the same family, shown beside it on the same tasks: without memory, say, or told the task.
         layout: Episodes one after the other, beside each other, or the last episode of many tasks on a wall.
         split: Tasks of this split's fixed list.
-        num_tasks: Tasks at once; 0 for 4, or 1 side by side, or 9 on the wall.
+        num_tasks: Tasks at once; 0 for 4, or 1 side by side or beside others, or 9 on the wall.
         episodes: Episodes of the trial; 0 for as many as in training.
         show: Episodes to show, from 1; by default all, or the first and last side by side, or the last on the wall.
         seconds: The longest that is shown of an episode [s].
@@ -306,16 +292,23 @@ def record(
     from metarl.rl.parallel import single_threaded_math
     from metarl.run.logs import console, share_view
     from metarl.run.subject import subject_of
-    from metarl.video.recorder import VideoConfig, record as film
+    from metarl.video.recorder import Performer, VideoConfig, record as film
 
     single_threaded_math()
     subject, wall = subject_of(run, agent, checkpoint, trust_code, device, str(disturbances)), layout == "wall"
-    tasks = subject.family.space.fixed(split, num_tasks or {"sequence": 4, "side-by-side": 1, "wall": 9}[layout])
-    played = episodes or subject.episodes
+    subjects = [subject, *(subject_of(other, None, None, trust_code, device, str(disturbances)) for other in beside)]
+    for other in subjects[1:]:
+        if other.origin.family != subject.origin.family:
+            raise UserError(
+                f"{other.origin.family} cannot be shown beside {subject.origin.family}: its tasks are others"
+            )
+    usual = 1 if beside else {"sequence": 4, "side-by-side": 1, "wall": 9}[layout]
+    tasks = subject.family.space.fixed(split, num_tasks or usual)
+    played = episodes or max(each.episodes for each in subjects)
     settings = VideoConfig(
         size=(size[0] or (240 if wall else 480), size[1] or (160 if wall else 320)),
         seed=seed,
-        title=subject.origin.title(f"{split} tasks"),
+        title=f"{subject.origin.family}: {split} tasks" if beside else subject.origin.title(f"{split} tasks"),
         layout="side-by-side" if layout == "side-by-side" else "sequence",
         episodes=tuple(show) or ((played,) if wall else ()),
         seconds=seconds,
@@ -323,8 +316,9 @@ def record(
         device=device,
         physics=physics,
     )
+    performers = [Performer(each.policy, each.origin) for each in subjects]
     with share_view("filming", console(progress)) as tell:
-        return film(subject.policy, subject.family, tasks, played, Path(output), settings, subject.origin, tell)
+        return film(performers, subject.family, tasks, played, Path(output), settings, tell)
 
 
 def report(

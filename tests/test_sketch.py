@@ -93,7 +93,7 @@ def test_a_model_without_actuators_is_given_servos_by_its_masses():
 def test_how_a_robot_moves_is_seen(file, kind, base, servos):
     robot = look_at(mujoco.MjSpec.from_file(str(GYMNASIUM_MODELS / f"{file}.xml")))
     assert (robot.kind, robot.base, len(robot.servos)) == (kind, base, servos)
-    assert robot.floor and robot.kept == ()
+    assert robot.floor and robot.kept == () and "target_x" not in robot.joints
 
 
 def test_a_cart_with_a_motor_is_a_fixed_robot():

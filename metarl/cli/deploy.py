@@ -28,6 +28,8 @@ class DeployOptions:
     """Drive the simulated robot; so it is by default."""
     udp: str = ""
     """Drive the robot at HOST:PORT."""
+    serve: int = 0
+    """Be the simulated robot at this port of this machine, for --udp from another terminal."""
     replay: Path | None = None
     """Play back the observations of a log (CSV or MCAP), and compare the commands with those in it."""
     seconds: float = 20.0
@@ -54,13 +56,14 @@ class DeployOptions:
         if self.udp and self.fast:
             raise UserError("--fast is for the simulated robot and for recordings: a real one has a clock of its own")
         require(self, "seconds", 0.0 < self.seconds < 1e6, "above 0")
+        require(self, "serve", 0 <= self.serve < 65536, "in [1, 65535]")
         require(self, "seed", 0 <= self.seed < 2**32, "in [0, 2^32)")
 
 
 def run(words: list[str]) -> int:
     """Run it, and print what happened; 1 where the guard stopped for good."""
     options = parse(DeployOptions, "deploy", words)
-    from metarl.export.deploy import Deployment, deploy
+    from metarl.export.deploy import Deployment, deploy, served
 
     how = Deployment(
         on="udp" if options.udp else "replay" if options.replay else "sim",
@@ -74,6 +77,10 @@ def run(words: list[str]) -> int:
         log=options.log,
         seed=options.seed,
     )
+    if options.serve:
+        robot = served(options.bundle, options.serve, how)
+        print(f"the simulated robot listens at 127.0.0.1:{robot.port}; Ctrl-C ends it", flush=True)
+        robot.serve()
     done = deploy(options.bundle, how)
     print(*_told(done), sep="\n")
     if options.log is not None:

@@ -18,7 +18,7 @@ class GapOptions(Checked):
     """Play policies in physics that they were not trained in: what is lost of the return, and how often they fall."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Run folders, or pretrained:NAME, of one family: several are shown side by side."""
+    """Run folders, pretrained:NAME, or bundles of `metarl export`, of one family: several are shown side by side."""
     sweep: tuple[str, ...] = ()
     """What to sweep, as latency, or at which values, as friction=0.3,0.6; all that makes sense by default."""
     quick: bool = False

@@ -23,6 +23,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   headroom FAMILY      what knowing the task is worth: a memoryless policy beside an oracle
   gap RUN...           what is lost in physics that a policy was not trained in
   video RUN            film the robot adapting to held-out tasks
+  view RUN|FAMILY      watch robots adapt in a browser, and interfere
   export RUN -o DIR    a policy as a folder that stands by itself: contract, weights, C header, ONNX
   tune AGENT FAMILY    search a learner's hyperparameters, on training tasks only
   report RUN...        what runs have shown, as one HTML file
@@ -48,6 +49,7 @@ VERBS = {
     "headroom": "headroom",
     "gap": "gap",
     "video": "video",
+    "view": "view",
     "export": "export",
     "tune": "tune",
     "report": "report",

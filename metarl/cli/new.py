@@ -26,8 +26,8 @@ class NewOptions:
 def run(words: list[str]) -> int:
     """Write the family and print what `metarl check` says of it; 2 where it finds a problem."""
     options = parse(NewOptions, "new", words)
-    from metarl.api import new
     from metarl.check.check import verdict
+    from metarl.sketch.sketch import new
 
     made = new(options.robot, options.output, folder=options.folder)
     robot = made.robot

@@ -136,14 +136,18 @@ def runtimes_of(
         )
         return runtimes, remarks
     told = json.dumps({key: value for key, value in contract.items() if key != "programs"}, ensure_ascii=False)
-    models = {
-        name: onnx_file.model_of(name, programs[name], constants, {"contract": told, "function": name})
-        for name in _ONNX
-        if not programs[name].idle
-    }
+    try:
+        models = {
+            name: onnx_file.model_of(name, programs[name], constants, {"contract": told, "function": name})
+            for name in _ONNX
+            if not programs[name].idle
+        }
+        runtimes["onnxruntime"] = onnx_file.onnx_calls(models)
+    except Exception as error:  # whatever these packages raise: the bundle is whole without
+        remarks.append(f"policy.onnx is not written: {str(error).splitlines()[0]}")
+        return runtimes, remarks
     for name, blob in models.items():
         write_atomic(folder / _ONNX[name], blob)
-    runtimes["onnxruntime"] = onnx_file.onnx_calls(models)
     return runtimes, remarks
 
 

@@ -6,17 +6,15 @@ a scratch space, in which a place is free again after a value's last use.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from metarl.core.errors import UserError
+from metarl.export.c_text import BEGIN, KINDS, constant, field_of, flat, index_of, initial, literal, looped
 from metarl.export.program import CONST, STATE, Operation, Program, Shape
 
-KINDS = {"float32": "float", "float64": "double", "int64": "int64_t", "bool": "unsigned char"}
 _LETTER = {"float32": "f", "float64": "d", "int64": "i", "bool": "b"}
 ARGUMENTS = {
     "act": ("obs", "noise", "action"),
@@ -66,18 +64,18 @@ def header(
     total = sum(constants[c].nbytes for c in used) + 8 * sum(sizes.values())
     if total > _MOST:
         raise UserError(f"policy.h is not written: it would need {total:,} bytes, more than {_MOST:,}")
-    parts = [_BEGIN, "typedef struct {"]
-    parts += [f"  {KINDS[x.dtype.name]} {_field(name)}[{max(1, x.size)}];" for name, x in state.items()]
+    parts = [BEGIN, "typedef struct {"]
+    parts += [f"  {KINDS[x.dtype.name]} {field_of(name)}[{max(1, x.size)}];" for name, x in state.items()]
     parts += [f"  {KINDS[k]} scratch_{_LETTER[k]}[{n}];" for k, n in sizes.items() if n]
     if not state and not any(sizes.values()):
         parts.append("  char nothing;")
-    parts += ["} metarl_policy;", "", *(_constant(name, constants[name]) for name in used)]
+    parts += ["} metarl_policy;", "", *(constant(name, constants[name]) for name in used)]
     parts += [
         "/* A new task: forget all. */",
-        "static void metarl_new_task(metarl_policy *p) {",
+        "static inline void metarl_new_task(metarl_policy *p) {",
         "  memset(p, 0, sizeof *p);",
     ]
-    parts += [line for name, x in state.items() for line in _initial(_field(name), x)]
+    parts += [line for name, x in state.items() for line in initial(field_of(name), x)]
     parts += ["}", "", *(line for one in written.values() for line in one.text()), "#endif", ""]
     return "\n".join(parts)
 
@@ -101,19 +99,21 @@ class _Function:
             f"const {self._kind(a)} *{a}" if a != "action" or self.name != "act" else "float *action"
             for a in ARGUMENTS[self.name]
         )
-        lines = [f"static void metarl_{self.name}(metarl_policy *p{', ' * bool(takes)}{takes}) {{"]
+        lines = [f"static inline void metarl_{self.name}(metarl_policy *p{', ' * bool(takes)}{takes}) {{"]
         lines += [f"  (void){a};" for a in ("p", *ARGUMENTS[self.name])]
         for one in self.program.operations:
             if one.op != "reshape":
                 lines += ["  " + line for line in self._operation(one)]
-        changed = {n: v for n, v in self.program.outputs.items() if n != v}
-        crossed = [v for n, v in changed.items() if v.startswith(STATE)]
-        for value in crossed:  # one tensor of the state becomes another: kept until all are written
-            lines.append(f"  {self._c(value)} kept_{_field(value)}[{self._size(value)}];")
-            lines.append(f"  memcpy(kept_{_field(value)}, {self.at(value)}, sizeof kept_{_field(value)});")
+        roots = {name: self.roots.get(value, value) for name, value in self.program.outputs.items()}
+        changed = {name: value for name, value in self.program.outputs.items() if roots[name] != name}
+        kept = {}
+        for value in [value for name, value in changed.items() if roots[name].startswith(STATE)]:
+            kept[value] = f"kept_{field_of(value)}"  # a tensor of the state becomes another: until all are written
+            lines.append(f"  {self._c(value)} {kept[value]}[{self._size(value)}];")
+            lines.append(f"  memcpy({kept[value]}, {self.at(value)}, sizeof {kept[value]});")
         for name, value in changed.items():
-            to = f"p->{_field(name)}" if name.startswith(STATE) else name
-            source = f"kept_{_field(value)}" if value in crossed else self.at(value)
+            to = f"p->{field_of(name)}" if name.startswith(STATE) else name
+            source = kept.get(value, self.at(value))
             lines.append(f"  memcpy({to}, {source}, {self._size(value)} * sizeof({self._c(value)}));")
         return [*lines, "}", ""]
 
@@ -121,7 +121,7 @@ class _Function:
         """Where a value lies, as an expression of C."""
         name = self.roots.get(name, name)
         if name.startswith(STATE):
-            return f"p->{_field(name)}"
+            return f"p->{field_of(name)}"
         if name.startswith(CONST):
             return f"metarl_c{name.removeprefix(CONST)}"
         if name in self.places:
@@ -142,7 +142,7 @@ class _Function:
         """An operand's element at the index of a result of this shape, along which it may be repeated."""
         own = self.kinds[name][0]
         index = index[len(shape) - len(own) :]
-        return f"{self.at(name)}[{_flat(own, ['0' if n == 1 else i for n, i in zip(own, index, strict=True)])}]"
+        return f"{self.at(name)}[{flat(own, ['0' if n == 1 else i for n, i in zip(own, index, strict=True)])}]"
 
     def _operation(self, one: Operation) -> list[str]:
         made = {"cat": self._cat, "matmul": self._matmul, "cumsum": self._cumsum, "softmax": self._softmax}
@@ -152,8 +152,8 @@ class _Function:
             return self._reduce(one)
         if one.op == "scatter":
             return self._scatter(one)
-        index = _index(one.shape)
-        return _looped(one.shape, [f"{self.at(one.out)}[{_flat(one.shape, index)}] = {self._element(one, index)};"])
+        index = index_of(one.shape)
+        return looped(one.shape, [f"{self.at(one.out)}[{flat(one.shape, index)}] = {self._element(one, index)};"])
 
     def _element(self, one: Operation, index: list[str]) -> str:
         """What stands at an index of the result, of operations that copy or compute element by element."""
@@ -161,12 +161,12 @@ class _Function:
         if one.op in _PLAIN:
             operands = [self._operand(name, one.shape, index) for name in one.inputs]
             kind = self.kinds[one.inputs[0]][1] if one.inputs else one.dtype
-            value = _number(a["value"], one.dtype) if one.op == "full" else ""
+            value = literal(a["value"], one.dtype) if one.op == "full" else ""
             made = _PLAIN[one.op].format(*operands, f="f" if kind == "float32" else "", value=value)
             if one.op == "clamp":
                 for bound, sign in ((a["min"], "<"), (a["max"], ">")):
                     if bound is not None:
-                        made = f"({made} {sign} {(limit := _number(bound, kind))} ? {limit} : {made})"
+                        made = f"({made} {sign} {(limit := literal(bound, kind))} ? {limit} : {made})"
             if one.op == "cast":
                 made = f"({made} != 0)" if one.dtype == "bool" else f"({KINDS[one.dtype]}){made}"
             return made
@@ -177,21 +177,21 @@ class _Function:
         elif one.op == "slice":
             own[a["dim"]] = f"{a['start']} + {a['step']} * ({index[a['dim']]})"
         elif one.op == "gather":
-            own[a["dim"]] = f"{self.at(one.inputs[1])}[{_flat(one.shape, index)}]"
+            own[a["dim"]] = f"{self.at(one.inputs[1])}[{flat(one.shape, index)}]"
         elif one.op == "index_select":
             own[a["dim"]] = f"{self.at(one.inputs[1])}[{index[a['dim']]}]"
         else:
             raise UserError(f"policy.h is not written: it has no operation '{one.op}'")
-        return f"{self.at(source)}[{_flat(shape, own)}]"
+        return f"{self.at(source)}[{flat(shape, own)}]"
 
     def _cat(self, one: Operation) -> list[str]:
         lines, first, d = [], 0, one.attributes["dim"]
         for name in one.inputs:
             shape = self.kinds[name][0]
-            index = _index(shape)
+            index = index_of(shape)
             to = [f"{first} + {i}" if k == d else i for k, i in enumerate(index)]
-            lines += _looped(
-                shape, [f"{self.at(one.out)}[{_flat(one.shape, to)}] = {self.at(name)}[{_flat(shape, index)}];"]
+            lines += looped(
+                shape, [f"{self.at(one.out)}[{flat(one.shape, to)}] = {self.at(name)}[{flat(shape, index)}];"]
             )
             first += shape[d]
         return lines
@@ -199,9 +199,9 @@ class _Function:
     def _matmul(self, one: Operation) -> list[str]:
         a, b = one.inputs
         batch, (rows, columns), inner = one.shape[:-2], one.shape[-2:], self.kinds[a][0][-1]
-        index = _index(batch)
+        index = index_of(batch)
         shape = (*batch, rows, columns)
-        out = f"{self.at(one.out)}[{_flat(shape, [*index, 'r', 'c'])}]"
+        out = f"{self.at(one.out)}[{flat(shape, [*index, 'r', 'c'])}]"
         left = self._operand(a, (*batch, rows, inner), [*index, "r", "k"])
         right = self._operand(b, (*batch, inner, columns), [*index, "k", "c"])
         body = [
@@ -213,43 +213,43 @@ class _Function:
             "  }",
             "}",
         ]
-        return _looped(batch, body)
+        return looped(batch, body)
 
     def _reduce(self, one: Operation) -> list[str]:
         source, a = one.inputs[0], one.attributes
         shape, dims = self.kinds[source][0], a["dim"]
-        index = _index(shape)
+        index = index_of(shape)
         kept = [("0" if d in dims else i) for d, i in enumerate(index)]
         full = tuple(1 if d in dims else n for d, n in enumerate(shape))
-        out, now = f"{self.at(one.out)}[{_flat(full, kept)}]", f"{self.at(source)}[{_flat(shape, index)}]"
+        out, now = f"{self.at(one.out)}[{flat(full, kept)}]", f"{self.at(source)}[{flat(shape, index)}]"
         if one.op in ("sum", "mean"):
             lines = [
                 f"for (int n = 0; n < {prod(full)}; n++) {self.at(one.out)}[n] = 0;",
-                *_looped(shape, [f"{out} += {now};"]),
+                *looped(shape, [f"{out} += {now};"]),
             ]
             if one.op == "mean":
                 lines.append(
                     f"for (int n = 0; n < {prod(full)}; n++) {self.at(one.out)}[n] /= {prod(shape) // prod(full)};"
                 )
             return lines
-        lines = _looped(
+        lines = looped(
             full,
-            [f"{self.at(one.out)}[{_flat(full, _index(full))}] = {self.at(source)}[{_flat(shape, _index(full))}];"],
+            [f"{self.at(one.out)}[{flat(full, index_of(full))}] = {self.at(source)}[{flat(shape, index_of(full))}];"],
         )
-        return lines + _looped(shape, [f"if ({now} {'>' if one.op == 'amax' else '<'} {out}) {out} = {now};"])
+        return lines + looped(shape, [f"if ({now} {'>' if one.op == 'amax' else '<'} {out}) {out} = {now};"])
 
     def _cumsum(self, one: Operation) -> list[str]:
-        d, index, source = one.attributes["dim"], _index(one.shape), one.inputs[0]
-        here = _flat(one.shape, index)
-        before = _flat(one.shape, [f"({i} - 1)" if k == d else i for k, i in enumerate(index)])
+        d, index, source = one.attributes["dim"], index_of(one.shape), one.inputs[0]
+        here = flat(one.shape, index)
+        before = flat(one.shape, [f"({i} - 1)" if k == d else i for k, i in enumerate(index)])
         out = self.at(one.out)
         added = f"({index[d]} ? {out}[{before}] : 0)" if one.shape[d] > 1 else "0"
-        return _looped(one.shape, [f"{out}[{here}] = {self.at(source)}[{here}] + {added};"])
+        return looped(one.shape, [f"{out}[{here}] = {self.at(source)}[{here}] + {added};"])
 
     def _softmax(self, one: Operation) -> list[str]:
         d, (source,), n = one.attributes["dim"], one.inputs, one.shape[one.attributes["dim"]]
         others = tuple(1 if k == d else size for k, size in enumerate(one.shape))
-        at = _flat(one.shape, ["k" if k == d else i for k, i in enumerate(_index(others))])
+        at = flat(one.shape, ["k" if k == d else i for k, i in enumerate(index_of(others))])
         c, x, out = KINDS[one.dtype], f"{self.at(source)}[{at}]", f"{self.at(one.out)}[{at}]"
         exp = "expf" if one.dtype == "float32" else "exp"
         body = [
@@ -258,18 +258,18 @@ class _Function:
             f"for (int k = 0; k < {n}; k++) total += {out} = {exp}({x} - most);",
             f"for (int k = 0; k < {n}; k++) {out} /= total;",
         ]
-        return _looped(others, body)
+        return looped(others, body)
 
     def _scatter(self, one: Operation) -> list[str]:
         source, index_name, new = one.inputs
         shape = self.kinds[index_name][0]
-        index = _index(shape)
+        index = index_of(shape)
         to = list(index)
-        to[one.attributes["dim"]] = f"{self.at(index_name)}[{_flat(shape, index)}]"
+        to[one.attributes["dim"]] = f"{self.at(index_name)}[{flat(shape, index)}]"
         copy = f"memcpy({self.at(one.out)}, {self.at(source)}, {prod(one.shape)} * sizeof({KINDS[one.dtype]}));"
         return [
             copy,
-            *_looped(shape, [f"{self.at(one.out)}[{_flat(one.shape, to)}] = {self.at(new)}[{_flat(shape, index)}];"]),
+            *looped(shape, [f"{self.at(one.out)}[{flat(one.shape, to)}] = {self.at(new)}[{flat(shape, index)}];"]),
         ]
 
 
@@ -295,76 +295,3 @@ def _placed(program: Program, roots: Mapping[str, str]) -> tuple[dict[str, tuple
         places[one.out] = one.dtype, first
         sizes[one.dtype] = max(sizes[one.dtype], first + size)
     return places, sizes
-
-
-def _index(shape: Sequence[int]) -> list[str]:
-    """Names of the loops' variables; along a dimension of one element there is no loop."""
-    return ["0" if n == 1 else f"i{d}" for d, n in enumerate(shape)]
-
-
-def _flat(shape: Sequence[int], index: Sequence[str]) -> str:
-    """The place of an element in memory."""
-    terms = []
-    for d, i in enumerate(index):
-        stride = prod(shape[d + 1 :])
-        if i != "0":
-            terms.append(f"({i})" if stride == 1 else f"({i}) * {stride}")
-    return " + ".join(terms) or "0"
-
-
-def _looped(shape: Sequence[int], body: list[str]) -> list[str]:
-    """The body for every index of a shape."""
-    heads = [f"for (int i{d} = 0; i{d} < {n}; i{d}++)" for d, n in enumerate(shape) if n != 1]
-    if len(body) == 1 and heads:
-        return [f"{' '.join(heads)} {body[0]}"]
-    return [" ".join([*heads, "{"]), *("  " + line for line in body), "}"]
-
-
-def _field(name: str) -> str:
-    return re.sub(r"\W", "_", name.removeprefix(STATE))
-
-
-def _number(value: Any, dtype: str) -> str:
-    if dtype in ("int64", "bool"):
-        return str(int(value))
-    text = f"{float(value):.9g}" if dtype == "float32" else f"{float(value):.17g}"
-    return text + ".0" * (not re.search(r"[.en]", text)) + "f" * (dtype == "float32")
-
-
-def _constant(name: str, value: np.ndarray) -> str:
-    numbers = ", ".join(_number(x, value.dtype.name) for x in value.ravel())
-    kind = KINDS[value.dtype.name]
-    return f"static const {kind} metarl_c{name.removeprefix(CONST)}[{max(1, value.size)}] = {{{numbers}}};"
-
-
-def _initial(field: str, value: np.ndarray) -> list[str]:
-    """How a tensor of the state begins: all zeros already."""
-    if not value.any():
-        return []
-    if (value == value.flat[0]).all():
-        first = _number(value.flat[0], value.dtype.name)
-        return [f"  for (int n = 0; n < {value.size}; n++) p->{field}[n] = {first};"]
-    numbers = ", ".join(_number(x, value.dtype.name) for x in value.ravel())
-    kind = KINDS[value.dtype.name]
-    return [
-        f"  static const {kind} first_{field}[{value.size}] = {{{numbers}}};",
-        f"  memcpy(p->{field}, first_{field}, sizeof first_{field});",
-    ]
-
-
-_BEGIN = """\
-/* A policy for one robot, written by metarl: contract.json beside it says what its numbers mean.
-
-   static metarl_policy policy;
-   metarl_new_task(&policy);                       once per task
-   metarl_act(&policy, obs, noise, action);        each control step; clip the action to [-1, 1]
-   metarl_observe(&policy, obs, action, &reward, final_obs, &terminated);
-   metarl_end_episode(&policy);                    the robot is back at its start, on the same task
-
-   C99; link with -lm. Nothing is allocated, and nothing is shared but constants. */
-#ifndef METARL_POLICY_H
-#define METARL_POLICY_H
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-"""

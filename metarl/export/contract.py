@@ -24,7 +24,7 @@ from metarl.core.info import PolicyInfo
 from metarl.export.program import Program
 from metarl.export.robot import action_of, gravity_part, physics_step
 from metarl.export.runtime import SCHEMA
-from metarl.rl.policy import Policy
+from metarl.rl.policy import Believing, Policy
 from metarl.run.run import Run
 from metarl.sim.env import TrialEnv
 from metarl.sim.family import Family, MujocoFamily
@@ -60,9 +60,10 @@ def contract_of(
         "reward": reward,
         "deployable": not (why := _objections(config, family, info, needed)),
         "objections": why,
+        "learner": dataclasses.asdict(config.learner),
         "tasks": [dataclasses.asdict(one) for one in info.parameters],
         "disturbances": _disturbances(family),
-        "read_out": list(programs["read_out"].outputs) if "read_out" in programs else [],
+        "read_out": _read_out(policy, programs),
         "meaning": {name: _said(getattr(policy, name)) for name in programs},
         "programs": {name: program.to_json() for name, program in programs.items()},
     }
@@ -114,6 +115,13 @@ def _noise(policy: Policy[Any], act: Program) -> dict[str, Any]:
             used.update(range(policy.noise_size)[cut["start"] : cut.get("end") : cut.get("step", 1)])
     when = _said(policy.act) if used else "never: the mean action needs no noise"
     return {"size": policy.noise_size, "deterministic": sorted(used), "when": when}
+
+
+def _read_out(policy: Policy[Any], programs: Mapping[str, Program]) -> list[dict[str, Any]]:
+    """Names of what can be watched; of a belief of the task, which is told as `task_code`, the range in training."""
+    names = programs["read_out"].outputs if "read_out" in programs else ()
+    believed = {part.name for part in policy.info.privileged} if isinstance(policy, Believing) else set()
+    return [{"name": name} | ({"low": -1.0, "high": 1.0} if name in believed else {}) for name in names]
 
 
 def _reward(family: Family, needed: bool, terms: Sequence[str]) -> dict[str, Any]:
@@ -175,5 +183,5 @@ def _field_docs(kind: type[Any]) -> dict[str, str]:
 
 
 def array_of(tensor: Tensor) -> np.ndarray:
-    """The tensor as NumPy's, contiguous."""
-    return np.ascontiguousarray(tensor.detach().cpu().numpy())
+    """The tensor as NumPy's, contiguous; one without dimensions stays so."""
+    return np.asarray(tensor.detach().cpu().contiguous().numpy())

@@ -15,6 +15,7 @@ from metarl.export.runtime import Bundle, BundleError
 
 if TYPE_CHECKING:
     from metarl.core.tasks import Split
+    from metarl.export.transports import UdpServer
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,18 @@ def deploy(bundle: str | Path | Bundle, how: Deployment | None = None, limits: L
         return _run(read, how, limits or Limits(restart=how.on == "sim"))
     except BundleError as error:
         raise UserError(str(error)) from None
+
+
+def served(bundle: str | Path, port: int, how: Deployment | None = None) -> UdpServer:
+    """The simulated robot behind UDP on this machine: its `serve` has `deploy` drive it by `udp`."""
+    from metarl.export.transports import UdpServer
+
+    try:
+        return UdpServer(_simulated(Bundle.read(bundle), how or Deployment(), Clock()), port)
+    except BundleError as error:
+        raise UserError(str(error)) from None
+    except OSError as error:
+        raise UserError(f"port {port} cannot be taken: {error.strerror}") from None
 
 
 def _run(bundle: Bundle, how: Deployment, limits: Limits) -> Deployed:

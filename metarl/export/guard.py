@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .runtime import Bundle, BundleError  # beside this file, also where both were copied to
+from .runtime import Bundle  # beside this file, also where both were copied to
 
 _LARGEST = 1e6  # of any number of an observation
 _UNIT = 1.2  # of a direction's
@@ -112,6 +112,8 @@ class Guard:
         endless = np.full(size, np.inf)
         low, high = _or(action.position_low, -endless), _or(action.position_high, endless)
         self._box = (low, high) if action.kind == "position" else (-strength, strength)
+        fastest = None if action.velocity_limit is None else self.limits.speed * action.velocity_limit * self.step
+        self._reach = _or(fastest, 0.5 * (self._box[1] - self._box[0]))  # no joint crosses half its range in a step
         self._rate = _or(action.rate_limit, 2.0 * reach / self.step) * self.step
         self.counts: Counter[str] = Counter()
         """How often each flag was raised."""
@@ -174,10 +176,8 @@ class Guard:
         """Whether a joint moved farther than it can, or gravity by more than it can turn in a moment."""
         moved = np.abs(seen.values - last.values)
         steps = max(1, seen.number - last.number - self._jumped)  # where it jumped to is no nearer for having waited
-        if self._places[0] is not None and self._own.velocity_limit is not None:
-            reach = self.limits.speed * self._own.velocity_limit * self.step * steps
-            if (moved[self._places[0]] > reach + 0.02).any():
-                return True
+        if self._places[0] is not None and (moved[self._places[0]] > self._reach * steps + 0.02).any():
+            return True
         return self._gravity is not None and bool((moved[self._gravity] > 0.5 * steps).any())
 
     def _watch(self, values: np.ndarray) -> None:
@@ -339,11 +339,12 @@ def _met(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _believable(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest of each number of the read-out, by the contract's `read_out`, and a quarter of that beyond."""
-    rows = [row for row in bundle.contract.get("read_out") or [] if not isinstance(row, str)]
-    try:
-        low, high = (np.concatenate([np.zeros(0), *(np.ravel(row[end]) for row in rows)]) for end in ("low", "high"))
-        slack = 0.25 * (high - low)
-        return low - slack, high + slack
-    except (KeyError, TypeError, ValueError):
-        raise BundleError("contract.json: 'read_out' must be a list of names with their 'low' and 'high'") from None
+    """Lowest and highest of each number of the read-out that training knew, and a quarter of that range beyond."""
+    program, rows = bundle.programs.get("read_out"), bundle.contract.get("read_out") or []
+    told, ends = {row["name"]: row for row in rows if isinstance(row, dict) and "name" in row}, []
+    for name, tensor in program.made.items() if program else ():
+        row, size = told.get(name, {}), math.prod(tensor.shape)
+        low, high = (row.get(end) if isinstance(row.get(end), int | float) else None for end in ("low", "high"))
+        slack = 0.0 if low is None or high is None else 0.25 * (high - low)
+        ends += [(-np.inf if low is None else low - slack, np.inf if high is None else high + slack)] * size
+    return np.array([low for low, _ in ends]), np.array([high for _, high in ends])

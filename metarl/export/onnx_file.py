@@ -33,7 +33,7 @@ def has_onnx() -> bool:
     """Whether the extra `export` is installed."""
     try:
         import onnx
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped]
     except ModuleNotFoundError:
         return False
     return bool(onnx and onnxruntime)
@@ -58,7 +58,7 @@ def model_of(name: str, program: Program, constants: Mapping[str, np.ndarray], m
         name,
         [helper.make_tensor_value_info(slot.name, kinds[slot.dtype], slot.shape) for slot in program.inputs],
         results,
-        [numpy_helper.from_array(np.ascontiguousarray(value), key) for key, value in nodes.tensors.items()],
+        [numpy_helper.from_array(value, key) for key, value in nodes.tensors.items()],
     )
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="metarl", ir_version=9
@@ -120,7 +120,12 @@ class _Nodes:
 
     def _operation(self, one: Operation) -> None:
         a, x, out = one.attributes, list(one.inputs), one.out
-        if one.op in _SAME:
+        if one.op == "where" and one.dtype == "bool":  # onnxruntime has no choice between flags
+            self.add("And", x[:2], f"{out}.chosen")
+            self.add("Not", x[:1], f"{out}.not")
+            self.add("And", [f"{out}.not", x[2]], f"{out}.other")
+            self.add("Or", [f"{out}.chosen", f"{out}.other"], out)
+        elif one.op in _SAME:
             self.add(_SAME[one.op], x, out)
         elif one.op in _ALONG:
             self.add(_ALONG[one.op], x, out, axis=a["dim"])

@@ -21,12 +21,14 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from metarl.core.errors import UserError
 from metarl.core.graphs import unlooked
 from metarl.core.types import Transition
+from metarl.export import shape_rules, sum_rules
 from metarl.export.lowering import Lowering, UnsupportedError, inputs_of
 from metarl.export.program import STATE, Program, pruned
 from metarl.rl.policy import Policy, ReadOut
 from metarl.rl.state import copied
 
 _aten = torch.ops.aten
+_RULES = shape_rules, sum_rules  # imported, they are known to the lowering
 _WHOLE = (_aten.softplus, _aten.gelu, _aten.slice_scatter, _aten.select_scatter)  # lowered as they are
 
 
@@ -58,6 +60,7 @@ def programs_of(policy: Policy[Any]) -> tuple[dict[str, Program], dict[str, Tens
         return _named(fixed.end_episode(kind(*state), torch.ones(1, dtype=torch.bool)))
 
     def read_out(*state: Tensor) -> Mapping[str, Tensor]:
+        assert isinstance(fixed, ReadOut)
         return dict(fixed.read_out(kind(*state)))
 
     wanted: dict[str, tuple[Callable[..., Mapping[str, Tensor]], list[tuple[str, Tensor]]]] = {
@@ -104,7 +107,7 @@ def _plain_operations() -> Iterator[None]:
     """Within it torch does not call oneDNN, whose recurrent networks are one operation."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="TF32 acceleration")
-        with torch.backends.mkldnn.flags(enabled=False):  # type: ignore[no-untyped-call]
+        with torch.backends.mkldnn.flags(enabled=False):
             yield
 
 

@@ -154,8 +154,8 @@ def parameter_figure(family: Content, parameter: Content, palette: Palette) -> s
 def swept_figure(axis: Content, of: str, lines: Sequence[Content], palette: Palette) -> str:
     """Plot a figure of each policy, with intervals, against what is swept; what they were trained in is shaded.
 
-    `lines` have a `label`, the `value`, `low` and `high` at each place of the axis (None where there is none), and what
-    it is without a sweep, `nominal`.
+    `axis` has the range of the figure, `span`; `lines` have a `label`, the `value`, `low` and `high` at each place of
+    the axis (not a number where there is none), and what it is without a sweep, `nominal`.
     """
     x = np.arange(len(axis["values"])) if axis["labels"] else np.array(axis["values"])
     unit = f" [{axis['unit']}]" if axis["unit"] not in ("", "1", "index") else ""
@@ -175,8 +175,7 @@ def swept_figure(axis: Content, of: str, lines: Sequence[Content], palette: Pale
         if axis["labels"]:
             axes.set_xticks(x, axis["labels"])
             axes.grid(visible=False, axis="x")
-        if of.startswith("falls"):
-            axes.set_ylim(bottom=0)
+        axes.set_ylim(*axis["span"])
     return "".join(svg)
 
 

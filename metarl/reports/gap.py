@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from metarl.core.config import disturbances_text
 from metarl.core.tasks import Split, Tasks
 from metarl.reports.gap_page import write_gap
 from metarl.run.logs import words_of
 from metarl.run.run import Run
 from metarl.run.subject import subject_of
+from metarl.sweeps.bundles import bundle_subject, is_bundle
 from metarl.sweeps.measure import Plan, swept
 from metarl.sweeps.record import GapRecord
 
@@ -31,7 +34,7 @@ def gap(
     """Play policies in physics that they were not trained in: other delays, grounds, motors, time steps, back ends.
 
     Args:
-        runs: Runs of one family, their folders, or `pretrained:NAME`.
+        runs: Runs of one family, their folders, `pretrained:NAME`, or folders of `metarl export`.
         sweeps: What to sweep, as `latency`, or at which values, as `friction=0.3,0.6`; all that makes sense if empty.
         quick: The most telling of it, at few values.
         split: Tasks of this split's fixed list.
@@ -50,10 +53,16 @@ def gap(
     Raises:
         UserError: There is no such run or sweep, or the runs are not of one MuJoCo family.
     """
-    subjects = [subject_of(run, trust_code=trust_code, disturbances=str(disturbances)) for run in runs]
-    words = ["gap", *map(str, runs), *words_of({"sweep": sweeps, "num_tasks": num_tasks, "seed": seed, "quick": quick})]
+    options: dict[str, Any] = {"trust_code": trust_code, "disturbances": disturbances_text(disturbances)}
+    subjects = [
+        bundle_subject(Path(str(run)), **options) if is_bundle(run) else subject_of(run, **options) for run in runs
+    ]
+    given = {"num_tasks": num_tasks, "seed": seed, "quick": quick} | ({"sweep": sweeps} if sweeps else {})
+    given |= {"disturbances": str(disturbances)} if disturbances else {}
+    words = ["gap", *map(str, runs), *words_of(given)]
+    names = [str(run) for run in runs]
     plan = Plan(tuple(sweeps), quick, split if tasks is None else "list-python", tasks, num_tasks, episodes, seed)
-    record = swept(subjects, plan, words, say or (lambda what: None))
+    record = swept(dict(zip(names, subjects, strict=True)), plan, words, say or (lambda what: None))
     if output is not None:
         write_gap(record, Path(output))
     return record

@@ -36,11 +36,17 @@ def _page(record: GapRecord) -> str:
     names = [policy.name for policy in record.policies]
     palette = Palette([names])
     shown = [axis for axis in record.axes if any(axis.name in policy.points for policy in record.policies)]
-    figures = []
+    kinds, figures = ("return", "falls per task"), []
+    lines = {
+        (axis.name, of): [_line(p, axis, of) for p in record.policies if axis.name in p.points]
+        for axis in shown
+        for of in kinds
+    }
+    spans = {of: _span([line for (_, kind), found in lines.items() if kind == of for line in found]) for of in kinds}
     for axis in shown:
-        for of in ("return", "falls per task"):
-            lines = [_line(policy, axis, of) for policy in record.policies if axis.name in policy.points]
-            figures.append(figure(axis.name, swept_figure(_described(axis), of, lines, palette), axis.help))
+        for of in kinds:
+            drawn = swept_figure({**_described(axis), "span": spans[of]}, of, lines[axis.name, of], palette)
+            figures.append(figure(axis.name.replace("_", " "), drawn, axis.help))
     skipped = "".join(f"<li>{escape(name)} is not swept: {escape(why)}</li>" for name, why in record.skipped.items())
     key = legend(names, palette, *_NOTES)
     sections = {
@@ -70,6 +76,14 @@ def _line(policy: Swept, axis: Axis, of: str) -> Content:
     value, low, high = zip(*map(measured, policy.points[axis.name]), strict=True)
     nominal = measured(policy.nominal)[0]
     return {"label": policy.name, "value": value, "low": low, "high": high, "nominal": nominal}
+
+
+def _span(lines: Sequence[Content]) -> tuple[float, float]:
+    """One range for all figures of a kind, so that what matters stands out."""
+    ends = np.concatenate([[*line["low"], *line["high"]] for line in lines])
+    low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
+    room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    return low - room, high + room
 
 
 def _numbers(record: GapRecord, axes: list[Axis]) -> str:

@@ -12,7 +12,7 @@ RIDGE = 1e-5
 _ATTEMPTS = 8  # the ridge grows tenfold with each: 1e-5 to 100
 
 
-def features(obs: Float[Tensor, "M B O"], age: Int64[Tensor, "M B"]) -> Float[Tensor, "M B F"]:
+def features(obs: Float[Tensor, "*B O"], age: Int64[Tensor, "*B"] | Float[Tensor, "*B"]) -> Float[Tensor, "*B F"]:
     """[o, o², τ, τ², τ³, 1] with o clipped to ±10 and τ = steps since the episode began / 100: F = 2 O + 4."""
     o, tau = obs.clamp(-_CLIP, _CLIP), (age.to(obs.dtype) / 100.0)[..., None]
     return torch.cat((o, o.square(), tau, tau.square(), tau**3, torch.ones_like(tau)), dim=-1)

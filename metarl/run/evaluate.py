@@ -51,12 +51,12 @@ def evaluate(
     A task in which the physics diverged has failed, and counts as the worst: see `EvaluationRecord.failed`. Where all
     have, the returns are NaN. `worlds` says what moves the worlds, as `worlds_on`: MuJoCo on the CPU, wherever the
     policy is, unless told. `streams`: see `TrialEnv.begin`. Raises `UserError` for a policy whose actions are not
-    finite, or that is told more or less than these worlds have to tell.
+    finite, or for an oracle that is told more or less than these worlds have to tell.
     """
     options: dict[str, Any] = {"episode_steps": origin.episode_steps or None, "task_visible": origin.task_visible}
     options |= worlds or {}
     with make_env(family, len(tasks), episodes_per_trial=num_episodes, threads=threads, **options) as env:
-        if policy.info.observation_size != env.info.observation_size:
+        if origin.task_visible and policy.info.observation_size != env.info.observation_size:
             raise UserError(
                 f"this policy observes {policy.info.observation_size} numbers, these worlds tell "
                 f"{env.info.observation_size}: an oracle is told of disturbances, and must be trained with them"

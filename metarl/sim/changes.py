@@ -36,6 +36,10 @@ class Changes:
             for i, one in self._all
             if isinstance(one, Fault | Altered)
         }
+        constant = [
+            isinstance(one, Altered) and not one.is_fault and episode.is_zero(i, "over") for i, one in self._all
+        ]
+        self._constant = all(constant)  # nothing changes within an episode
         self._grows = max(1, round(_GROWS / episode.family.control_step))
         if any(isinstance(one, Redrawn) and one.of == "distance" for _, one in self._all):
             require_free(episode, "ground that changes with the distance")
@@ -67,10 +71,12 @@ class Changes:
                 self._window[i][1].copy_(start + self._episode.steps(self._episode.value(i, "duration")[:, 0]))
         for stage, (i, one) in zip(self._stage, self._all, strict=True):
             stage.copy_(self._now(i, one))
-        self._put(mask, tasks)
+        self.put(mask, tasks)
 
     def tick(self, tasks: Tasks, looks: bool) -> None:
         """Let happen what the next control step is taken under. `looks`: see `TrialEnv`."""
+        if self._constant:
+            return
         for timer in self._timers.values():
             timer.tick()
         now = [self._now(i, one) for i, one in self._all]
@@ -78,7 +84,7 @@ class Changes:
         for stage, new in zip(self._stage, now, strict=True):
             stage.copy_(new)
         if not looks or changed.numpy().any():
-            self._put(changed, tasks)
+            self.put(changed, tasks)
 
     def parts(self) -> tuple[Part, ...]:
         """What `hidden` says."""
@@ -116,7 +122,7 @@ class Changes:
         cell = (place / self._episode.value(i, "every") + 0.5).floor().nan_to_num().clamp(-_ROW / 4, _ROW / 4).long()
         return torch.where(age == 0, 0, cell[:, 0] * _ROW + cell[:, 1])  # before its reset a robot is nowhere
 
-    def _put(self, mask: Bool[Tensor, "N"], tasks: Tasks) -> None:
+    def put(self, mask: Bool[Tensor, "N"], tasks: Tasks) -> None:
         """Work out the present tasks, and pose those of the worlds in `mask`."""
         values, altered = dict(tasks.values), {}
         for stage, (i, one) in zip(self._stage, self._all, strict=True):

@@ -14,7 +14,7 @@ from metarl.core.distributions import Distribution
 from metarl.core.info import Part
 from metarl.core.tasks import Tasks
 from metarl.sim.changes import Changes, require_free
-from metarl.sim.disturbances import ActionLatency, EncoderOffset, Force, Kick, bounds
+from metarl.sim.disturbances import ActionLatency, Disturbance, EncoderOffset, Force, Kick, bounds
 from metarl.sim.episode import Episode, Timer
 from metarl.sim.family import Family, MujocoFamily
 from metarl.sim.motors import Motors
@@ -59,6 +59,15 @@ class Disturber:
         if self._changes:
             self._changes.begin(mask, tasks)
         self._pushes.begin(mask)
+
+    def change(self, mask: Bool[Tensor, "N"], tasks: Tasks) -> None:
+        """Other tasks within an episode; the worlds of `mask` are posed."""
+        self._changes.put(mask, tasks)
+
+    def hold(self, kind: type[Disturbance], name: str, value: float) -> None:
+        """Set a magnitude that is a fixed number, of the disturbances of a kind, to another one in all worlds."""
+        for i, _ in self.episode.all(kind):
+            self.episode.value(i, name).fill_(value)
 
     def rest(self, mask: Bool[Tensor, "N"]) -> None:
         """Those worlds have been reset: their `ctrl` is what has been in force."""

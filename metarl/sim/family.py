@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import mujoco
 import torch
@@ -22,6 +22,17 @@ from metarl.core.types import Trial
 from metarl.sim.disturbances import Disturbance
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variation import Variation
+
+
+class Wanted(NamedTuple):
+    """Where a robot is to go, as it is drawn; never shown to a policy."""
+
+    direction: Float[Tensor, "N 2"]
+    """Of unit length, in the world's plane."""
+    speed: Float[Tensor, "N"] | None = None
+    """Along it [m/s]; None where faster is better."""
+    turn: Float[Tensor, "N"] | None = None
+    """Turn rate, to the left [rad/s]."""
 
 
 class _Immutable(ABCMeta):
@@ -143,6 +154,10 @@ class MujocoFamily(Family):
 
     def terminated(self, physics: Physics, tasks: Tasks) -> Bool[Tensor, "N"] | None:
         """Worlds whose episode is over by the family's rules (a fall); None where it never is."""
+        return None
+
+    def wanted(self, physics: Physics, tasks: Tasks) -> Wanted | None:
+        """The velocity or direction that is rewarded, for pictures; None where there is none."""
         return None
 
     def num_substeps(self, model: mujoco.MjModel) -> int:

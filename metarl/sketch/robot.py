@@ -99,7 +99,7 @@ def look_at(spec: mujoco.MjSpec) -> Robot:
     mujoco.mj_kinematics(model, data)
     driven = {model.joint(servo.joint).id for servo in servos}
     driven |= set(range(model.njnt)) if kept else set()
-    chosen = [joint for joint in range(model.njnt) if _is_observed(model, joint, kind, driven, forward)]
+    chosen = [joint for joint in range(model.njnt) if _is_observed(model, joint, kind, driven)]
     substeps = max(1, round(CONTROL_STEP / model.opt.timestep))
     moved = {int(model.joint(servo.joint).qposadr[0]) for servo in servos} | ({2} if kind == "free" else set())
     passive = [i for i in range(model.nq) if i not in moved]
@@ -116,9 +116,7 @@ def look_at(spec: mujoco.MjSpec) -> Robot:
         kept=kept,
         joints=tuple(model.joint(joint).name or f"joint_{joint}" for joint in chosen),
         angles=tuple(int(model.jnt_qposadr[joint]) for joint in chosen),
-        rates=tuple(int(model.jnt_dofadr[joint]) for joint in chosen)
-        if kind == "free"
-        else _rates(model, chosen, forward),
+        rates=tuple(int(model.jnt_dofadr[joint]) for joint in chosen) if kind == "free" else _rates(model, chosen),
         forward=forward,
         floor=floor,
         reach=float(np.linalg.norm(data.xpos[body] - data.xpos[_chain(model, body)[-1]])),
@@ -208,13 +206,14 @@ def _standing(model: mujoco.MjModel, home: np.ndarray, base: int) -> np.ndarray:
     return home
 
 
-def _is_observed(model: mujoco.MjModel, joint: int, kind: Kind, driven: set[int], forward: int) -> bool:
+def _is_observed(model: mujoco.MjModel, joint: int, kind: Kind, driven: set[int]) -> bool:
     """Encoders sit on driven joints; of a planar or fixed robot all joints are seen, but not how far it has come."""
     if int(model.jnt_type[joint]) not in (_SLIDE, _HINGE):
         return False
     if kind == "free":
         return joint in driven
-    return not (kind == "rail" and _travels(model, joint))
+    roots = {int(model.body_rootid[model.jnt_bodyid[own]]) for own in driven}
+    return int(model.body_rootid[model.jnt_bodyid[joint]]) in roots and not (kind == "rail" and _travels(model, joint))
 
 
 def _travels(model: mujoco.MjModel, joint: int) -> bool:
@@ -223,7 +222,7 @@ def _travels(model: mujoco.MjModel, joint: int) -> bool:
     return bool(root and int(model.jnt_type[joint]) == _SLIDE and abs(model.jnt_axis[joint, 2]) < 0.01)
 
 
-def _rates(model: mujoco.MjModel, chosen: list[int], forward: int) -> tuple[int, ...]:
+def _rates(model: mujoco.MjModel, chosen: list[int]) -> tuple[int, ...]:
     """Velocities of the observed joints, and of the slides along which the robot travels."""
     singles = [j for j in range(model.njnt) if int(model.jnt_type[j]) in (_SLIDE, _HINGE)]
     return tuple(int(model.jnt_dofadr[joint]) for joint in singles if joint in chosen or _travels(model, joint))

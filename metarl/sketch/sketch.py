@@ -74,6 +74,7 @@ def new(robot: str | Path, output: str | Path | None = None, *, folder: str | Pa
         "" if str(robot).startswith(_MENAGERIE) else os.path.relpath(os.path.realpath(robot), path.absolute().parent)
     )
     model = "mujoco.MjSpec.from_file(str(MODEL))" if beside else f'menagerie("{stem}")'
+    findings: list[Finding] = []
     draft = Draft(look_at(spec), name, path.name, source, model, beside)
     for _ in range(_ROUNDS):
         family = _family(draft, path)

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from metarl.sketch.declared import disturbances, parameters, parts, span_of, variations
 from metarl.sketch.robot import Robot
 
 _WIDTH = 120
@@ -161,7 +162,7 @@ def _constants(draft: Draft) -> str:
             f"TIP = {_quoted(robot.base)}",
             f"TIP_PLACE = torch.tensor({_tuple(robot.place)}, dtype=torch.float64)  # [m], at home",
         ]
-        lines.append(f"NEAR = {_span(robot) / 4:.2g}  # [m] off the goal halves the reward")
+        lines.append(f"NEAR = {span_of(robot) / 4:.2g}  # [m] off the goal halves the reward")
     else:
         height = robot.home[2] if robot.kind == "free" else robot.place[2]
         lines.append(
@@ -191,72 +192,15 @@ def _declared(draft: Draft) -> str:
     robot = draft.robot
     steps = round(5.0 / robot.control_step)
     head = f'"""{_DOES[robot.kind]}"""\n\ncontrol_step, episode_steps = {robot.control_step:g}, {steps}\n'
-    parameters = {name: line for name, line in _parameters(robot).items() if name not in draft.without}
-    variations = [line for name, line in _variations(robot).items() if name in parameters]
-    space = "".join(f'        "{name}": {line},\n' for name, line in parameters.items())
+    varied = {name: line for name, line in parameters(robot).items() if name not in draft.without}
+    how = [line for name, line in variations(robot).items() if name in varied]
+    space = "".join(f'        "{name}": {line},\n' for name, line in varied.items())
     return (
         f"{head}space = TaskSpace(\n    {{\n{space}    }}\n)\n"
-        + _tupled("variations", variations)
-        + _tupled("disturbances", _disturbances(robot))
-        + _tupled("observation", _parts(robot))
+        + _tupled("variations", how)
+        + _tupled("disturbances", disturbances(robot))
+        + _tupled("observation", parts(robot))
     )
-
-
-def _parameters(robot: Robot) -> dict[str, str]:
-    """Each with its ranges, in the order in which they are declared."""
-    own = {"free": {"speed", "payload"}, "rail": {"speed", "mass"}, "fixed": {"goal", "mass"}}[robot.kind]
-    own |= {"friction", "strength"} | ({"damping"} if robot.servos else set())
-    speed, load, span = robot.speed, 0.2 * robot.mass, 0.3 * _span(robot)
-    near, far = _decimal(span), _decimal(1.4 * span)
-    about = {
-        "goal": f'Parameter(Ball({near}), ood=Ball({far}, {near}), unit="m", help="from the tip at home")',
-        "speed": _varied("Uniform", 0.0, speed, 1.4 * speed, "m/s"),
-        "payload": _varied("Uniform", 0.0, load, 1.6 * load, "kg", "nominal=0.0"),
-        "mass": _varied("LogUniform", 0.7, 1.5, 2.0, "1", "nominal=1.0"),
-        "friction": 'Parameter(Uniform(0.5, 1.25), ood=Uniform(0.3, 0.5), unit="1", nominal=1.0)',
-        "strength": 'Parameter(Uniform(0.8, 1.1), ood=Uniform(0.6, 0.8), unit="1", nominal=1.0)',
-        "damping": _varied("Uniform", 0.7, 1.3, 1.6, "1", "nominal=1.0", 'help="D of the servos"'),
-    }
-    return {name: line for name, line in about.items() if name in own}
-
-
-def _varied(kind: str, low: float, high: float, beyond: float, unit: str, *words: str) -> str:
-    """A parameter whose ood range lies above that of training."""
-    a, b, c = map(_decimal, (low, high, beyond))
-    given = (f"{kind}({a}, {b})", f"ood=Uniform({b}, {c})", f'unit="{unit}"', *words)
-    return f"Parameter({', '.join(given)})"
-
-
-def _variations(robot: Robot) -> dict[str, str]:
-    return {
-        "goal": 'SitePosition("goal", "goal")',
-        "payload": f'Payload("payload", BASE, at=(0.0, 0.0, {0.15 * robot.place[2]:.1g}))',
-        "mass": 'BodyMass("mass")',
-        "friction": 'Friction("friction")',
-        "strength": f'MotorStrength("strength"{", tuple(SERVOS)" if robot.servos and robot.kept else ""})',
-        "damping": f'ServoGain("damping", "D"{", tuple(SERVOS)" if robot.kept else ""})',
-    }
-
-
-def _disturbances(robot: Robot) -> list[str]:
-    free = robot.kind == "free"
-    return [
-        f"ActionLatency(Uniform(0.0, {robot.control_step:g}))",
-        *(['Sensor("gyro", noise=0.1)', 'Sensor("gravity", noise=0.02)'] if free else []),
-        *(['Sensor("joint_position", noise=0.01)', 'Sensor("joint_velocity", noise=0.2)'] if robot.joints else []),
-        *([f"Kick(Uniform(0.0, {0.3 * robot.speed:.1g}), every=Uniform(2.0, 4.0))"] if free else []),
-    ]
-
-
-def _parts(robot: Robot) -> list[str]:
-    names = ", JOINTS" if len(robot.rates) == len(robot.joints) else ""
-    base = ['Part("gyro", 3, "rad/s")', 'Part("gravity", 3, "1", help="its direction in the base\'s frame")']
-    joints = [
-        f'Part("joint_position", {len(robot.joints)}, "rad", JOINTS)',
-        f'Part("joint_velocity", {len(robot.rates)}, "rad/s"{names})',
-    ]
-    actions = f'Part("previous_action", {len(robot.servos) + len(robot.kept)}, "1")'
-    return [*(base if robot.kind == "free" else []), *(joints if robot.joints else []), actions]
 
 
 def _spec(draft: Draft) -> str:
@@ -337,11 +281,6 @@ def _short_home(robot: Robot) -> bool:
     return robot.kind == "free" and not robot.default and robot.plain and bool(robot.servos) and _is_run(robot.angles)
 
 
-def _span(robot: Robot) -> float:
-    """How far a fixed robot reaches, or about so [m]."""
-    return max(0.1, robot.reach)
-
-
 def _is_run(places: Sequence[int]) -> bool:
     """The places follow each other."""
     return list(places) == list(range(places[0], places[0] + len(places)))
@@ -373,11 +312,6 @@ def _tuple(values: Iterable[float]) -> str:
 def _quoted(name: str) -> str:
     """A name of the model's as a string of Python, whatever is in it."""
     return json.dumps(name)
-
-
-def _decimal(value: float) -> str:
-    """Two digits of a number that stands for itself."""
-    return repr(float(f"{value:.2g}"))
 
 
 def _number(value: float) -> str:

@@ -54,36 +54,43 @@ class Plan:
     seed: int = 0
 
 
-def swept(subjects: Sequence[Subject], plan: Plan, argv: Sequence[str], say: Say) -> GapRecord:
-    """Sweep policies side by side; `UserError` where they are not of one family with MuJoCo's physics."""
+def swept(named: Mapping[str, Subject], plan: Plan, argv: Sequence[str], say: Say) -> GapRecord:
+    """Sweep policies side by side, by their names; `UserError` where they are not of one family of MuJoCo's."""
+    subjects = list(named.values())
     if not subjects:
         raise UserError("gap needs at least one run")
     first = subjects[0]
     family = first.family
     if not isinstance(family, MujocoFamily):
         raise UserError(f"'{first.origin.family}' has a simulator of its own, whose physics cannot be swept")
-    for other in subjects[1:]:
-        for what in ("family", "episode_steps"):
-            ours, theirs = getattr(first.origin, what), getattr(other.origin, what)
+    for name, other in named.items():
+        for what, ours, theirs in (
+            ("family", first.origin.family, other.origin.family),
+            ("episode_steps", _limit(first), _limit(other)),
+        ):
             if ours != theirs:
-                raise UserError(f"{other.run} cannot be compared: its {what} is {theirs}, not {ours}")
+                raise UserError(f"{name} cannot be compared: its {what} is {theirs}, not {ours}")
     tasks = plan.tasks or family.space.fixed(plan.split, plan.num_tasks)  # type: ignore[arg-type]
     episodes = plan.episodes or max(subject.episodes for subject in subjects)
     sweep = Sweep(family, axes_of(family, plan.sweeps, plan.quick), tasks, episodes, plan.seed)
-    policies = [sweep.play(subject, say) for subject in subjects]
+    policies = [sweep.play(name, subject, say) for name, subject in named.items()]
     return GapRecord(
         family=first.origin.family,
         split=plan.split,
         num_tasks=len(tasks),
         episodes=episodes,
         control_step=family.control_step,
-        episode_steps=first.origin.episode_steps or family.episode_steps,
+        episode_steps=_limit(first),
         seed=plan.seed,
         axes=sweep.axes,
         policies=policies,
         skipped=sweep.skipped,
         provenance=provenance(argv),
     )
+
+
+def _limit(subject: Subject) -> int:
+    return subject.origin.episode_steps or subject.family.episode_steps
 
 
 class Sweep:
@@ -95,7 +102,7 @@ class Sweep:
         """Axes that the family cannot be swept along, and why."""
         self.axes = [axis for axis in axes if self._can(axis)]
 
-    def play(self, subject: Subject, say: Say) -> Swept:
+    def play(self, name: str, subject: Subject, say: Say) -> Swept:
         """One policy along all axes. `UserError` where it cannot be played at all."""
         single_threaded_math()
         family = subject.family
@@ -103,7 +110,7 @@ class Sweep:
         nominal = self._points(subject, family, [(None, 0)])[None, 0]
         found: dict[str, list[Point]] = {}
         for batch in _batches(family, self.axes):
-            say(f"{subject.run or subject.origin.agent}: {', '.join(axis.name for axis in batch)}")
+            say(f"{name}: {', '.join(axis.name for axis in batch)}")
             wanted: list[Place] = [
                 (axis, place) for axis in batch for place in range(len(axis.values)) if place != axis.own
             ]
@@ -115,7 +122,7 @@ class Sweep:
             for axis in batch:
                 places = range(len(axis.values))
                 found[axis.name] = [nominal if place == axis.own else played[axis, place] for place in places]
-        return Swept(str(subject.run or subject.origin.agent), subject.origin, nominal, found)
+        return Swept(name, subject.origin, nominal, found)
 
     def _batch(
         self, subject: Subject, family: MujocoFamily, batch: Sequence[Axis], wanted: list[Place]

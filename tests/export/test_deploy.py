@@ -14,7 +14,7 @@ import pytest
 from metarl.cli.main import main
 from metarl.core.errors import UserError
 from metarl.export.computing import InlinePolicy
-from metarl.export.deploy import Deployment, deploy
+from metarl.export.deploy import Deployment, deploy, served as served_by
 from metarl.export.guard import Command, Observation
 from metarl.export.runner import Clock, Robot, Runner, SteppedClock
 from metarl.export.runtime import Bundle, BundleError
@@ -193,6 +193,22 @@ def test_udp_carries_observations_and_commands(served):
     assert seen[3].final is None and seen[4].terminated and seen[4].final.tolist() == [0.5] * 9
     np.testing.assert_allclose(behind.sent, [[0.1 * n, -1.0] for n in range(1, 6)], rtol=1e-6)
     assert behind.stops == 1 and len(robot.ages) == 5 and min(robot.ages) == 0.0
+
+
+def test_the_simulated_robot_answers_by_udp(standing):
+    server = served_by(standing, 0)
+    thread = datagrams(server, 3)
+    robot = UdpRobot(("127.0.0.1", server.port))
+    first = read(robot)
+    robot.send(Command(1, "run", np.array([0.0, 0.9, -1.8] * 4), np.zeros(12), ()))
+    second = read(robot)
+    robot.stop()
+    thread.join()
+    robot.close()
+    server.close()
+    assert (first.number, second.number) == (0, 1) and second.reward != 0.0 and len(second.values) == 44
+    with pytest.raises(UserError, match="no family of metarl"):
+        served_by(handmade.write(standing.parent / "nameless"), 0)
 
 
 def test_udp_takes_nothing_that_is_not_its_robots(served):

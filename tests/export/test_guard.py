@@ -2,6 +2,8 @@
 
 import csv
 import importlib.util
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +221,12 @@ def test_it_begins_from_where_the_joints_are(bundle):
     assert states.index("ramp-in") in range(40, 60) and states[-1] == "run"
 
 
+def test_a_jump_is_noticed_without_a_limit_of_velocity(tmp_path):
+    bundle = Bundle.read(handmade.write(tmp_path / "b", lambda said: said["action"].pop("velocity_limit")))
+    summary, servos = run(bundle, in_steps(80, 83, put(3, 1.3)))
+    assert summary.flags["jump"] == 3 and [command.state for command in servos.sent[79:83]] == ["hold"] * 3 + ["run"]
+
+
 def test_nothing_is_sent_before_anything_was_observed(bundle):
     summary, servos = run(bundle, in_steps(0, 1000, lambda seen: None), seconds=1.0)
     assert not servos.sent and summary.steps == 50 and summary.flags["missing"] == 50
@@ -228,6 +236,42 @@ def test_observations_unlike_those_in_training_are_told(bundle):
     summary, _ = run(bundle, in_steps(60, 200, put(slice(7, 9), 5.0)))
     assert summary.flags["unlike-training"] > 10
     assert run(bundle)[0].flags["unlike-training"] == 0
+
+
+def test_a_belief_outside_what_was_trained_is_told(tmp_path):
+    def believing(said):
+        memory = [handmade.tensor("state.memory", 1, 3)]
+        read_out = [{"name": "payload", "value": "state.memory"}]
+        said["programs"]["read_out"] = {"inputs": memory, "operations": [], "outputs": read_out}
+        said["read_out"] = [{"name": "payload", "low": -0.5, "high": 0.5}]
+
+    bundle = Bundle.read(handmade.write(tmp_path / "believing", believing))
+    summary, _ = run(bundle, policy=InlinePolicy(bundle))
+    assert summary.flags["belief-unlike-training"] == summary.steps
+    guard = Guard(bundle)
+    guard.believe(np.array([0.8, -0.7, 0.0]))
+    assert guard._flags == ["belief-unlike-training"]
+    guard._flags = []
+    guard.believe(np.array([0.6, -0.6, 0.0]))
+    assert guard._flags == []
+
+
+def test_a_policy_that_hangs_cannot_delay_the_stop(bundle):
+    """The child is held up by the system; a robot that topples in the meantime is stopped in that very step."""
+    clock = SteppedClock()
+    servos, policy = Servos(bundle, clock), Scripted()
+    held = ProcessPolicy(bundle)
+
+    def hang(seen):
+        os.kill(held._child.pid, signal.SIGSTOP)
+        runner._policy = held
+        return seen
+
+    servos.faults = {80: hang, 82: put(slice(0, 3), [0.45, 0, -0.89]), 83: put(slice(0, 3), [0.85, 0, -0.52])}
+    runner = Runner(bundle, servos, policy=policy, clock=clock)
+    summary = runner.run(2.0)
+    assert summary.stopped == "tilt" and summary.steps == 83 and summary.misses == 3
+    assert [command.state for command in servos.sent[78:]] == ["run", "hold", "hold", "hold"]
 
 
 def allowed(command, previous, seen, sound):

@@ -33,6 +33,7 @@ CASES = {
     "rl2 action": {**SMALL, "feedback": "action"},
     "rl2 none": {**SMALL, "feedback": "none", "memory_steps": 10},
     "rl2 beliefs": {**SMALL, "task_weight": 1.0},
+    "rma": {**SMALL, "student_size": 8},
     "varibad": {**SMALL, "encoder_size": 8},
     "pearl": {**SMALL, "encoder_size": 8, "prior_episodes": 1},
     "pearl prototypes": {**SMALL, "encoder_size": 8, "prior_episodes": 1, "belief": "prototype"},
@@ -73,7 +74,7 @@ def test_every_learner_of_the_table_is_among_them():
     assert {case.split()[0] for case in CASES} == set(LEARNERS)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] * (" " in c)) for c in CASES])
 def test_every_runtime_does_what_torch_does(case, env, tmp_path):
     policy = small_policy(case.split()[0], CASES[case], env.info)
     programs, found = programs_of(policy)

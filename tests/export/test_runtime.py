@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,47 @@ def test_the_file_alone_runs_a_bundle(tmp_path):
     assert found.returncode == 0, found.stderr
     ours = BundlePolicy(Bundle.read(folder)).act([0.1] * 9)
     assert json.loads(found.stdout) == ours.tolist()
+
+
+ROBOT = """
+import sys
+class Blocked:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] in ("torch", "mujoco", "metarl", "scipy", "safetensors"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+import robot.transports
+from robot.runner import Bundle, Observation, Robot, Runner, SteppedClock
+class Joints:
+    def __init__(self, bundle):
+        self.robot, self.number, self.sent, self.stops = Robot.of(bundle), 0, 0, 0
+    def receive(self):
+        self.number += 1
+        return Observation(self.number, clock.now(), np.array([0, 0, -1, 0, 0, 0, 0, 0, 1e-3 * self.number]))
+    def send(self, command):
+        self.sent += 1
+    def stop(self):
+        self.stops += 1
+if __name__ == "__main__":
+    clock, bundle = SteppedClock(), Bundle.read(sys.argv[1])
+    joints = Joints(bundle)
+    summary = Runner(bundle, joints, clock=clock, deadline=3000.0).run(0.4)
+    print(summary.steps, joints.sent, joints.stops, summary.misses)
+"""
+
+
+def test_the_files_alone_drive_a_robot(tmp_path):
+    """As the docs have it: five files in a folder, and a policy in a process of its own."""
+    (tmp_path / "robot").mkdir()
+    for name in ("runtime", "guard", "computing", "runner", "transports"):
+        source = Path(runtime.__file__).with_name(f"{name}.py")
+        (tmp_path / "robot" / source.name).write_bytes(source.read_bytes())
+    (tmp_path / "main.py").write_text(ROBOT)
+    folder, env = handmade.write(tmp_path / "bundle"), {**os.environ, "PYTHONPATH": str(tmp_path)}
+    words = [sys.executable, str(tmp_path / "main.py"), str(folder)]
+    found = subprocess.run(words, capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
+    assert found.stdout.split() == ["20", "20", "1", "0"], found.stderr
 
 
 def test_two_resets(tmp_path):

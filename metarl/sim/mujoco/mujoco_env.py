@@ -16,6 +16,7 @@ from metarl.core.seeding import WorldRandom, generator, rng
 from metarl.core.tasks import Tasks
 from metarl.core.types import Trial
 from metarl.sim.altered import all_variations, extremes
+from metarl.sim.disturbances import Disturbance
 from metarl.sim.disturbing import Disturber
 from metarl.sim.env import Moved, RewardError as RewardError, TrialEnv
 from metarl.sim.family import MujocoFamily, action_names
@@ -94,6 +95,23 @@ class MujocoEnv(TrialEnv):
     def seconds_to_compile(self) -> float:
         """See `TrialEnv.seconds_to_compile`."""
         return self.physics.seconds_to_compile
+
+    def change(self, tasks: Tasks) -> None:
+        """Go on under other tasks, one per world: the robots and their world become another, where they are.
+
+        What takes effect at a reset (where a robot stands, when a fault begins) does so at the next one.
+        """
+        self._tasks, self._code = self._taken(tasks)
+        self._faults.on(self._tasks)
+        if self._disturber:
+            self._disturber.change(self._every, self._tasks)
+        else:
+            self._pose(self._every)
+
+    def hold(self, kind: type[Disturbance], name: str, value: float) -> None:
+        """Set a fixed magnitude of the family's disturbances of a kind, as a latency, to another number."""
+        if self._disturber:
+            self._disturber.hold(kind, name, value)
 
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> WorldCameras:
         """The family's camera, in each world."""
