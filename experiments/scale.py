@@ -37,6 +37,7 @@ LATENCY, BANDWIDTH = 50e-6, 1.25e9
 def measured(agent: str, family: str, iterations: int, fields: dict[str, Any]) -> dict[str, float]:
     """CPU seconds per iteration of this process's collection, update and exchange, and the bytes it received."""
     spent = {"exchange": 0.0, "bytes": 0.0, "exchanges": 0.0}
+    """Of the present iteration."""
     with joined(config := configure(agent, family, {"validation_tasks": 0, "threads": 1} | fields)) as shares:
         told = Shares(shares.pieces, shares.rank, shares.size, shares.exchange and watched(shares.exchange, spent))
         training = Training(Run(Path()), config, told)
@@ -46,13 +47,15 @@ def measured(agent: str, family: str, iterations: int, fields: dict[str, Any]) -
                 spent |= dict.fromkeys(spent, 0.0)
                 begun = time.process_time()
                 segment = training.collect()[0]
-                collected, of_collect = time.process_time(), spent["exchange"]
+                collected, before = time.process_time(), dict(spent)
                 training.learner.update(segment, seeding.generator(0, "update", number), number / iterations)
                 updated = time.process_time()
                 training.iteration += 1
-                times = {"collect": collected - begun - of_collect}
-                times["update"] = updated - collected - (spent["exchange"] - of_collect)
-                rows.append(times | spent)
+                times = {"collect": collected - begun - before["exchange"]}
+                times["update"] = updated - collected - (spent["exchange"] - before["exchange"])
+                sent = {"bytes_segment": before["bytes"], "bytes_gradients": spent["bytes"] - before["bytes"]}
+                counted = {"exchange": spent["exchange"], "exchanges": spent["exchanges"]}
+                rows.append(times | counted | sent)
     return {name: float(np.mean([row[name] for row in rows[1:]])) for name in rows[0]}  # the first one warms up
 
 
@@ -83,18 +86,32 @@ def in_processes(size: int, words: Sequence[str]) -> list[dict[str, float]]:
         return [json.loads(process.communicate()[0].splitlines()[-1]) for process in started]
 
 
-def iteration_time(cost: dict[str, float], workers: int, rng: np.random.Generator, tasks: int, spread: float) -> float:
-    """Seconds of one iteration: the slowest worker's collection, its share of the update, and the exchanges.
+def fitted(one: dict[str, float], several: dict[str, float], size: int, pieces: int) -> dict[str, float]:
+    """The model's constants, of one process and of `size`: update(P) = alike + shared / P."""
+    shared = max(0.0, (one["update"] - several["update"]) / (1.0 - 1.0 / size))
+    return {
+        "collect": one["collect"],
+        "shared": shared,
+        "alike": one["update"] - shared,
+        "exchanges": several["exchanges"],
+        "bytes_segment": several["bytes_segment"],
+        "bytes_piece": several["bytes_gradients"] / pieces,
+    }
 
-    `cost` is that of one worker for `tasks` tasks; a task's collection varies by a log-normal of deviation `spread`.
+
+def iteration_time(cost: dict[str, float], workers: int, tasks: int, spread: float, rng: np.random.Generator) -> float:
+    """Seconds of an iteration: the slowest worker's collection, the update, and the exchanges.
+
+    A task's collection varies by a log-normal factor of deviation `spread` about 1. There are as many pieces as
+    workers, and what is gathered of them goes to every worker, over `BANDWIDTH`, after log2(workers) latencies each.
     """
-    per_task = cost["collect"] / tasks * rng.lognormal(-(spread**2) / 2.0, spread, tasks)
-    slowest = max(part.sum() for part in np.array_split(per_task, min(workers, tasks)))
-    shared, alike = cost["update_shared"] / workers, cost["update_alike"]
+    factor = rng.lognormal(-(spread**2) / 2.0, spread, tasks)
+    slowest = max(part.sum() for part in np.array_split(factor, min(workers, tasks))) * cost["collect"] / tasks
+    update = cost["alike"] + cost["shared"] / min(workers, tasks)
     if workers == 1:
-        return float(slowest + shared + alike)
-    sent = cost["bytes_segment"] + cost["bytes_gradient"] * workers * cost["exchanges"]
-    return float(slowest + shared + alike + cost["exchanges"] * LATENCY * np.log2(workers) + sent / BANDWIDTH)
+        return float(slowest + update)
+    sent = cost["bytes_segment"] + cost["bytes_piece"] * workers
+    return float(slowest + update + cost["exchanges"] * LATENCY * np.log2(workers) + sent / BANDWIDTH)
 
 
 def main() -> None:
@@ -117,8 +134,23 @@ def main() -> None:
     if given.verb == "simulate":
         cost, rng = json.loads(given.file.read_text())["cost"], np.random.default_rng(0)
         for workers in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024):
-            seconds = np.mean([iteration_time(cost, workers, rng, given.tasks, given.spread) for _ in range(200)])
-            print(f"{workers:5d} workers  {seconds:8.3f} s")
+            told = [f"{workers:5d}"]
+            for tasks in (given.tasks, 32 * given.tasks):
+                share = {
+                    **cost,
+                    "collect": cost["collect"] * tasks / given.tasks,
+                    "shared": cost["shared"] * tasks / given.tasks,
+                }
+                share |= {
+                    "alike": cost["alike"] * tasks / given.tasks,
+                    "bytes_segment": cost["bytes_segment"] * tasks / given.tasks,
+                }
+                one, now = (
+                    np.mean([iteration_time(share, n, tasks, given.spread, rng) for _ in range(200)])
+                    for n in (1, workers)
+                )
+                told.append(f"{tasks:5d} tasks {now:8.3f} s, {one / now:6.1f} times as fast")
+            print(*told, sep="   ")
         return
     fields = {name: json.loads(value) for name, _, value in (word.partition("=") for word in given.set)}
     if given.verb == "one":
@@ -129,7 +161,9 @@ def main() -> None:
     for size, rows in found.items():
         print(size, *(f"{name} {np.max([row[name] for row in rows]):.4g}" for name in rows[0]), sep="  ", flush=True)
     if given.output:
-        given.output.write_text(json.dumps({"command": sys.argv, "measured": found}, indent=1) + "\n")
+        last = max(found)
+        cost = fitted(found[1][0], found[last][0], last, fields["shards"])
+        given.output.write_text(json.dumps({"command": sys.argv, "measured": found, "cost": cost}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
