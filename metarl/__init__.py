@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from metarl.api import (
         evaluate as evaluate,
         families as families,
+        identify as identify,
         learners as learners,
         load as load,
         make as make,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 
 _HOME = {
-    "metarl.api": "train resume evaluate load make record report families learners",
+    "metarl.api": "train resume evaluate load make record report identify families learners",
     "metarl.core.config": "TrainConfig",
     "metarl.core.errors": "UserError",
     "metarl.core.info": "Part PolicyInfo",

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from metarl.run.run import Run
     from metarl.sim.env import TrialEnv
     from metarl.sim.family import Family
+    from metarl.sysid.identify import Identified
+    from metarl.sysid.log import Log
+    from metarl.sysid.plant import Base
     from metarl.video.recorder import Recording
 
 Callback = Callable[["Metrics"], bool | None]
@@ -346,3 +349,54 @@ def report(
     numbers = build.write_report(build.open_runs(opened), path, ["report", *map(str, runs)])
     tell(f"wrote {path} and {numbers}")
     return path
+
+
+def identify(
+    family: str,
+    log: Log | str | Path,
+    *,
+    output: str | Path | None = None,
+    parameters: Sequence[str] = (),
+    base: Base = "standing",
+    shot: float = 0.4,
+    max_shots: int = 24,
+    starts: int = 2,
+    threads: int = 0,
+    seed: int = 0,
+    say: Callable[[str], None] | None = None,
+) -> Identified:
+    """Find the task parameters of a family that explain a robot's log, with 95 % intervals.
+
+    Args:
+        family: A name of `families()`, or `path/to/file.py:ClassName`; `NAME+joint_friction` adds a ready parameter.
+        log: A CSV, NPZ or MCAP file, or a `metarl.sysid.log.Log`.
+        output: Task list to write (JSON), which `train`, `evaluate` and `record` take.
+        parameters: Task parameters to find, the others nominal; all that have a range and change the model if empty.
+        base: Whether a free base is `standing` on its feet, `hung` in the air, or `logged` from outside.
+        shot: Length of the pieces of the log that are compared [s].
+        max_shots: At most so many pieces, spread over the log.
+        starts: First guesses, the best of which counts.
+        threads: Threads of the physics; 0 for one per CPU.
+        seed: Seed of the first guesses.
+        say: Told what goes on.
+
+    Raises:
+        UserError: The log is damaged, too short, or not of this family's robot in its units and order.
+    """
+    from metarl.core.errors import UserError
+    from metarl.core.tasks import save_tasks
+    from metarl.rl.parallel import single_threaded_math
+    from metarl.sim.family import MujocoFamily
+    from metarl.sysid.identify import Options, identify as find
+    from metarl.sysid.log import Log, read_log
+
+    single_threaded_math()
+    made = make_family(family)
+    if not isinstance(made, MujocoFamily):
+        raise UserError(f"'{family}' is an environment of others: only a MuJoCo family's parameters can be identified")
+    options = Options(tuple(parameters), base, shot, max_shots, starts, threads, seed)
+    taken = log if isinstance(log, Log) else read_log(Path(log))
+    found = find(made, family, taken, options, say or (lambda what: None))
+    if output is not None:
+        save_tasks(Path(output), family, found.tasks, found.details() | {"log": taken.where})
+    return found

@@ -22,6 +22,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   eval RUN             returns per episode on held-out tasks, with intervals
   headroom FAMILY      what knowing the task is worth: a memoryless policy beside an oracle
   video RUN            film the robot adapting to held-out tasks
+  identify FAMILY LOG  which task parameters explain a robot's log, with intervals
   tune AGENT FAMILY    search a learner's hyperparameters, on training tasks only
   report RUN...        what runs have shown, as one HTML file
   list [FAMILY]        families with their task parameters, and agents
@@ -43,6 +44,7 @@ VERBS = {
     "eval": "eval",
     "headroom": "headroom",
     "video": "video",
+    "identify": "identify",
     "tune": "tune",
     "report": "report",
     "list": "list",

@@ -15,7 +15,7 @@ def run(words: list[str]) -> int:
     from metarl.run.sessions import started
 
     config = options.training
-    make_family(config.family)
+    make_family(config.family, config.ranges)
     config = dataclasses.replace(config, agent=absolute(config.agent), family=absolute(config.family))
     with started(options.output, config, ["train", *words]) as training:
         print(f"training {config.agent} on {config.family}, seed {config.seed}, in {training.run}", flush=True)

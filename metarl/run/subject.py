@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarl.core.errors import UserError, unknown_name
-from metarl.core.registry import absolute, family_names, make_family
+from metarl.core.registry import absolute, make_family, names_family
 from metarl.core.renamed import old_names
 from metarl.rl.policy import Policy
 from metarl.rl.scripted import UNTRAINED
@@ -49,7 +49,7 @@ def subject_of(
         return trained(source, which, trust_code, device)
     path = Path(str(source))
     family = str(path)
-    if _is_run(path) and not _names_family(family):
+    if _is_run(path) and not names_family(family):
         raise UserError(
             f"{family} is a run folder, which has an agent of its own: leave out --agent {agent}, or name a family "
             "instead of the folder"
@@ -67,7 +67,7 @@ def trained(
 ) -> Subject:
     """A run's policy at its newest checkpoint, or at the one named; `UserError` where `source` is no run folder."""
     path = Path(str(source))
-    if not _is_run(path) and _names_family(str(path)):
+    if not _is_run(path) and names_family(str(path)):
         raise UserError(
             f"{path} is a family, not a run folder: add --agent zero or --agent random for a look at it before any "
             "training"
@@ -79,10 +79,6 @@ def trained(
 
 def _is_run(path: Path) -> bool:
     return os.path.isfile(path / "config.toml")  # unlike Path's, False too for a name that cannot be
-
-
-def _names_family(name: str) -> bool:
-    return ".py:" in name or name in family_names()
 
 
 __getattr__ = old_names(__name__)

@@ -1,0 +1,377 @@
+"""From a log to task parameters with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from rich.table import Table
+from scipy.stats import t as student
+
+from metarl.core.distributions import Choice, Points
+from metarl.core.errors import UserError, unknown_name
+from metarl.core.seeding import rng
+from metarl.core.tasks import Tasks
+from metarl.sim.family import MujocoFamily
+from metarl.sysid.fit import Fit, Residuals, Shots, Unknown, tasks_of
+from metarl.sysid.log import Log, require_fits
+from metarl.sysid.plant import Base, Plant
+from metarl.sysid.suspicions import require_plausible
+
+TYPICAL = {"gyro": 0.02, "gravity": 5e-3, "acc": 0.15, "rad": 1.5e-3, "rad/s": 0.1, "m": 1e-3, "m/s": 0.02, "1": 5e-3}
+"""Typical noise of a sensor by part or unit: a first guess, for where a shot starts."""
+_CAUTION = 4.0
+"""A first fit trusts sensors this much less: starts are not known better."""
+_SETTLE = 0.6  # [s]
+_LOST, _SLACK = (5e-3, 0.1), 0.1
+"""What the state loses of its certainty in a row [rad, rad/s], which falls with the rows: k-th, over 1 + 0.1 k."""
+_CORRECTED = 0.02  # [s] between two corrections of a shot that settles
+_HELD_OUT = 4  # every fourth shot
+_VAGUE = 0.8
+"""An interval that is a larger share of the range than this tells nothing."""
+_SCREENED = 12
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One task parameter, or one number of it."""
+
+    unknown: Unknown
+    value: float
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    unit: str
+
+    @property
+    def told(self) -> bool:
+        """Whether the log narrows it down at all."""
+        return self.high - self.low < _VAGUE * (self.unknown.high - self.unknown.low)
+
+
+@dataclass(frozen=True)
+class Identified:
+    """What a log says of the robot's task."""
+
+    family: str
+    tasks: Tasks
+    """One task: what was found, with the family's nominal value where the log tells nothing."""
+    estimates: tuple[Estimate, ...]
+    held_out: tuple[float, float]
+    """Typical residual on shots that were not fitted, in terms of the noise: of this task, and of the nominal one."""
+    noise: Mapping[str, float]
+    """What was found of each part, in its unit."""
+    notes: tuple[str, ...]
+    """What the log lacks, and what is odd, in sentences."""
+    shots: tuple[int, int]
+    """Fitted and held out."""
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Of the parameters that the log tells."""
+        return {one.unknown.label: (one.low, one.high) for one in self.estimates if one.told}
+
+    def table(self) -> Table:
+        """What is shown."""
+        table = Table(title=f"{self.family}, from {self.shots[0]} shots of the log", title_justify="left", box=None)
+        for name in ("parameter", "value", "95 % interval", "unit", "range"):
+            table.add_column(name, justify="left" if name in ("parameter", "unit") else "right", no_wrap=True)
+        for one in self.estimates:
+            found = (f"{one.value:.4g}", f"{one.low:.4g} to {one.high:.4g}") if one.told else ("not told", "")
+            ends = f"{one.unknown.low:g} to {one.unknown.high:g}"
+            table.add_row(one.unknown.label, *found, one.unit, ends)
+        return table
+
+    def details(self) -> dict[str, Any]:
+        """What a file says beside the task."""
+        return {
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+            "not_told": [one.unknown.label for one in self.estimates if not one.told],
+            "held_out": {"identified": self.held_out[0], "nominal": self.held_out[1]},
+            "noise": dict(self.noise),
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a log is taken."""
+
+    parameters: tuple[str, ...] = ()
+    """Task parameters to find, the others nominal; all of the family's if empty."""
+    base: Base = "standing"
+    shot: float = 0.4
+    """Length of a shot that is compared [s]."""
+    max_shots: int = 24
+    """At most so many, spread over the log."""
+    starts: int = 2
+    """First guesses, the best of which counts."""
+    threads: int = 0
+    seed: int = 0
+
+
+def identify(
+    family: MujocoFamily, name: str, log: Log, options: Options | None = None, say: Callable[[str], None] = print
+) -> Identified:
+    """Find the task parameters of `family`, called `name`, that explain a log.
+
+    `UserError` for a log that is not of this robot, or too short; `say` is told what goes on.
+    """
+    o = options or Options()
+    unknowns = unknowns_of(family, o.parameters)
+    plant, log, period = _plant(family, name, log, o)
+    command, seen = _commands(plant, log, name), log.matrix(plant.names)
+    require_plausible(plant, seen, command, period, log.where)
+    notes, used = _silent(plant, seen, log)
+    noise = _typical(plant, seen)
+    noise[~used] = np.inf
+    shots = _shots(plant, log, seen, command, noise, period, o)
+    settling = _settling(plant, noise, period)
+    held = np.arange(len(shots)) % _HELD_OUT == _HELD_OUT - 1
+    fitted = shots.select(np.flatnonzero(~held))
+    say(f"{len(fitted)} shots of {o.shot:g} s, {int(held.sum())} held out; {int(used.sum())} sensors")
+    rough = Residuals(plant, unknowns, fitted, _CAUTION * noise, settling)
+    found = _best(rough, o, say, notes)
+    level = _level(rough, found.residual, noise)
+    fine = Residuals(plant, unknowns, fitted, level, settling)
+    found = fine.fit(found.values, 0.03)
+    low, high = _interval(fine, found)
+    estimates = tuple(
+        Estimate(one, float(v), float(a), float(b), family.space.parameters[one.name].unit)
+        for one, v, a, b in zip(unknowns, found.values, low, high, strict=True)
+    )
+    known = np.array([one.value if one.told else one.unknown.expected for one in estimates])
+    check = Residuals(plant, unknowns, shots.select(np.flatnonzero(held)), level, settling)
+    nominal = np.array([one.expected for one in unknowns])
+    sizes = [_typical_size(residual / level) for residual in check.played(np.stack((known, nominal)))]
+    notes += _remarks(estimates, (sizes[0], sizes[1]))
+    by_part = {n.split(".")[0]: float(s) for n, s in zip(plant.names, level, strict=True) if np.isfinite(s)}
+    counts = len(fitted), int(held.sum())
+    return Identified(
+        name, tasks_of(plant, unknowns, known[None]), estimates, (sizes[0], sizes[1]), by_part, tuple(notes), counts
+    )
+
+
+def unknowns_of(family: MujocoFamily, chosen: Sequence[str] = ()) -> tuple[Unknown, ...]:
+    """The numbers of a family's task parameters that have a range and change its model; `UserError` for others."""
+    space, found = family.space, []
+    shaping = {name for variation in family.variations for name in variation.parameters}
+    for name in chosen:
+        if name not in space.parameters:
+            raise unknown_name("task parameter", name, space.parameters)
+    for name, parameter in space.parameters.items():
+        ends = [
+            (np.asarray(one.low).min(), np.asarray(one.high).max())
+            for one in (parameter.train, parameter.ood)
+            if hasattr(one, "low") and hasattr(one, "high")
+        ]
+        finite = isinstance(parameter.train, Choice | Points)
+        if finite or not ends or name not in shaping or (chosen and name not in chosen):
+            if name in chosen:
+                why = "a choice" if finite or not ends else "no property of the model"
+                raise UserError(f"'{name}' cannot be identified, as it is {why}: leave it out of --parameters")
+            continue
+        low, high = min(a for a, _ in ends), max(b for _, b in ends)
+        nominal = space.nominal()[name][0]
+        for index in range(nominal.numel()):
+            at = float(nominal.reshape(-1)[index])
+            expected = at if parameter.nominal is not None and low <= at <= high else (low + high) / 2.0
+            found.append(Unknown(name, index if nominal.dim() else None, float(low), float(high), float(expected)))
+    if not found:
+        raise UserError(f"{type(family).__name__} has no task parameter with a range that changes its model")
+    return tuple(found)
+
+
+def _plant(family: MujocoFamily, name: str, log: Log, o: Options) -> tuple[Plant, Log, float]:
+    """Worlds at the log's rate; a log that is faster than the physics is thinned out."""
+    step = float(family.spec().option.timestep)
+    every = max(1, round(step / log.period)) if log.period < 0.75 * step else 1
+    if every > 1:
+        log = Log({key: value[::every] for key, value in log.columns.items()}, log.where)
+    period = round(log.period / step) * step
+    if abs(log.period / period - 1.0) > 0.05:
+        raise UserError(
+            f"{log.where}: its rows are {1000 * log.period:.3g} ms apart, which is no whole multiple of the time step "
+            f"{1000 * step:g} ms of {name}: write it at another rate"
+        )
+    down = log.matrix([f"gravity.{axis}" for axis in "xyz"])
+    sound = np.isfinite(down).all(axis=1)
+    plant = Plant(family, period, o.base, down[sound].mean(axis=0) if sound.any() else None, o.threads)
+    require_fits(log, plant.names, plant.targets, name)
+    return plant, log, period
+
+
+def _commands(plant: Plant, log: Log, name: str) -> Float64[np.ndarray, "R U"]:
+    if f"target.{plant.targets[0]}" in log.columns:
+        return log.matrix([f"target.{one}" for one in plant.targets])
+    action = log.matrix([f"action.{one}" for one in plant.targets])
+    if np.nanmax(np.abs(action), initial=0.0) > 1.001:
+        raise UserError(f"{log.where}: actions of {name} are in [-1, 1], here up to {np.nanmax(np.abs(action)):.3g}")
+    low, high = plant.model.actuator_ctrlrange.T
+    return low + (action + 1.0) * (high - low) / 2.0
+
+
+def _silent(plant: Plant, seen: np.ndarray, log: Log) -> tuple[list[str], np.ndarray]:
+    """What to say of sensors that tell nothing, and which do."""
+    missing = np.array([name not in log.columns for name in plant.names])
+    constant = np.array([np.isfinite(x).sum() < 3 or float(np.nanstd(x)) < 1e-12 for x in seen.T])
+    notes = []
+    for what, which in (("is silent", constant & ~missing), ("is not in the log", missing)):
+        names = [name for name, tells, at in zip(plant.names, plant.tells, which, strict=True) if tells and at]
+        if names and not all(name.startswith("acc.") for name in names):
+            verb = what if len(names) == 1 else what.replace("is", "are", 1)
+            notes.append(f"{', '.join(names)} {verb}: left out")
+    used = plant.tells & ~constant & ~missing
+    if not used.any():
+        raise UserError(f"{log.where}: no sensor in it tells anything of the robot's state")
+    return notes, used
+
+
+def _typical(plant: Plant, seen: np.ndarray) -> Float64[np.ndarray, "C"]:
+    units = {part.name: part.unit for part in plant.parts}
+    heads = [name.split(".")[0] for name in plant.names]
+    known = [TYPICAL.get(head, TYPICAL.get(units[head], 0.0)) for head in heads]
+    spread = np.array([float(np.nanstd(x)) if np.isfinite(x).any() else 1.0 for x in seen.T])
+    return np.where(np.array(known) > 0.0, known, np.maximum(0.02 * spread, 1e-6))
+
+
+def _settling(plant: Plant, noise: np.ndarray, period: float) -> Float64[np.ndarray, "G D C"]:
+    """Gains of a shot's first rows."""
+    rows, every, nv = round(_SETTLE / period), max(1, round(_CORRECTED / period)), plant.model.nv
+    lost = np.repeat(_LOST, nv)
+    if plant.base == "hung" and plant.free is not None:
+        first = int(plant.model.jnt_dofadr[plant.free])
+        lost[[*range(first, first + 6), *range(nv + first, nv + first + 6)]] = 0.0
+    gains = np.zeros((rows, 2 * nv, len(plant.names)))
+    for number in range(0, rows, every):
+        gains[number] = plant.correcting(noise, lost / (1.0 + _SLACK * number / every))
+    return gains
+
+
+def _shots(
+    plant: Plant, log: Log, seen: np.ndarray, command: np.ndarray, noise: np.ndarray, period: float, o: Options
+) -> Shots:
+    """The log cut up: shots compared follow each other, each after a run-up that may be part of another."""
+    settle, length = round(_SETTLE / period), max(2, round(o.shot / period))
+    rows = settle + length + 1
+    starts = [
+        first for piece in log.pieces(period, command) for first in range(piece.start, piece.stop - rows + 1, length)
+    ]
+    if len(starts) < _HELD_OUT:
+        raise UserError(
+            f"{log.where} has {len(starts)} unbroken pieces of {_SETTLE + o.shot:g} s, and at least {_HELD_OUT} are "
+            "needed"
+        )
+    if len(starts) > o.max_shots:
+        starts = [starts[round(i)] for i in np.linspace(0, len(starts) - 1, o.max_shots)]
+    measured = np.stack([seen[first : first + rows] for first in starts])
+    commands = np.stack([command[first : first + rows - 1] for first in starts])
+    return Shots(measured, commands, *_guessed(plant, log, measured[:, 0], noise, starts), settle)
+
+
+def _guessed(
+    plant: Plant, log: Log, seen: np.ndarray, noise: np.ndarray, rows: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the sensors say that a robot is; what they do not tell of its base, as `base` says."""
+    nv = plant.model.nv
+    qpos, qvel = np.tile(plant.rest, (len(seen), 1)), np.zeros((len(seen), nv))
+    if plant.base == "logged":
+        qpos, qvel = _from_outside(plant, log, qpos, qvel, rows)
+    gain = plant.correcting(noise, np.repeat((1.0, 10.0), nv))
+    if plant.free is not None and plant.base != "standing":
+        first = int(plant.model.jnt_dofadr[plant.free])
+        gain[[*range(first, first + 6), *range(nv + first, nv + first + 6)]] = 0.0
+    for _ in range(3):
+        qpos, qvel = plant.moved(qpos, qvel, np.nan_to_num(seen - plant.sensed(qpos, qvel)) @ gain.T)
+    if plant.base == "standing" and plant.free is not None:
+        return plant.on_its_feet(qpos, qvel)
+    return qpos, qvel
+
+
+def _from_outside(
+    plant: Plant, log: Log, qpos: np.ndarray, qvel: np.ndarray, rows: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    wide, found = {0: (7, 6), 1: (4, 3)}, False
+    for joint in range(plant.model.njnt):
+        sizes = wide.get(int(plant.model.jnt_type[joint]), (1, 1))
+        addresses = int(plant.model.jnt_qposadr[joint]), int(plant.model.jnt_dofadr[joint])
+        for field, size, at, into in zip(("qpos", "qvel"), sizes, addresses, (qpos, qvel), strict=True):
+            name = f"{field}.{plant.model.joint(joint).name}"
+            columns = log.matrix([name] if size == 1 else [f"{name}.{i}" for i in range(size)])[rows]
+            if np.isfinite(columns).all():
+                into[:, at : at + size], found = columns, True
+            elif joint == plant.free:
+                raise UserError(f"--base logged: {log.where} needs {name}.0 to {name}.{size - 1}, in every row")
+    if not found:
+        raise UserError(f"--base logged: {log.where} has no column qpos.JOINT or qvel.JOINT of a joint of the model")
+    return qpos, qvel
+
+
+def _best(rough: Residuals, o: Options, say: Callable[[str], None], notes: list[str]) -> Fit:
+    """The best fit of several first guesses: the unmodified robot, and the best of some that are drawn."""
+    draws = rng(o.seed, "sysid/starts").uniform(rough.low, rough.high, (_SCREENED, len(rough.low)))
+    order = np.argsort(rough.costs(rough.played(draws), draws))
+    fits = []
+    for number, start in enumerate([rough.expected, *draws[order]][: o.starts]):
+        fits.append(rough.fit(start))
+        say(f"guess {number + 1} of {o.starts}: residuals {fits[-1].cost:.0f}")
+    best = min(fits, key=lambda one: one.cost)
+    others = [one for one in fits if one is not best and one.cost < 1.1 * best.cost]
+    apart = max((float(np.abs((one.values - best.values) / rough.spread).max()) for one in others), default=0.0)
+    if apart > 0.2:
+        notes.append("different first guesses end at different values that explain the log about as well")
+    return best
+
+
+def _level(residuals: Residuals, residual: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Noise of each part, from what is left of a fit: 1.48 times the median, as of a normal distribution."""
+    heads = np.array([name.split(".")[0] for name in residuals.plant.names])
+    level = noise.copy()
+    for head in set(heads[np.isfinite(noise)].tolist()):
+        mine = (heads == head) & np.isfinite(noise)
+        level[mine] = np.maximum(_typical_size(residual[:, :, mine]), 0.1 * noise[mine])
+    return level
+
+
+def _typical_size(x: np.ndarray) -> float:
+    return 1.4826 * float(np.nanmedian(np.abs(x)))
+
+
+def _interval(fine: Residuals, found: Fit) -> tuple[np.ndarray, np.ndarray]:
+    """95 % intervals: the wider of what noise alone and what differences between shots imply, within the bounds.
+
+    The second is the sandwich estimator with shots as clusters (Liang and Zeger 1986): a model that is not the robot,
+    and starts that are not quite right, err alike throughout a shot.
+    """
+    residual = fine.weighted(found.residual)
+    weight, count = 1.0 / np.sqrt(1.0 + np.square(residual)), len(residual)
+    hessian = np.einsum("smi,sm,smj->ij", found.jacobian, weight, found.jacobian, optimize=True)
+    covariance = np.linalg.inv(hessian + np.diag(1.0 / fine.spread**2))
+    pulls = np.einsum("smi,sm->si", found.jacobian, weight * residual)
+    pulls -= pulls.mean(axis=0)
+    robust = covariance @ (pulls.T @ pulls * count / max(1, count - 1)) @ covariance
+    wide = np.sqrt(np.maximum(covariance.diagonal(), robust.diagonal())) * student.ppf(
+        (1.0 + _CONFIDENCE) / 2, count - 1
+    )
+    return np.maximum(found.values - wide, fine.low), np.minimum(found.values + wide, fine.high)
+
+
+def _remarks(estimates: Sequence[Estimate], held_out: tuple[float, float]) -> list[str]:
+    notes = []
+    if vague := [one.unknown.label for one in estimates if not one.told]:
+        notes.append(f"the log does not tell {', '.join(vague)}: left at the nominal value")
+    for one in estimates:
+        ends = one.unknown.low, one.unknown.high
+        if one.told and min(abs(one.value - end) for end in ends) < 0.01 * (ends[1] - ends[0]):
+            notes.append(f"{one.unknown.label} is at the end of its range: the robot may differ in something else")
+    if held_out[0] > 0.95 * held_out[1]:
+        notes.append("on shots that were held out this task explains the log no better than the unmodified robot")
+    elif held_out[0] > 2.0:
+        notes.append(
+            f"held-out residuals are {held_out[0]:.1f} times the noise: the robot differs in something else too"
+        )
+    return notes
