@@ -89,6 +89,7 @@ def train(
     callback: Callback | None = None,
     show: bool = False,
     trust_code: bool = False,
+    tasks: str | Path | None = None,
     **fields: Any,
 ) -> Run:
     """Meta-train a learner on a family of tasks, from the beginning.
@@ -101,6 +102,7 @@ def train(
         callback: Called with the metrics of each iteration; returning False stops the training, saved.
         show: Whether a progress line is printed.
         trust_code: Files of code that `config` names may run, also such as this user never trained with.
+        tasks: A file of tasks, as `identify` writes, to train around: `task_ranges` are its intervals, widened.
         fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1, total_steps=3_000_000`, or
             `device="cuda"` for a GPU.
 
@@ -114,7 +116,10 @@ def train(
     from metarl.run import sessions
     from metarl.run.logs import console, words_of
 
-    made = configure(agent, reference(family), fields, None if config is None else Path(config), trust_code)
+    name = reference(family)
+    if tasks is not None:
+        name, fields["task_ranges"] = sessions.around(Path(tasks), name)
+    made = configure(agent, name, fields, None if config is None else Path(config), trust_code)
     words = ["train", made.agent, made.family, *words_of(fields)]
     where = None if output is None else Path(output)
     return sessions.train(made, where, callbacks=[callback] if callback else [], console=console(show), argv=words)
@@ -171,7 +176,7 @@ def evaluate(
     run: Run | str | Path,
     *,
     split: Split = "test",
-    tasks: Tasks | None = None,
+    tasks: Tasks | str | Path | None = None,
     num_tasks: int = 100,
     episodes: int = 0,
     deterministic: bool = True,
@@ -188,7 +193,7 @@ def evaluate(
     Args:
         run: A run, its folder, or `pretrained:NAME`; with `agent` the name of a family.
         split: `test` (held out, drawn as in training), `ood` (beyond the training range) or `train`.
-        tasks: Tasks of your own in place of a split.
+        tasks: Tasks of your own in place of a split, or their file, as `identify` writes.
         num_tasks: How many of the split's fixed list, each in a world of its own.
         episodes: Episodes on each task; 0 for as many as in training.
         deterministic: Mean actions, wherever the policy need not explore; else sampled ones.
@@ -208,11 +213,14 @@ def evaluate(
     from metarl.run.evaluate import evaluate_subject
     from metarl.run.logs import words_of
     from metarl.run.run import worlds_on
-    from metarl.run.subject import subject_of
+    from metarl.run.subject import on_tasks, subject_of
 
-    subject = subject_of(run, agent, checkpoint, trust_code, device)
+    subject, name = subject_of(run, agent, checkpoint, trust_code, device), "list-python"
+    if isinstance(tasks, str | Path):
+        name = f"list-{Path(tasks).stem}"
+        subject, tasks = on_tasks(subject, Path(tasks))
+    name = split if tasks is None else name
     chosen = subject.family.space.fixed(split, num_tasks) if tasks is None else tasks
-    name = split if tasks is None else "list-python"
     words = ["eval", str(run), "--split", split, *words_of({"num_tasks": len(chosen), "seed": seed})]
     options: dict[str, Any] = {"episodes": episodes, "seed": seed, "deterministic": deterministic}
     options["worlds"] = worlds_on(device, physics)
@@ -248,6 +256,7 @@ def record(
     *,
     layout: Literal["sequence", "side-by-side", "wall"] = "sequence",
     split: Split = "test",
+    tasks: Tasks | str | Path | None = None,
     num_tasks: int = 0,
     episodes: int = 0,
     show: Sequence[int] = (),
@@ -269,6 +278,7 @@ def record(
         output: The file to write.
         layout: Episodes one after the other, beside each other, or the last episode of many tasks on a wall.
         split: Tasks of this split's fixed list.
+        tasks: Tasks of your own in place of a split, or their file.
         num_tasks: Tasks at once; 0 for 4, or 1 side by side, or 9 on the wall.
         episodes: Episodes of the trial; 0 for as many as in training.
         show: Episodes to show, from 1; by default all, or the first and last side by side, or the last on the wall.
@@ -286,19 +296,28 @@ def record(
     Raises:
         UserError: An argument is out of range, the file cannot be written, or this machine cannot draw.
     """
+    import torch
+
     from metarl.rl.parallel import single_threaded_math
     from metarl.run.logs import console, share_view
-    from metarl.run.subject import subject_of
+    from metarl.run.subject import on_tasks, subject_of
     from metarl.video.recorder import VideoConfig, record as film
 
     single_threaded_math()
     subject, wall = subject_of(run, agent, checkpoint, trust_code, device), layout == "wall"
-    tasks = subject.family.space.fixed(split, num_tasks or {"sequence": 4, "side-by-side": 1, "wall": 9}[layout])
+    listed = tasks is not None
+    if isinstance(tasks, str | Path):
+        subject, tasks = on_tasks(subject, Path(tasks))
+    most = {"sequence": 4, "side-by-side": 1, "wall": 9}[layout]
+    if tasks is None:
+        tasks = subject.family.space.fixed(split, num_tasks or most)
+    else:
+        tasks = tasks.select(torch.arange(min(len(tasks), num_tasks or most)))
     played = episodes or subject.episodes
     settings = VideoConfig(
         size=(size[0] or (240 if wall else 480), size[1] or (160 if wall else 320)),
         seed=seed,
-        title=subject.origin.title(f"{split} tasks"),
+        title=subject.origin.title("tasks of a list" if listed else f"{split} tasks"),
         layout="side-by-side" if layout == "side-by-side" else "sequence",
         episodes=tuple(show) or ((played,) if wall else ()),
         seconds=seconds,

@@ -55,7 +55,7 @@ class EvalOptions:
     physics: Literal["", "mujoco", "warp"] = ""
     """What moves the worlds; by default mujoco on the cpu and warp on cuda."""
     tasks: Path | None = None
-    """Task list (JSON) to evaluate on instead of a split; the JSON of an evaluation is one."""
+    """Task list (JSON) to evaluate on instead of a split: of `metarl identify`, or the JSON of an evaluation."""
     checkpoint: str | None = None
     """Checkpoint, as iteration-000120, or best; the newest by default."""
     json: Path | None = None
@@ -89,10 +89,14 @@ def run(words: list[str]) -> int:
     from metarl.run.evaluate import compared
     from metarl.run.logs import console
     from metarl.run.placing import placed
-    from metarl.run.subject import subject_of
+    from metarl.run.subject import on_tasks, subject_of
     from metarl.run.tables import comparison_table, control_table, record_table, standing_lines
 
     subject = subject_of(options.run, options.agent, options.checkpoint, options.trust_code, options.device)
+    lists = []
+    if options.tasks is not None:
+        subject, tasks = on_tasks(subject, options.tasks)
+        lists = [(f"list-{options.tasks.stem}", tasks)]
     other = None if options.against is None else _other(options.against, subject, options)
     low = [_other(path, subject, options, "memoryless") for path in options.memoryless]
     high = [_other(path, subject, options, "oracle") for path in options.oracle]
@@ -101,7 +105,7 @@ def run(words: list[str]) -> int:
     kinds = KINDS if options.controls else [kind for kind in KINDS if kind == options.control]
     controls = [Control(kind, options.control_seconds, options.control_once) for kind in kinds]
     say = console().print
-    for number, (split, tasks) in enumerate(_task_lists(options, subject)):
+    for number, (split, tasks) in enumerate(lists or _task_lists(options, subject)):
         record = _evaluate(subject, tasks, episodes, split, options, words, controls)
         nominal = [control for control in controls if control.kind == "nominal"]
         yardsticks = []
@@ -134,12 +138,8 @@ def run(words: list[str]) -> int:
 
 
 def _task_lists(options: EvalOptions, subject: Subject) -> list[tuple[str, Tasks]]:
-    """What to evaluate on: name and tasks of each list."""
-    from metarl.core.tasks import load_tasks
-
+    """What to evaluate on where no file says: name and tasks of each split."""
     space = subject.family.space
-    if options.tasks is not None:
-        return [(f"list-{options.tasks.stem}", load_tasks(options.tasks, subject.origin.family, space))]
     splits = [options.split] if options.split else [split for split in space.splits if split != "train"]
     return [(split, space.fixed(split, options.num_tasks)) for split in splits]
 

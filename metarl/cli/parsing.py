@@ -45,6 +45,8 @@ class TrainOptions:
     """Start from this TOML file; options on the command line override it."""
     output: Path | None = None
     """Run folder; runs/FAMILY-AGENT-sSEED-TIME by default."""
+    tasks: Path | None = None
+    """Train around these tasks (a file of `metarl identify`): sets --task-ranges to its intervals, widened."""
     trust_code: bool = False
     """Run files of code that FILE names, also such as you have not trained with, or that were changed since."""
 

@@ -246,7 +246,7 @@ def load_ranges(path: Path, space: TaskSpace) -> tuple[str, ...]:
     as no simulator is the robot. Parameters that are not in the file's `intervals`, where it has any, keep their range.
     """
     content = _task_file(path)
-    tasks = load_tasks(path, str(content["family"]), space)
+    tasks = load_tasks(path, content["family"], space)
     intervals, found = content.get("intervals"), []
     try:
         known = {} if intervals is None else {str(k): (float(a), float(b)) for k, (a, b) in intervals.items()}

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.registry import absolute, make_family, names_family
 from metarl.core.renamed import old_names
+from metarl.core.tasks import Tasks, family_of_tasks, load_tasks
 from metarl.rl.policy import Policy
 from metarl.rl.scripted import UNTRAINED
 from metarl.run.records import Origin
@@ -75,6 +76,18 @@ def trained(
     run = Run.open(source, trust_code)
     episodes = run.config().episodes_per_trial
     return Subject(run.policy(which, device), run.family(), run.origin(which), episodes, run)
+
+
+def on_tasks(subject: Subject, path: Path) -> tuple[Subject, Tasks]:
+    """The tasks of a file, and the policy on the family that they are of: its own, or that with more parameters.
+
+    An oracle is shown no more parameters than it was trained with.
+    """
+    owner, ours = family_of_tasks(path), subject.origin.family
+    if owner.startswith(f"{ours}+") and not subject.origin.task_visible:
+        family = make_family(owner)
+        return subject._replace(family=family), load_tasks(path, owner, family.space)
+    return subject, load_tasks(path, ours, subject.family.space)
 
 
 def _is_run(path: Path) -> bool:

@@ -26,8 +26,8 @@ _DAMPINGS = (0.0, 0.03, 0.3, 3.0)
 """Steps that are tried at once (Levenberg-Marquardt)."""
 _DRAWS, _UNCERTAIN = 4, 0.1
 """Points that are tried beside them: as far away as costs this share more where the residuals are linear."""
-_ITERATIONS = 20
-_GAIN = 1e-3
+_ITERATIONS = 12
+_GAIN = 3e-3
 """A smaller share of the cost is no progress."""
 
 

@@ -246,4 +246,4 @@ def _hang(spec: mujoco.MjSpec, joint: str, down: np.ndarray | None) -> None:
         name2=spec.joint(joint).parent.name,
         solref=[0.01, 1.0],
     )
-    weld.data[:] = [0.0, 0.0, 0.0, 0.0, 0.0, _HANG, *_turned(down), 1.0]
+    weld.data[:11] = [0.0, 0.0, 0.0, 0.0, 0.0, _HANG, *_turned(down), 1.0]

@@ -36,7 +36,7 @@ def simulated_log(
     """A motion played by the unmodified robot but for some `parameters`, as its noisy sensors see it.
 
     `period` is the time between rows [s], a control step if 0. `squat` moves every third joint as a leg's knee, unlike
-    in each leg; `random` goes to a new target every 0.25 s. The log also has the base's state, `qpos.*` and `qvel.*`.
+    in each leg; `random` goes to a new target every 0.25 s.
     """
     period = period or family.control_step
     plant, rng = Plant(family, period, base, threads=1), seeding.rng(seed, "sysid/log")
