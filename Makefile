@@ -8,7 +8,7 @@ RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all faults check format bench results lock
+.PHONY: help setup train test test-all faults check format docs bench results lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ check: setup ## lint and types only
 format: setup ## format the code and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: setup ## the documentation as HTML in docs/_build, offline
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 
 bench: setup ## speed of environments and training, as ratios to bare physics
 	$(BIN)/metarl bench

@@ -19,6 +19,7 @@ class LearnerEntry(NamedTuple):
 LEARNERS: dict[str, LearnerEntry] = {
     "rl2": LearnerEntry("metarl.agents.rl2:RL2", "metarl.agents.configs:RL2Config"),
     "varibad": LearnerEntry("metarl.agents.varibad:VariBad", "metarl.agents.configs:VariBadConfig"),
+    "rma": LearnerEntry("metarl.agents.rma:Rma", "metarl.agents.baseline_configs:RmaConfig"),
     "maml-trpo": LearnerEntry("metarl.agents.maml_trpo:MamlTrpo", "metarl.agents.configs:MamlTrpoConfig", True),
     "pearl": LearnerEntry("metarl.agents.pearl:Pearl", "metarl.agents.configs:PearlConfig"),
     "ppo": LearnerEntry("metarl.agents.ppo_baseline:PPO", "metarl.agents.baseline_configs:PPOConfig", adapts=False),

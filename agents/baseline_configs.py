@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+from metarl.agents.configs import PPOFields
 from metarl.core.parameters import (
     Between,
     Checked,
     Log,
     OneOf,
-    Search,
     number,
     require,
     transitions_memory,
@@ -20,40 +20,22 @@ from metarl.core.parameters import (
 
 
 @dataclass(frozen=True)
-class PPOConfig(Checked):
+class PPOConfig(PPOFields):
     """PPO without memory (Stable-Baselines3), over the whole distribution of tasks: domain randomisation."""
 
     train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 32, "episodes_per_trial": 1}
     """Defaults of this learner for a run's options: it remembers nothing, so one episode per task."""
-    search: ClassVar[Mapping[str, Search]] = {"num_worlds": OneOf(16, 32, 64)}
-    """Options of the run that `metarl tune` searches, with their ranges."""
 
     history: int = number(1, least=1, most=64)
     """Observations that it is shown: the present one and those before it in the episode. 1 is no memory at all."""
     hidden_size: int = number(64, least=1, most=8192, memory=weights_memory)
     """Units of each of the two hidden layers, of the policy and of the value."""
-    learning_rate: float = number(1e-3, above=0, most=1, search=Log(2e-4, 3e-3))
-    """Adam's step size at the start."""
-    final_learning_rate: float = number(1e-4, least=0, most=1)
-    """Adam's step size at the end; it falls linearly over --total-steps."""
     num_epochs: int = number(5, least=1, most=10_000, search=Between(2, 10))
     """Passes over each iteration's data."""
     batch_size: int = number(1600, least=2, most=10**7, search=OneOf(800, 1600, 3200))
     """Control steps per gradient step."""
     discount: float = number(0.97, least=0, below=1, search=OneOf(0.95, 0.97, 0.99))
     """Discount γ per control step, within an episode."""
-    gae_lambda: float = number(0.9, least=0, most=1, search=Between(0.8, 0.98))
-    """λ of the generalised advantage estimate."""
-    clip: float = number(0.2, above=0, below=1, search=Between(0.1, 0.3))
-    """PPO's ratio clip ε."""
-    value_weight: float = number(0.5, least=0, most=1e6)
-    """Weight of the value loss."""
-    entropy_weight: float = number(0.0, least=0, most=1e6, search=OneOf(0.0, 1e-3, 1e-2))
-    """Weight of the entropy bonus, per nat."""
-    initial_std: float = number(0.3, least=0.01, most=7, search=Log(0.2, 1.0))
-    """Standard deviation of the untrained policy, in units of the action range [-1, 1]."""
-    max_grad_norm: float = number(0.5, above=0, most=1e12)
-    """Gradients are scaled down to this norm."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +62,44 @@ class RecurrentPPOConfig(PPOConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self, "history", self.history == 1, "1: its memory holds the earlier observations")
+
+
+@dataclass(frozen=True)
+class RmaConfig(PPOFields):
+    """RMA: a teacher that knows its task, and a student that acts as the teacher would by what it has experienced."""
+
+    cuda_defaults: ClassVar[Mapping[str, int | bool]] = {
+        "num_worlds": 4096,
+        "total_steps": 20_000_000,
+        "staggered": True,
+        "segment_steps": 50,
+        "batch_size": 25_600,
+    }
+    """Defaults where the worlds are on a GPU: many of them, and short segments with eight minibatches each."""
+
+    student_share: float = number(0.3, above=0, below=1)
+    """Share of --total-steps, the last, in which the student acts and learns; the teacher does before."""
+    latent_size: int = number(8, least=1, most=1024, search=OneOf(4, 8, 16))
+    """Numbers z in which the teacher's policy is told of its task, and which the student estimates."""
+    feedback: Literal["full", "action"] = "full"
+    """What the student is fed of a step beside observations: action and reward, or, as on a robot, the action alone."""
+    student_size: int = number(128, least=1, most=8192, memory=weights_memory)
+    """Units of the student's memory."""
+    student_learning_rate: float = number(1e-3, above=0, most=1, search=Log(2e-4, 3e-3))
+    """Adam's step size for the student at the start; it falls to --final-learning-rate as well."""
+    hidden_size: int = number(128, least=1, most=8192, memory=weights_memory)
+    """Units of each of the two hidden layers, of the policy, of the value, and of the teacher's encoder."""
+    batch_size: int = number(1600, least=1, most=10**7, search=OneOf(800, 1600, 3200))
+    """Control steps per gradient step, of teacher and student."""
+    chunk_steps: int = number(50, least=1, most=1_000_000)
+    """How many control steps the student's gradients flow back. At most: it becomes a divisor of the trial's."""
+    segment_steps: int = number(0, least=0, most=1_000_000)
+    """Control steps between updates, the memory carried from one to the next; 0 for whole trials."""
+
+    @property
+    def minibatch_chunks(self) -> int:
+        """What PPO calls `batch_size`: the teacher's chunks are one step."""
+        return self.batch_size
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,38 @@ from metarl.core.parameters import (
 
 
 @dataclass(frozen=True)
-class RL2Config(Checked):
-    """RL²: a recurrent policy trained by PPO over whole trials."""
+class PPOFields(Checked):
+    """What learners that train by PPO have in common."""
 
     search: ClassVar[Mapping[str, Search]] = {"num_worlds": OneOf(16, 32, 64)}
     """Options of the run that `metarl tune` searches, with their ranges."""
+
+    learning_rate: float = number(1e-3, above=0, most=1, search=Log(2e-4, 3e-3))
+    """Adam's step size at the start."""
+    final_learning_rate: float = number(1e-4, least=0, most=1)
+    """Adam's step size at the end; it falls linearly over --total-steps."""
+    num_epochs: int = number(4, least=1, most=10_000, search=Between(2, 8))
+    """Passes over each iteration's data."""
+    discount: float = number(0.97, least=0, below=1, search=OneOf(0.95, 0.97, 0.99))
+    """Discount γ per control step, within a trial also across episode ends."""
+    gae_lambda: float = number(0.9, least=0, most=1, search=Between(0.8, 0.98))
+    """λ of the generalised advantage estimate."""
+    clip: float = number(0.2, above=0, below=1, search=Between(0.1, 0.3))
+    """PPO's ratio clip ε."""
+    value_weight: float = number(0.5, least=0, most=1e6)
+    """Weight of the value loss."""
+    entropy_weight: float = number(0.0, least=0, most=1e6, search=OneOf(0.0, 1e-3, 1e-2))
+    """Weight of the entropy bonus, per nat."""
+    initial_std: float = number(0.3, least=0.01, most=7, search=Log(0.2, 1.0))
+    """Standard deviation of the untrained policy, in units of the action range [-1, 1]."""
+    max_grad_norm: float = number(0.5, above=0, most=1e12)
+    """Gradients are scaled down to this norm."""
+
+
+@dataclass(frozen=True)
+class RL2Config(PPOFields):
+    """RL²: a recurrent policy trained by PPO over whole trials."""
+
     cuda_defaults: ClassVar[Mapping[str, int | bool]] = {
         "num_worlds": 4096,
         "total_steps": 20_000_000,
@@ -59,32 +86,12 @@ class RL2Config(Checked):
     """Learn from each trial's mirror image too, where the family declares a symmetry of left and right."""
     hidden_size: int = number(128, least=1, most=8192, memory=weights_memory)
     """Units of the memory, and of the hidden layer of each head."""
-    learning_rate: float = number(1e-3, above=0, most=1, search=Log(2e-4, 3e-3))
-    """Adam's step size at the start."""
-    final_learning_rate: float = number(1e-4, least=0, most=1)
-    """Adam's step size at the end; it falls linearly over --total-steps."""
-    num_epochs: int = number(4, least=1, most=10_000, search=Between(2, 8))
-    """Passes over each iteration's data."""
     minibatch_chunks: int = number(32, least=1, most=1_000_000, search=OneOf(16, 32, 64))
     """Chunks per gradient step."""
     chunk_steps: int = number(50, least=1, most=1_000_000)
     """Control steps per chunk: how far gradients flow back in time. At most: it becomes a divisor of the trial's."""
     segment_steps: int = number(0, least=0, most=1_000_000)
     """Control steps between updates, the memory carried from one to the next; 0 for whole trials."""
-    discount: float = number(0.97, least=0, below=1, search=OneOf(0.95, 0.97, 0.99))
-    """Discount γ per control step, within a trial also across episode ends."""
-    gae_lambda: float = number(0.9, least=0, most=1, search=Between(0.8, 0.98))
-    """λ of the generalised advantage estimate."""
-    clip: float = number(0.2, above=0, below=1, search=Between(0.1, 0.3))
-    """PPO's ratio clip ε."""
-    value_weight: float = number(0.5, least=0, most=1e6)
-    """Weight of the value loss."""
-    entropy_weight: float = number(0.0, least=0, most=1e6, search=OneOf(0.0, 1e-3, 1e-2))
-    """Weight of the entropy bonus, per nat."""
-    initial_std: float = number(0.3, least=0.01, most=7, search=Log(0.2, 1.0))
-    """Standard deviation of the untrained policy, in units of the action range [-1, 1]."""
-    max_grad_norm: float = number(0.5, above=0, most=1e12)
-    """Gradients are scaled down to this norm."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,11 +100,8 @@ class RL2Config(Checked):
 
 
 @dataclass(frozen=True)
-class VariBadConfig(Checked):
+class VariBadConfig(PPOFields):
     """VariBAD: a policy by PPO that is told a posterior over tasks, which predicts rewards and states of the trial."""
-
-    search: ClassVar[Mapping[str, Search]] = {"num_worlds": OneOf(16, 32, 64)}
-    """Options of the run that `metarl tune` searches, with their ranges."""
 
     latent_size: int = number(5, least=1, most=1024, search=OneOf(3, 5, 10))
     """Dimensions of the posterior."""
@@ -123,28 +127,8 @@ class VariBadConfig(Checked):
     """Adam's step size for encoder and decoders."""
     hidden_size: int = number(128, least=1, most=8192, memory=weights_memory)
     """Units of the hidden layer of the policy's head, and of the value's."""
-    learning_rate: float = number(1e-3, above=0, most=1, search=Log(2e-4, 3e-3))
-    """Adam's step size for the policy at the start."""
-    final_learning_rate: float = number(1e-4, least=0, most=1)
-    """Adam's step size for the policy at the end; it falls linearly over --total-steps."""
-    num_epochs: int = number(4, least=1, most=10_000, search=Between(2, 8))
-    """Passes of the policy's update over each iteration's data."""
     batch_size: int = number(1600, least=1, most=1_000_000, search=OneOf(800, 1600, 3200))
     """Control steps per gradient step of the policy."""
-    discount: float = number(0.97, least=0, below=1, search=OneOf(0.95, 0.97, 0.99))
-    """Discount γ per control step, within a trial also across episode ends."""
-    gae_lambda: float = number(0.9, least=0, most=1, search=Between(0.8, 0.98))
-    """λ of the generalised advantage estimate."""
-    clip: float = number(0.2, above=0, below=1, search=Between(0.1, 0.3))
-    """PPO's ratio clip ε."""
-    value_weight: float = number(0.5, least=0, most=1e6)
-    """Weight of the value loss."""
-    entropy_weight: float = number(0.0, least=0, most=1e6, search=OneOf(0.0, 1e-3, 1e-2))
-    """Weight of the entropy bonus, per nat."""
-    initial_std: float = number(0.3, least=0.01, most=7, search=Log(0.2, 1.0))
-    """Standard deviation of the untrained policy, in units of the action range [-1, 1]."""
-    max_grad_norm: float = number(0.5, above=0, most=1e12)
-    """Gradients are scaled down to this norm."""
 
     @property
     def minibatch_chunks(self) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from metarl.agents.configs import MamlTrpoConfig
+from metarl.agents.maml_fixed import FixedMaml
 from metarl.core.info import PolicyInfo
 from metarl.core.types import Transition
 from metarl.rl.functional import FlatModule
@@ -118,17 +119,26 @@ class MamlPolicy(PolicyModule):
     @torch.no_grad()
     def end_episode(self, state: MamlState, worlds: Bool[Tensor, "N"]) -> MamlState:
         """Adapt those of `worlds` in which the last of the `shots` ended."""
-        ending = worlds & self._adapting(state)
-        if not any_of(ending):
+        if not any_of(worlds & self._adapting(state)):
             return state
+        state, due = self.ended(state, worlds)
+        return self._adapt(state, due) if bool(due.any()) else state
+
+    def ended(self, state: MamlState, worlds: Bool[Tensor, "N"]) -> tuple[MamlState, Bool[Tensor, "N"]]:
+        """The state with the end of an episode of `worlds` noted, and where a step of adaptation is due by that."""
+        ending = worlds & self._adapting(state)
         world = torch.arange(len(worlds), device=worlds.device)
-        state.ended[world, (state.num_steps - 1).clamp(min=0)] |= ending
+        place = (state.num_steps - 1).clamp(min=0)
+        state.ended[world, place] = state.ended[world, place] | ending
         state = state._replace(num_episodes=state.num_episodes + ending.long())
         enough = (
             state.num_episodes >= self.config.shots if self.least_steps is None else state.num_steps >= self.least_steps
         )
-        due = ending & enough
-        return self._adapt(state, due) if bool(due.any()) else state
+        return state, ending & enough
+
+    def fixed(self) -> FixedMaml:
+        """See `PolicyModule.fixed`."""
+        return FixedMaml(self)
 
     @torch.no_grad()
     def read_out(self, state: MamlState) -> Mapping[str, Float32[Tensor, "N 1"]]:

@@ -19,7 +19,7 @@ Where the field's implementations differ or went wrong, this one:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -38,7 +38,6 @@ from metarl.rl.learner import BaseLearner
 from metarl.rl.meta_objective import MetaObjective, Sampled
 from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN, seeded
 from metarl.rl.stages import episode_index, times_adapted
-from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
 from metarl.rl.trust_region import line_search, longest_step, replayed
 
 
@@ -80,14 +79,9 @@ class MamlTrpo(BaseLearner):
         progress_made |= {"train/std": std} | self._guard.metrics()
         return finite_only(metrics | progress_made | spent)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Policy with update rule and normaliser, and Adam's moments where PPO has used it."""
-        return module_tensors(self.policy, "policy") | optimizer_tensors(self._adam, ["meta"], "adam")
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Inverse of `state_dict`."""
-        load_module(self.policy, state, "policy")
-        load_optimizer(self._adam, ["meta"], state, "adam")
+    def optimizers(self) -> Mapping[str, tuple[torch.optim.Optimizer, Sequence[str]]]:
+        """PPO's; without moments until it is used."""
+        return {"adam": (self._adam, ["meta"])}
 
     # ------------------------------------------------------------------------------------------ the data of a trial
 

@@ -21,7 +21,7 @@ On a GPU blocks of gradient steps are captured as one CUDA graph (`core.graphs`)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 
 import torch
@@ -52,7 +52,7 @@ from metarl.rl.sac import (
     squashed_sample,
     temperature_loss,
 )
-from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors, part_of
+from metarl.rl.state import part_of
 
 Drawn = tuple[Int64[Tensor, "K M"], Float32[Tensor, "K M C W"], Float32[Tensor, "K B W"]]
 """Slots, contexts and batches of several gradient steps."""
@@ -306,11 +306,12 @@ class Pearl(BaseLearner):
         """What the buffers take in memory, and what a checkpoint takes at the training's end."""
         return buffer_remarks(self.config, (self.replay, self.context), total_steps)
 
-    def _modules(self) -> dict[str, nn.Module]:
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Policy with encoder, critics and target critics."""
         return {"policy": self.policy, "critic": self._critic, "target": self._target}
 
-    def _names(self) -> dict[str, list[str]]:
-        """Names of the parameters of each optimiser, in its order."""
+    def optimizers(self) -> Mapping[str, tuple[torch.optim.Optimizer, Sequence[str]]]:
+        """The critics' and encoder's, the actor's and temperature's."""
         critic, encoder, actor = (
             [f"{part}/{name}" for name, _ in module.named_parameters()]
             for part, module in (
@@ -319,15 +320,12 @@ class Pearl(BaseLearner):
                 ("actor", self.policy.actor),
             )
         )
-        return {"critic": critic + encoder, "actor": actor if self.config.temperature else [*actor, "log_temperature"]}
+        names = {"critic": critic + encoder, "actor": actor + ["log_temperature"] * (not self.config.temperature)}
+        return {f"adam/{part}": (optimizer, names[part]) for part, optimizer in self._optimizers.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Networks, temperature, optimisers; with `save_buffers` the buffers, and how far their filling got."""
-        state = {"log_temperature": self._log_temperature.detach().cpu().clone()}
-        for part, module in self._modules().items():
-            state |= module_tensors(module, part)
-        for part, names in self._names().items():
-            state |= optimizer_tensors(self._optimizers[part], names, f"adam/{part}")
+        state = super().state_dict() | {"log_temperature": self._log_temperature.detach().cpu().clone()}
         if self.config.save_buffers:
             state |= {"task_of_slot": self._task_of_slot.clone(), "steps": self._steps.clone()}
             for part, buffer in (("replay", self.replay), ("context", self.context)):
@@ -336,14 +334,11 @@ class Pearl(BaseLearner):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
-        for part, module in self._modules().items():
-            load_module(module, state, part)
-        with torch.no_grad():
-            self._log_temperature.copy_(state["log_temperature"])
         # older checkpoints have an optimiser for the temperature
         state = {key.replace("adam/temperature/", "adam/actor/"): value for key, value in state.items()}
-        for part, names in self._names().items():
-            load_optimizer(self._optimizers[part], names, state, f"adam/{part}")
+        super().load_state_dict(state)
+        with torch.no_grad():
+            self._log_temperature.copy_(state["log_temperature"])
         if "steps" in state:
             self._steps, self._task_of_slot = state["steps"].clone(), state["task_of_slot"].clone()
             self.replay.load_state_dict(part_of(state, "replay/"))

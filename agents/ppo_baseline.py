@@ -12,7 +12,7 @@ with statistics that stay fixed between collection and update.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -32,7 +32,6 @@ from metarl.rl.learner import BaseLearner
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.policy import NoState, PolicyModule
 from metarl.rl.returns import discounted_return
-from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
 
 
 class Frames(NamedTuple):
@@ -133,7 +132,6 @@ class PPO(BaseLearner):
         self.model, self.policy = self._make(info, generator, device)
         self.policy.to(device)
         self.return_norm = RunningNorm().to(device)
-        self._names = [name for name, _ in self.model.policy.named_parameters()]
         self._guards = guard(self.model)
 
     def _make(self, info: PolicyInfo, generator: torch.Generator, device: torch.device | str) -> tuple[Any, Any]:
@@ -180,21 +178,10 @@ class PPO(BaseLearner):
             buffer.compute_returns_and_advantage(network.predict_values(final_obs[-1]), segment.ended[-1].cpu().numpy())
         return buffer
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Policy with normaliser, return scale, Adam."""
-        return (
-            module_tensors(self.policy, "policy")
-            | module_tensors(self.return_norm, "return_norm")
-            | optimizer_tensors(self._optimizer, self._names, "adam")
-        )
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        """Policy with normaliser, and the scale of returns."""
+        return {"policy": self.policy, "return_norm": self.return_norm}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Inverse of `state_dict`."""
-        load_module(self.policy, state, "policy")
-        load_module(self.return_norm, state, "return_norm")
-        load_optimizer(self._optimizer, self._names, state, "adam")
-
-    @property
-    def _optimizer(self) -> torch.optim.Optimizer:
-        optimizer: torch.optim.Optimizer = self.model.policy.optimizer
-        return optimizer
+    def optimizers(self) -> Mapping[str, tuple[torch.optim.Optimizer, Sequence[str]]]:
+        """SB3's."""
+        return {"adam": (self.model.policy.optimizer, [name for name, _ in self.model.policy.named_parameters()])}

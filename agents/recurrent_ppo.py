@@ -70,10 +70,14 @@ class RecurrentPolicy(PolicyModule):
         deterministic: bool = False,
     ) -> tuple[Float32[Tensor, "N A"], RecurrentState]:
         """Sample the Gaussian policy, or take its mean."""
-        start = torch.zeros(len(obs), device=obs.device)
-        mean, _, _, states = self.network(self._seen(obs, state), split(state.memory), start, deterministic=True)
-        action = mean if deterministic else mean + self.network.log_std.exp() * noise
-        return action, state._replace(memory=join(states))
+        network, seen, (of_policy, of_value) = self.network, self._seen(obs, state)[None], split(state.memory)
+        assert network.lstm_critic is not None
+        hidden, of_policy = network.lstm_actor(seen, of_policy)
+        _, of_value = network.lstm_critic(seen, of_value)
+        action = network.action_net(network.mlp_extractor.forward_actor(hidden[0]))
+        if not deterministic:
+            action = action + network.log_std.exp() * noise
+        return action, state._replace(memory=join(RNNStates(of_policy, of_value)))
 
     def observe(self, state: RecurrentState, transition: Transition) -> RecurrentState:
         """Remember the action as applied and the reward, for the next step's input."""

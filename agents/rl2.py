@@ -23,7 +23,7 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from metarl.agents.configs import RL2Config
 from metarl.agents.rl2_policy import BelievingRL2Policy, RL2Policy, RL2State, policy_inputs, whole_steps
@@ -35,10 +35,9 @@ from metarl.rl.finite import finite_only
 from metarl.rl.learner import BaseLearner
 from metarl.rl.networks import seeded
 from metarl.rl.normalize import RunningNorm
-from metarl.rl.objectives import gaussian_nll, noise_log_prob
-from metarl.rl.ppo import PPO, Chunks, Settings, advantages, chunk_length, cut, side_by_side
-from metarl.rl.returns import discounted_return, explained_variance, standardised
-from metarl.rl.state import load_module, module_tensors
+from metarl.rl.objectives import gaussian_nll
+from metarl.rl.ppo import PPO, Chunks, Settings, chunk_length, cut, side_by_side
+from metarl.rl.returns import discounted_return
 
 
 def mirrored(segment: Segment, mirror: Mirror) -> Segment:
@@ -107,15 +106,17 @@ class RL2(BaseLearner):
         self.return_norm.update(discounted_return(segment.reward, self.config.discount, segment.trial_start))
         return metrics
 
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The policy with its normalisers, and the scale of returns."""
+        return {"policy": self.policy, "return_norm": self.return_norm}
+
     def state_dict(self) -> dict[str, Tensor]:
-        """Policy with normalisers, return scale, Adam."""
-        norm = module_tensors(self.return_norm, "return_norm")
-        return module_tensors(self.policy, "policy") | norm | self._ppo.state_dict()
+        """And PPO's Adam."""
+        return super().state_dict() | self._ppo.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
-        load_module(self.policy, state, "policy")
-        load_module(self.return_norm, state, "return_norm")
+        super().load_state_dict(state)
         self._ppo.load_state_dict(state)
 
     @torch.no_grad()
@@ -129,23 +130,11 @@ class RL2(BaseLearner):
         obs, inputs = self.inputs(segment)
         known = None if segment.privileged is None else self.policy.privileged_norm(segment.privileged)
         value = network.value(torch.cat((extras["memory"], obs), dim=-1), known)
-        ends = segment.terminated, segment.value_end
+        memory = self._memory_before(segment, length).flatten(0, 1)
         values = value, self._next_value(segment, value, known)
-        advantage = advantages(segment.reward / scale, *ends, *values, config.discount, config.gae_lambda)
-        target = advantage + value
-        chunks = Chunks(
-            inputs=cut(inputs, length),
-            obs=cut(obs, length),
-            memory=self._memory_before(segment, length).flatten(0, 1),
-            action=cut(segment.action, length),
-            log_prob=cut(noise_log_prob(extras["noise"], network.log_std), length),
-            advantage=cut(standardised(advantage), length),
-            target=cut(target, length),
-            privileged=None if known is None else cut(known, length),
-        )
+        chunks, metrics = self._ppo.chunks(segment, inputs, obs, *values, scale, known, memory)
         if config.mirror:
             chunks = side_by_side(chunks, self._image(segment, chunks, length))
-        metrics = {"train/explained_variance": explained_variance(value, target), "train/return_scale": float(scale)}
         if network.believed and known is not None:
             mean, log_std = network.beliefs(extras["memory"])
             metrics["train/task_error"] = float((mean - known).square().mean().sqrt())

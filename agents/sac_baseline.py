@@ -7,7 +7,7 @@ physics diverged are not learnt from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -24,7 +24,7 @@ from metarl.core.types import Metrics, Segment
 from metarl.rl.learner import BaseLearner
 from metarl.rl.policy import NoState, PolicyModule
 from metarl.rl.scripted import RandomPolicy
-from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors, part_of, renamed
+from metarl.rl.state import part_of, renamed
 
 _COLUMNS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 _FIRST_TEMPERATURE = 0.2
@@ -115,26 +115,23 @@ class SAC(BaseLearner):
         saved = "hold what of it is filled" if self.config.save_buffer else refilled
         return [f"the buffer takes up to {memory:,.0f} MiB; checkpoints {saved}"]
 
-    def _modules(self) -> dict[str, torch.nn.Module]:
+    def modules(self) -> Mapping[str, torch.nn.Module]:
+        """Actor, critics and target critics."""
         return {"policy": self.policy, "critic": self.model.critic, "target": self.model.critic_target}
 
-    def _optimizers(self) -> dict[str, tuple[torch.optim.Optimizer, list[str]]]:
-        """Optimisers with the names of their parameters."""
+    def optimizers(self) -> Mapping[str, tuple[torch.optim.Optimizer, Sequence[str]]]:
+        """SB3's."""
         names = {
             name: [parameter for parameter, _ in getattr(self.model, name).named_parameters()]
             for name in ("actor", "critic")
         } | {"temperature": ["log_temperature"]}
-        return {name: (optimizer, names[name]) for name, optimizer in optimizers(self.model).items()}
+        return {f"adam/{name}": (optimizer, names[name]) for name, optimizer in optimizers(self.model).items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Networks, temperature, optimisers; with `save_buffer` the buffer, and how far its filling got."""
-        state: dict[str, Tensor] = {}
-        for part, module in self._modules().items():
-            state |= module_tensors(module, part)
+        state = super().state_dict()
         if self.model.log_ent_coef is not None:
             state["log_temperature"] = self.model.log_ent_coef.detach().cpu().clone()
-        for part, (optimizer, names) in self._optimizers().items():
-            state |= optimizer_tensors(optimizer, names, f"adam/{part}")
         return state | (self._buffer_state() if self.config.save_buffer else {})
 
     def _buffer_state(self) -> dict[str, Tensor]:
@@ -150,8 +147,6 @@ class SAC(BaseLearner):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`; reads what version 0.1 wrote, too."""
         state = renamed(state)
-        for part, module in self._modules().items():
-            load_module(module, state, part)
         expected = ["log_temperature"] if self.model.log_ent_coef is not None else []
         expected += ["steps", "replay/place", *(f"replay/{name}" for name in _COLUMNS)] * self.config.save_buffer
         missing = [name for name in expected if name not in state]
@@ -159,8 +154,7 @@ class SAC(BaseLearner):
             raise ValueError(f"tensors are missing: {', '.join(missing)}")
         if self.model.log_ent_coef is not None:
             self.model.log_ent_coef.data.copy_(state["log_temperature"])
-        for part, (optimizer, names) in self._optimizers().items():
-            load_optimizer(optimizer, names, state, f"adam/{part}")
+        super().load_state_dict(state)
         if self.config.save_buffer:
             self._load_buffer(part_of(state, "replay/"))
             self._steps = state["steps"].clone()

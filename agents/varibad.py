@@ -11,9 +11,7 @@ ends, and in that it learns from the trials just collected: there is no buffer o
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Float32
@@ -22,49 +20,32 @@ from torch import Tensor, nn
 from metarl.agents.configs import VariBadConfig
 from metarl.core.info import PolicyInfo
 from metarl.core.seeding import on_device
-from metarl.core.types import Metrics, Segment, Transition
+from metarl.core.types import Metrics, Segment
 from metarl.rl.adam import Adam
-from metarl.rl.cells import Gru
 from metarl.rl.elbo import kl_to_previous, negative_elbo
+from metarl.rl.encoder import Encoded, EncodingPolicy, TransitionEncoder
 from metarl.rl.finite import Guard, finite_only
 from metarl.rl.learner import BaseLearner
-from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN, head, mlp, seeded
+from metarl.rl.networks import ActorCritic, mlp, seeded
 from metarl.rl.normalize import RunningNorm
-from metarl.rl.objectives import noise_log_prob
-from metarl.rl.policy import BAND, PolicyModule
-from metarl.rl.ppo import PPO, Chunks, Settings, advantages, cut
-from metarl.rl.returns import discounted_return, explained_variance, standardised
-from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
+from metarl.rl.policy import BAND
+from metarl.rl.ppo import PPO, Chunks, Settings
+from metarl.rl.returns import discounted_return
 
-_EMBEDDING = 64
 _BELIEF_LOG_STD = (-5.0, 2.0)
 
 
-class VariBadState(NamedTuple):
-    """What the policy knows of the task."""
-
-    memory: Float32[Tensor, "N H"]
-    """The encoder's, of which the posterior is made."""
-
-
-class Encoder(nn.Module):
+class Encoder(TransitionEncoder):
     """From a trial's transitions to what is believed of its task after each."""
 
     def __init__(self, inputs: int, hidden: int, latent: int) -> None:
-        super().__init__()
-        self.embed = nn.Linear(inputs, _EMBEDDING)
-        self.memory = Gru(_EMBEDDING, hidden)
+        super().__init__(inputs, hidden)
         self.posterior = nn.Linear(hidden, 2 * latent)
-
-    def step(self, transition: Float[Tensor, "N I"], memory: Float[Tensor, "N H"]) -> Float[Tensor, "N H"]:
-        """The memory after a transition."""
-        return torch.gru_cell(torch.relu(self.embed(transition)), memory, *self.memory.parameters())
 
     def forward(self, transitions: Float[Tensor, "T N I"]) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation (T + 1, N, Z): at a trial's begin, and after each transition."""
         nothing = transitions.new_zeros(transitions.shape[1], self.memory.hidden)
-        outputs, _ = self.memory.sequence(torch.relu(self.embed(transitions)), nothing)
-        return self.believed(torch.cat((nothing[None], outputs)))
+        return self.believed(self.memories(transitions, nothing))
 
     def believed(self, memory: Float[Tensor, "*B H"]) -> tuple[Float[Tensor, "*B Z"], Float[Tensor, "*B Z"]]:
         """Mean and log standard deviation of the posterior."""
@@ -72,73 +53,31 @@ class Encoder(nn.Module):
         return mean, log_std.clamp(*_BELIEF_LOG_STD)
 
 
-class ActorCritic(nn.Module):
-    """Heads for the policy's mean action and the value, which share nothing."""
+class VariBadPolicy(EncodingPolicy):
+    """Acts on the observation and on mean and log standard deviation of the posterior."""
 
-    def __init__(self, inputs: int, hidden: int, action_size: int, std: float) -> None:
-        super().__init__()
-        self.actor = head(inputs, hidden, action_size, gain=0.01)
-        self.critic = head(inputs, hidden, 1, gain=1.0)
-        self.raw_log_std = nn.Parameter(torch.full((action_size,), math.log(std)))
-
-    @property
-    def log_std(self) -> Float[Tensor, "A"]:
-        """The policy's log standard deviation, clamped."""
-        return self.raw_log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
-
-
-class VariBadPolicy(PolicyModule):
-    """Acts on the observation and on what it believes of its task."""
-
-    replayable = True
+    encoder: Encoder
 
     def __init__(self, config: VariBadConfig, info: PolicyInfo) -> None:
-        super().__init__(info)
         obs_size, action_size, latent = info.observation_size, info.action_size, config.latent_size
-        self.encoder = Encoder(2 * obs_size + action_size + 1, config.encoder_size, latent)
-        self.network = ActorCritic(obs_size + 2 * latent, config.hidden_size, action_size, config.initial_std)
-        self.obs_norm, self.reward_norm = RunningNorm(obs_size), RunningNorm()
+        encoder = Encoder(2 * obs_size + action_size + 1, config.encoder_size, latent)
+        network = ActorCritic(obs_size + 2 * latent, config.hidden_size, action_size, config.initial_std)
+        super().__init__(info, encoder, network)
         self.belief_norm = RunningNorm(2 * latent)
 
-    def initial_state(self, n: int, device: torch.device | str = "cpu") -> VariBadState:
-        """No transition yet."""
-        return VariBadState(torch.zeros(n, self.encoder.memory.hidden, device=device))
-
-    @torch.no_grad()
-    def act(
-        self,
-        obs: Float32[Tensor, "N O"],
-        state: VariBadState,
-        noise: Float32[Tensor, "N A"],
-        deterministic: bool = False,
-    ) -> tuple[Float32[Tensor, "N A"], VariBadState]:
-        """Sample the Gaussian policy, or take its mean."""
-        action: Tensor = self.network.actor(self.features(obs, self.belief(state)))
-        return action if deterministic else action + noise * self.network.log_std.exp(), state
-
-    @torch.no_grad()
-    def observe(self, state: VariBadState, transition: Transition) -> VariBadState:
-        """Update the posterior."""
-        return VariBadState(self.encoder.step(self.context(transition), state.memory))
-
-    def belief(self, state: VariBadState) -> Float32[Tensor, "N Z2"]:
-        """Mean and log standard deviation of the posterior, as the policy is told them."""
+    def belief(self, state: Encoded) -> Float32[Tensor, "N Z2"]:
+        """Mean and log standard deviation of the posterior."""
         return torch.cat(self.encoder.believed(state.memory), dim=-1)
 
     @torch.no_grad()
-    def read_out(self, state: VariBadState) -> Mapping[str, Float32[Tensor, "N Z"]]:
+    def read_out(self, state: Encoded) -> Mapping[str, Float32[Tensor, "N Z"]]:
         """The posterior."""
         mean, log_std = self.encoder.believed(state.memory)
         return {"posterior": mean, f"posterior{BAND}": log_std.exp()}
 
     def features(self, obs: Float[Tensor, "*B O"], belief: Float[Tensor, "*B Z2"]) -> Float[Tensor, "*B F"]:
         """What the heads see."""
-        return torch.cat((self.obs_norm(obs), self.belief_norm(belief)), dim=-1)
-
-    def context(self, taken: Transition | Segment) -> Float32[Tensor, "*B I"]:
-        """What the encoder sees of each transition."""
-        row = (taken.action.clamp(-1.0, 1.0), self.reward_norm(taken.reward)[..., None])
-        return torch.cat((self.obs_norm(taken.obs), *row, self.obs_norm(taken.final_obs)), dim=-1)
+        return super().features(obs, self.belief_norm(belief))
 
 
 class VariBad(BaseLearner):
@@ -167,7 +106,7 @@ class VariBad(BaseLearner):
         self._guard = Guard("try a lower encoder_learning_rate")
 
     def record(
-        self, obs: Tensor, state: VariBadState, noise: Tensor, action: Tensor, next_state: VariBadState
+        self, obs: Tensor, state: Encoded, noise: Tensor, action: Tensor, next_state: Encoded
     ) -> Mapping[str, Tensor]:
         """The noise, of which densities are made."""
         return {"noise": noise}
@@ -189,25 +128,12 @@ class VariBad(BaseLearner):
     @torch.no_grad()
     def prepare(self, segment: Segment, belief: Float[Tensor, "T1 N Z2"]) -> tuple[Chunks, Metrics]:
         """Advantages and features of all steps, by the beliefs at the trials' begin and after each step."""
-        config, policy, scale = self.config, self.policy, self.return_norm.std.float()
+        policy, scale = self.policy, self.return_norm.std.float()
         features = policy.features(segment.obs, belief[:-1])
         value = policy.network.critic(features)[..., 0]
         going_on = policy.features(segment.final_obs[-1], belief[-1])
         after = torch.cat((value[1:], policy.network.critic(going_on)[None, ..., 0]))
-        ends = segment.terminated, segment.value_end
-        advantage = advantages(segment.reward / scale, *ends, value, after, config.discount, config.gae_lambda)
-        target = advantage + value
-        chunks = Chunks(
-            inputs=cut(features, 1),
-            obs=cut(segment.obs, 1),
-            memory=value.new_empty(value.numel(), 0),
-            action=cut(segment.action, 1),
-            log_prob=cut(noise_log_prob(segment.extras["noise"], policy.network.log_std), 1),
-            advantage=cut(standardised(advantage), 1),
-            target=cut(target, 1),
-        )
-        explained = explained_variance(value, target)
-        return chunks, {"train/explained_variance": explained, "train/return_scale": float(scale)}
+        return self._ppo.chunks(segment, features, segment.obs, value, after, scale)
 
     def _evaluate(self, chunks: Chunks) -> tuple[Tensor, Tensor, None]:
         network = self.policy.network
@@ -265,19 +191,22 @@ class VariBad(BaseLearner):
         loss = negative_elbo(error, num_steps, kl, config.kl_weight)
         return loss, torch.stack((wrong_reward.mean(), wrong_state.mean(), kl.mean())).detach()
 
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Policy with encoder and normalisers, decoders, and the scale of returns."""
+        return {"policy": self.policy, "decoders": self._decoders, "return_norm": self.return_norm}
+
+    def optimizers(self) -> Mapping[str, tuple[torch.optim.Optimizer, Sequence[str]]]:
+        """Encoder's and decoders'."""
+        return {"encoder_adam": (self._adam, self._names)}
+
     def state_dict(self) -> dict[str, Tensor]:
-        """Policy with encoder and normalisers, decoders, return scale, both optimisers."""
-        parts = ((self.policy, "policy"), (self._decoders, "decoders"), (self.return_norm, "return_norm"))
-        tensors = {name: x for module, part in parts for name, x in module_tensors(module, part).items()}
-        return tensors | self._ppo.state_dict() | optimizer_tensors(self._adam, self._names, "encoder_adam")
+        """And PPO's Adam."""
+        return super().state_dict() | self._ppo.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
-        load_module(self.policy, state, "policy")
-        load_module(self._decoders, state, "decoders")
-        load_module(self.return_norm, state, "return_norm")
+        super().load_state_dict(state)
         self._ppo.load_state_dict(state)
-        load_optimizer(self._adam, self._names, state, "encoder_adam")
 
 
 def _without_reward(rows: Float[Tensor, "*B I"], size: int) -> Float[Tensor, "*B I1"]:

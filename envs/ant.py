@@ -56,6 +56,11 @@ class Ant(MujocoFamily):
     control_step = 0.05
     episode_steps = 200
     camera = "above"
+    reward_needs: ClassVar[Mapping[str, bool] | None] = {
+        "the torso's velocity": False,
+        "contact forces": False,
+        "the action": True,
+    }
     observation: ClassVar[tuple[Part, ...]] = FREE_TORSO
 
     def spec(self) -> mujoco.MjSpec:
@@ -156,6 +161,11 @@ class AntGoal(Ant):
     )
     variations = (SitePosition("goal", MARK),)
     camera = "overview"
+    reward_needs: ClassVar[Mapping[str, bool] | None] = {
+        "the distance to the goal": False,
+        "contact forces": False,
+        "the action": True,
+    }
     observation = (
         Part("torso_position", 2, "m", ("x", "y")),
         *FREE_TORSO,

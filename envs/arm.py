@@ -39,6 +39,7 @@ class Arm(MujocoFamily):
     control_step = 0.05
     episode_steps = 100
     camera = "side"
+    reward_needs: ClassVar[Mapping[str, bool] | None] = {"the distance to the goal": False, "the action": True}
     observation: ClassVar[tuple[Part, ...]] = (
         Part("joint_position", NUM_JOINTS, "rad", JOINTS),
         Part("joint_velocity", NUM_JOINTS, "rad/s", JOINTS),
@@ -119,6 +120,10 @@ class ArmPush(Arm):
     pucks are heavier and more slippery than in training.
     """
 
+    reward_needs: ClassVar[Mapping[str, bool] | None] = {
+        "the places of tool, puck and target": True,
+        "the action": True,
+    }
     space = TaskSpace(
         {
             "mass": Parameter(

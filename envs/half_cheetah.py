@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import mujoco
 import torch
@@ -22,7 +23,7 @@ from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Choice, Parameter, Points, Tasks, TaskSpace, Uniform
 from metarl.envs.parts import BODY, GYMNASIUM_MODELS
-from metarl.sim.family import MujocoFamily
+from metarl.sim.family import MujocoFamily, Wanted
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import BodyMass, Friction, JointDamping, JointFault, MotorSigns
 
@@ -37,6 +38,7 @@ class HalfCheetah(MujocoFamily):
     control_step = 0.05
     episode_steps = 200
     camera = "track"
+    reward_needs: ClassVar[Mapping[str, bool] | None] = {"the torso's forward velocity": False, "the action": True}
     observation = (
         Part("torso_height", 1, "m", help="above its start"),
         Part("torso_pitch", 1, "rad"),
@@ -76,6 +78,10 @@ class HalfCheetah(MujocoFamily):
         return (physics.bind("qpos")[:, 0] - before[:, 0]) / self.control_step
 
 
+def _forward(sign: Float[Tensor, "N"]) -> Float[Tensor, "N 2"]:
+    return torch.stack((sign, torch.zeros_like(sign)), dim=1)
+
+
 def control_cost(action: Float[Tensor, "N A"]) -> Float[Tensor, "N"]:
     """−0.05 |a|²."""
     return action.square().sum(dim=1).mul_(-0.05)
@@ -103,6 +109,10 @@ class HalfCheetahVel(HalfCheetah):
         error = self.forward_velocity(physics, before) - tasks["velocity"]
         return {"velocity": -error.abs(), "control": control_cost(action)}
 
+    def wanted(self, physics: Physics, tasks: Tasks) -> Wanted:
+        """The rewarded speed."""
+        return Wanted(_forward(tasks["velocity"].sign()), tasks["velocity"].abs())
+
 
 class HalfCheetahDir(HalfCheetah):
     """Run forward or backward, whichever is rewarded: r = d·v − 0.05 |a|², d ∈ {−1, +1}.
@@ -119,6 +129,10 @@ class HalfCheetahDir(HalfCheetah):
         """Terms `forward` and `control`."""
         velocity = self.forward_velocity(physics, before)
         return {"forward": tasks["direction"] * velocity, "control": control_cost(action)}
+
+    def wanted(self, physics: Physics, tasks: Tasks) -> Wanted:
+        """The rewarded direction."""
+        return Wanted(_forward(tasks["direction"]))
 
 
 class HalfCheetahDirSparse(HalfCheetahDir):

@@ -13,6 +13,7 @@ right_shoulder1, _2, right_elbow, left_shoulder1, _2, left_elbow; ±1 is a contr
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import mujoco
 import torch
@@ -64,6 +65,11 @@ class HumanoidDir(MujocoFamily):
     variations = (show_heading("direction"),)
     control_step = 5 * TIMESTEP
     episode_steps = 200
+    reward_needs: ClassVar[Mapping[str, bool] | None] = {
+        "velocity of the centre of mass": False,
+        "contact forces": False,
+        "the action": True,
+    }
     camera = "above"
     observation = (
         *free_torso(JOINTS),

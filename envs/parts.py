@@ -64,20 +64,22 @@ def observe_free_torso(physics: Physics) -> dict[str, Float[Tensor, "N size"]]:
     }
 
 
-def add_goal(spec: mujoco.MjSpec, radius: float) -> None:
-    """A green disc on the ground at the origin, for `SitePosition` to place. Sites touch nothing."""
-    _add_mark(spec, mujoco.mjtGeom.mjGEOM_CYLINDER, (radius, _THIN, 0.0), (0.0, 0.0, _THIN))
+def add_goal(spec: mujoco.MjSpec, radius: float, body: str = "world") -> None:
+    """A green disc on the ground at the origin of a body, for `SitePosition` to place. Sites touch nothing."""
+    _add_mark(spec, body, mujoco.mjtGeom.mjGEOM_CYLINDER, (radius, _THIN, 0.0), (0.0, 0.0, _THIN))
 
 
-def add_lane(spec: mujoco.MjSpec, half_width: float) -> None:
-    """A green lane on the ground, from the origin along x, for `SiteHeading` to turn. Sites touch nothing."""
+def add_lane(spec: mujoco.MjSpec, half_width: float, body: str = "world") -> None:
+    """A green lane on the ground, from the origin of a body along x, for `SiteHeading` to turn. Sites touch nothing."""
     spec.stat.extent, spec.stat.center = _SCENE, (0.0, 0.0, 0.0)  # else shadows are drawn as coarse as the lane is long
     size = (_LANE / 2, half_width, _THIN)
-    _add_mark(spec, mujoco.mjtGeom.mjGEOM_BOX, size, (_LANE / 2, 0.0, _THIN))
+    _add_mark(spec, body, mujoco.mjtGeom.mjGEOM_BOX, size, (_LANE / 2, 0.0, _THIN))
 
 
-def _add_mark(spec: mujoco.MjSpec, kind: mujoco.mjtGeom, size: tuple[float, ...], position: tuple[float, ...]) -> None:
-    spec.worldbody.add_site(name=MARK, type=kind, size=size, pos=position, rgba=_GREEN)
+def _add_mark(
+    spec: mujoco.MjSpec, body: str, kind: mujoco.mjtGeom, size: tuple[float, ...], position: tuple[float, ...]
+) -> None:
+    spec.body(body).add_site(name=MARK, type=kind, size=size, pos=position, rgba=_GREEN)
 
 
 def add_camera(spec: mujoco.MjSpec, body: str, name: str, distance: float, height: float) -> None:

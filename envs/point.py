@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import mujoco
 import torch
@@ -57,6 +58,7 @@ class Point(MujocoFamily):
     control_step = 0.1
     episode_steps = 20
     camera = "top"
+    reward_needs: ClassVar[Mapping[str, bool] | None] = {"the distance to the goal": False}
     observation = (Part("position", 2, "m", ("x", "y")),)
 
     def spec(self) -> mujoco.MjSpec:

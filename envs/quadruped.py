@@ -24,7 +24,7 @@ from metarl.core.info import Part, Reflection
 from metarl.core.mirror import Symmetry, side_by_side, signed
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks
-from metarl.sim.family import MujocoFamily, constant_like
+from metarl.sim.family import MujocoFamily, Wanted, constant_like
 from metarl.sim.mujoco.physics import Physics
 
 MODEL = Path(__file__).parent / "assets" / "quadruped.xml"
@@ -111,6 +111,12 @@ class Quadruped(MujocoFamily):
     episode_steps = 250
     camera = "track"
     mirror: ClassVar[Symmetry | None] = SYMMETRY
+    reward_needs: ClassVar[Mapping[str, bool] | None] = {
+        "the trunk's velocity": False,
+        "its turn rate and tilt": True,
+        "angles, velocities and torques of the joints": True,
+        "contacts of the feet": True,
+    }
     gait_terms: ClassVar[bool] = True
     """Reward `limp`, `patter` and `duty`, which want an even trot; without them a robot may spare a leg."""
     observation: ClassVar[tuple[Part, ...]] = (
@@ -159,6 +165,13 @@ class Quadruped(MujocoFamily):
     def command(self, physics: Physics, tasks: Tasks) -> Float[Tensor, "N 2"]:
         """Wanted forward velocity [m/s] and turn rate [rad/s]."""
         return physics.bind("userdata")[:, :2]
+
+    def wanted(self, physics: Physics, tasks: Tasks) -> Wanted:
+        """The command, along the trunk's heading."""
+        speed, turn = self.command(physics, tasks).unbind(dim=1)
+        w, x, y, z = physics.bind("qpos")[:, 3:7].unbind(dim=1)
+        ahead = torch.stack((1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y + w * z)), dim=1)
+        return Wanted(torch.nn.functional.normalize(ahead), speed, turn)
 
     def snapshot(self, physics: Physics) -> Float[Tensor, "N 40"]:
         """Servo targets, places of the feet, joint velocities, time of the feet in the air."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from metarl.core.distributions import Points
 from metarl.core.info import Part
 from metarl.core.mirror import signed
 from metarl.core.seeding import WorldRandom
@@ -28,28 +30,47 @@ from metarl.envs.quadruped_tasks import QuadrupedCommand
 from metarl.sim.disturbances import ActionLatency, EncoderOffset, Fault, Force, ImuTilt, Redrawn
 from metarl.sim.family import constant_like
 from metarl.sim.mujoco.physics import Physics
-from metarl.sim.variations import FAULTS, Friction, LimbStrength, MotorFault
+from metarl.sim.variations import FAULTS, Friction, LimbSigns, LimbStrength, MotorFault
 
-GAIT = ("limp", "patter", "duty")
-"""Terms of the reward that ask for a trot on four legs."""
 _LEGS_MOTORS = tuple(MOTORS[3 * leg : 3 * leg + 3] for leg in range(len(LEGS)))
+_ALL_SIGNS = tuple(itertools.product((1.0, -1.0), repeat=len(LEGS)))
 _AHEAD = torch.tensor([1.0, 0.0], dtype=torch.float64)  # [m/s, rad/s]
 _TILT = 0.14  # [rad]: 8 degrees
 _LEAN = 0.1  # [rad] of roll and pitch, at the start
 
 
-class QuadrupedFaults(Quadruped):
-    """Walk on at 0.6 m/s when a motor breaks in mid-walk: in training of three legs, in `ood` of the fourth (RR).
+class SteadyQuadruped(Quadruped):
+    """Walk straight on at 0.6 m/s, in whatever gait.
 
-    The motor is dead, holds its joint locked, turns the wrong way, or its whole leg is dead. That begins 1 to 3 s into
-    an episode, in a quarter of them it is so from the start. Neither command nor previous action is observed (30): what
-    is wrong shows over time only. No term of the reward asks for a certain gait (`limp`, `patter` and `duty` are left
-    out). A learner that uses the declared symmetry knows a fault of the fourth leg by its mirror image.
+    Neither command nor previous action is observed (30): what is wrong with a motor shows over time only.
     """
 
     episode_steps = 300
     speed: ClassVar[float] = 0.6
     """Wanted forward velocity [m/s]."""
+    gait_terms = False
+    observation: ClassVar[tuple[Part, ...]] = PROPRIOCEPTION[:-1]
+
+    def reset(self, physics: Physics, worlds: Int64[Tensor, "n"], tasks: Tasks, random: WorldRandom) -> None:
+        """As every quadruped, with one command for all."""
+        super().reset(physics, worlds, tasks, random)
+        memory = physics.bind("userdata")
+        memory[worlds, :2] = self.speed * constant_like(_AHEAD, memory)
+
+    def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
+        """What the robot feels of itself, but for its previous action."""
+        seen = self.proprioception(physics)
+        return {part.name: seen[part.name] for part in self.observation}
+
+
+class QuadrupedFaults(SteadyQuadruped):
+    """Walk on at 0.6 m/s when a motor breaks in mid-walk: in training of three legs, in `ood` of the fourth (RR).
+
+    The motor is dead, holds its joint locked, turns the wrong way, or its whole leg is dead. That begins 1 to 3 s into
+    an episode, in a quarter of them it is so from the start. A learner that uses the declared symmetry knows a fault of
+    the fourth leg by its mirror image.
+    """
+
     space = TaskSpace(
         {
             "kind": Parameter(
@@ -68,25 +89,29 @@ class QuadrupedFaults(Quadruped):
     variations = (MotorFault("kind", "motor", MOTORS, limb=3),)
     disturbances = (Fault(("motor",), onset=Uniform(1.0, 3.0), at_start=0.25),)
     mirror = replace(SYMMETRY, parameters={"motor": tuple((index, 1) for index, _ in JOINTS_MIRRORED)})
-    observation: ClassVar[tuple[Part, ...]] = PROPRIOCEPTION[:-1]
 
-    def reset(self, physics: Physics, worlds: Int64[Tensor, "n"], tasks: Tasks, random: WorldRandom) -> None:
-        """As every quadruped, with one command for all."""
-        super().reset(physics, worlds, tasks, random)
-        memory = physics.bind("userdata")
-        memory[worlds, :2] = self.speed * constant_like(_AHEAD, memory)
 
-    def observe(self, physics: Physics, tasks: Tasks) -> Mapping[str, Float[Tensor, "N size"]]:
-        """What the robot feels of itself, but for its previous action."""
-        seen = self.proprioception(physics)
-        return {part.name: seen[part.name] for part in self.observation}
+class QuadrupedSigns(SteadyQuadruped):
+    """Walk on at 0.6 m/s when all motors of some legs turn round in mid-walk: what was to bend them stretches them.
 
-    def reward(
-        self, physics: Physics, before: Float[Tensor, "N 40"], action: Float[Tensor, "N 12"], tasks: Tasks
-    ) -> Mapping[str, Float[Tensor, "N"]]:
-        """Without the terms of a gait."""
-        terms = super().reward(physics, before, action, tasks)
-        return {name: term for name, term in terms.items() if name not in GAIT}
+    Any of the legs may, alone or with others, 1 to 3 s into an episode, in a quarter of them from the start. `ood` has
+    the four combinations in which three legs do.
+    """
+
+    space = TaskSpace(
+        {
+            "signs": Parameter(
+                Points(tuple(signs for signs in _ALL_SIGNS if sum(signs) != -2.0)),
+                ood=Points(tuple(signs for signs in _ALL_SIGNS if sum(signs) == -2.0)),
+                unit="1",
+                nominal=[1.0] * len(LEGS),
+                help=f"which way the motors of each leg turn: {', '.join(LEGS)}",
+            )
+        }
+    )
+    variations = (LimbSigns("signs", _LEGS_MOTORS),)
+    disturbances = (Fault(("signs",), onset=Uniform(1.0, 3.0), at_start=0.25),)
+    mirror = replace(SYMMETRY, parameters={"signs": OTHER_SIDE})
 
 
 class QuadrupedHiddenActuation(Quadruped):
@@ -97,6 +122,7 @@ class QuadrupedHiddenActuation(Quadruped):
     leans by up to 0.1 rad. The reward has no terms of a gait: legs of unequal strength may limp.
     """
 
+    gait_terms = False
     space = TaskSpace(
         {
             "latency": Parameter(
@@ -127,13 +153,6 @@ class QuadrupedHiddenActuation(Quadruped):
         qpos[worlds, 4:6] = lean.sin()
         qpos[worlds, 3] = (1.0 - lean.sin().square().sum(dim=1)).sqrt()
         qpos[worlds, 2] += 0.2 * _LEAN
-
-    def reward(
-        self, physics: Physics, before: Float[Tensor, "N 40"], action: Float[Tensor, "N 12"], tasks: Tasks
-    ) -> Mapping[str, Float[Tensor, "N"]]:
-        """Without the terms of a gait."""
-        terms = super().reward(physics, before, action, tasks)
-        return {name: term for name, term in terms.items() if name not in GAIT}
 
 
 class QuadrupedPatches(Quadruped):

@@ -11,6 +11,7 @@ Action (6), in [-1, 1]: torque of the joints in the order of their positions, ti
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import mujoco
 import torch
@@ -72,6 +73,7 @@ class PlanarRunner(MujocoFamily):
     Standing still earns 1 per step: 200 of a good walker's return are for not falling.
     """
 
+    reward_needs: ClassVar[Mapping[str, bool] | None] = {"the torso's forward velocity": False, "the action": True}
     variations = (
         ModelField("mass", "body_mass"),
         ModelField("inertia", "body_inertia"),

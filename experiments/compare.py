@@ -55,8 +55,8 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """`FAMILY-LABEL-sSEED`."""
-        return f"{self.family}-{self.label}-s{self.seed}"
+        """`FAMILY-LABEL-sSEED`; a family in a file is named by its class."""
+        return f"{self.family.rpartition(':')[2]}-{self.label}-s{self.seed}"
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -162,7 +162,10 @@ def _runs(path: Path, content: Mapping[str, Any]) -> Iterator[Trial]:
     for seed in content["seeds"]:
         for family in families:
             for label, options in agents.items():
-                common = {k: value for k, value in options.items() if not isinstance(value, dict) and k != "agent"}
+                if family not in options.get("families", families):
+                    continue
+                of_compare = ("agent", "families")
+                common = {k: v for k, v in options.items() if not isinstance(v, dict) and k not in of_compare}
                 own, agent = options.get(family, {}), options.get("agent", label)
                 yield Trial(label, agent, family, seed, common | own, content.get("max_minutes", 0.0))
 

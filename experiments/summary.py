@@ -1,4 +1,4 @@
-"""The results table of README.md, from the evaluations recorded under experiments/results.
+"""Tables of results in README.md, docs/families.md and docs/results.md, from what experiments/results holds.
 
     python experiments/record.py    # or `make results`: redraws everything, this too
 
@@ -8,13 +8,15 @@ Runs of the comparison stand together, a row per family and agent over its seeds
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from metarl.core.files import write_atomic
+from metarl.envs import FAMILIES
 from metarl.run.headroom import Recovered
 from metarl.run.placing import Placing, placing
 from metarl.run.records import EvaluationRecord
@@ -130,25 +132,97 @@ def _headroom(found: Placing | None) -> str:
     return f"{words}, {_share(room.share)} of the oracle's return."
 
 
-def tables() -> Iterator[str]:
-    """The comparison, a table per family; then the longer runs."""
+@dataclass(frozen=True)
+class Compared:
+    """A family's runs of the comparison, and what they say of its headroom."""
+
+    agents: Mapping[str, Sequence[Run]]
+    """One run per seed, by agent."""
+    placing: Placing | None
+    """None without a memoryless policy or an oracle."""
+
+
+def places() -> dict[str, Compared]:
+    """Every family of the comparison."""
+    found = {}
     for place, agents in compared().items():
-        found = placing({agent: [kinds(run)["test", True] for run in runs] for agent, runs in agents.items()})
+        tests = {agent: [kinds(run)["test", True] for run in runs] for agent, runs in agents.items()}
+        found[place] = Compared(agents, placing(tests))
+    return found
+
+
+def tables(families: Mapping[str, Compared]) -> Iterator[str]:
+    """The comparison, a table per family; then the longer runs."""
+    for place, family in families.items():
+        agents, found = family.agents, family.placing
         shares = {} if found is None else found.recovered
         first = next(kinds(run)["test", True] for runs in agents.values() for run in runs)
         seen = "" if first.held_out else " Its test tasks are those of training."
         yield f"**{place}**. {_headroom(found)}{seen}"
         yield "\n".join((_HEAD, *(row(agent, runs, shares.get(agent)) for agent, runs in agents.items())))
-    yield "**Longer runs**, each named as under [experiments/results](experiments/results):"
+    yield "**Longer runs**, each named as under [experiments/results](../experiments/results):"
     longer = [run for run in recorded(RESULTS) if ("test", True) in kinds(run)]
     longer.sort(key=lambda run: (run.panel, run.config_values["agent"]))
     labels = [f"{run.name}: {run.config_values['agent']}, {run.panel}" for run in longer]
     yield "\n".join((_HEAD, *(row(label, [run]) for label, run in zip(labels, longer, strict=True))))
 
 
-def update(readme: Path = ROOT / "README.md") -> None:
-    """Write the tables between the two marks of the README."""
-    text = readme.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    write_atomic(readme, before + BEGIN + "\n\n" + "\n\n".join(tables()) + "\n\n" + END + after)
+def overview(families: Mapping[str, Compared]) -> str:
+    """A row per family of the comparison that has a memoryless policy and an oracle, the largest headroom first."""
+    rows = []
+    for place, family in families.items():
+        found = family.placing
+        if found is None:
+            continue
+        room = found.headroom
+        best = max(found.recovered, key=lambda agent: np.mean(found.recovered[agent].ours), default="")
+        ours = found.recovered.get(best)
+        cells = (
+            place,
+            _mean_of(room.memoryless),
+            "" if ours is None else f"{_mean_of(ours.ours)} ({best})",
+            _mean_of(room.oracle),
+            _share(room.share) if room.measured else "none",
+            _share(ours.value) if ours is not None and ours.value else "",
+            str(min(len(room.memoryless), len(room.oracle), *([] if ours is None else [len(ours.ours)]))),
+        )
+        rows.append((-room.share.value if room.measured else 1.0, "| " + " | ".join(cells) + " |"))
+    head = "| family | memoryless | best that adapts | oracle | headroom | recovered | seeds |\n" + "|---" * 7 + "|"
+    return "\n".join((head, *(row for _, row in sorted(rows))))
+
+
+def worth_adapting(families: Mapping[str, Compared]) -> str:
+    """A row per family of the suite: what knowing its task is worth, or that nobody has measured it."""
+    rows = []
+    for name in FAMILIES:
+        found = families[name].placing if name in families else None
+        if found is None:
+            cells = ("not measured", "", "", "")
+        else:
+            room = found.headroom
+            share = f"{_share(room.share)}" if room.measured else "none: a benchmark of robustness"
+            steps = {kinds(run)["test", True].train_steps for run in families[name].agents[found.oracle]}
+            budget = f"{max(steps) / 1e6:.2g} M steps, {len(room.oracle)} seed{'s' * (len(room.oracle) > 1)}"
+            cells = (share, _mean_of(room.memoryless), _mean_of(room.oracle), budget)
+        rows.append("| " + " | ".join((name, *cells)) + " |")
+    return "\n".join(("| family | headroom | memoryless | oracle | each |", "|---" * 5 + "|", *rows))
+
+
+def _mean_of(seeds: Sequence[float]) -> str:
+    value = float(np.mean(seeds))
+    return _number(value, abs(value))
+
+
+def update(root: Path = ROOT) -> None:
+    """Write the tables between the two marks of each page."""
+    families = places()
+    pages = {
+        "README.md": overview(families),
+        "docs/families.md": worth_adapting(families),
+        "docs/results.md": "\n\n".join(tables(families)),
+    }
+    for name, content in pages.items():
+        path = root / name
+        before, rest = path.read_text().split(BEGIN)
+        _, after = rest.split(END)
+        write_atomic(path, before + BEGIN + "\n\n" + content + "\n\n" + END + after)

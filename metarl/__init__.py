@@ -17,8 +17,8 @@ from metarl.core import renamed as _renamed
 if TYPE_CHECKING:
     from metarl.api import (
         evaluate as evaluate,
+        export as export,
         families as families,
-        identify as identify,
         learners as learners,
         load as load,
         make as make,
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from metarl.core.errors import UserError as UserError
     from metarl.core.info import Part as Part, PolicyInfo as PolicyInfo
     from metarl.core.tasks import Parameter as Parameter, Tasks as Tasks, TaskSpace as TaskSpace
+    from metarl.export.deploy import deploy as deploy
+    from metarl.reports.gap import gap as gap
     from metarl.rl.learner import Learner as Learner
     from metarl.rl.policy import Policy as Policy
     from metarl.rl.session import Session as Session
@@ -40,15 +42,21 @@ if TYPE_CHECKING:
     from metarl.sim.env import TrialEnv as TrialEnv
     from metarl.sim.external.external_env import ExternalFamily as ExternalFamily
     from metarl.sim.family import Family as Family, MujocoFamily as MujocoFamily
+    from metarl.sketch.sketch import new as new
+    from metarl.sweeps.record import GapRecord as GapRecord
+    from metarl.sysid.api import identify as identify
+    from metarl.viewer import view as view
 
 __version__ = "0.2.0.dev0"
 
 _HOME = {
-    "metarl.api": "train resume evaluate load make record report identify families learners",
+    "metarl.api": "train resume evaluate load make record report export families learners",
     "metarl.core.config": "TrainConfig",
     "metarl.core.errors": "UserError",
     "metarl.core.info": "Part PolicyInfo",
     "metarl.core.tasks": "Parameter Tasks TaskSpace",
+    "metarl.export.deploy": "deploy",
+    "metarl.reports.gap": "gap",
     "metarl.rl.learner": "Learner",
     "metarl.rl.policy": "Policy",
     "metarl.rl.session": "Session",
@@ -58,6 +66,10 @@ _HOME = {
     "metarl.sim.env": "TrialEnv",
     "metarl.sim.external.external_env": "ExternalFamily",
     "metarl.sim.family": "Family MujocoFamily",
+    "metarl.sysid.api": "identify",
+    "metarl.sketch.sketch": "new",
+    "metarl.sweeps.record": "GapRecord",
+    "metarl.viewer": "view",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

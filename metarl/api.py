@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from metarl.core.config import configure
+from metarl.core.errors import UserError
 from metarl.core.registry import family_names, learner_names, make_family, reference
 
 if TYPE_CHECKING:
     from metarl.core.tasks import Split, Tasks
     from metarl.core.types import Metrics
+    from metarl.export.bundle import Exported
     from metarl.rl.policy import Policy
     from metarl.run.control import Control
     from metarl.run.records import EvaluationRecord
     from metarl.run.run import Run
     from metarl.sim.env import TrialEnv
     from metarl.sim.family import Family
-    from metarl.sysid.identify import Identified
-    from metarl.sysid.log import Log
-    from metarl.sysid.plant import Base
     from metarl.video.recorder import Recording
 
 Callback = Callable[["Metrics"], bool | None]
@@ -103,8 +102,7 @@ def train(
         show: Whether a progress line is printed.
         trust_code: Files of code that `config` names may run, also such as this user never trained with.
         tasks: A file of tasks, as `identify` writes, to train around: `task_ranges` are its intervals, widened.
-        fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1, total_steps=3_000_000`, or
-            `device="cuda"` for a GPU.
+        fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1` or `device="cuda"`.
 
     Returns:
         The run, which `evaluate`, `load`, `record`, `report` and `resume` take.
@@ -186,6 +184,7 @@ def evaluate(
     device: str = "cpu",
     physics: str = "",
     controls: Sequence[Control | str] = (),
+    disturbances: str | Path = "",
     trust_code: bool = False,
 ) -> EvaluationRecord:
     """Measure the return of each episode on fixed tasks, and keep the record in the run's folder.
@@ -203,24 +202,24 @@ def evaluate(
         device: Where policy and worlds are, `cpu` or `cuda`. What is published is measured on the CPU.
         physics: What moves the worlds, `mujoco` or `warp`; what is usual on the device by default.
         controls: What else to play, as `wipe`, `swap`, `nominal` or a `Control`: an adaptation must lose by them.
+        disturbances: A TOML file of what a real robot adds, or its text, upon what the policy was trained with.
         trust_code: Files of code that the run names may run, also such as this user never trained with.
 
     Raises:
-        UserError: There is no such run, checkpoint or split, the tasks are not the family's, or the policy keeps no
-            state to interfere with, acts by numbers that are not finite, or has the physics of every task diverge.
+        UserError: There is no such run, checkpoint or split, or the policy cannot be played on these tasks.
     """
     from metarl.run.control import Control
-    from metarl.run.evaluate import evaluate_subject
+    from metarl.run.evaluate import evaluate_subject, split_name
     from metarl.run.logs import words_of
     from metarl.run.run import worlds_on
     from metarl.run.subject import on_tasks, subject_of
 
-    subject, name = subject_of(run, agent, checkpoint, trust_code, device), "list-python"
+    subject, name = subject_of(run, agent, checkpoint, trust_code, device, str(disturbances)), "list-python"
     if isinstance(tasks, str | Path):
         name = f"list-{Path(tasks).stem}"
-        subject, tasks = on_tasks(subject, Path(tasks))
-    name = split if tasks is None else name
+        subject, tasks = on_tasks(subject, Path(tasks), str(disturbances))
     chosen = subject.family.space.fixed(split, num_tasks) if tasks is None else tasks
+    name = split_name(split if tasks is None else name, str(disturbances))
     words = ["eval", str(run), "--split", split, *words_of({"num_tasks": len(chosen), "seed": seed})]
     options: dict[str, Any] = {"episodes": episodes, "seed": seed, "deterministic": deterministic}
     options["worlds"] = worlds_on(device, physics)
@@ -254,6 +253,7 @@ def record(
     run: Run | str | Path,
     output: str | Path = "videos/adaptation.mp4",
     *,
+    beside: Sequence[Run | str | Path] = (),
     layout: Literal["sequence", "side-by-side", "wall"] = "sequence",
     split: Split = "test",
     tasks: Tasks | str | Path | None = None,
@@ -268,18 +268,20 @@ def record(
     agent: str | None = None,
     device: str = "cpu",
     physics: str = "",
+    disturbances: str | Path = "",
     trust_code: bool = False,
     progress: bool = False,
 ) -> Recording:
-    """Film a robot that adapts, as an mp4 file.
+    """Film a robot that adapts, as an mp4 file or, for a page, a gif or webp.
 
     Args:
         run: A run, its folder, or `pretrained:NAME`; with `agent` the name of a family.
-        output: The file to write.
+        output: The file to write: its ending is mp4, gif or webp.
+        beside: Other runs of the same family, shown beside it on the same tasks: without memory, say, or told the task.
         layout: Episodes one after the other, beside each other, or the last episode of many tasks on a wall.
         split: Tasks of this split's fixed list.
         tasks: Tasks of your own in place of a split, or their file.
-        num_tasks: Tasks at once; 0 for 4, or 1 side by side, or 9 on the wall.
+        num_tasks: Tasks at once; 0 for 4, or 1 side by side or beside others, or 9 on the wall.
         episodes: Episodes of the trial; 0 for as many as in training.
         show: Episodes to show, from 1; by default all, or the first and last side by side, or the last on the wall.
         seconds: The longest that is shown of an episode [s].
@@ -290,6 +292,7 @@ def record(
         agent: `zero` or `random`: a policy that never trained.
         device: Where policy and worlds are, `cpu` or `cuda`.
         physics: What moves the worlds, `mujoco` or `warp`; what is usual on the device by default.
+        disturbances: See `evaluate`.
         trust_code: Files of code that the run names may run, also such as this user never trained with.
         progress: Whether a progress line is printed.
 
@@ -301,23 +304,31 @@ def record(
     from metarl.rl.parallel import single_threaded_math
     from metarl.run.logs import console, share_view
     from metarl.run.subject import on_tasks, subject_of
-    from metarl.video.recorder import VideoConfig, record as film
+    from metarl.video.recorder import Performer, VideoConfig, record as film
 
     single_threaded_math()
-    subject, wall = subject_of(run, agent, checkpoint, trust_code, device), layout == "wall"
+    subject, wall = subject_of(run, agent, checkpoint, trust_code, device, str(disturbances)), layout == "wall"
+    subjects = [subject, *(subject_of(other, None, None, trust_code, device, str(disturbances)) for other in beside)]
+    for other in subjects[1:]:
+        if other.origin.family != subject.origin.family:
+            raise UserError(
+                f"{other.origin.family} cannot be shown beside {subject.origin.family}: its tasks are others"
+            )
+    usual = 1 if beside else {"sequence": 4, "side-by-side": 1, "wall": 9}[layout]
     listed = tasks is not None
     if isinstance(tasks, str | Path):
-        subject, tasks = on_tasks(subject, Path(tasks))
-    most = {"sequence": 4, "side-by-side": 1, "wall": 9}[layout]
+        subject, tasks = on_tasks(subject, Path(tasks), str(disturbances))
+        subjects[0] = subject
     if tasks is None:
-        tasks = subject.family.space.fixed(split, num_tasks or most)
+        tasks = subject.family.space.fixed(split, num_tasks or usual)
     else:
-        tasks = tasks.select(torch.arange(min(len(tasks), num_tasks or most)))
-    played = episodes or subject.episodes
+        tasks = tasks.select(torch.arange(min(len(tasks), num_tasks or usual)))
+    shown = "tasks of a list" if listed else f"{split} tasks"
+    played = episodes or max(each.episodes for each in subjects)
     settings = VideoConfig(
         size=(size[0] or (240 if wall else 480), size[1] or (160 if wall else 320)),
         seed=seed,
-        title=subject.origin.title("tasks of a list" if listed else f"{split} tasks"),
+        title=f"{subject.origin.family}: {shown}" if beside else subject.origin.title(shown),
         layout="side-by-side" if layout == "side-by-side" else "sequence",
         episodes=tuple(show) or ((played,) if wall else ()),
         seconds=seconds,
@@ -325,8 +336,9 @@ def record(
         device=device,
         physics=physics,
     )
+    performers = [Performer(each.policy, each.origin) for each in subjects]
     with share_view("filming", console(progress)) as tell:
-        return film(subject.policy, subject.family, tasks, played, Path(output), settings, subject.origin, tell)
+        return film(performers, subject.family, tasks, played, Path(output), settings, tell)
 
 
 def report(
@@ -370,52 +382,26 @@ def report(
     return path
 
 
-def identify(
-    family: str,
-    log: Log | str | Path,
-    *,
-    output: str | Path | None = None,
-    parameters: Sequence[str] = (),
-    base: Base = "standing",
-    shot: float = 0.4,
-    max_shots: int = 24,
-    starts: int = 2,
-    threads: int = 0,
-    seed: int = 0,
-    say: Callable[[str], None] | None = None,
-) -> Identified:
-    """Find the task parameters of a family that explain a robot's log, with 95 % intervals.
+def export(
+    run: Run | str | Path, output: str | Path, *, checkpoint: str | None = None, trust_code: bool = False
+) -> Exported:
+    """Write a policy as a bundle, a folder that needs neither metarl nor torch nor a simulator.
 
     Args:
-        family: A name of `families()`, or `path/to/file.py:ClassName`; `NAME+joint_friction` adds a ready parameter.
-        log: A CSV, NPZ or MCAP file, or a `metarl.sysid.log.Log`.
-        output: Task list to write (JSON), which `train`, `evaluate` and `record` take.
-        parameters: Task parameters to find, the others nominal; all that have a range and change the model if empty.
-        base: Whether a free base is `standing` on its feet, `hung` in the air, or `logged` from outside.
-        shot: Length of the pieces of the log that are compared [s].
-        max_shots: At most so many pieces, spread over the log.
-        starts: First guesses, the best of which counts.
-        threads: Threads of the physics; 0 for one per CPU.
-        seed: Seed of the first guesses.
-        say: Told what goes on.
+        run: A run, its folder, or `pretrained:NAME`.
+        output: The bundle's folder, which must be new or empty.
+        checkpoint: `iteration-000120`, or `best`; the newest by default.
+        trust_code: Files of code that the run names may run, also such as this user never trained with.
+
+    Returns:
+        Where the bundle is, and how close every runtime comes to torch.
 
     Raises:
-        UserError: The log is damaged, too short, or not of this family's robot in its units and order.
+        UserError: The folder is taken, the policy's numbers are not finite, it does what no program can, or a runtime
+            strays from torch by more than 1e-5.
     """
-    from metarl.core.errors import UserError
-    from metarl.core.tasks import save_tasks
+    from metarl.export.bundle import export as written
     from metarl.rl.parallel import single_threaded_math
-    from metarl.sim.family import MujocoFamily
-    from metarl.sysid.identify import Options, identify as find
-    from metarl.sysid.log import Log, read_log
 
     single_threaded_math()
-    made = make_family(family)
-    if not isinstance(made, MujocoFamily):
-        raise UserError(f"'{family}' is an environment of others: only a MuJoCo family's parameters can be identified")
-    options = Options(tuple(parameters), base, shot, max_shots, starts, threads, seed)
-    taken = log if isinstance(log, Log) else read_log(Path(log))
-    found = find(made, family, taken, options, say or (lambda what: None))
-    if output is not None:
-        save_tasks(Path(output), family, found.tasks, found.details() | {"log": taken.where})
-    return found
+    return written(run, Path(output), checkpoint, trust_code)

@@ -13,7 +13,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 class Browser:
     """One browser with one page; `errors` and `requests` fill while it is used."""
 
-    def __init__(self, profile, size=(1280, 900)):
+    def __init__(self, profile, size=(1280, 900), scenes=False):
+        """With `scenes` it draws in three dimensions, in software."""
         self.errors, self.requests = [], []
         self._number, self._buffer, self._answers, self._events = 0, b"", {}, set()
         ours_in, theirs_out = os.pipe()
@@ -27,7 +28,7 @@ class Browser:
         words = [
             "--headless=new",
             "--no-sandbox",
-            "--disable-gpu",
+            *(("--use-angle=swiftshader", "--enable-unsafe-swiftshader") if scenes else ("--disable-gpu",)),
             "--hide-scrollbars",
             "--disable-dev-shm-usage",
             "--no-first-run",
@@ -72,10 +73,10 @@ class Browser:
         assert "error" not in answer, f"{method}: {answer['error']}"
         return answer["result"]
 
-    def open(self, path):
-        """Load a file, to the last of its pictures and videos."""
+    def open(self, page):
+        """Load a file or an address, to the last of its pictures and videos."""
         self._events.discard("Page.loadEventFired")
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         self._read_until(lambda: "Page.loadEventFired" in self._events, "load")
 
     def evaluate(self, expression):

@@ -5,6 +5,7 @@ from families import Rail
 
 from metarl.core.info import Part
 from metarl.core.tasks import Parameter, TaskSpace, Uniform
+from metarl.sim.altered import Altered
 from metarl.sim.disturbances import (
     ActionLatency,
     Drift,
@@ -68,13 +69,19 @@ EVERYTHING = (
     Fault(("strength",), onset=Uniform(0.02, 0.2), duration=Uniform(0.05, 0.1)),
     Redrawn(("goal",), every=Uniform(0.05, 0.1)),
     Drift(("mass",), to=2.0, seconds=0.5, every=0.1),
+    Altered(BodyMass("load"), Uniform(1.0, 2.0), onset=Uniform(0.02, 0.2), duration=0.3),
+    Altered(MotorStrength("battery"), Uniform(0.5, 1.0), over=1.0),
 )
 
 
 class Everywhere(Floater):
     disturbances = (
         *(EncoderOffset(offset=Uniform(-0.1, 0.1)), ImuTilt("late", parts=("place",)), Kick(0.1, Uniform(0.02, 0.1))),
-        *(Force("hull", "strength", axis=0), Redrawn(("strength", "mass"), every=0.5, of="distance"), *EVERYTHING[2:4]),
+        *(
+            Force("hull", "strength", axis=0, onset=0.1),
+            Redrawn(("strength", "mass"), every=0.5, of="distance"),
+            *EVERYTHING[2:4],
+        ),
         *(Sensor("place", noise=0.01, latency=0.03, lost=0.2), ActionLatency(0.01, jitter=0.01, lost=0.1)),
     )
 

@@ -36,8 +36,13 @@ ALLOWED = {
     "sysid": {"core", "sim", "sysid"},
     "check": ENGINE | {"check"},
     "bench": ENGINE | {"bench", "agents"},
-    "reports": ENGINE | {"video", "reports"},
-    "cli": ENGINE | {"sysid", "video", "check", "bench", "reports", "cli", "api"},
+    "export": ENGINE | {"export"},
+    "export/runtime": set(),
+    "sweeps": ENGINE | {"sweeps", "export.runtime"},
+    "reports": ENGINE | {"video", "sweeps", "reports"},
+    "viewer": ENGINE | {"video", "viewer"},
+    "sketch": ENGINE | {"check", "sketch"},
+    "cli": ENGINE | {"video", "check", "bench", "reports", "viewer", "export", "sketch", "sysid", "cli", "api"},
     "envs": MODEL | {"envs"},
     "agents": CORE | {"rl", "agents"},
     "experiments": ENGINE | {"video", "check", "reports", "api", "envs", "cli"},
@@ -97,6 +102,10 @@ def test_the_rule_sees_a_violation(tmp_path):
     assert not any(module.split(".")[0] in ALLOWED["rl"] for module in found)
 
 
+WHOLE = {"export/runtime.py": 700}
+"""Longer by their purpose: the runtime is one file, so that it can be copied to a robot."""
+
+
 def test_no_module_is_too_long_to_read():
-    long = {name: lines for path, name in sources() if (lines := len(path.read_text().splitlines())) > 350}
-    assert not long
+    lines = {name: len(path.read_text().splitlines()) for path, name in sources()}
+    assert not {name: found for name, found in lines.items() if found > WHOLE.get(name, 350)}

@@ -106,8 +106,9 @@ def test_a_mistake_is_named_before_anything_runs(place, compare_here, capsys, ch
     assert not (place / "runs").exists()
 
 
-def test_an_agent_may_be_there_with_several_settings(compare_here, place, capsys):
-    (place / "compare.toml").write_text(CONFIG + '[agents.ppo-history]\nagent = "ppo"\nhistory = 4\n')
+def test_an_agent_may_be_there_with_several_settings_or_on_some_families_alone(compare_here, place, capsys):
+    elsewhere = '[agents.sac]\nfamilies = ["point-goal-sparse"]\n'
+    (place / "compare.toml").write_text(CONFIG + elsewhere + '[agents.ppo-history]\nagent = "ppo"\nhistory = 4\n')
     import compare
     import summary
 

@@ -1,4 +1,4 @@
-"""What README.md shows must work as it stands."""
+"""What README.md and the first pages of docs/ show must work as it stands."""
 
 import re
 import shlex
@@ -8,14 +8,14 @@ from pathlib import Path
 from metarl.cli.main import main
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-API, SESSION, PLANETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [line for line in README.splitlines() if line.startswith("metarl ")]
+PAGES = [(ROOT / name).read_text() for name in ("README.md", "docs/start.md", "docs/plug_in.md")]
+API, SESSION, PLANETS = (re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0] for page in PAGES)
+COMMANDS = dict.fromkeys(line for page in PAGES for line in page.splitlines() if line.startswith("metarl "))
 
 
 def test_a_session_adapts_two_robots(capsys):
     names = {}
-    exec(compile(SESSION, "README.md", "exec"), names)
+    exec(compile(SESSION, "start.md", "exec"), names)
     assert "forward" in capsys.readouterr().out
     assert names["step"].reward_terms["forward"].min() > 3  # both run their own way
 
@@ -59,12 +59,19 @@ def made_by_make():
 
 
 def test_every_command_runs_with_a_small_budget(tmp_path, monkeypatch, capsys):
-    """In their order, as a reader would type them, beside the class of *Add your own* in planets.py."""
+    """In their order, as a reader would type them, beside the class of docs/plug_in.md in planets.py."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     (tmp_path / "planets.py").write_text(PLANETS)
     for command in [*COMMANDS, *made_by_make()]:
         assert main(shortened(command)) == 0, f"{command}\n{capsys.readouterr().err}"
     assert len(made_by_make()) == 3
-    assert {path.name for path in (tmp_path / "runs").iterdir()} >= {"vel", "vel-preset", "maml", "pearl", "quick"}
+    assert {path.name for path in (tmp_path / "runs").iterdir()} >= {
+        "walk",
+        "vel",
+        "vel-preset",
+        "maml",
+        "pearl",
+        "quick",
+    }
     assert (tmp_path / "vel.html").stat().st_size > 10_000

@@ -1,4 +1,4 @@
-"""The README's table of results is what the recorded evaluations say."""
+"""The tables of README and of two pages of docs/ are what the recorded evaluations say."""
 
 import json
 from pathlib import Path
@@ -18,11 +18,16 @@ def summary(monkeypatch):
     return summary
 
 
-def test_the_readme_is_up_to_date(summary):
+def test_the_pages_are_up_to_date(summary):
     """`make results` would change nothing."""
-    text = (ROOT / "README.md").read_text()
-    section = text.split(summary.BEGIN)[1].split(summary.END)[0]
-    assert section.strip() == "\n\n".join(summary.tables()).strip()
+    families = summary.places()
+    for name, content in (
+        ("README.md", summary.overview(families)),
+        ("docs/families.md", summary.worth_adapting(families)),
+        ("docs/results.md", "\n\n".join(summary.tables(families))),
+    ):
+        section = (ROOT / name).read_text().split(summary.BEGIN)[1].split(summary.END)[0]
+        assert section.strip() == content.strip(), name
 
 
 def test_a_row_has_the_means_over_all_tasks_of_all_seeds(summary, tmp_path):
@@ -76,10 +81,16 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, tmp_path
     monkeypatch.setattr(summary, "RESULTS", tmp_path)
     runs = summary.compared(tmp_path)
     monkeypatch.setattr(summary, "compared", lambda: runs)
-    title, table = list(summary.tables())[:2]
+    families = summary.places()
+    title, table = list(summary.tables(families))[:2]
     assert title == (
         "**ant-dir**. Headroom (ppo-oracle − ppo): +100 [+99, +101], 44 % [40, 50] of the oracle's return. "
         "Its test tasks are those of training."
     )
     rows = {line.split("|")[1].strip(): line.split("|")[6].strip() for line in table.splitlines()[2:]}
     assert rows == {"ppo": "", "rl2": "90 % [89, 91]", "ppo-oracle": ""}
+    line = "| ant-dir | 126 | 216 (rl2) | 226 | 44 % [40, 50] | 90 % [89, 91] | 2 |"
+    assert summary.overview(families).splitlines()[2:] == [line]
+    worth = summary.worth_adapting(families).splitlines()
+    assert "| ant-dir | 44 % [40, 50] | 126 | 226 | 1e-06 M steps, 2 seeds |" in worth
+    assert "| ant-goal | not measured |  |  |  |" in worth

@@ -16,7 +16,9 @@ _MOST_PROCESSES = 1024
 """Gymnasium's vector environments are not measured with more worlds: one has a process for each."""
 
 
-def run_benchmark(families: tuple[str, ...], worlds: tuple[int, ...], seconds: float, place: Place) -> list[Row]:
+def run_benchmark(
+    families: tuple[str, ...], worlds: tuple[int, ...], seconds: float, place: Place, disturbances: str = ""
+) -> list[Row]:
     """Measure every contender in turns, `seconds` per contender in all.
 
     Each family is stepped with the largest number of worlds; the learners' contests with each of them.
@@ -25,7 +27,9 @@ def run_benchmark(families: tuple[str, ...], worlds: tuple[int, ...], seconds: f
     single_threaded_math()
     device_math(place.device)
     own_stream(place.device)
-    made = {name: mujoco_family(name) for name in families}  # says what is no MuJoCo family before anything is measured
+    made = {
+        name: mujoco_family(name, disturbances) for name in families
+    }  # says what is no MuJoCo family before anything is measured
     rows: list[Row] = []
     for name, family in made.items():
         bare, *ours = compare(name, max(worlds), stepping(family, max(worlds), place), seconds)

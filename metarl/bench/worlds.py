@@ -28,9 +28,9 @@ from metarl.sim.mujoco.mujoco_env import MujocoEnv
 _UPRIGHT = 50  # control steps, after which bare worlds on a device are put back on their feet
 
 
-def mujoco_family(name: str) -> MujocoFamily:
+def mujoco_family(name: str, disturbances: str = "") -> MujocoFamily:
     """The family called `name`; `UserError` for one with a simulator of its own."""
-    family = make_family(name)
+    family = make_family(name, disturbances)
     if not isinstance(family, MujocoFamily):
         raise UserError(f"'{name}' has a simulator of its own: only MuJoCo families are measured against bare MuJoCo")
     return family

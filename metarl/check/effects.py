@@ -23,6 +23,7 @@ from metarl.core.tasks import Tasks
 from metarl.sim.mujoco.physics import make_physics
 from metarl.sim.variation import Variation, called, dofs, label, object_id, object_ids
 from metarl.sim.variations import (
+    Armature,
     BodyMass,
     CentreOfMass,
     Friction,
@@ -116,6 +117,18 @@ def _mass(variation: BodyMass, experiment: Experiment) -> str | None:
     return compare("what it takes to accelerate the bodies", ratio, own, varied - once + own)
 
 
+def _armature(variation: Armature, experiment: Experiment) -> str | None:
+    bare = copy.copy(experiment.nominal)
+    for field in variation.fields:
+        kept = getattr(bare, field)
+        kept[:] = 0.0
+    mujoco.mj_setConst(bare, mujoco.MjData(bare))
+    index = list(dofs(bare, object_ids(bare, "joint", variation.joints)))
+    without, once, varied = (_pushed(model)[0][index] for model in (bare, *experiment.models))
+    ratio = experiment.value(variation.parameter)
+    return compare("what it takes to accelerate the rotors", ratio, once - without, varied - without)
+
+
 def _payload(variation: Payload, experiment: Experiment) -> str | None:
     load, body = experiment.value(variation.parameter), object_id(experiment.nominal, "body", variation.body)
     before, data = _pushed(experiment.nominal)
@@ -205,6 +218,7 @@ _MEASURES: dict[type, Measure] = {
     JointFault: fault,
     JointDamping: _damping,
     BodyMass: _mass,
+    Armature: _armature,
     Payload: _payload,
     CentreOfMass: _centre,
     Gravity: _gravity,

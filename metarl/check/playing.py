@@ -18,6 +18,7 @@ from metarl.core import seeding
 from metarl.core.errors import UserError, unknown_name
 from metarl.sim.declarations import require_parameters
 from metarl.sim.external.external_env import ExternalEnv
+from metarl.sim.family import MujocoFamily, action_names
 from metarl.sim.make import make_env
 from metarl.sim.mujoco.rendering import gl_backend
 from metarl.sim.observations import kind_of, require_declared, require_tensor
@@ -32,7 +33,8 @@ def model(tested: Tested) -> None:
     model = tested.model
     if model.nu == 0:
         raise CheckError("the model has no actuators: a policy needs at least one to act on")
-    for i in np.flatnonzero(model.actuator_ctrllimited == 0).tolist():
+    own_law = type(tested.family).control is not MujocoFamily.control
+    for i in () if own_law else np.flatnonzero(model.actuator_ctrllimited == 0).tolist():
         name = model.actuator(i).name or i
         raise CheckError(f"actuator '{name}' has no ctrlrange, so actions in [-1, 1] have no range to map onto")
 
@@ -68,9 +70,9 @@ def spaces(tested: Tested) -> str:
     """
     family, physics, tasks = tested.family, tested.bare(), tested.tasks()
     require_declared(family, family.observe(physics, tasks), WORLDS, torch.float64)
-    before = family.snapshot(physics)
+    number, before = len(action_names(family, tested.model)), family.snapshot(physics)
     require_tensor("snapshot is", before, (WORLDS, None), torch.float64)
-    terms: object = family.reward(physics, before, torch.zeros(WORLDS, tested.model.nu, dtype=torch.float64), tasks)
+    terms: object = family.reward(physics, before, torch.zeros(WORLDS, number, dtype=torch.float64), tasks)
     if not isinstance(terms, Mapping):
         raise CheckError(f"reward is {kind_of(terms)}, it must be a mapping from names to terms, as {{'speed': ...}}")
     if not terms:
@@ -83,7 +85,7 @@ def spaces(tested: Tested) -> str:
     if fallen is not None:
         require_tensor("terminated is neither None nor a mask, but", fallen, (WORLDS,), torch.bool)
     parts = ", ".join(f"{part.name} ({part.size})" for part in family.observation)
-    return f"{sum(part.size for part in family.observation)} observations: {parts}; {tested.model.nu} actions"
+    return f"{sum(part.size for part in family.observation)} observations: {parts}; {number} actions"
 
 
 def made(tested: Tested) -> str:

@@ -29,6 +29,7 @@ _HINTS = {
     "dof_damping": "has the joint any damping to scale, and can it move?",
     "actuator_gainprm": "does the motor move anything?",
     "opt.gravity": "can anything fall?",
+    "opt.wind": "has the air a density, as <option density='1.2'/> gives it?",
 }
 """What may make the physics ignore a model field."""
 _READ = "let the reward or a variation read it"

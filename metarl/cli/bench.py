@@ -32,6 +32,8 @@ class BenchOptions(Checked):
     """Where policies, updates and worlds are."""
     physics: Literal["", "mujoco", "warp"] = ""
     """What moves the worlds, and is measured bare; by default mujoco on the cpu and warp on cuda."""
+    disturbances: str = ""
+    """A TOML file of what a real robot adds to the families that are stepped: see docs/disturbances.md."""
     json: Path | None = None
     """Also write the figures to this file."""
 
@@ -46,12 +48,13 @@ def run(words: list[str]) -> int:
     options = parse(BenchOptions, "bench", words)
     from metarl.bench.bench import print_benchmark, run_benchmark
     from metarl.bench.worlds import Place
+    from metarl.core.config import disturbances_text
     from metarl.core.files import write_json
     from metarl.run.logs import console, provenance
 
     worlds = options.worlds or ((4096,) if options.device == "cuda" else (64, 256))
     place = Place(options.threads, options.device, options.physics)
-    rows = run_benchmark(options.families, worlds, options.seconds, place)
+    rows = run_benchmark(options.families, worlds, options.seconds, place, disturbances_text(options.disturbances))
     print_benchmark(rows, console())
     if options.json is not None:
         write_json(options.json, provenance(["bench", *words]) | {"rows": [asdict(row) for row in rows]})

@@ -21,6 +21,8 @@ class CheckOptions:
     """A name from `metarl list`, path/to/file.py:ClassName, or a MJCF file (.xml or .mjcf)."""
     agent: str = ""
     """Test this learner: a name from `metarl list`, or path/to/file.py:ClassName."""
+    disturbances: str = ""
+    """For a family: a TOML file of what a real robot adds to it, see docs/disturbances.md."""
     physics: str = ""
     """Say how far one control step of the family in this back end is from MuJoCo's on the CPU, as warp."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -43,6 +45,7 @@ def run(words: list[str]) -> int:
     from metarl.check.check import Finding, check_family, verdict
     from metarl.check.learner import check_learner
     from metarl.check.mjcf_file import check_mjcf
+    from metarl.core.config import disturbances_text
     from metarl.core.files import write_json
     from metarl.core.registry import make_family
 
@@ -55,7 +58,7 @@ def run(words: list[str]) -> int:
     elif path.suffix.lower() in (".xml", ".mjcf", ".urdf"):
         findings = check_mjcf(path, options.folder, round(options.memory * 2**30))
     else:
-        findings = check_family(make_family(options.family))
+        findings = check_family(make_family(options.family, disturbances_text(options.disturbances)))
     for line in verdict(options.agent or options.family, findings):
         print(line)
     if options.json is not None:

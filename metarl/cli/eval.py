@@ -56,6 +56,8 @@ class EvalOptions:
     """What moves the worlds; by default mujoco on the cpu and warp on cuda."""
     tasks: Path | None = None
     """Task list (JSON) to evaluate on instead of a split: of `metarl identify`, or the JSON of an evaluation."""
+    disturbances: str = ""
+    """A TOML file of what a real robot adds, upon what the policy was trained with: see docs/disturbances.md."""
     checkpoint: str | None = None
     """Checkpoint, as iteration-000120, or best; the newest by default."""
     json: Path | None = None
@@ -86,17 +88,18 @@ def run(words: list[str]) -> int:
     options = parse(EvalOptions, "eval", words)
     from metarl.run.calibration import calibration
     from metarl.run.control import KINDS, Control
-    from metarl.run.evaluate import compared
+    from metarl.run.evaluate import compared, split_name
     from metarl.run.logs import console
     from metarl.run.placing import placed
     from metarl.run.subject import on_tasks, subject_of
     from metarl.run.tables import comparison_table, control_table, record_table, standing_lines
 
-    subject = subject_of(options.run, options.agent, options.checkpoint, options.trust_code, options.device)
+    chosen = (options.checkpoint, options.trust_code, options.device, options.disturbances)
+    subject = subject_of(options.run, options.agent, *chosen)
     lists = []
     if options.tasks is not None:
-        subject, tasks = on_tasks(subject, options.tasks)
-        lists = [(f"list-{options.tasks.stem}", tasks)]
+        subject, tasks = on_tasks(subject, options.tasks, options.disturbances)
+        lists = [(split_name(f"list-{options.tasks.stem}", options.disturbances), tasks)]
     other = None if options.against is None else _other(options.against, subject, options)
     low = [_other(path, subject, options, "memoryless") for path in options.memoryless]
     high = [_other(path, subject, options, "oracle") for path in options.oracle]
@@ -139,9 +142,11 @@ def run(words: list[str]) -> int:
 
 def _task_lists(options: EvalOptions, subject: Subject) -> list[tuple[str, Tasks]]:
     """What to evaluate on where no file says: name and tasks of each split."""
+    from metarl.run.evaluate import split_name
+
     space = subject.family.space
     splits = [options.split] if options.split else [split for split in space.splits if split != "train"]
-    return [(split, space.fixed(split, options.num_tasks)) for split in splits]
+    return [(split_name(split, options.disturbances), space.fixed(split, options.num_tasks)) for split in splits]
 
 
 def _other(path: Path, subject: Subject, options: EvalOptions, role: Role | None = None) -> Subject:
@@ -149,9 +154,9 @@ def _other(path: Path, subject: Subject, options: EvalOptions, role: Role | None
 
     Without a role it is the one of --against.
     """
-    from metarl.run.subject import trained
+    from metarl.run.subject import subject_of
 
-    other = trained(path, trust_code=options.trust_code, device=options.device)
+    other = subject_of(path, None, None, options.trust_code, options.device, options.disturbances)
     option = f"--{role or 'against'} {path}"
     for what, ours, theirs in (
         ("family", subject.origin.family, other.origin.family),

@@ -48,8 +48,8 @@ class IdentifyOptions:
 def run(words: list[str]) -> int:
     """Identify, show what was found and write it."""
     given = parse(IdentifyOptions, "identify", words)
-    from metarl.api import identify
     from metarl.run.logs import console
+    from metarl.sysid.api import identify
 
     say = console().print
     output = given.output or given.log.with_name(f"{given.log.stem}-tasks.json")

@@ -21,11 +21,16 @@ Train robot policies that adapt to a task they have never met within a few episo
   resume RUN           continue a training exactly where it stopped
   eval RUN             returns per episode on held-out tasks, with intervals
   headroom FAMILY      what knowing the task is worth: a memoryless policy beside an oracle
+  gap RUN...           what is lost in physics that a policy was not trained in
   video RUN            film the robot adapting to held-out tasks
+  view RUN|FAMILY      watch robots adapt in a browser, and interfere
+  export RUN -o DIR    a policy as a folder that stands by itself: contract, weights, C header, ONNX
   identify FAMILY LOG  which task parameters explain a robot's log, with intervals
   tune AGENT FAMILY    search a learner's hyperparameters, on training tasks only
   report RUN...        what runs have shown, as one HTML file
   list [FAMILY]        families with their task parameters, and agents
+  deploy BUNDLE        run an exported policy on a robot, or in simulation, guarded
+  new ROBOT.xml        write a family of tasks for a robot of your own
   check FAMILY         test a family against the contract every family fulfils, or a MJCF file
   bench                speed of environments and training, against bare physics
 
@@ -43,11 +48,16 @@ VERBS = {
     "resume": "resume",
     "eval": "eval",
     "headroom": "headroom",
+    "gap": "gap",
     "video": "video",
+    "view": "view",
+    "export": "export",
     "identify": "identify",
     "tune": "tune",
     "report": "report",
     "list": "list",
+    "deploy": "deploy",
+    "new": "new",
     "check": "check",
     "bench": "bench",
 }

@@ -18,7 +18,7 @@ def run(words: list[str]) -> int:
     if options.tasks is not None:
         family, ranges = around(options.tasks, absolute(config.family))
         config = dataclasses.replace(config, family=family, task_ranges=(*ranges, *config.task_ranges))
-    make_family(config.family, config.task_ranges)
+    make_family(config.family, config.disturbances, config.task_ranges)
     config = dataclasses.replace(config, agent=absolute(config.agent), family=absolute(config.family))
     with started(options.output, config, ["train", *words]) as training:
         print(f"training {config.agent} on {config.family}, seed {config.seed}, in {training.run}", flush=True)

@@ -65,7 +65,7 @@ def run(words: list[str]) -> int:
     from metarl.run.study import Plan, declared_ranges, value_of
     from metarl.run.tune import Tuner
 
-    make_family(base.family)
+    make_family(base.family, base.disturbances)
     declared = declared_ranges(base, options.search)
     ranges = {name: support for name, support in declared.items() if support.contains(value_of(base, name))}
     if not ranges:

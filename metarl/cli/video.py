@@ -20,11 +20,14 @@ class VideoOptions:
     agent: str | None = None
     """Look at a family before any training: `zero` (actions all zero) or `random` (each drawn anew)."""
     output: Path | None = None
-    """The video to write (mp4, h264); videos/adaptation.mp4 by default, videos/look.mp4 with --agent."""
+    """The video to write (mp4, or gif or webp for a page); videos/adaptation.mp4 by default, videos/look.mp4 with
+    --agent."""
+    beside: tuple[Path, ...] = ()
+    """Other runs of the same family to show beside it on the same tasks: without memory, say, or told the task."""
     layout: Literal["sequence", "side-by-side", "wall"] = "sequence"
     """One episode after the other, episodes of a task beside each other in step, or the last episode of many tasks."""
     grid: int = 0
-    """Tasks at once; 0 for 4, or 1 side by side, or 9 on the wall."""
+    """Tasks at once; 0 for 4, or 1 side by side or beside others, or 9 on the wall."""
     episodes: int = 0
     """Episodes of the trial; 0 for as many as in training, or 2 with --agent."""
     show: tuple[int, ...] = ()
@@ -47,6 +50,8 @@ class VideoOptions:
     """Where policy and worlds are."""
     physics: Literal["", "mujoco", "warp"] = ""
     """What moves the worlds; by default mujoco on the cpu and warp on cuda."""
+    disturbances: str = ""
+    """A TOML file of what a real robot adds, upon what the policy was trained with: see docs/disturbances.md."""
     checkpoint: str | None = None
     """Checkpoint, as iteration-000120, or best; the newest by default."""
     trust_code: bool = False
@@ -68,6 +73,7 @@ def run(words: list[str]) -> int:
     recording = record(
         options.run,
         options.output or Path("videos/look.mp4" if options.agent else "videos/adaptation.mp4"),
+        beside=options.beside,
         layout=options.layout,
         split=options.split,
         tasks=options.tasks,
@@ -82,6 +88,7 @@ def run(words: list[str]) -> int:
         agent=options.agent,
         device=options.device,
         physics=options.physics,
+        disturbances=options.disturbances,
         trust_code=options.trust_code,
         progress=True,
     )

@@ -77,6 +77,9 @@ class TrainConfig(Checked, Generic[L]):
     physics: Literal["", "mujoco", "warp"] = ""
     """What moves the worlds: mujoco (on the CPU's cores) or warp (mujoco_warp, on the device); by default mujoco on
     the cpu and warp on cuda."""
+    disturbances: str = ""
+    """A TOML file of what a real robot adds, as latency, noise, pushes and faults, upon what the family declares; the
+    run keeps its text. See docs/disturbances.md."""
     checkpoint_minutes: float = number(2.0, least=0)
     """Time between checkpoints [min]."""
     validation_tasks: int = number(16, least=0, most=65536)
@@ -84,6 +87,7 @@ class TrainConfig(Checked, Generic[L]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "disturbances", disturbances_text(self.disturbances))
         require(self, "train_tasks", not (self.train_tasks and self.curriculum), "0 with a curriculum")
         kept = self.num_worlds * self.episodes_per_trial * max(1, self.episode_steps)
         size = memory_text(kept * STEP_BYTES)
@@ -191,6 +195,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid TOML: it is nested too deeply") from None
     except ValueError as error:  # of TOML, or of a number with thousands of digits
         raise UserError(f"{path} is not valid TOML: {error}") from None
+
+
+def disturbances_text(given: str | Path) -> str:
+    """The text of a TOML file; what is such a text already is returned as it is."""
+    if not str(given).endswith(".toml"):
+        return str(given)
+    read_toml(Path(given))
+    return read_text(Path(given), _FILE_BYTES).rstrip() + "\n"
 
 
 def build(cls: type[C], values: dict[str, Any], where: str) -> C:

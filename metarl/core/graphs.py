@@ -10,8 +10,8 @@ import gc
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -22,12 +22,23 @@ _WARM_UP = 3  # calls before a capture, in which libraries allocate what they ne
 
 
 _said: set[str] = set()  # what has been said of captures that failed, once each
-_as_on_a_gpu = False  # set by tests: the CPU is worked with as a GPU would be
+_as_on_a_gpu = False  # the CPU is worked with as a GPU would be: by tests, and by `unlooked`
 
 
 def looks(device: torch.device) -> bool:
     """Whether one may look at what a tensor holds: on the CPU that costs nothing, on a GPU one has to wait for it."""
     return device.type == "cpu" and not _as_on_a_gpu
+
+
+@contextmanager
+def unlooked() -> Iterator[None]:
+    """Within it nobody looks, on the CPU neither: what is done does not depend on what tensors hold."""
+    global _as_on_a_gpu
+    before, _as_on_a_gpu = _as_on_a_gpu, True
+    try:
+        yield
+    finally:
+        _as_on_a_gpu = before
 
 
 def own_stream(device: torch.device | str) -> None:

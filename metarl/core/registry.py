@@ -42,11 +42,11 @@ def learner_names() -> list[str]:
     return [*LEARNERS, *sorted(_plugins(_LEARNER_GROUP))]
 
 
-def make_family(name: str, ranges: Sequence[str] = ()) -> Family:
-    """The family called `name`; `UserError` names the nearest known one, or what its author got wrong.
+def make_family(name: str, disturbances: str = "", ranges: Sequence[str] = ()) -> Family:
+    """The family called `name`, with the text of a file of disturbances.
 
     `NAME+joint_friction` has one more task parameter: see `metarl.sim.extended`. `ranges` narrow some, as
-    `payload=1.5:1.9`.
+    `payload=1.5:1.9`. `UserError` names the nearest known one, or what an author got wrong.
     """
     own, *added = _parts(name)
     found = _find(own, "family", dict(FAMILIES), _FAMILY_GROUP)
@@ -56,7 +56,7 @@ def make_family(name: str, ranges: Sequence[str] = ()) -> Family:
         from metarl.sim.extended import with_parameters
 
         found = with_parameters(own, found, added)
-    family = make(name, found)
+    family = make(name, found, disturbances)
     if ranges:
         from metarl.sim.extended import narrowed
 

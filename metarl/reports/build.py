@@ -13,7 +13,7 @@ from metarl.reports.page import page
 from metarl.run import checkpoint
 from metarl.run.logs import provenance
 from metarl.run.run import Run
-from metarl.video.recorder import VideoConfig, record
+from metarl.video.recorder import Performer, VideoConfig, record
 
 _VIDEO = VideoConfig(size=(320, 240), layout="side-by-side", seconds=10.0)
 _FILM = "adaptation-after-"
@@ -56,7 +56,7 @@ def film(run: Run) -> Path | None:
     if target is None or target.exists():
         return None
     family, episodes = run.family(), run.config().episodes_per_trial
-    record(run.policy(), family, family.space.fixed("test", 1), episodes, target, _VIDEO, run.origin())
+    record([Performer(run.policy(), run.origin())], family, family.space.fixed("test", 1), episodes, target, _VIDEO)
     for old in set(target.parent.glob(f"{_FILM}*.mp4")) - {target}:
         old.unlink()
     return target

@@ -151,6 +151,34 @@ def parameter_figure(family: Content, parameter: Content, palette: Palette) -> s
     return "".join(svg)
 
 
+def swept_figure(axis: Content, of: str, lines: Sequence[Content], palette: Palette) -> str:
+    """Plot a figure of each policy, with intervals, against what is swept; what they were trained in is shaded.
+
+    `axis` has the range of the figure, `span`; `lines` have a `label`, the `value`, `low` and `high` at each place of
+    the axis (not a number where there is none), and what it is without a sweep, `nominal`.
+    """
+    x = np.arange(len(axis["values"])) if axis["labels"] else np.array(axis["values"])
+    unit = f" [{axis['unit']}]" if axis["unit"] not in ("", "1", "index") else ""
+    with _panel(f"{of} over {axis['name']}", f"{axis['name'].replace('_', ' ')}{unit}", of) as (axes, svg):
+        if axis["trained"] and not axis["labels"]:
+            axes.axvspan(*axis["trained"], color=_BAND, linewidth=0, zorder=0)
+        for place, known in enumerate(axis["known"]):
+            if known and axis["labels"]:
+                axes.axvspan(place - 0.5, place + 0.5, color=_BAND, linewidth=0, zorder=0)
+        for line in lines:
+            colour = palette.colour(line["label"])
+            value, low, high = (np.array(line[key], float) for key in ("value", "low", "high"))
+            bars = np.maximum(0.0, [value - low, high - value])
+            look: Any = {"linestyle": "" if axis["labels"] else "-", "marker": "o", "markersize": 3.5, "capsize": 2.5}
+            axes.errorbar(x, value, bars, color=colour, **look)
+            axes.axhline(line["nominal"], color=colour, linestyle=(0, (1, 2)), linewidth=1.0)
+        if axis["labels"]:
+            axes.set_xticks(x, axis["labels"])
+            axes.grid(visible=False, axis="x")
+        axes.set_ylim(*axis["span"])
+    return "".join(svg)
+
+
 @contextmanager
 def _panel(title: str, x: str, y: str) -> Iterator[tuple[Axes, list[str]]]:
     """Make a panel to draw into; at the end its SVG element is put into the list.

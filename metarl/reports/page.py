@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -47,22 +47,26 @@ def page(content: Content, videos: Sequence[tuple[str, str, Path]]) -> str:
         "Time": _time(content, palette),
         "Configuration": _variants(content, palette) + "".join(_run(run) for run in content["runs"]),
     }
+    remarks = "".join(f"<p>{escape(remark)}</p>" for remark in content["remarks"])
+    return document(content["title"], facts(content), content["provenance"], sections, remarks)
+
+
+def document(title: str, facts: str, origin: Content, sections: Mapping[str, str], remarks: str = "") -> str:
+    """A whole HTML file of sections by their headings, of which empty ones are left out."""
     shown = {title: text for title, text in sections.items() if text}
     links = "".join(f'<a href="#{title.lower()}">{title}</a>' for title in shown)
     body = "".join(f'<section id="{t.lower()}"><h2>{t}</h2>{text}</section>' for t, text in shown.items())
     style = files("metarl.reports").joinpath("report.css").read_text(encoding="utf-8")
-    title, origin = escape(content["title"]), content["provenance"]
     made = (
-        f"Report by metarl {origin['versions']['metarl-robotics']}, {origin['started'][:10]}, on "
+        f"Made by metarl {origin['versions']['metarl-robotics']}, {origin['started'][:10]}, on "
         f"{origin['machine']['cpu']}, {origin['machine']['num_cpus']} CPUs"
     )
-    remarks = "".join(f"<p>{escape(remark)}</p>" for remark in content["remarks"])
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<title>{title} · metarl</title><style>{style}</style></head><body>"
-        f'<header><h1>{title}</h1><p>{escape(facts(content))}</p><p class="quiet">{escape(made)}. Every number of this '
+        f"<title>{escape(title)} · metarl</title><style>{style}</style></head><body>"
+        f'<header><h1>{escape(title)}</h1><p>{escape(facts)}</p><p class="quiet">{escape(made)}. Every number of this '
         f"page is in the JSON file beside it.</p>{remarks and f'<div class=remarks>{remarks}</div>'}</header>"
         f"<nav><div>{links}</div></nav><main>{body}</main></body></html>\n"
     )
@@ -72,22 +76,26 @@ def _chip(label: str, palette: Palette) -> str:
     return f'<span class="chip" style="--of:{palette.variable(label)}"></span>{escape(label)}'
 
 
-def _legend(content: Content, palette: Palette, *notes: str) -> str:
-    items = [f"<li>{_chip(label, palette)}</li>" for label in content["labels"]]
+def legend(labels: Sequence[str], palette: Palette, *notes: str) -> str:
+    """Methods with their colours, and what else stands in the figures."""
+    items = [f"<li>{_chip(label, palette)}</li>" for label in labels]
     items += [f"<li class=quiet>{note}</li>" for note in notes if note]
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def _grid(figures: Sequence[str], kind: str = "") -> str:
+def grid(figures: Sequence[str], kind: str = "") -> str:
+    """Figures beside each other."""
     return f'<div class="{f"grid {kind}".strip()}">{"".join(figures)}</div>' if figures else ""
 
 
-def _figure(title: str, picture: str, caption: str = "") -> str:
+def figure(title: str, picture: str, caption: str = "") -> str:
+    """A picture with its heading."""
     words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f"<figure><h4>{escape(title)}</h4>{picture}{words}</figure>"
 
 
-def _table(head: str, rows: str) -> str:
+def table(head: str, rows: str) -> str:
+    """A table, which scrolls where it is too wide."""
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>{rows}</table></div>'
 
 
@@ -125,7 +133,7 @@ def _results(content: Content, palette: Palette) -> str:
     )
     controls = f"<h3>Controls</h3><ul>{played}</ul>" if played else ""
     head = '<th class="text">algorithm, tasks</th>' + "".join(f"<th>{name}</th>" for name in _HEADS.split("|"))
-    return f'{placed}{_table(head, rows)}<p class="quiet">{note}</p>{better}{controls}'
+    return f'{placed}{table(head, rows)}<p class="quiet">{note}</p>{better}{controls}'
 
 
 def _evaluations(family: Content) -> list[tuple[Content, Content]]:
@@ -182,16 +190,16 @@ def _adaptation(content: Content, palette: Palette) -> str:
     for family in content["families"]:
         for split in dict.fromkeys(evaluation["split"] for _, evaluation in _evaluations(family)):
             svg = adaptation_figure(family, split, palette)
-            figures.append(_figure(f"{family['name']}, {split}", svg, adaptation_caption(family, split)))
+            figures.append(figure(f"{family['name']}, {split}", svg, adaptation_caption(family, split)))
         if any(evaluation["actions"] == "sampled" for _, evaluation in _evaluations(family)):
             sampled = "dashed: sampled actions"
-    return _legend(content, palette, "bars: 95 % intervals", sampled) + _grid(figures) if figures else ""
+    return legend(content["labels"], palette, "bars: 95 % intervals", sampled) + grid(figures) if figures else ""
 
 
 def _learning(content: Content, palette: Palette) -> str:
     families = [family for family in content["families"] if any(method["learning"] for method in family["methods"])]
     grids = [
-        _grid([_figure(f["name"], learning_figure(f, over, palette), learning_caption(f)) for f in families], over)
+        grid([figure(f["name"], learning_figure(f, over, palette), learning_caption(f)) for f in families], over)
         for over in ("steps", "minutes")
     ]
     notes = ("solid: last episode", "dotted: first episode", "thin lines and band: each seed, and their range")
@@ -200,18 +208,18 @@ def _learning(content: Content, palette: Palette) -> str:
         '<div class="choice"><input type="radio" name="over" id="by-steps" checked><label for="by-steps">control '
         'steps</label><input type="radio" name="over" id="by-minutes"><label for="by-minutes">minutes</label>'
     )
-    return words + _legend(content, palette, *notes) + choice + "".join(grids) + "</div>" if families else ""
+    return words + legend(content["labels"], palette, *notes) + choice + "".join(grids) + "</div>" if families else ""
 
 
 def _tasks(content: Content, palette: Palette) -> str:
     figures = [
-        _figure(f"{family['name']}: {p['name']}", parameter_figure(family, p, palette), parameter_caption(p))
+        figure(f"{family['name']}: {p['name']}", parameter_figure(family, p, palette), parameter_caption(p))
         for family in content["families"]
         for p in family["parameters"]
     ]
     notes = ("shaded: the training range", "dots: test tasks", "diamonds: ood tasks", "lines: means, dotted episode 1")
     words = "<p>Return of the last episode on each task, mean over seeds, against what makes the task.</p>"
-    return words + _legend(content, palette, *notes) + _grid(figures) if figures else ""
+    return words + legend(content["labels"], palette, *notes) + grid(figures) if figures else ""
 
 
 def _videos(videos: Sequence[tuple[str, str, Path]]) -> str:
@@ -221,8 +229,8 @@ def _videos(videos: Sequence[tuple[str, str, Path]]) -> str:
             f'<video controls muted loop playsinline preload="auto" aria-label="{escape(name)}: {escape(caption)}" '
             f'src="data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode()}"></video>'
         )
-        figures.append(_figure(name, film, caption))
-    return _grid(figures)
+        figures.append(figure(name, film, caption))
+    return grid(figures)
 
 
 # --------------------------------------------------------------------------------------- time and configuration
@@ -282,7 +290,7 @@ def _run(run: Content) -> str:
         for e in run["evaluations"]
     )
     head = '<th class="text">evaluation</th><th>after steps</th><th>mean return by episode</th>'
-    table = _table(head, f"<tbody>{rows}</tbody>") if rows else ""
+    evaluated = table(head, f"<tbody>{rows}</tbody>") if rows else ""
     what = escape(f"{run['agent']} on {run['family']}, seed {run['seed']}")
     title = f"{escape(run['name'])} <span class=quiet>{what}</span>"
-    return f"<details><summary>{title}</summary><dl>{terms}</dl>{table}<pre>{escape(run['toml'])}</pre></details>"
+    return f"<details><summary>{title}</summary><dl>{terms}</dl>{evaluated}<pre>{escape(run['toml'])}</pre></details>"

@@ -7,11 +7,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 _CLIP = 10.0
-_RIDGE = 1e-5
+RIDGE = 1e-5
+"""Weight of the squared coefficients."""
 _ATTEMPTS = 8  # the ridge grows tenfold with each: 1e-5 to 100
 
 
-def features(obs: Float[Tensor, "M B O"], age: Int64[Tensor, "M B"]) -> Float[Tensor, "M B F"]:
+def features(obs: Float[Tensor, "*B O"], age: Int64[Tensor, "*B"] | Float[Tensor, "*B"]) -> Float[Tensor, "*B F"]:
     """[o, o², τ, τ², τ³, 1] with o clipped to ±10 and τ = steps since the episode began / 100: F = 2 O + 4."""
     o, tau = obs.clamp(-_CLIP, _CLIP), (age.to(obs.dtype) / 100.0)[..., None]
     return torch.cat((o, o.square(), tau, tau.square(), tau**3, torch.ones_like(tau)), dim=-1)
@@ -28,7 +29,7 @@ def fit(
     weighted = x * weight.double()[..., None]
     gram, moment = weighted.transpose(1, 2) @ x, (weighted * y[..., None]).sum(dim=1)
     eye = torch.eye(x.shape[2], dtype=x.dtype, device=x.device)
-    ridge = torch.full((len(x), 1, 1), _RIDGE, dtype=x.dtype, device=x.device)
+    ridge = torch.full((len(x), 1, 1), RIDGE, dtype=x.dtype, device=x.device)
     for _ in range(_ATTEMPTS):
         solution = torch.linalg.solve_ex(gram + ridge * eye, moment)[0]
         bad = ~torch.isfinite(solution).all(dim=1)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo
 from metarl.core.renamed import old_names
 from metarl.core.types import Metrics, Segment
 from metarl.rl.policy import Policy
+from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
 
 
 @runtime_checkable
@@ -90,6 +91,30 @@ class BaseLearner:
     def record(self, obs: Tensor, state: Any, noise: Tensor, action: Tensor, next_state: Any) -> Mapping[str, Tensor]:
         """Nothing."""
         return {}
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """What is kept of it, by its part of the state: the policy, and what has learnt or measured beside it."""
+        return {"policy": self.policy}
+
+    def optimizers(self) -> Mapping[str, tuple[torch.optim.Optimizer, Sequence[str]]]:
+        """Adams with the names of their parameters, by their parts of the state."""
+        return {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The modules' tensors, and the optimisers'."""
+        state: dict[str, Tensor] = {}
+        for part, module in self.modules().items():
+            state |= module_tensors(module, part)
+        for part, (optimizer, names) in self.optimizers().items():
+            state |= optimizer_tensors(optimizer, names, part)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of `state_dict`."""
+        for part, module in self.modules().items():
+            load_module(module, state, part)
+        for part, (optimizer, names) in self.optimizers().items():
+            load_optimizer(optimizer, names, state, part)
 
 
 @runtime_checkable

@@ -49,6 +49,8 @@ class _Scan(torch.autograd.Function):
 
 def linear_recurrence(rate: Complex[Tensor, "S"], x: Complex[Tensor, "T *N S"]) -> Complex[Tensor, "T *N S"]:
     """`scan`, to be differentiated; memory and time of its gradient are those of a few passes over the states."""
+    if not torch.is_grad_enabled():
+        return scan(rate, x)
     h: Tensor = _Scan.apply(rate, x)  # type: ignore[no-untyped-call]
     return h
 

@@ -35,10 +35,12 @@ def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
     return layer
 
 
-def head(inputs: int, hidden: int, outputs: int, gain: float) -> nn.Sequential:
-    """One tanh hidden layer; `gain` scales the output layer's initial weights."""
-    first = orthogonal(nn.Linear(inputs, hidden), math.sqrt(2.0))
-    return nn.Sequential(first, nn.Tanh(), orthogonal(nn.Linear(hidden, outputs), gain))
+def head(inputs: int, hidden: int, outputs: int, gain: float, layers: int = 1) -> nn.Sequential:
+    """Hidden layers of tanh units; `gain` scales the output layer's initial weights."""
+    parts: list[nn.Module] = []
+    for size in (inputs, *[hidden] * (layers - 1)):
+        parts += [orthogonal(nn.Linear(size, hidden), math.sqrt(2.0)), nn.Tanh()]
+    return nn.Sequential(*parts, orthogonal(nn.Linear(hidden, outputs), gain))
 
 
 class Generated(nn.Module):
@@ -154,6 +156,28 @@ class RecurrentActorCritic(nn.Module):
         outputs, _ = self.memory.sequence(inputs, state)
         features = torch.cat((outputs, obs), dim=-1)
         return self.actor(features), self.value(features, privileged), outputs
+
+
+class ActorCritic(nn.Module):
+    """Heads for the policy's mean action and the value, which share nothing."""
+
+    def __init__(self, inputs: int, hidden: int, action_size: int, std: float, layers: int = 1) -> None:
+        super().__init__()
+        self.actor = head(inputs, hidden, action_size, 0.01, layers)
+        self.critic = head(inputs, hidden, 1, 1.0, layers)
+        self.raw_log_std = nn.Parameter(torch.full((action_size,), math.log(std)))
+
+    @property
+    def log_std(self) -> Float[Tensor, "A"]:
+        """The policy's log standard deviation, clamped."""
+        return self.raw_log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def action(
+        self, features: Float[Tensor, "N F"], noise: Float[Tensor, "N A"], deterministic: bool
+    ) -> Float[Tensor, "N A"]:
+        """Sample the Gaussian policy, or take its mean."""
+        mean: Tensor = self.actor(features)
+        return mean if deterministic else mean + noise * self.log_std.exp()
 
 
 class GaussianMlp(nn.Module):

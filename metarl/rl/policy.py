@@ -119,6 +119,9 @@ class PolicyModule(nn.Module):
     What they keep of the parameters is made anew where `core.graphs.capture` says that a capture goes on.
     """
 
+    told: bool = False
+    """It acts on [observation, privileged numbers]: it knows its task, and collects for a learner alone."""
+
     def initial_state(self, n: int, device: torch.device | str = "cpu") -> Any:
         """Nothing known."""
         return NoState()
@@ -134,6 +137,13 @@ class PolicyModule(nn.Module):
     def end_episode(self, state: Any, worlds: Bool[Tensor, "N"]) -> Any:
         """Nothing changed."""
         return state
+
+    def fixed(self) -> Any:
+        """What acts as this policy does in one world, by work that does not depend on what tensors hold.
+
+        That is what an export traces, as on a GPU: itself, unless its work has to be laid out otherwise.
+        """
+        return self
 
     def session(self, num_worlds: int = 1, seed: int = 0, deterministic: bool = True) -> Session:
         """The policy with its state kept: for a robot, or an environment, that you step yourself."""

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from metarl.core.graphs import Replay, looks
 from metarl.core.seeding import on_device
-from metarl.core.types import Metrics
+from metarl.core.types import Metrics, Segment
 from metarl.rl.adam import Adam
 from metarl.rl.finite import Guard
 from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN
-from metarl.rl.objectives import approximate_kl, clipped_surrogate, gaussian_entropy, gaussian_log_prob
+from metarl.rl.objectives import approximate_kl, clipped_surrogate, gaussian_entropy, gaussian_log_prob, noise_log_prob
 from metarl.rl.parallel import ShardedGradient
-from metarl.rl.returns import gae
+from metarl.rl.returns import explained_variance, gae, standardised
 from metarl.rl.state import load_optimizer, optimizer_tensors
 
 _SHARDS = 2  # per minibatch; a constant, so that results do not depend on the machine
@@ -222,6 +222,41 @@ class PPO:
         if size not in self._steps:
             self._steps[size] = _Minibatch(partial(self.step, held), minibatch)
         return self._steps[size](minibatch)
+
+    @torch.no_grad()
+    def chunks(
+        self,
+        segment: Segment,
+        inputs: Float32[Tensor, "T N I"],
+        obs: Float32[Tensor, "T N O"],
+        value: Float32[Tensor, "T N"],
+        next_value: Float32[Tensor, "T N"],
+        scale: Float32[Tensor, ""],
+        privileged: Float32[Tensor, "T N P"] | None = None,
+        memory: Float32[Tensor, "S H"] | None = None,
+    ) -> tuple[Chunks, Metrics]:
+        """A segment's chunks with their advantages: one for each row of `memory`, or of one step each without.
+
+        `value` is that of each step, `next_value` that after it, and `scale` what rewards are divided by.
+        """
+        by, log_std = self.settings, self._raw_log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        memory = value.new_empty(value.numel(), 0) if memory is None else memory
+        length = value.numel() // len(memory)
+        ends = segment.terminated, segment.value_end
+        advantage = advantages(segment.reward / scale, *ends, value, next_value, by.discount, by.gae_lambda)
+        target = advantage + value
+        chunks = Chunks(
+            inputs=cut(inputs, length),
+            obs=cut(obs, length),
+            memory=memory,
+            action=cut(segment.action, length),
+            log_prob=cut(noise_log_prob(segment.extras["noise"], log_std), length),
+            advantage=cut(standardised(advantage), length),
+            target=cut(target, length),
+            privileged=None if privileged is None else cut(privileged, length),
+        )
+        explained = explained_variance(value, target)
+        return chunks, {"train/explained_variance": explained, "train/return_scale": float(scale)}
 
     def step(self, chunks: Chunks, minibatch: Tensor) -> Float[Tensor, "4"] | None:
         """One Adam step on the chunks at `minibatch`: its diagnostics, or None where it is not finite and left out.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 
 from metarl.core import seeding
@@ -99,7 +99,9 @@ class Stepper:
     ) -> TrialStep:
         """Act, and take in what comes of it; `advance` is the environment's step."""
         obs, before, starts = self._obs, self._state, (self._episode_start, self._trial_start)
-        action, state = policy.act(obs, before, noise, deterministic)
+        told = getattr(policy, "told", False)
+        seen = torch.cat((obs, self.env.privileged().to(self.device)), dim=1) if told else obs
+        action, state = policy.act(seen, before, noise, deterministic)
         step = advance(action.to(self.env.device))
         if step.reward.device != self.device:
             step = step.to(self.device)
@@ -116,6 +118,17 @@ class Stepper:
             self._state = policy.end_episode(now.state, ended)
         if self._next_tasks is not None:
             self._run_on(policy, step)
+
+    def restart(self, policy: Policy[Any], worlds: Bool[Tensor, "N"]) -> None:
+        """Begin the next episode of the trial in `worlds` here and now, and announce it to the policy."""
+        obs = self.env.restart(worlds.to(self.env.device)).to(self.device)
+        self._obs = torch.where(worlds[:, None], obs, self._obs)
+        self._episode_start = self._episode_start | worlds
+        self._state = policy.end_episode(self._state, worlds)
+
+    def forget(self, policy: Policy[Any]) -> None:
+        """Go on with a state in which nothing is known, as of another policy."""
+        self._state = policy.initial_state(self.env.num_worlds, self.device)
 
     def segment(
         self,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from metarl.core import seeding
@@ -42,17 +44,24 @@ def evaluate(
     threads: int = 0,
     origin: Origin = _NOBODY,
     worlds: Mapping[str, Any] | None = None,
+    streams: Int64[Tensor, "N"] | None = None,
 ) -> EvaluationRecord:
     """Run one trial of `num_episodes` episodes on each task, all at once; `origin` says whose policy it is.
 
     A task in which the physics diverged has failed, and counts as the worst: see `EvaluationRecord.failed`. Where all
     have, the returns are NaN. `worlds` says what moves the worlds, as `worlds_on`: MuJoCo on the CPU, wherever the
-    policy is, unless told. Raises `UserError` for a policy whose actions are not finite.
+    policy is, unless told. `streams`: see `TrialEnv.begin`. Raises `UserError` for a policy whose actions are not
+    finite, or for an oracle that is told more or less than these worlds have to tell.
     """
     options: dict[str, Any] = {"episode_steps": origin.episode_steps or None, "task_visible": origin.task_visible}
     options |= worlds or {}
     with make_env(family, len(tasks), episodes_per_trial=num_episodes, threads=threads, **options) as env:
-        kept = _played(env, policy, tasks, seeding.key(seed, "evaluate"), deterministic)
+        if origin.task_visible and policy.info.observation_size != env.info.observation_size:
+            raise UserError(
+                f"this policy observes {policy.info.observation_size} numbers, these worlds tell "
+                f"{env.info.observation_size}: an oracle is told of disturbances, and must be trained with them"
+            )
+        kept = _played(env, policy, tasks, (seeding.key(seed, "evaluate"), streams), deterministic)
         episode_steps, control_step = env.episode_steps, family.control_step
     reward, ended, diverged = (kept[name].cpu() for name in ("reward", "ended", "diverged"))
     reward, count = reward.double(), diverged.sum(dim=0).numpy()
@@ -72,18 +81,21 @@ def evaluate(
         num_diverged=int(count.sum()),
         diverged=count,
         recovery=recovery,
+        falls=(kept["terminated"].cpu() & ~diverged).sum(dim=0).numpy(),
         seed=seed,
         deterministic=deterministic,
         provenance={},
     )
 
 
-def _played(env: TrialEnv, policy: Policy[Any], tasks: Tasks, key: int, deterministic: bool) -> dict[str, Tensor]:
+def _played(
+    env: TrialEnv, policy: Policy[Any], tasks: Tasks, draws: tuple[int, Tensor | None], deterministic: bool
+) -> dict[str, Tensor]:
     """Reward, ends and divergence of every step and world, and whether a fault was there, where the family has any."""
-    rows: dict[str, list[Tensor]] = {"reward": [], "ended": [], "diverged": []}
+    rows: dict[str, list[Tensor]] = {"reward": [], "ended": [], "diverged": [], "terminated": []}
     fault = _place_of(_FAULT, env.info)
-    for now in trial_steps(env, policy, tasks, key, deterministic):
-        for name in ("reward", "ended", "diverged"):
+    for now in trial_steps(env, policy, tasks, draws[0], deterministic, draws[1]):
+        for name in ("reward", "ended", "diverged", "terminated"):
             rows[name].append(getattr(now.step, name).clone())
         if fault is not None:
             rows.setdefault(_FAULT, []).append(env.privileged()[:, fault] > 0.5)
@@ -140,6 +152,14 @@ def evaluate_subject(
     held_out = split == "ood" or (split == "test" and not subject.family.space.is_finite)
     changes = {"split": split, "held_out": held_out, "controls": tuple(found)}
     return record.having(**changes, provenance=provenance(argv))
+
+
+def split_name(split: str, disturbances: str) -> str:
+    """What a record calls a split under disturbances that the policy did not train with: no report pools the two."""
+    if not disturbances:
+        return split
+    stem = Path(disturbances).stem if disturbances.endswith(".toml") else "python"
+    return f"list-{split.removeprefix('list-')}-{stem}"
 
 
 def compared(ours: EvaluationRecord, theirs: EvaluationRecord, run: str) -> EvaluationRecord:

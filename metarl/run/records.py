@@ -136,6 +136,8 @@ class EvaluationRecord(Origin):
     """Control steps in which the physics of a world diverged."""
     diverged: Int64[np.ndarray, "N"] | None = None
     """The same by task; None where it was not recorded."""
+    falls: Int64[np.ndarray, "N"] | None = None
+    """How often each task's robot ended an episode by the family's rules, in the whole trial; None in older files."""
     split: str = ""
     """`train`, `test`, `ood`, or `list-NAME` for a list of the user's."""
     held_out: bool = False
@@ -242,6 +244,7 @@ class EvaluationRecord(Origin):
             "time_to_adapt": None if self.time_to_adapt is None else asdict(self.time_to_adapt),
             "num_diverged": self.num_diverged,
             "diverged": None if self.diverged is None else self.diverged.tolist(),
+            "falls": None if self.falls is None else self.falls.tolist(),
             "control_step": self.control_step,
             "reward_by_step": None if self.reward_by_step is None else self._thinned(self.reward_by_step),
             "tasks": self.tasks.rows(),

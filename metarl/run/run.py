@@ -251,7 +251,7 @@ class Run:
         """Return the family that it trains on."""
         config = self.config()
         trust.require(config.family, self.path / CONFIG, self.trust_code)
-        return make_family(config.family, config.task_ranges)
+        return make_family(config.family, config.disturbances, config.task_ranges)
 
     def policy(self, which: str | None = None, device: str = "cpu") -> Policy[Any]:
         """The policy at the newest checkpoint, or at the one named `which` (`best` is one); builds no simulator."""

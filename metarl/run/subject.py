@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metarl.core.config import disturbances_text
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.registry import absolute, make_family, names_family
 from metarl.core.renamed import old_names
@@ -14,6 +15,7 @@ from metarl.rl.policy import Policy
 from metarl.rl.scripted import UNTRAINED
 from metarl.run.records import Origin
 from metarl.run.run import Run
+from metarl.sim.disturbance_files import disturbed
 from metarl.sim.family import Family
 from metarl.sim.make import make_env
 
@@ -39,15 +41,19 @@ def subject_of(
     which: str | None = None,
     trust_code: bool = False,
     device: str = "cpu",
+    disturbances: str = "",
 ) -> Subject:
     """A run's policy at a checkpoint, or with `agent` one that never trained, on the family in the run's place.
 
-    The policy is on `device`, wherever it was trained.
+    The policy is on `device`, wherever it was trained. `disturbances`, the text of a file or its name, come upon those
+    that it was trained with.
     """
     if isinstance(source, Subject):
         return source
+    text = disturbances_text(disturbances)
     if agent is None:
-        return trained(source, which, trust_code, device)
+        found = trained(source, which, trust_code, device)
+        return found._replace(family=disturbed(found.family, text))
     path = Path(str(source))
     family = str(path)
     if _is_run(path) and not names_family(family):
@@ -57,7 +63,7 @@ def subject_of(
         )
     if agent not in UNTRAINED:
         raise unknown_name("agent without training", agent, UNTRAINED)
-    made = make_family(family)
+    made = make_family(family, text)
     with make_env(made, 1, threads=1) as env:
         policy = UNTRAINED[agent](env.info)
     return Subject(policy, made, Origin(agent=agent, family=absolute(family), adapts=False), _EPISODES)
@@ -78,14 +84,15 @@ def trained(
     return Subject(run.policy(which, device), run.family(), run.origin(which), episodes, run)
 
 
-def on_tasks(subject: Subject, path: Path) -> tuple[Subject, Tasks]:
+def on_tasks(subject: Subject, path: Path, disturbances: str = "") -> tuple[Subject, Tasks]:
     """The tasks of a file, and the policy on the family that they are of: its own, or that with more parameters.
 
     An oracle is shown no more parameters than it was trained with.
     """
     owner, ours = family_of_tasks(path), subject.origin.family
     if owner.startswith(f"{ours}+") and not subject.origin.task_visible:
-        family = make_family(owner)
+        own = "" if subject.run is None else subject.run.config().disturbances
+        family = disturbed(make_family(owner, own), disturbances_text(disturbances))
         return subject._replace(family=family), load_tasks(path, owner, family.space)
     return subject, load_tasks(path, ours, subject.family.space)
 

@@ -76,7 +76,7 @@ class Training:
         own_stream(config.device)
         self.run = run
         self.config = config
-        self.family = make_family(config.family, config.task_ranges)
+        self.family = make_family(config.family, config.disturbances, config.task_ranges)
         if config.curriculum:  # says what is wrong with it before any world is made
             self.family.space.sample("train", 1, seeding.rng(0, "tasks"), {config.curriculum: 1.0})
         _require_memory(config, config.episode_steps or self.family.episode_steps)

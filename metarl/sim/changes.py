@@ -10,11 +10,13 @@ from metarl.core.distributions import Choice, Distribution, LogUniform, Uniform
 from metarl.core.errors import UserError
 from metarl.core.info import Part
 from metarl.core.tasks import Parameter, Tasks
+from metarl.sim.altered import Altered, hidden_name
 from metarl.sim.disturbances import Drift, Fault, OfParameters, Redrawn, drawn
 from metarl.sim.episode import Episode, Timer
 from metarl.sim.task_code import code_of, code_parts
 from metarl.sim.variation import Variator
 
+_GROWS = 0.5  # [s] between two steps of what grows
 _ROW = 1 << 20  # cells of the ground in a row: more than any robot walks
 
 
@@ -24,7 +26,7 @@ class Changes:
     def __init__(self, episode: Episode, variator: Variator) -> None:
         self._episode, self._variator = episode, variator
         self._space = episode.family.space
-        self._all: list[tuple[int, OfParameters]] = list(episode.all(OfParameters))
+        self._all: list[tuple[int, OfParameters | Altered]] = [*episode.all(OfParameters), *episode.all(Altered)]
         self._stage = [torch.zeros_like(episode.age) for _ in self._all]  # a change is another stage
         self._timers = {
             i: Timer(episode, i, "every") for i, one in self._all if isinstance(one, Redrawn) and one.of == "time"
@@ -32,11 +34,17 @@ class Changes:
         self._window = {
             i: (torch.zeros_like(episode.age), torch.zeros_like(episode.age))
             for i, one in self._all
-            if isinstance(one, Fault)
+            if isinstance(one, Fault | Altered)
         }
+        constant = [
+            isinstance(one, Altered) and not one.is_fault and episode.is_zero(i, "over") for i, one in self._all
+        ]
+        self._constant = all(constant)  # nothing changes within an episode
+        self._grows = max(1, round(_GROWS / episode.family.control_step))
         if any(isinstance(one, Redrawn) and one.of == "distance" for _, one in self._all):
             require_free(episode, "ground that changes with the distance")
-        changed = {name for _, one in self._all if not isinstance(one, Fault) for name in one.parameters}
+        self._faults = [isinstance(one, Fault) or (isinstance(one, Altered) and one.is_fault) for _, one in self._all]
+        changed = {name for _, one in self._all if isinstance(one, Drift | Redrawn) for name in one.parameters}
         self._shown = [name for name in self._space.parameters if name in changed]
         nominal = self._space.nominal()
         self._nominal = {
@@ -55,7 +63,7 @@ class Changes:
         for timer in self._timers.values():
             timer.begin(mask)
         for i, one in self._all:
-            if isinstance(one, Fault):
+            if isinstance(one, Fault | Altered):
                 start = self._episode.steps(self._episode.value(i, "onset")[:, 0])
                 early = self._episode.random(i, "at_start").uniform(0.0, 1.0, 1)[:, 0] < one.at_start
                 start = torch.where(early, 0, start)
@@ -63,10 +71,12 @@ class Changes:
                 self._window[i][1].copy_(start + self._episode.steps(self._episode.value(i, "duration")[:, 0]))
         for stage, (i, one) in zip(self._stage, self._all, strict=True):
             stage.copy_(self._now(i, one))
-        self._put(mask, tasks)
+        self.put(mask, tasks)
 
     def tick(self, tasks: Tasks, looks: bool) -> None:
         """Let happen what the next control step is taken under. `looks`: see `TrialEnv`."""
+        if self._constant:
+            return
         for timer in self._timers.values():
             timer.tick()
         now = [self._now(i, one) for i, one in self._all]
@@ -74,11 +84,11 @@ class Changes:
         for stage, new in zip(self._stage, now, strict=True):
             stage.copy_(new)
         if not looks or changed.numpy().any():
-            self._put(changed, tasks)
+            self.put(changed, tasks)
 
     def parts(self) -> tuple[Part, ...]:
         """What `hidden` says."""
-        number = len(self._window)
+        number = sum(self._faults)
         fault = [Part("fault", 1, "1", help="1 while one is on")] if number else []
         fault += [Part("faults", number, "1", help="1 while it is on, of each")] if number > 1 else []
         own = {part.name: part for part in code_parts(self._space)}
@@ -87,19 +97,23 @@ class Changes:
 
     def hidden(self) -> list[Tensor]:
         """Which faults are on, and present values of whatever else changes."""
-        on = [stage for stage, (_, one) in zip(self._stage, self._all, strict=True) if isinstance(one, Fault)]
+        on = [(stage > 0).long() for stage, fault in zip(self._stage, self._faults, strict=True) if fault]
         codes = (code_of(self._space.parameters[name], self._episode.tasks[name]) for name in self._shown)
         found = [torch.stack(on, dim=1).amax(dim=1, keepdim=True)] if on else []
         found += [torch.stack(on, dim=1)] if len(on) > 1 else []
         return found + [code if code.dim() > 1 else code[:, None] for code in codes]
 
-    def _now(self, i: int, one: OfParameters) -> Int64[Tensor, "N"]:
+    def _now(self, i: int, one: OfParameters | Altered) -> Int64[Tensor, "N"]:
         """The stage that a disturbance is in."""
         age = self._episode.age
         match one:
-            case Fault():
+            case Fault() | Altered():
                 start, stop = self._window[i]
-                return ((age >= start) & (age < stop)).long()
+                on = ((age >= start) & (age < stop)).long()
+                if isinstance(one, Fault) or self._episode.is_zero(i, "over"):
+                    return on
+                growing = self._episode.steps(self._episode.value(i, "over")[:, 0])  # then it is there
+                return on * (1 + (age - start).clamp(min=0).minimum(growing + self._grows - 1) // self._grows)
             case Drift():
                 return age // max(1, round(one.every / self._episode.family.control_step))
             case Redrawn(of="time"):
@@ -108,17 +122,31 @@ class Changes:
         cell = (place / self._episode.value(i, "every") + 0.5).floor().nan_to_num().clamp(-_ROW / 4, _ROW / 4).long()
         return torch.where(age == 0, 0, cell[:, 0] * _ROW + cell[:, 1])  # before its reset a robot is nowhere
 
-    def _put(self, mask: Bool[Tensor, "N"], tasks: Tasks) -> None:
+    def put(self, mask: Bool[Tensor, "N"], tasks: Tasks) -> None:
         """Work out the present tasks, and pose those of the worlds in `mask`."""
-        values = dict(tasks.values)
+        values, altered = dict(tasks.values), {}
         for stage, (i, one) in zip(self._stage, self._all, strict=True):
+            if isinstance(one, Altered):
+                altered[i, one] = self._share(i, stage)
+                continue
             for number, name in enumerate(one.parameters):
                 own = values[name]
                 wide = own if own.dim() > 1 else own[:, None]
                 now = self._changed(i, one, number, wide, stage)
                 values[name] = now if own.dim() > 1 else now[:, 0]
         self._episode.put(Tasks(values))
-        self._variator.apply(self._episode.tasks, mask)
+        posed = dict(self._episode.tasks.values)
+        for (i, one), share in altered.items():
+            posed[hidden_name(i)] = one.nominal + (self._episode.value(i, "value")[:, 0] - one.nominal) * share
+        self._variator.apply(Tasks(posed), mask)
+
+    def _share(self, i: int, stage: Int64[Tensor, "N"]) -> Float[Tensor, "N"]:
+        """How much of an alteration is there, from 0 to 1."""
+        if self._episode.is_zero(i, "over"):
+            return stage.to(self._episode.dtype)
+        growing = self._episode.steps(self._episode.value(i, "over")[:, 0])
+        there = (stage - 1) * self._grows / growing.clamp(min=1)
+        return torch.where(stage == 0, 0.0, torch.where(growing == 0, 1.0, there.clamp(0.0, 1.0)))
 
     def _changed(
         self, i: int, one: OfParameters, number: int, own: Float[Tensor, "N d"], stage: Int64[Tensor, "N"]

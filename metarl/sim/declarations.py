@@ -16,7 +16,7 @@ from metarl.core import seeding
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.info import Part
 from metarl.core.tasks import Choice, Distribution, Parameter, TaskSpace
-from metarl.sim.disturbances import require
+from metarl.sim.disturbance_files import disturbed, with_disturbances
 from metarl.sim.external.external_env import ExternalFamily
 from metarl.sim.family import Family, MujocoFamily
 from metarl.sim.variation import Variation, no_index
@@ -26,8 +26,8 @@ _KINDS = "Uniform, LogUniform, Choice, Angle, Disc, Ball, or your own with sampl
 _DRAWS = 100  # of an index that is drawn from no finite list
 
 
-def make(name: str, found: object) -> Family:
-    """The family of the class `found`; `UserError` says what it declares that cannot be."""
+def make(name: str, found: object, disturbances: str = "") -> Family:
+    """The family of the class `found`, with a file's disturbances; `UserError` says what it declares that cannot be."""
     if not (inspect.isclass(found) and issubclass(found, MujocoFamily | ExternalFamily)):
         raise UserError(
             f"'{name}' is not a family: it must be a subclass of metarl.sim.family.MujocoFamily, or of "
@@ -46,7 +46,7 @@ def make(name: str, found: object) -> Family:
     family = _made(name, found)
     for problem in _problems(family):
         raise UserError(f"family '{name}': {problem}")
-    return family
+    return disturbed(family, disturbances)
 
 
 def require_parameters(family: MujocoFamily) -> None:
@@ -88,11 +88,10 @@ def _problems(family: MujocoFamily | ExternalFamily) -> Iterator[str]:
     if not _is_number(seconds) or not 0 < seconds < math.inf:
         yield f"control_step = {_short(seconds)} must be a positive number (float) of seconds"
     yield from _observation(family)
-    if isinstance(family, MujocoFamily):
-        try:
-            require(family.space, family.observation, family.disturbances)
-        except UserError as error:
-            yield str(error)
+    try:
+        with_disturbances(family, family.disturbances)
+    except UserError as error:
+        yield str(error)
 
 
 def _observation(family: MujocoFamily | ExternalFamily) -> Iterator[str]:

@@ -31,7 +31,15 @@ from metarl.core.errors import UserError, unknown_name
 from metarl.core.info import Part
 from metarl.core.tasks import TaskSpace
 
-Magnitude = float | Distribution | str
+
+@dataclass(frozen=True)
+class EachWorld:
+    """A number for each world, the same throughout: how a sweep asks for many at once."""
+
+    values: tuple[float, ...]
+
+
+Magnitude = float | Distribution | EachWorld | str
 """Fixed, drawn anew for each episode, or the name of a task parameter."""
 
 
@@ -55,7 +63,7 @@ class Disturbance:
         for name, value in self.magnitudes().items():
             if isinstance(value, str) and value not in space.parameters:
                 yield str(unknown_name("task parameter", value, space.parameters))
-            elif not isinstance(value, str | float | int | Uniform | LogUniform | Choice):
+            elif not isinstance(value, str | float | int | Uniform | LogUniform | Choice | EachWorld):
                 kinds = "a number, Uniform, LogUniform, Choice or the name of a task parameter"
                 yield f"{name} = {value!r} must be {kinds}"
 
@@ -168,6 +176,15 @@ class Force(Disturbance):
     """How long one draw lasts [s]."""
     axis: Literal[0, 1] = 1
     """0 ahead, 1 to the left, as the body faces."""
+    onset: Magnitude = 0.0
+    """When it begins [s]."""
+    duration: Magnitude = float("inf")
+    """How long it lasts [s]."""
+
+    @property
+    def is_timed(self) -> bool:
+        """It is there for a part of an episode only."""
+        return not (self.onset == 0.0 and self.duration == float("inf"))
 
     def problems(self, space: TaskSpace, parts: Mapping[str, Part]) -> Iterator[str]:
         """See `Disturbance.problems`."""
@@ -297,7 +314,7 @@ def bounds(magnitude: Magnitude, space: TaskSpace) -> tuple[float, float]:
             return min(low for low, _ in found), max(high for _, high in found)
         case Uniform(low=low, high=high) | LogUniform(low=low, high=high):
             return low, high
-        case Choice(values=values):
+        case Choice(values=values) | EachWorld(values=values):
             return min(values), max(values)
         case float() | int():
             return float(magnitude), float(magnitude)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import mujoco
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from metarl.core.distributions import Distribution
 from metarl.core.info import Part
 from metarl.core.tasks import Tasks
 from metarl.sim.changes import Changes, require_free
-from metarl.sim.disturbances import ActionLatency, EncoderOffset, Force, Kick, OfPart, bounds
+from metarl.sim.disturbances import ActionLatency, Disturbance, EncoderOffset, Force, Kick, bounds
 from metarl.sim.episode import Episode, Timer
-from metarl.sim.family import MujocoFamily
+from metarl.sim.family import Family, MujocoFamily
+from metarl.sim.motors import Motors
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.senses import Senses
 from metarl.sim.variation import Variator, constant, object_id
@@ -27,23 +28,23 @@ _NEVER = 1 << 60  # physics steps
 class Disturber:
     """All disturbances of a family: what they do to the task, to commands, to the robot and to what it senses."""
 
-    def __init__(self, physics: Physics, family: MujocoFamily, variator: Variator) -> None:
-        self.episode = Episode(physics, family, family.num_substeps(physics.model))
+    def __init__(self, physics: Physics, family: MujocoFamily, variator: Variator, motors: Motors) -> None:
+        worlds = (physics.num_worlds, physics.device, physics.dtype)
+        self.episode = Episode(family, *worlds, family.observation, physics, family.num_substeps(physics.model))
         self._changes = Changes(self.episode, variator)
-        self._commands = Commands(self.episode)
+        self._commands = Commands(self.episode, motors)
         self._pushes = Pushes(self.episode)
         self._senses = Senses(self.episode)
-        self._drawn = [
-            (i, name, magnitude)
-            for i, one in enumerate(family.disturbances)
-            for name, magnitude in one.magnitudes().items()
-            if name in one.shown and isinstance(magnitude, Distribution)
-        ]
 
     @property
     def tasks(self) -> Tasks:
         """The tasks as they are now."""
         return self.episode.tasks
+
+    @property
+    def poses(self) -> bool:
+        """It gives the worlds their models, at the start of an episode and within it."""
+        return bool(self._changes)
 
     def begin(
         self,
@@ -58,6 +59,15 @@ class Disturber:
         if self._changes:
             self._changes.begin(mask, tasks)
         self._pushes.begin(mask)
+
+    def change(self, mask: Bool[Tensor, "N"], tasks: Tasks) -> None:
+        """Other tasks within an episode; the worlds of `mask` are posed."""
+        self._changes.put(mask, tasks)
+
+    def hold(self, kind: type[Disturbance], name: str, value: float) -> None:
+        """Set a magnitude that is a fixed number, of the disturbances of a kind, to another one in all worlds."""
+        for i, _ in self.episode.all(kind):
+            self.episode.value(i, name).fill_(value)
 
     def rest(self, mask: Bool[Tensor, "N"]) -> None:
         """Those worlds have been reset: their `ctrl` is what has been in force."""
@@ -81,68 +91,73 @@ class Disturber:
 
     def parts(self) -> tuple[Part, ...]:
         """What `hidden` says."""
-        episode, found = self.episode, list(self._changes.parts())
-        parts = {part.name: part for part in episode.family.observation}
-        for i, name, _ in self._drawn:
-            one = episode.family.disturbances[i]
-            owner = one.part if isinstance(one, OfPart) else type(one).__name__
-            found.append(Part(f"{owner}_{name}", one.size(name, parts), "1", help="its draw, from -1 to 1"))
-        return (*found, *self._pushes.parts())
+        return (*self._changes.parts(), *self.episode.drawn_parts(), *self._pushes.parts())
 
     def hidden(self) -> list[Tensor]:
         """Present values of what the task does not tell, of about unit size, (N, size) each."""
-        space, found = self.episode.family.space, self._changes.hidden()
-        for i, name, magnitude in self._drawn:
-            low, high = bounds(magnitude, space)
-            found.append(2.0 * (self.episode.value(i, name) - low) / ((high - low) or 1.0) - 1.0)
-        return [*found, *self._pushes.hidden()]
+        return [*self._changes.hidden(), *self.episode.drawn(), *self._pushes.hidden()]
 
 
-class Commands:
-    """Commands on their way to the motors."""
+class OutsideDisturber:
+    """What can be done to worlds whose simulator is not ours: commands come late or never, sensors lie."""
 
-    def __init__(self, episode: Episode) -> None:
-        self._episode = episode
-        self._ctrl = episode.physics.bind("ctrl")
-        self._latency = next(iter(episode.all(ActionLatency)), None)
-        self._offsets = [(i, *_servos(episode, one)) for i, one in episode.all(EncoderOffset)]
-        if self._latency is None:
-            return
-        space, (_, declared) = episode.family.space, self._latency
+    def __init__(self, family: Family, num_worlds: int, parts: Sequence[Part], action_size: int) -> None:
+        self.episode = Episode(family, num_worlds, torch.device("cpu"), torch.float64, parts)
+        self._sizes = {part.name: part.size for part in parts}
+        self._rest = torch.zeros(num_worlds, action_size, dtype=torch.float64)  # the middle of the actions' range
+        self._delay, self._senses = delay_of(self.episode, self._rest), Senses(self.episode)
+
+    def begin(
+        self,
+        keys: Int64[Tensor, "N"],
+        streams: Int64[Tensor, "N"],
+        episodes: Int64[Tensor, "N"],
+        mask: Bool[Tensor, "N"],
+        tasks: Tasks,
+    ) -> None:
+        """Draw what is drawn for an episode of the worlds of `mask`."""
+        self.episode.begin(keys, streams, episodes, mask, tasks)
+        if self._delay is not None:
+            self._delay.begin(mask, self._rest)
+
+    def command(self, action: Float[Tensor, "N A"]) -> Float[Tensor, "N A"]:
+        """The action that arrives in a control step, late by whole ones; time goes on."""
+        arrived = action if self._delay is None else self._delay.arrived(action)[:, 0]
+        self.episode.go_on()
+        return arrived
+
+    def sense(self, obs: Float32[Tensor, "N S"]) -> Float32[Tensor, "N S"]:
+        """What sensors make of an observation."""
+        parts = torch.split(obs.double(), list(self._sizes.values()), dim=1)
+        seen = self._senses.sense(dict(zip(self._sizes, parts, strict=True)))
+        return torch.cat([seen[name] for name in self._sizes], dim=1).float()
+
+
+class Delay:
+    """Commands on their way: each arrives late, and may be lost; until the next one arrives the last stays in force."""
+
+    def __init__(self, episode: Episode, number: int, declared: ActionLatency, rest: Float[Tensor, "N A"]) -> None:
+        """`rest` has been in force for long when an episode begins; `number` is the disturbance's."""
+        self._episode, self._number = episode, number
+        space = episode.family.space
         late = bounds(declared.seconds, space)[1] + bounds(declared.jitter, space)[1]
         self._timestep = episode.family.control_step / episode.num_substeps
         self._longest = math.ceil(late / self._timestep - 1e-9)
         length = math.ceil(self._longest / episode.num_substeps) + 1
         self._newest = torch.arange(length, 0, -1, device=episode.device)
-        self._sent = self._ctrl[:, None].repeat(1, length, 1)  # newest first
+        self._sent = rest[:, None].repeat(1, length, 1)  # newest first
         self._arrival = torch.zeros(episode.num_worlds, length, dtype=torch.long, device=episode.device)
-        self._held = self._ctrl.clone()
+        self._held = rest.clone()
 
-    def begin(self, mask: Bool[Tensor, "N"]) -> None:
-        """The command that `reset` wrote has been in force for long."""
-        if self._latency is not None:
-            self._sent.copy_(torch.where(mask[:, None, None], self._ctrl[:, None], self._sent))
-            self._arrival.masked_fill_(mask[:, None], -1)
-            self._held.copy_(torch.where(mask[:, None], self._ctrl, self._held))
+    def begin(self, mask: Bool[Tensor, "N"], rest: Float[Tensor, "N A"]) -> None:
+        """Put the worlds of `mask` where an episode begins."""
+        self._sent.copy_(torch.where(mask[:, None, None], rest[:, None], self._sent))
+        self._arrival.masked_fill_(mask[:, None], -1)
+        self._held.copy_(torch.where(mask[:, None], rest, self._held))
 
-    def step(self, command: Float[Tensor, "N A"], looks: bool) -> None:
-        """A control step in which the motors follow whatever has arrived; `ctrl` then holds the command itself."""
-        physics, number = self._episode.physics, self._episode.num_substeps
-        if self._latency is None:
-            self._ctrl.copy_(self._shifted(command))
-            physics.step(number)
-        else:
-            arrived = self._arrived(command)
-            alike = looks and bool((arrived == arrived[:, :1]).numpy().all())
-            for substep in range(1 if alike else number):
-                self._ctrl.copy_(self._shifted(arrived[:, substep]))
-                physics.step(number if alike else 1)
-        self._ctrl.copy_(command)
-
-    def _arrived(self, command: Float[Tensor, "N A"]) -> Float[Tensor, "N S A"]:
-        """The command in force at each physics step of the control step."""
-        assert self._latency is not None
-        i, episode = self._latency[0], self._episode
+    def arrived(self, command: Float[Tensor, "N A"]) -> Float[Tensor, "N S A"]:
+        """The command in force at each physics step of the control step in which `command` is sent."""
+        i, episode = self._number, self._episode
         now = episode.age * episode.num_substeps
         late = episode.value(i, "seconds")[:, 0]
         if not episode.is_zero(i, "jitter"):
@@ -161,6 +176,40 @@ class Commands:
         arrived = torch.where(there.any(dim=2)[:, :, None], arrived, self._held[:, None])
         self._held.copy_(arrived[:, -1])
         return arrived
+
+
+def delay_of(episode: Episode, rest: Float[Tensor, "N A"]) -> Delay | None:
+    """What delays the commands of a family; None where they are in time."""
+    found = next(iter(episode.all(ActionLatency)), None)
+    return None if found is None else Delay(episode, *found, rest)
+
+
+class Commands:
+    """What motors make of commands."""
+
+    def __init__(self, episode: Episode, motors: Motors) -> None:
+        self._episode, self._motors = episode, motors
+        self._delay = delay_of(episode, motors.at_rest())
+        self._offsets = [(i, *_servos(episode, one)) for i, one in episode.all(EncoderOffset)]
+
+    def begin(self, mask: Bool[Tensor, "N"]) -> None:
+        """The command that `reset` wrote has been in force for long."""
+        if self._delay is not None:
+            self._delay.begin(mask, self._motors.at_rest())
+
+    def step(self, command: Float[Tensor, "N A"], looks: bool) -> None:
+        """A control step in which the motors follow whatever has arrived; `ctrl` then holds the command itself."""
+        motors, tasks, number = self._motors, self._episode.tasks, self._episode.num_substeps
+        shift = self._shifted if self._offsets else None
+        if self._delay is None:
+            motors.drive(command, number, tasks, shift)
+        else:
+            arrived = self._delay.arrived(command)
+            alike = looks and bool((arrived == arrived[:, :1]).numpy().all())
+            for substep in range(1 if alike else number):
+                motors.drive(arrived[:, substep], number if alike else 1, tasks, shift)
+        if not motors.lawful:
+            motors.ctrl.copy_(command)
 
     def _shifted(self, command: Float[Tensor, "N A"]) -> Float[Tensor, "N A"]:
         """What servos make of targets in their encoders' angles."""
@@ -232,7 +281,12 @@ class Pushes:
             ahead = _heading(self._quaternion[:, body])
             x, y = ahead.unbind(dim=1)
             along = ahead if one.axis == 0 else torch.stack((-y, x), dim=1)
-            self._applied[:, body, :2] += self._episode.redrawn(i, "newton", timer.count) * along
+            newton = self._episode.redrawn(i, "newton", timer.count)
+            if one.is_timed:
+                age, start = self._episode.age, self._episode.steps(self._episode.value(i, "onset")[:, 0])
+                stop = start + self._episode.steps(self._episode.value(i, "duration")[:, 0])
+                newton = newton * ((age >= start) & (age < stop))[:, None]
+            self._applied[:, body, :2] += newton * along
 
     def parts(self) -> tuple[Part, ...]:
         """The forces, where they are drawn."""

@@ -85,8 +85,7 @@ class TrialEnv(ABC):
         self._clock = torch.zeros((), dtype=torch.long, device=device)  # the same number, where it can be compared
         self._due_steps: set[int] = set()
         self._ends: set[int] = set()
-        self._phase = self._all
-        self._over = False
+        self._phase, self._over = self._all, False
         self._faults = Faults(num_worlds, device)
         self._carried = Carried(*((self, name) for name in ("_tasks", "_code", "_keys", "_streams", "_roots")))
 
@@ -203,6 +202,14 @@ class TrialEnv(ABC):
         terms = dict(zip(names, rows.unbind(), strict=True))
         return self._advance(self._with_task(obs), reward, terms, moved)
 
+    def restart(self, mask: Bool[Tensor, "N"]) -> Float32[Tensor, "N O"]:
+        """Let the worlds of `mask` begin their next episode, before or at the end of this one: what all observe."""
+        self._episode.add_(mask)
+        self._due.copy_(torch.where(mask, self._clock + self.episode_steps, self._due))
+        self._due_steps.add(self._steps + self.episode_steps)
+        self._restart(mask)
+        return self._first_observation(mask)
+
     def check(self) -> None:
         """Raise what went wrong since the last check; the one place that waits for the device.
 
@@ -277,10 +284,8 @@ class TrialEnv(ABC):
         """Work out which episodes and trials ended, begin the next ones, and assemble the step."""
         no = self._no
         self._clock.add_(1)
-        timeout = None
-        if not self._looks or self._steps in self._due_steps:
-            timeout = self._due <= self._clock
-            self._due_steps.discard(self._steps)
+        timeout = self._due <= self._clock if not self._looks or self._steps in self._due_steps else None
+        self._due_steps.discard(self._steps)
         terminated = either(moved.terminated, moved.diverged)
         truncated = either(timeout, moved.truncated)
         ended = either(terminated, truncated)
@@ -296,15 +301,10 @@ class TrialEnv(ABC):
             restarted = ended & ~over if self._over else ended
         obs = final_obs
         if not self._none(restarted):
-            self._episode.add_(restarted)
-            self._due.copy_(torch.where(restarted, self._clock + self.episode_steps, self._due))
-            self._due_steps.add(self._steps + self.episode_steps)
-            self._restart(restarted)
-            obs = torch.where(restarted[:, None], self._first_observation(restarted), final_obs)
+            obs = torch.where(restarted[:, None], self.restart(restarted), obs)
         terminated = no if terminated is None else terminated
         truncated = no if truncated is None else truncated & ~terminated
-        diverged = no if moved.diverged is None else moved.diverged
-        lost = self._lost(terminated, ended, over)
+        diverged, lost = no if moved.diverged is None else moved.diverged, self._lost(terminated, ended, over)
         return Step(obs, final_obs, reward, terms, terminated, truncated, diverged, ended, over, lost)
 
     def _lost(

@@ -6,7 +6,7 @@ captured and replayed (`core.graphs`) finds it where it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import TypeVar
 
@@ -15,10 +15,12 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from metarl.core.distributions import Distribution
+from metarl.core.errors import UserError
+from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks
-from metarl.sim.disturbances import Disturbance, Magnitude, drawn
-from metarl.sim.family import MujocoFamily
+from metarl.sim.disturbances import Disturbance, EachWorld, Magnitude, OfPart, bounds, drawn
+from metarl.sim.family import Family
 from metarl.sim.mujoco.physics import Physics
 
 D = TypeVar("D", bound=Disturbance)
@@ -30,29 +32,49 @@ _LONG = 1e9  # control steps: longer than any episode
 class Episode:
     """The state that all disturbances of a batch of worlds share."""
 
-    def __init__(self, physics: Physics, family: MujocoFamily, num_substeps: int) -> None:
-        self.physics, self.family, self.num_substeps = physics, family, num_substeps
-        self.num_worlds, self.device, self.dtype = physics.num_worlds, physics.device, physics.dtype
+    def __init__(
+        self,
+        family: Family,
+        num_worlds: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        observation: Sequence[Part],
+        physics: Physics | None = None,
+        num_substeps: int = 1,
+    ) -> None:
+        """`observation` has the parts that are seen; without a `physics` nothing but they and commands is disturbed."""
+        self.family, self._physics, self.num_substeps = family, physics, num_substeps
+        self.num_worlds, self.device, self.dtype = num_worlds, device, dtype
         self.age: Int64[Tensor, "N"] = torch.zeros(self.num_worlds, dtype=torch.long, device=self.device)
         """Control steps since the episode began."""
         self.begun: Bool[Tensor, "N"] | None = None
         """Worlds whose episode has just begun; None after a step."""
         self.tasks = family.space.nominal(self.num_worlds).to(self.device, self.dtype)
         """Present values of the worlds' task parameters."""
-        parts = {part.name: part for part in family.observation}
+        parts = {part.name: part for part in observation}
         self._magnitudes: dict[tuple[int, str], Magnitude] = {}
         self._sizes: dict[tuple[int, str], int] = {}
         for i, one in enumerate(family.disturbances):
             for name, magnitude in one.magnitudes().items():
                 self._magnitudes[i, name], self._sizes[i, name] = magnitude, one.size(name, parts)
+        self._drawn = [
+            (i, name, magnitude)
+            for (i, name), magnitude in self._magnitudes.items()
+            if name in family.disturbances[i].shown and isinstance(magnitude, Distribution)
+        ]
         self._purposes = [[field.name for field in fields(one)] for one in family.disturbances]
         self._values: dict[tuple[int, str], Tensor] = {}
         self._random = WorldRandom(0, self.age, self.age, self.dtype)
         for (i, name), magnitude in self._magnitudes.items():
             if not isinstance(magnitude, str):
-                fixed = 0.0 if isinstance(magnitude, Distribution) else float(magnitude)
-                shape = (self.num_worlds, self._sizes[i, name])
-                self._values[i, name] = torch.full(shape, fixed, dtype=self.dtype, device=self.device)
+                fixed = _fixed(magnitude, self.num_worlds).to(self.device, self.dtype)
+                self._values[i, name] = fixed.expand(-1, self._sizes[i, name]).clone()
+
+    @property
+    def physics(self) -> Physics:
+        """What moves the worlds."""
+        assert self._physics is not None
+        return self._physics
 
     def all(self, kind: type[D]) -> Iterator[tuple[int, D]]:
         """The disturbances of one kind, each with its number."""
@@ -112,9 +134,36 @@ class Episode:
         magnitude = self._magnitudes[number, name]
         return isinstance(magnitude, float | int) and magnitude == 0
 
+    def drawn_parts(self) -> list[Part]:
+        """What `drawn` says."""
+        found = []
+        for i, name, _ in self._drawn:
+            one = self.family.disturbances[i]
+            owner = one.part if isinstance(one, OfPart) else getattr(one, "label", type(one).__name__)
+            found.append(Part(f"{owner}_{name}", self._sizes[i, name], "1", help="its draw, from -1 to 1"))
+        return found
+
+    def drawn(self) -> list[Tensor]:
+        """Present values of what is drawn for each episode and may be told, from -1 to 1, (N, size) each."""
+        found = []
+        for i, name, magnitude in self._drawn:
+            low, high = bounds(magnitude, self.family.space)
+            found.append(2.0 * (self.value(i, name) - low) / ((high - low) or 1.0) - 1.0)
+        return found
+
     def steps(self, seconds: Float[Tensor, "N"]) -> Int64[Tensor, "N"]:
         """A time in control steps."""
         return (seconds / self.family.control_step).round().clamp(0.0, _LONG).long()
+
+
+def _fixed(magnitude: float | Distribution | EachWorld, num_worlds: int) -> Float[Tensor, "N 1"]:
+    """What is known of a magnitude ahead of any episode: zero of one that is drawn."""
+    if isinstance(magnitude, EachWorld):
+        if len(magnitude.values) != num_worlds:
+            raise UserError(f"a disturbance has {len(magnitude.values)} values for {num_worlds} worlds")
+        return torch.tensor(magnitude.values, dtype=torch.float64)[:, None]
+    known = 0.0 if isinstance(magnitude, Distribution) else float(magnitude)
+    return torch.full((num_worlds, 1), known, dtype=torch.float64)
 
 
 class Timer:

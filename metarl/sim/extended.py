@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -54,7 +55,9 @@ def with_parameters(name: str, found: object, added: Sequence[str]) -> type[Mujo
         parameter, variation = READY[one]
         parameters[one] = parameter
         variations.append(variation or Payload(one, _base(found().spec()), at=(0.0, 0.0, 0.1)))
-    return _changed(found, TaskSpace(parameters), {"variations": tuple(variations)})
+    members: dict[str, object] = {"space": TaskSpace(parameters), "variations": tuple(variations)}
+    members |= {"__module__": found.__module__, "__doc__": found.__doc__}
+    return cast("type[MujocoFamily]", type(found)(found.__name__, (found,), members))
 
 
 def narrowed(family: Family, ranges: Sequence[str]) -> Family:
@@ -83,7 +86,9 @@ def narrowed(family: Family, ranges: Sequence[str]) -> Family:
         parameters[name] = replace(parameter, train=Box(tuple(box[0]), tuple(box[1])))
     if not ranges:
         return family
-    return _changed(type(family), TaskSpace(parameters), {})()
+    made = copy.copy(family)
+    object.__setattr__(made, "space", TaskSpace(parameters))  # a family is sealed; this is another one
+    return made
 
 
 def _range(text: str) -> tuple[str, float, float]:
@@ -108,11 +113,6 @@ def _box(parameter: Parameter, size: int) -> tuple[list[float], list[float]]:
     if isinstance(parameter.train, Box):
         return list(parameter.train.low), list(parameter.train.high)
     raise UserError(f"a task parameter that is drawn from {parameter.train.describe()} has no ranges")
-
-
-def _changed(family: type, space: TaskSpace, more: Mapping[str, object]) -> type[MujocoFamily]:
-    members = {"space": space, "__module__": family.__module__, "__doc__": family.__doc__, **more}
-    return cast("type[MujocoFamily]", type(family)(family.__name__, (family,), members))
 
 
 def _base(spec: mujoco.MjSpec) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import mujoco
 import torch
@@ -22,6 +22,17 @@ from metarl.core.types import Trial
 from metarl.sim.disturbances import Disturbance
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variation import Variation
+
+
+class Wanted(NamedTuple):
+    """Where a robot is to go, as it is drawn; never shown to a policy."""
+
+    direction: Float[Tensor, "N 2"]
+    """Of unit length, in the world's plane."""
+    speed: Float[Tensor, "N"] | None = None
+    """Along it [m/s]; None where faster is better."""
+    turn: Float[Tensor, "N"] | None = None
+    """Turn rate, to the left [rad/s]."""
 
 
 class _Immutable(ABCMeta):
@@ -49,10 +60,15 @@ class Family(metaclass=_Immutable):
     """The parts of the observation, in the order in which they stand in the vector that a policy sees."""
     constant_observations: ClassVar[Sequence[int]] = ()
     """Elements of the vector that never change: only a published observation should have any."""
+    disturbances: ClassVar[Sequence[Disturbance]] = ()
+    """What a real robot adds: latency, noise, pushes, sudden faults. See `metarl.sim.disturbances`."""
     trial: ClassVar[Trial] = "steps"
     """What a trial is worth, unless `make_env` is told otherwise."""
     mirror: ClassVar[Symmetry | None] = None
     """The robot's left-right symmetry, for learners that use it; None where it has none, or none is told."""
+
+    reward_needs: ClassVar[Mapping[str, bool] | None] = None
+    """What its reward is made of, and of each whether a robot's own sensors tell it; None where nobody has said."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if "_sealed" in vars(self):
@@ -73,18 +89,30 @@ class MujocoFamily(Family):
 
     variations: ClassVar[Sequence[Variation]] = ()
     """How task parameters change the model."""
-    disturbances: ClassVar[Sequence[Disturbance]] = ()
-    """What a real robot adds: latency, noise, pushes, sudden faults. See `metarl.sim.disturbances`."""
     hidden_parts: ClassVar[tuple[Part, ...]] = ()
     """What `hidden` returns, beside the task and what disturbances tell of themselves."""
     sensed: ClassVar[Sequence[str]] = ()
     """Task parameters that a robot's own sensor tells, as a slope by where gravity points: no leak to `check`."""
     camera: ClassVar[str | None] = None
     """Name of the camera that films the robot; None for MuJoCo's free camera."""
+    actions: ClassVar[tuple[str, ...]] = ()
+    """Names of an action's numbers, where `control` makes something else of them than one command per actuator."""
+    control_every: ClassVar[int] = 0
+    """Physics steps from one call of `control` to the next; 0: once for each command."""
 
     @abstractmethod
     def spec(self) -> mujoco.MjSpec:
         """The model to compile. Actions in [-1, 1] map linearly onto its actuators' control ranges."""
+
+    def control(self, physics: Physics, action: Float[Tensor, "N A"], tasks: Tasks) -> Float[Tensor, "N U"]:
+        """What the actuators are given (`ctrl`) under an action in [-1, 1], ahead of the physics: a law of your own.
+
+        By default the action's linear map onto the actuators' control ranges. A law that feeds back, as impedance or
+        torque control, is called anew after every `control_every` physics steps, with the state as it is then. It runs
+        on the robot: what arrives late or not at all (`ActionLatency`) is the action, which is 0 until the first one.
+        """
+        low, high = model_constant(physics.model, "actuator_ctrlrange", action).unbind(dim=1)
+        return low + (action + 1.0) * (high - low) / 2
 
     @abstractmethod
     def reset(self, physics: Physics, worlds: Int64[Tensor, "n"], tasks: Tasks, random: WorldRandom) -> None:
@@ -128,6 +156,10 @@ class MujocoFamily(Family):
         """Worlds whose episode is over by the family's rules (a fall); None where it never is."""
         return None
 
+    def wanted(self, physics: Physics, tasks: Tasks) -> Wanted | None:
+        """The velocity or direction that is rewarded, for pictures; None where there is none."""
+        return None
+
     def num_substeps(self, model: mujoco.MjModel) -> int:
         """Physics steps per control step; `UserError` unless they are a whole number."""
         substeps = round(self.control_step / float(model.opt.timestep))
@@ -136,6 +168,12 @@ class MujocoFamily(Family):
                 f"control_step {self.control_step} s is not a whole multiple of the timestep {model.opt.timestep} s"
             )
         return substeps
+
+
+def action_names(family: MujocoFamily, model: mujoco.MjModel) -> list[str]:
+    """Names of an action's numbers, in their order."""
+    own = [model.actuator(i).name or f"action_{i}" for i in range(model.nu)]
+    return list(family.actions) or own
 
 
 def constant_like(constant: Tensor, like: Tensor) -> Tensor:

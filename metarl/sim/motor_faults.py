@@ -8,7 +8,7 @@ from typing import Literal
 
 import mujoco
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.core.errors import UserError
@@ -48,16 +48,7 @@ class MotorFault:
 
     def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
         """See `Variation`."""
-        for motor in object_ids(model, "actuator", self.actuators):
-            joint = int(model.actuator_trnid[motor, 0])
-            low, high = model.actuator_ctrlrange[motor]
-            affine = model.actuator_biastype[motor] == int(mujoco.mjtBias.mjBIAS_AFFINE)
-            fixed = model.actuator_gaintype[motor] == int(mujoco.mjtGain.mjGAIN_FIXED)
-            if motor not in own_motors(model, (joint,)) or not fixed or not (affine or low == -high):
-                raise UserError(
-                    f"{label(model, 'actuator', motor)} cannot break: it must be a motor or a servo on a joint of its "
-                    "own, and a motor's ctrlrange symmetric"
-                )
+        _require_limited(model, object_ids(model, "actuator", self.actuators))
 
     def apply(self, model: mujoco.MjModel, live: Mapping[str, Tensor], tasks: Tasks) -> None:
         """See `Variation.apply`."""
@@ -71,12 +62,62 @@ class MotorFault:
         weaken(live, forces(model, motors), (~dead).to(kind.dtype))
         joints = tuple(dofs(model, model.actuator_trnid[[motor], 0].tolist())[0] for motor in motors)
         lock(live, constant(joints, device), locked, _SEIZED)
-        index, turned = constant(motors, device), is_it & (kind == FAULTS.index("reversed"))
-        gain, bias = live["actuator_gainprm"], live["actuator_biasprm"]
-        ends = tuple((model.actuator_ctrlrange[motors, 0] + model.actuator_ctrlrange[motors, 1]).tolist())
-        own = gain[:, index, 0]
-        bias[:, index, 0] += turned * own * constant(ends, device, own.dtype)
-        gain[:, index, 0] = torch.where(turned, -own, own)
+        _turn(model, live, motors, is_it & (kind == FAULTS.index("reversed")))
+
+
+def _turn(
+    model: mujoco.MjModel, live: Mapping[str, Tensor], motors: tuple[int, ...], turned: Bool[Tensor, "N m"]
+) -> None:
+    """Mirror the controls of motors in their ranges."""
+    index, gain, bias = constant(motors, turned.device), live["actuator_gainprm"], live["actuator_biasprm"]
+    ends = tuple((model.actuator_ctrlrange[motors, 0] + model.actuator_ctrlrange[motors, 1]).tolist())
+    own = gain[:, index, 0]
+    bias[:, index, 0] += turned * own * constant(ends, turned.device, own.dtype)
+    gain[:, index, 0] = torch.where(turned, -own, own)
+
+
+def _require_limited(model: mujoco.MjModel, motors: tuple[int, ...]) -> None:
+    """`UserError` for motors that are neither plain motors nor servos, or have a joint with other motors."""
+    for motor in motors:
+        joint = int(model.actuator_trnid[motor, 0])
+        low, high = model.actuator_ctrlrange[motor]
+        affine = model.actuator_biastype[motor] == int(mujoco.mjtBias.mjBIAS_AFFINE)
+        fixed = model.actuator_gaintype[motor] == int(mujoco.mjtGain.mjGAIN_FIXED)
+        if motor not in own_motors(model, (joint,)) or not fixed or not (affine or low == -high):
+            raise UserError(
+                f"{label(model, 'actuator', motor)} cannot break: it must be a motor or a servo on a joint of its "
+                "own, and a motor's ctrlrange symmetric"
+            )
+
+
+@dataclass(frozen=True)
+class LimbSigns(OfOneParameter):
+    """Which way the motors of each limb turn: of one of sign -1 every control is mirrored in its range."""
+
+    limbs: tuple[tuple[str, ...], ...]
+    """Actuators of each limb, each on a joint of its own."""
+    fields: tuple[str, ...] = ("actuator_gainprm", "actuator_biasprm")
+
+    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
+        """See `Variation`."""
+        signs, number = tasks[self.parameter], len(self.limbs)
+        if signs.shape[1:] != (number,) or not bool((signs.abs() == 1.0).all()):
+            raise UserError(f"task parameter '{self.parameter}' must be a sign, 1 or -1, for each of {number} limbs")
+        _require_limited(model, _motors(model, self.limbs))
+
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N n"]) -> None:
+        """`value`: the sign of each limb."""
+        _turn(model, live, _motors(model, self.limbs), value[:, _limb_of_each(self.limbs, value.device)] < 0)
+
+
+def _motors(model: mujoco.MjModel, limbs: tuple[tuple[str, ...], ...]) -> tuple[int, ...]:
+    """Actuators of all limbs, limb by limb."""
+    return object_ids(model, "actuator", tuple(name for limb in limbs for name in limb))
+
+
+def _limb_of_each(limbs: tuple[tuple[str, ...], ...], device: torch.device) -> Tensor:
+    """For each of these actuators the index of its limb."""
+    return constant(tuple(place for place, limb in enumerate(limbs) for _ in limb), device)
 
 
 @dataclass(frozen=True)
@@ -97,10 +138,9 @@ class LimbStrength(OfOneParameter):
 
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N n"]) -> None:
         """`value`: ratio of each limb to the pristine force."""
-        motors = object_ids(model, "actuator", tuple(name for limb in self.limbs for name in limb))
-        places = tuple(place for place, limb in enumerate(self.limbs) for _ in limb)
+        motors = _motors(model, self.limbs)
         entries = forces(model, motors) + limits(model, motors, together=False)
-        weaken(live, entries, value[:, constant(places, value.device)])
+        weaken(live, entries, value[:, _limb_of_each(self.limbs, value.device)])
 
 
 @dataclass(frozen=True)

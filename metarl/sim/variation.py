@@ -172,11 +172,11 @@ def require_number(parameter: str, value: Float[Tensor, "N *d"]) -> None:
         )
 
 
-def require_ratio(parameter: str, value: Float[Tensor, "N *d"]) -> None:
-    """`UserError` where a ratio to the pristine value is negative."""
+def require_ratio(parameter: str, value: Float[Tensor, "N *d"], what: str = "a ratio") -> None:
+    """`UserError` where a ratio to the pristine value, or `what` it is, is negative."""
     require_number(parameter, value)
     if bool((value < 0).any()):
-        raise UserError(f"task parameter '{parameter}' = {float(value.min()):g} is a ratio: it must not be negative")
+        raise UserError(f"task parameter '{parameter}' = {float(value.min()):g} is {what}: it must not be negative")
 
 
 def require_index(parameter: str, value: Float[Tensor, "N *d"], allowed: range) -> None:

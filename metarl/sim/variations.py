@@ -1,6 +1,7 @@
 """Variations: which model fields a task parameter writes, per world and always from the pristine values.
 
-Those of motors and broken joints are in `metarl.sim.actuation`, and may be imported from here.
+Those of motors, joints and links are in modules of their own (`actuation`, `motor_faults`, `joints`, `links`), and may
+be imported from here.
 
 Scales are absolute, never compounded: applying a thousand tasks and then the nominal one gives back the
 pristine model bit for bit.
@@ -20,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.core.errors import UserError
+from metarl.core.errors import UserError, unknown_name
 from metarl.core.tasks import Tasks
 from metarl.sim.actuation import (
     JointFault as JointFault,
@@ -28,9 +29,11 @@ from metarl.sim.actuation import (
     MotorStrength as MotorStrength,
     WeakMotor as WeakMotor,
 )
+from metarl.sim.joints import Armature as Armature, FrictionLoss as FrictionLoss, JointDamping as JointDamping
 from metarl.sim.links import LinkLength as LinkLength
 from metarl.sim.motor_faults import (
     FAULTS as FAULTS,
+    LimbSigns as LimbSigns,
     LimbStrength as LimbStrength,
     MotorFault as MotorFault,
     ServoGain as ServoGain,
@@ -42,15 +45,15 @@ from metarl.sim.variation import (
     Variation as Variation,
     Variator as Variator,
     constant,
-    dofs,
     ids as ids,
     label,
     object_id as object_id,
     object_ids,
     require_number,
     scale,
-    tendon_joints,
 )
+
+_OPTIONS = ("wind", "viscosity", "density", "gravity")
 
 
 @dataclass(frozen=True)
@@ -104,55 +107,6 @@ class Friction(OfOneRatio):
 def _pairs(model: mujoco.MjModel, geoms: tuple[int, ...]) -> tuple[int, ...]:
     """Explicit contact pairs of which one of the geoms is part."""
     return tuple((np.isin(model.pair_geom1, geoms) | np.isin(model.pair_geom2, geoms)).nonzero()[0].tolist())
-
-
-@dataclass(frozen=True)
-class JointDamping(OfOneRatio):
-    """Viscous damping of joints: every coefficient of its polynomial, and those of the motors and tendons upon them.
-
-    Feedback on velocity (`kv`, a damper's or a DC motor's) is the motor's force, and stays.
-    """
-
-    joints: tuple[str, ...] | None = None
-    """Names; None for every joint."""
-    fields: tuple[str, ...] = (
-        *("dof_damping", "dof_dampingpoly", "actuator_damping", "actuator_dampingpoly"),
-        *("tendon_damping", "tendon_dampingpoly"),
-    )
-
-    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
-        """`value`: ratio to the pristine damping."""
-        for kind, numbers in _damping(model, object_ids(model, "joint", self.joints)).items():
-            scale(live, f"{kind}_damping", numbers, value)
-            scale(live, f"{kind}_dampingpoly", numbers, value)
-
-
-@lru_cache(maxsize=32)
-def _damping(model: mujoco.MjModel, joints: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """Degrees of freedom, tendons and actuators that damp these joints; `UserError` for a tendon of others too."""
-    tendons = []
-    for tendon in range(model.ntendon):
-        moving = tendon_joints(model, tendon)
-        if moving and moving.issubset(joints):
-            tendons.append(tendon)
-        elif moving.intersection(joints) and _damps(model, tendon):
-            others = ", ".join(label(model, "joint", joint) for joint in sorted(moving.difference(joints)))
-            raise UserError(
-                f"{label(model, 'tendon', tendon)} damps varied joints together with {others}: vary their damping "
-                "too, or give the joints a damping of their own"
-            )
-    kinds = mujoco.mjtTrn
-    onto = {int(kinds.mjTRN_JOINT): joints, int(kinds.mjTRN_JOINTINPARENT): joints, int(kinds.mjTRN_TENDON): tendons}
-    targets = zip(model.actuator_trntype.tolist(), model.actuator_trnid[:, 0].tolist(), strict=True)
-    motors = [motor for motor, (kind, target) in enumerate(targets) if target in onto.get(kind, ())]
-    return {"dof": dofs(model, joints), "tendon": tuple(tendons), "actuator": tuple(motors)}
-
-
-def _damps(model: mujoco.MjModel, tendon: int) -> bool:
-    """The tendon, or a motor upon it, has damping."""
-    onto = (model.actuator_trntype == int(mujoco.mjtTrn.mjTRN_TENDON)) & (model.actuator_trnid[:, 0] == tendon)
-    motors = model.actuator_damping[onto].any() or model.actuator_dampingpoly[onto].any()
-    return bool(model.tendon_damping[tendon] or model.tendon_dampingpoly[tendon].any() or motors)
 
 
 @dataclass(frozen=True)
@@ -260,6 +214,42 @@ class SitePosition(OfOneParameter):
     def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N d"]) -> None:
         """`value`: its first d coordinates, d ≤ 3 [m]; the others stay."""
         live["site_pos"][:, object_id(model, "site", self.site), : value.shape[1]] = value
+
+
+@dataclass(frozen=True)
+class Option(OfOneParameter):
+    """An option of the whole world, written as it is: `wind` [m/s], `viscosity` [Pa·s], `density` [kg/m³], `gravity`.
+
+    Wind blows only where the medium has a density or a viscosity, as `<option density="1.2"/>` gives it.
+    """
+
+    option: str
+    """Name of the option: a number, or a vector of three for `wind` and `gravity`."""
+
+    def __post_init__(self) -> None:
+        if self.option not in _OPTIONS:
+            raise unknown_name("option of the world", self.option, _OPTIONS)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """It alone."""
+        return (f"opt.{self.option}",)
+
+    def require(self, model: mujoco.MjModel, tasks: Tasks) -> None:
+        """See `Variation`."""
+        given, size = tasks[self.parameter], np.size(getattr(model.opt, self.option))
+        if given[0].numel() != size:
+            raise UserError(
+                f"task parameter '{self.parameter}' is {given[0].numel()} numbers, {self.option} has {size}"
+            )
+        if size == 1 and bool((given < 0).any()):
+            raise UserError(
+                f"task parameter '{self.parameter}' = {float(given.min()):g}: a {self.option} is not negative"
+            )
+
+    def _write(self, model: mujoco.MjModel, live: Mapping[str, Tensor], value: Float[Tensor, "N *d"]) -> None:
+        """`value`: what the option is."""
+        live[self.fields[0]].copy_(value.reshape(live[self.fields[0]].shape))
 
 
 @dataclass(frozen=True)

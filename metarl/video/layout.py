@@ -19,6 +19,8 @@ class Shot:
     world: int
     episode: int
     """Number of the episode, from 0."""
+    take: int = 0
+    """Whose: an index into the takes that are shown."""
 
 
 @dataclass(frozen=True)
@@ -31,26 +33,33 @@ class Scene:
 
     @property
     def beside(self) -> bool:
-        """Whether a world is shown more than once."""
-        return len({shot.world for shot in self.shots}) < len(self.shots)
+        """Whether a world of one take is shown more than once."""
+        return len({(shot.world, shot.take) for shot in self.shots}) < len(self.shots)
 
     @property
     def rows(self) -> int:
         """Number of rows of tiles; the last row need not be full."""
         return -(-len(self.shots) // self.columns)
 
-    def ages(self, take: Take, stride: int, limit: int, hold: int) -> Iterator[int]:
+    def ages(self, takes: Sequence[Take], stride: int, limit: int, hold: int) -> Iterator[int]:
         """How many steps into their episodes the shots are, frame by frame; they stand still at both ends."""
-        stop = min(limit, max(take.length(shot.world, shot.episode) for shot in self.shots))
+        stop = min(limit, max(takes[shot.take].length(shot.world, shot.episode) for shot in self.shots))
         yield from [0] * hold
         yield from range(stride, stop, stride)
         yield from [stop] * hold
 
 
-def scenes(layout: Layout, num_worlds: int, episodes: Sequence[int]) -> list[Scene]:
-    """In sequence, a scene per episode with all worlds in it; side by side, one scene with a world in each row."""
+def scenes(layout: Layout, num_worlds: int, episodes: Sequence[int], num_takes: int = 1) -> list[Scene]:
+    """In sequence, a scene per episode with all worlds in it; side by side, one scene with a world in each row.
+
+    Several takes stand beside each other, with a world in each row.
+    """
+    takes = range(num_takes)
     if layout == "side-by-side":
-        shots = [Shot(world, episode) for world in range(num_worlds) for episode in episodes]
-        return [Scene(tuple(shots), len(episodes))]
-    columns = math.ceil(math.sqrt(num_worlds))
-    return [Scene(tuple(Shot(world, episode) for world in range(num_worlds)), columns) for episode in episodes]
+        shots = [Shot(world, episode, take) for world in range(num_worlds) for take in takes for episode in episodes]
+        return [Scene(tuple(shots), num_takes * len(episodes))]
+    columns = num_takes if num_takes > 1 else math.ceil(math.sqrt(num_worlds))
+    return [
+        Scene(tuple(Shot(world, episode, take) for world in range(num_worlds) for take in takes), columns)
+        for episode in episodes
+    ]

@@ -6,7 +6,8 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from metarl.rl.policy import Policy
 from metarl.run.records import Origin
 from metarl.run.run import worlds_on
 from metarl.sim.family import Family
-from metarl.video.encoder import BLOCK, movie
+from metarl.video.encoder import BLOCK, FORMATS, movie
 from metarl.video.layout import Layout, scenes
 from metarl.video.lettering import describe
 from metarl.video.plot import Plot
@@ -28,6 +29,7 @@ from metarl.video.tiles import Sheet
 
 _HOLD = 0.5  # [s] the picture stands still where an episode begins and ends, and how long its number is announced
 _MAX_FPS = 30.0
+_ROLES = {"memoryless": "no memory", "adapting": "adapts", "oracle": "told the task"}
 _MEMORY = 1.0  # [s] over which a plot averages a memory: longer than a stride
 
 
@@ -69,22 +71,39 @@ class Recording:
     """Undiscounted return of each task's first K episodes."""
 
 
-_DEFAULT, _NOBODY = VideoConfig(), Origin()
+_NOBODY = Origin()
+
+
+@dataclass(frozen=True)
+class Performer:
+    """Whom to film."""
+
+    policy: Policy[Any]
+    origin: Origin = _NOBODY
+    """What it was trained in, and what a picture calls it."""
+
+    @property
+    def name(self) -> str:
+        """`rl2, adapts`."""
+        return f"{self.origin.agent}, {_ROLES[self.origin.role]}"
+
+
+_DEFAULT = VideoConfig()
 
 
 def record(
-    policy: Policy[Any],
+    performers: Sequence[Performer],
     family: Family,
     tasks: Tasks,
     num_episodes: int,
     path: Path,
     config: VideoConfig = _DEFAULT,
-    origin: Origin = _NOBODY,
     tell: Callable[[float], None] = lambda share: None,
 ) -> Recording:
     """Film one trial of `num_episodes` episodes on each task, all at once, in real time, as an h264 `path`.
 
-    The policy acts deterministically, in the worlds that its `origin` was trained in. Raises `UserError` where a size
+    Several performers are shown beside each other, on the same tasks from the same starts; the returns are those of the
+    first. Policies act deterministically, in the worlds that they were trained in. Raises `UserError` where a size
     is not a multiple of 16, an episode is not of the trial, `path` is not an mp4 file that can be written, or this
     machine cannot draw. `tell` is called with the share of the work that is done, in [0, 1].
     """
@@ -93,26 +112,35 @@ def record(
     stride = math.ceil(1.0 / (_MAX_FPS * family.control_step) - 1e-9)
     fps = 1.0 / (family.control_step * stride)
     hold = max(1, round(_HOLD * fps))
-    limit = round(min(max(1.0, config.seconds / family.control_step), origin.episode_steps or family.episode_steps))
+    limit = round(
+        min(max(1.0, config.seconds / family.control_step), performers[0].origin.episode_steps or family.episode_steps)
+    )
     window = max(1, round(_MEMORY / family.control_step))
     wanted = Wanted(config.size, frozenset(episodes), stride, limit, config.plot, tell)
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(family).__name__).lower()  # HalfCheetahVel: half-cheetah-vel
-    labels = [f"{name}: {describe(family.space, row)}" for row in tasks.rows()]
+    names = [name] if len(performers) == 1 else [performer.name for performer in performers]
+    labels = [[f"{whose}: {describe(family.space, row)}" for row in tasks.rows()] for whose in names]
     worlds = {"threads": config.threads, **worlds_on(config.device, config.physics)}
-    plan = scenes(config.layout, len(tasks), episodes)
-    with (
-        movie(path, fps) as file,
-        filmed(policy, family, tasks, num_episodes, wanted, config.seed, worlds, origin) as take,
-    ):
-        sheet = Sheet(take, labels, config.size, config.title, num_episodes, limit)
+    plan = scenes(config.layout, len(tasks), episodes, len(performers))
+    with movie(path, fps) as file, ExitStack() as kept:
+        takes = []
+        for place, performer in enumerate(performers):
+            part = replace(wanted, tell=lambda share, place=place: tell((place + share) / len(performers) / 2))
+            took = filmed(performer.policy, family, tasks, num_episodes, part, config.seed, worlds, performer.origin)
+            takes.append(kept.enter_context(took))
+        sheet = Sheet(takes, labels, config.size, config.title, num_episodes, limit)
         shots = [shot for scene in plan for shot in scene.shots]
-        plot = Plot(take, shots, config.size, limit, window) if config.plot else None
+        plots = [
+            Plot(take, [shot for shot in shots if shot.take == place], config.size, limit, window)
+            for place, take in enumerate(takes)
+            if config.plot
+        ]
         for place, scene in enumerate(plan):
-            ages = list(scene.ages(take, stride, limit, hold))
+            ages = list(scene.ages(takes, stride, limit, hold))
             for number, age in enumerate(ages):
                 tell(0.5 + (place + number / len(ages)) / len(plan) / 2)
-                file.write(sheet.draw(scene, age, number < 2 * hold, plot))
-        returns = take.returns(num_episodes)
+                file.write(sheet.draw(scene, age, number < 2 * hold, plots))
+        returns = takes[0].returns(num_episodes)
     return Recording(path, file.num_frames / fps, file.num_frames, returns)
 
 
@@ -133,7 +161,7 @@ def _check(config: VideoConfig, path: Path) -> None:
         if value < BLOCK or value % BLOCK:
             near = max(BLOCK, round(value / BLOCK) * BLOCK)
             raise UserError(f"{name} {value} is not a positive multiple of {BLOCK} pixels; the nearest is {near}")
-    if path.suffix.lower() != ".mp4":
-        raise UserError(f"videos are mp4 files: '{path}' does not end in .mp4")
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(f"'{path}' does not end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
     if os.path.isdir(path):  # unlike Path's, False too for a name that cannot be
         raise UserError(f"{path} is a folder: name a file in it")

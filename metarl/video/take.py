@@ -46,7 +46,7 @@ class Wanted:
     read_outs: bool
     """Whether what can be read out of the policy's state is kept."""
     tell: Callable[[float], None] = lambda share: None
-    """Told the share of the film that is done; playing is the first half of it."""
+    """Told the share of the trial that is played."""
 
     def due(self, episode: Int64[Tensor, "N"], age: Int64[Tensor, "N"]) -> Bool[Tensor, "N"]:
         """The worlds of which a picture is wanted, when they are `age` steps into their `episode`."""
@@ -170,7 +170,7 @@ def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, see
     cameras: Cameras | None = None
     try:
         for t, now in enumerate(trial_steps(env, policy, tasks, seeding.key(seed, "evaluate"), True)):
-            wanted.tell(t / len(reward) / 2)
+            wanted.tell(t / len(reward))
             reward[t] = now.step.reward.cpu().numpy()
             begins = (now.step.ended & ~now.step.trial_start).cpu()
             for world in now.step.ended.nonzero()[:, 0].tolist():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
@@ -33,35 +35,42 @@ def before(take: Take, shot: Shot) -> str:
 
 
 class Sheet:
-    """Draws the frames of a take."""
+    """Draws the frames of one or several takes."""
 
     def __init__(
-        self, take: Take, labels: list[str], size: tuple[int, int], title: str, num_episodes: int, limit: int
+        self,
+        takes: Sequence[Take],
+        labels: Sequence[Sequence[str]],
+        size: tuple[int, int],
+        title: str,
+        num_episodes: int,
+        limit: int,
     ) -> None:
-        """`labels` say what each world's task is; of each episode at most `limit` steps are shown."""
-        self._take, self._labels, self._size, self._title = take, labels, size, title
+        """`labels` say of each take what each world's is; of each episode at most `limit` steps are shown."""
+        self._takes, self._labels, self._size, self._title = takes, labels, size, title
         self._num_episodes, self._limit = num_episodes, limit
         self._top = _TITLE_HEIGHT if title else 0
         self._text = max(11, round(size[1] / 20))
 
-    def draw(self, scene: Scene, age: int, announced: bool, plot: Plot | None) -> UInt8[np.ndarray, "H W 3"]:
+    def draw(self, scene: Scene, age: int, announced: bool, plots: Sequence[Plot]) -> UInt8[np.ndarray, "H W 3"]:
         """Draw a scene `age` steps into its episodes; `announced` shows their numbers in large letters."""
         width, height = self._size
-        full = height + (plot.height if plot else 0)
+        full = height + (plots[0].height if plots else 0)
         canvas = np.full((self._top + scene.rows * full, scene.columns * width, 3), _BACKGROUND, np.uint8)
         places = [(i % scene.columns * width, self._top + i // scene.columns * full) for i in range(len(scene.shots))]
         for (left, top), shot in zip(places, scene.shots, strict=True):
             tile = canvas[top : top + height, left : left + width]
-            tile[:] = self._take.picture(shot.world, shot.episode, age)
-            self._shade(tile, announced, ended=age > self._take.length(shot.world, shot.episode))
-            if plot:
-                canvas[top + height : top + full, left : left + width] = plot.draw(shot, age)
+            take = self._takes[shot.take]
+            tile[:] = take.picture(shot.world, shot.episode, age)
+            self._shade(tile, announced, ended=age > take.length(shot.world, shot.episode))
+            if plots:
+                canvas[top + height : top + full, left : left + width] = plots[shot.take].draw(shot, age)
         image = Image.fromarray(canvas)
         pen = ImageDraw.Draw(image)
         if self._title:
             write(pen, (8, _TITLE_HEIGHT // 2), self._title, 17, canvas.shape[1] - 16, "lm")
         for place, shot in zip(places, scene.shots, strict=True):
-            self._caption(pen, place, shot, age, "" if scene.beside else before(self._take, shot))
+            self._caption(pen, place, shot, age, "" if scene.beside else before(self._takes[shot.take], shot))
             if announced:
                 self._announce(pen, place, shot)
         return np.asarray(image)
@@ -80,10 +89,10 @@ class Sheet:
     def _caption(self, pen: ImageDraw.ImageDraw, place: tuple[int, int], shot: Shot, age: int, earlier: str) -> None:
         """Write task and score, and the returns of `earlier` episodes where they fit."""
         (left, top), size, room = place, self._text, self._size[0] - 16
-        words = score(self._take, shot, age, self._num_episodes, self._limit)
+        words = score(self._takes[shot.take], shot, age, self._num_episodes, self._limit)
         if pen.textlength(words + earlier, font_size=size) <= room:
             words += earlier
-        write(pen, (left + 8, top + round(0.85 * size)), self._labels[shot.world], size, room, "lm", GREY)
+        write(pen, (left + 8, top + round(0.85 * size)), self._labels[shot.take][shot.world], size, room, "lm", GREY)
         write(pen, (left + 8, top + round(2.1 * size)), words, size, room, "lm")
 
     def _announce(self, pen: ImageDraw.ImageDraw, place: tuple[int, int], shot: Shot) -> None:

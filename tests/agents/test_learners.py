@@ -35,7 +35,8 @@ def train(learner, env, numbers):
     for number in numbers:
         tasks = env.family.space.sample("train", 4, seeding.rng(0, "tasks", number))
         key = seeding.key(0, "collect", number)
-        segment = collect(env, learner.behaviour, tasks, key, record=learner.record)
+        wants = {"record": learner.record, "privileged": learner.wants_privileged}
+        segment = collect(env, learner.behaviour, tasks, key, **wants)
         metrics = learner.update(segment, seeding.generator(0, "update", number), 0.1)
     return metrics
 

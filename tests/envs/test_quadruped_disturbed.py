@@ -7,11 +7,11 @@ from families import columns
 from metarl.core import seeding
 from metarl.envs.quadruped import MOTORS, REACH, STAND
 from metarl.envs.quadruped_disturbed import (
-    GAIT,
     QuadrupedCommandWide,
     QuadrupedFaults,
     QuadrupedHiddenActuation,
     QuadrupedPatches,
+    QuadrupedSigns,
 )
 from metarl.sim.disturbances import Fault
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
@@ -50,8 +50,23 @@ def test_a_fault_breaks_no_rule_of_a_gait():
     env = MujocoEnv(QuadrupedFaults(), 2, threads=1)
     env.begin(env.family.space.sample("ood", 2, seeding.rng(0, "test")), 0)
     step = env.step(torch.zeros(2, 12))
-    assert not set(GAIT) & set(step.reward_terms)
+    assert not {"limp", "patter", "duty"} & set(step.reward_terms)
     assert env.physics.bind("userdata")[:, :2].tolist() == [[0.6, 0.0]] * 2
+
+
+def test_a_leg_that_turns_round_does_what_the_mirrored_command_would():
+    class AtOnce(QuadrupedSigns):
+        disturbances = (Fault(("signs",), onset=0.0),)
+
+    env = MujocoEnv(AtOnce(), 2, episodes_per_trial=1, threads=1)
+    env.begin(columns(signs=[[1.0, -1.0, 1.0, 1.0], [1.0] * 4]), 1, torch.zeros(2, dtype=torch.long))
+    action = torch.linspace(-0.5, 0.5, 12).repeat(2, 1)
+    action[1, 3:6] *= -1.0
+    for _ in range(5):
+        env.step(action)
+    qpos = env.physics.bind("qpos")
+    assert torch.allclose(qpos[0], qpos[1], atol=1e-9)
+    assert env.privileged()[:, :4].tolist() == [[1.0, -1.0, 1.0, 1.0], [1.0] * 4]
 
 
 def test_hidden_actuation_delays_shifts_and_tilts():

@@ -72,10 +72,11 @@ def test_returns_of_staggered_worlds_are_of_whole_trials():
     assert rollout_metrics(segments[-1], stepper.returns)["rollout/return_last"] == pytest.approx(expected[:, 1].mean())
 
 
-def test_a_run_moves_from_a_gpu_to_the_cpu_and_back(tmp_path):
+@pytest.mark.parametrize("agent", ["rl2", "rma"])
+def test_a_run_moves_from_a_gpu_to_the_cpu_and_back(tmp_path, agent):
     """It resumes, is evaluated and goes on; what the GPU's ways leave in a checkpoint is what the CPU's do."""
     with on_a_gpu():
-        run = metarl.train("rl2", RAIL, output=tmp_path / "run", physics="warp", total_steps=64, **SMALL)
+        run = metarl.train(agent, RAIL, output=tmp_path / "run", physics="warp", total_steps=64, **SMALL)
     learnt = metarl.load(run).state_dict()
     assert metarl.evaluate(run, num_tasks=3).returns.shape == (3, 2)
     run = metarl.resume(run, total_steps=96, physics="mujoco")
@@ -88,11 +89,12 @@ def test_a_run_moves_from_a_gpu_to_the_cpu_and_back(tmp_path):
 
 
 @needs_cuda
-@pytest.mark.parametrize("agent", ["rl2", "varibad", "pearl", "maml-trpo", "ppo-oracle", "sac"])
+@pytest.mark.parametrize("agent", ["rl2", "varibad", "rma", "pearl", "maml-trpo", "ppo-oracle", "sac"])
 def test_every_learner_trains_on_cuda_and_moves_to_the_cpu(tmp_path, agent):
     small = {
         "rl2": SMALL | {"chunk_steps": 4, "minibatch_chunks": 2},
         "varibad": {"num_worlds": 4},
+        "rma": SMALL | {"chunk_steps": 4, "batch_size": 8},
         "pearl": {"num_worlds": 4, "num_updates": 90, "initial_steps": 20, "train_tasks": 4},
         "maml-trpo": {"num_worlds": 4, "shots": 1, "episodes_per_trial": 2},
         "sac": {"num_worlds": 4, "initial_steps": 20, "num_updates": 5},

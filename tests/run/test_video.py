@@ -26,7 +26,7 @@ from metarl.video import encoder
 from metarl.video.layout import Scene, Shot, scenes
 from metarl.video.lettering import describe, write
 from metarl.video.plot import Plot, principal, running_mean
-from metarl.video.recorder import VideoConfig, record
+from metarl.video.recorder import Performer, VideoConfig, record
 from metarl.video.take import Pictures, Take, Wanted, filmed
 from metarl.video.tiles import before, score
 
@@ -93,7 +93,7 @@ def read(path, size):
 def test_a_video_of_two_episodes_on_three_tasks(tmp_path):
     family, path = ShortVel(), tmp_path / "new" / "folder" / "three.mp4"
     config = VideoConfig(size=(160, 96), title="push on half-cheetah-vel")
-    recording = record(Push(), family, tasks_of(family, 3), 2, path, config)
+    recording = record([Performer(Push())], family, tasks_of(family, 3), 2, path, config)
     described, pictures = read(path, (320, 32 + 192))  # a line of title, and two by two tiles
     assert all(word in described for word in ("h264", "yuv420p", "320x224", "20 fps"))
     assert len(pictures) == recording.num_frames == 2 * (HOLD + STEPS - 1 + HOLD), "each episode, held at both ends"
@@ -108,14 +108,43 @@ def test_it_shows_what_the_evaluator_measures(tmp_path):
     family = ShortVel()
     tasks = tasks_of(family, 2)
     config = VideoConfig(size=(64, 64), seed=3)
-    recording = record(Push(), family, tasks, 2, tmp_path / "x.mp4", config)
+    recording = record([Performer(Push())], family, tasks, 2, tmp_path / "x.mp4", config)
     np.testing.assert_allclose(recording.returns, evaluate(Push(), family, tasks, 2, seed=3).returns)
+
+
+def test_others_are_shown_beside_it_from_the_same_starts(tmp_path):
+    family, path = ShortVel(), tmp_path / "beside.mp4"
+    performers = [Performer(Push()), Performer(Push(), Origin(agent="other", adapts=False))]
+    recording = record(performers, family, tasks_of(family, 2), 2, path, VideoConfig(size=(64, 64)))
+    described, pictures = read(path, (128, 128))
+    assert "128x128" in described, "a row per task, a column per policy"
+    assert len(pictures) == recording.num_frames == 2 * (HOLD + STEPS - 1 + HOLD)
+    tiles = pictures[HOLD, 30:64, :62], pictures[HOLD, 30:64, 64:126], pictures[-1, 30:64, :62]
+    one, same, other = (tile.mean(axis=2).ravel() for tile in tiles)
+    assert np.corrcoef(one, same)[0, 1] > 0.8 > np.corrcoef(one, other)[0, 1], "the same policy at the same instant"
+    assert performers[1].name == "other, no memory"
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+def test_a_picture_that_moves_has_every_other_frame(tmp_path, ending):
+    family, path = ShortVel(), tmp_path / f"x.{ending}"
+    recording = record([Performer(Push())], family, tasks_of(family, 1), 1, path, VideoConfig(size=(64, 64)))
+    with Image.open(path) as picture:
+        assert picture.format == ending.upper() and picture.size == (64, 64)
+        total = 0
+        for number in range(picture.n_frames):
+            picture.seek(number)
+            picture.load()
+            total += picture.info["duration"]
+        assert 1 < picture.n_frames <= -(-recording.num_frames // 2), "what stands still may be one picture"
+    assert total == pytest.approx(1000 * recording.seconds, abs=150)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_early_end_stops_one_tile_only(tmp_path):
     family = FallingVel()
     config = VideoConfig(size=(64, 64))
-    recording = record(Push(), family, tasks_of(family, 2), 2, tmp_path / "x.mp4", config)
+    recording = record([Performer(Push())], family, tasks_of(family, 2), 2, tmp_path / "x.mp4", config)
     assert recording.num_frames == 2 * (HOLD + STEPS - 1 + HOLD), "as long as the longest of each episode"
     expected = evaluate(Push(), family, tasks_of(family, 2), 2).returns
     np.testing.assert_allclose(recording.returns, expected)
@@ -125,23 +154,27 @@ def test_an_early_end_stops_one_tile_only(tmp_path):
 def test_sizes_are_multiples_of_16(tmp_path, size, words):
     family = ShortVel()
     with pytest.raises(UserError, match=words):
-        record(Push(), family, tasks_of(family, 1), 1, tmp_path / "x.mp4", VideoConfig(size=size))
+        record([Performer(Push())], family, tasks_of(family, 1), 1, tmp_path / "x.mp4", VideoConfig(size=size))
 
 
 def test_paths_that_cannot_be_written(tmp_path):
     family = ShortVel()
     (tmp_path / "file").touch()
     (tmp_path / "folder.mp4").mkdir()
-    for name, words in (("file/x.mp4", "cannot write"), ("folder.mp4", "is a folder"), ("x.gif", "end in .mp4")):
+    for name, words in (
+        ("file/x.mp4", "cannot write"),
+        ("folder.mp4", "is a folder"),
+        ("x.avi", "end in .mp4, .gif or .webp"),
+    ):
         with pytest.raises(UserError, match=words):
-            record(Push(), family, tasks_of(family, 1), 1, tmp_path / name, VideoConfig(size=(64, 64)))
+            record([Performer(Push())], family, tasks_of(family, 1), 1, tmp_path / name, VideoConfig(size=(64, 64)))
 
 
 def test_an_interruption_leaves_no_file_and_keeps_the_old_one(tmp_path):
     family, path = ShortVel(), tmp_path / "x.mp4"
     path.write_bytes(b"an earlier video")
     with pytest.raises(KeyboardInterrupt):
-        record(Breaks(), family, tasks_of(family, 1), 1, path, VideoConfig(size=(64, 64)))
+        record([Performer(Breaks())], family, tasks_of(family, 1), 1, path, VideoConfig(size=(64, 64)))
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"an earlier video"
 
 
@@ -156,7 +189,7 @@ def test_an_encoder_that_stops_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(encoder.imageio, "get_writer", lambda *args, **settings: Full())
     family = ShortVel()
     with pytest.raises(UserError, match="the encoder stopped"):
-        record(Push(), family, tasks_of(family, 1), 1, tmp_path / "x.mp4", VideoConfig(size=(64, 64)))
+        record([Performer(Push())], family, tasks_of(family, 1), 1, tmp_path / "x.mp4", VideoConfig(size=(64, 64)))
     assert not list(tmp_path.iterdir())
 
 
@@ -166,7 +199,7 @@ def test_an_unknown_camera_is_named(tmp_path):
 
     family = Wrong()
     with pytest.raises(UserError, match="did you mean 'track'"):
-        record(Push(), family, tasks_of(family, 1), 1, tmp_path / "x.mp4", VideoConfig(size=(64, 64)))
+        record([Performer(Push())], family, tasks_of(family, 1), 1, tmp_path / "x.mp4", VideoConfig(size=(64, 64)))
     assert not list(tmp_path.iterdir())
 
 
@@ -175,7 +208,7 @@ def test_without_a_camera_the_view_follows_the_robot(tmp_path):
         camera = None
 
     family = NoCamera()
-    record(Push(), family, tasks_of(family, 1), 1, tmp_path / "x.mp4", VideoConfig(size=(320, 240)))
+    record([Performer(Push())], family, tasks_of(family, 1), 1, tmp_path / "x.mp4", VideoConfig(size=(320, 240)))
     picture = read(tmp_path / "x.mp4", (320, 240))[1][-1].astype(int)
     robot = (picture[..., 0] - picture[..., 2]) > 35  # the only thing that is orange
     across = np.flatnonzero(robot.any(axis=0))
@@ -236,8 +269,8 @@ def test_layouts():
 def test_shots_run_in_step_until_the_last_has_ended():
     take = take_of(np.zeros((12, 2)), ((0, 5, 12), (0, 7, 12)))
     scene = Scene((Shot(0, 0), Shot(1, 0)), 2)
-    assert list(scene.ages(take, stride=2, limit=99, hold=2)) == [0, 0, 2, 4, 6, 7, 7]
-    assert list(scene.ages(take, stride=2, limit=4, hold=1)) == [0, 2, 4]
+    assert list(scene.ages([take], stride=2, limit=99, hold=2)) == [0, 0, 2, 4, 6, 7, 7]
+    assert list(scene.ages([take], stride=2, limit=4, hold=1)) == [0, 2, 4]
 
 
 class Numbered:
@@ -292,14 +325,14 @@ def test_side_by_side_shows_both_episodes_at_once(tmp_path, numbered, monkeypatc
     config = VideoConfig(size=(96, 96), layout="side-by-side", seconds=0.2)
     for name, value in (("scale", 15), ("size", 96), ("worlds", 1)):
         monkeypatch.setattr(Numbered, name, value)
-    recording = record(Push(), family, tasks_of(family, 1), 3, path, config)
+    recording = record([Performer(Push())], family, tasks_of(family, 1), 3, path, config)
     pictures = read(path, (192, 96))[1]
     assert len(pictures) == HOLD + 3 + HOLD, "four steps of each"
     assert recording.returns.shape == (1, 3), "the whole trial is played"
     shown = pictures[-1][60:90].astype(int)
     assert abs(shown[:, 10:80].mean() - 15 * 4) < 4 and abs(shown[:, 110:180].mean() - 15 * 16) < 4
     with pytest.raises(UserError, match="there is no episode 4 to show: the trial has episodes 1 to 3"):
-        record(Push(), family, tasks_of(family, 1), 3, path, VideoConfig(size=(64, 64), episodes=(1, 4)))
+        record([Performer(Push())], family, tasks_of(family, 1), 3, path, VideoConfig(size=(64, 64), episodes=(1, 4)))
 
 
 class Count(NamedTuple):
@@ -377,7 +410,7 @@ def test_no_backend_is_one_sentence_with_the_packages(monkeypatch, tmp_path):
     monkeypatch.setattr(rendering, "_probe", lambda backend: f"no {backend} library")
     family = ShortVel()
     with pytest.raises(UserError, match="libegl1 and libgl1-mesa-dri or libosmesa6") as caught:
-        record(Push(), family, tasks_of(family, 1), 1, tmp_path / "x.mp4", VideoConfig(size=(64, 64)))
+        record([Performer(Push())], family, tasks_of(family, 1), 1, tmp_path / "x.mp4", VideoConfig(size=(64, 64)))
     assert "\n" not in str(caught.value) and "egl: no egl library; osmesa: no osmesa library" in str(caught.value)
     assert not list(tmp_path.iterdir())
 

@@ -12,10 +12,12 @@ from test_no_wait import NoWait
 from metarl.core import seeding
 from metarl.core.errors import UserError
 from metarl.core.tasks import Choice, Disc, Uniform
+from metarl.sim.altered import Altered
 from metarl.sim.declarations import make
 from metarl.sim.disturbances import (
     ActionLatency,
     Drift,
+    EachWorld,
     EncoderOffset,
     Fault,
     Force,
@@ -26,14 +28,14 @@ from metarl.sim.disturbances import (
     drawn,
 )
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
-from metarl.sim.variations import MotorStrength
+from metarl.sim.variations import BodyMass, MotorStrength, Payload
 
 NOMINAL = {"goal": 0.0, "late": 0.0, "strength": 1.0, "mass": 1.0}
 
 
-def start(family, num_worlds=3, key=7, streams=None, **values):
+def start(family, num_worlds=3, key=7, streams=None, episode=None, **values):
     """An environment at the start of a trial on nominal tasks but for `values`, one per world."""
-    env = MujocoEnv(family, num_worlds, threads=1)
+    env = MujocoEnv(family, num_worlds, threads=1, episode_steps=episode)
     env.begin(columns(**{name: values.get(name, [v] * num_worlds) for name, v in NOMINAL.items()}), key, streams)
     return env
 
@@ -281,6 +283,67 @@ def test_a_battery_sags_step_by_step():
 
 
 # pushes
+
+
+def test_any_robot_is_altered_by_a_draw_of_each_episode_upon_what_its_task_says():
+    env = start(Cart(Altered(MotorStrength("motors"), Uniform(0.5, 1.0))), 2, strength=[1.0, 0.5])
+    first = strength(env)
+    told = 0.75 + 0.25 * env.privileged()[:, -1].double()  # its draw, from -1 to 1
+    assert first == pytest.approx((told * torch.tensor([1.0, 0.5])).tolist())
+    assert env.info.privileged[-1].name == "motors_value"
+    for _ in range(50):
+        assert strength(env) == first
+        env.step(torch.zeros(2, 1))
+    assert all(now != before for now, before in zip(strength(env), first, strict=True))
+
+
+def test_an_alteration_within_an_episode_is_a_fault_that_is_over_again():
+    env = start(Cart(Altered(BodyMass("load"), 3.0, onset=0.04, duration=0.04)), mass=[1.0, 1.0, 2.0])
+    mass, seen, fault = env.physics.expand("body_mass")[:, 1], [], []
+    for _ in range(6):
+        seen.append(mass[::2].tolist())
+        fault.append(float(env.privileged()[0, -1]))
+        env.step(torch.zeros(3, 1))
+    assert env.info.privileged[-1].name == "fault"
+    assert fault == [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]
+    assert [now[0] / seen[0][0] for now in seen] == [1.0, 1.0, 3.0, 3.0, 1.0, 1.0]
+    assert all(now[1] == 2.0 * now[0] for now in seen)
+
+
+def test_an_alteration_grows_to_its_value():
+    """Of 1 s, in steps of 0.5 s: 25 control steps."""
+    env = start(Cart(Altered(MotorStrength("battery"), 0.6, over=1.0)), episode=60)
+    found = []
+    for _ in range(60):
+        found.append(float(strength(env)[0]))
+        env.step(torch.zeros(3, 1))
+    assert found == pytest.approx([1.0] * 25 + [0.8] * 25 + [0.6] * 10)
+
+
+def test_each_world_may_have_a_magnitude_of_its_own():
+    env = start(Cart(Altered(MotorStrength("motors"), EachWorld((1.0, 0.5, 0.0)))))
+    assert strength(env) == [1.0, 0.5, 0.0]
+    assert env.info.privileged[-1].name == "mass"  # nothing is drawn that could be told
+    with pytest.raises(UserError, match="has 3 values for 2 worlds"):
+        start(Cart(Altered(MotorStrength("motors"), EachWorld((1.0, 0.5, 0.0)))), 2)
+
+
+def test_an_alteration_that_no_model_can_have_is_refused_before_any_step():
+    with pytest.raises(UserError, match="must not be negative"):
+        start(Cart(Altered(MotorStrength("motors"), Uniform(-0.5, 1.0))))
+    loaded = Altered(Payload("load", "cart", (0.0, 0.0, 0.0), aside=("late",)), 1.0)
+    with pytest.raises(UserError, match="reads load, late, it may read one number only"):
+        make("slip", type("Slip", (Cart,), {"__init__": lambda self: Cart.__init__(self, loaded)}))
+
+
+def test_a_force_lasts_as_long_as_is_said():
+    env = start(Floater(Force("hull", 2.0, onset=0.04, duration=0.02)))
+    gained = []
+    for _ in range(4):
+        before = env.physics.bind("qvel")[0, 1].clone()
+        env.step(torch.zeros(3, 1))
+        gained.append(float(env.physics.bind("qvel")[0, 1] - before))
+    assert [abs(one) > 1e-3 for one in gained] == [False, False, True, False]
 
 
 def test_a_force_pushes_sideways_and_is_drawn_anew():

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -20,7 +21,7 @@ from metarl.core.errors import UserError
 from metarl.core.registry import make_family
 from metarl.core.seeding import _GOLDEN
 from metarl.envs import FAMILIES
-from metarl.gym import environment_id
+from metarl.gym import environment_id, register
 from metarl.sim.adapters.gymnasium import TaskEnv, TaskVectorEnv
 from metarl.sim.mujoco.mujoco_env import EXPLODED, MujocoEnv
 
@@ -263,6 +264,46 @@ def test_the_wrappers_of_gymnasium_and_sb3s_make_vec_env_take_them():
     assert infos["episode"]["l"].tolist() == [4, 4]
     envs = make_vec_env("metarl/HalfCheetahVel-v0", n_envs=2, seed=0)  # makes them with pictures
     assert envs.reset().shape == (2, *envs.observation_space.shape)
+
+
+# ------------------------------------------------------------------------------------- restarting in the next step
+
+
+def test_restarting_in_the_next_step_is_gymnasiums_own_where_no_episode_ends_early():
+    envs = TaskVectorEnv(Rail(FAR), 2, autoreset_mode="NextStep")
+    singles = SyncVectorEnv([lambda: TaskEnv(Rail(FAR))] * 2, autoreset_mode=AutoresetMode.NEXT_STEP)
+    assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+    assert identical(envs.reset(seed=5), singles.reset(seed=5))
+    for number in range(12):
+        actions = np.full((2, 1), 0.1 * (number % 3), np.float32)
+        assert identical(envs.step(actions), singles.step(actions)), number
+
+
+def test_a_world_that_falls_ignores_the_action_of_the_step_in_which_it_restarts():
+    """Pushed fully, a cart is past the edge after its second step, and pushed on it stays at rest for the third."""
+    envs = TaskVectorEnv(Rail(), 2, autoreset_mode=AutoresetMode.NEXT_STEP)
+    envs.reset(seed=0)
+    actions = np.array([[1.0], [0.0]], np.float32)
+    envs.step(actions)
+    obs, _, terminated, truncated, _ = envs.step(actions)
+    assert obs[0, 0] > 0.05 and (terminated.tolist(), truncated.tolist()) == ([True, False], [False, False])
+    obs, reward, terminated, truncated, infos = envs.step(actions)
+    assert abs(obs[0, 0]) < 0.02 and obs[0, 1] == 0.0 and reward[0] == 0.0 and not (terminated | truncated).any()
+    assert infos["_reward_terms"].tolist() == [False, True]
+    *_, truncated, _ = envs.step(actions)
+    assert truncated.tolist() == [True, True]
+    with pytest.raises(UserError, match="unknown autoreset mode 'Never'; available: NextStep, SameStep"):
+        TaskVectorEnv(Rail(), 2, autoreset_mode="Never")
+
+
+def test_a_family_is_named_by_its_file():
+    name = f"{Path(__file__).parent.parent / 'families.py'}:Rail"
+    env = gymnasium.make("metarl.gym:metarl/Family-v0", family=name, split="ood")
+    assert env.reset(seed=0)[1]["task"]["goal"] >= 2 and env.spec.max_episode_steps == Rail.episode_steps
+    envs = gymnasium.make_vec("metarl/Family-v0", num_envs=3, family=name, autoreset_mode="NextStep")
+    assert RecordEpisodeStatistics(envs).reset(seed=0)[0].shape == (3, 2)
+    register({"my-rail": name})
+    assert gymnasium.make_vec("metarl/MyRail-v0", num_envs=2).num_envs == 2
 
 
 # ------------------------------------------------------------------------------------------------------- pictures

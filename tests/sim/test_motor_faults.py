@@ -7,7 +7,7 @@ import torch
 from families import columns, only
 
 from metarl.core.errors import UserError
-from metarl.sim.motor_faults import FAULTS, LimbStrength, MotorFault, ServoGain
+from metarl.sim.motor_faults import FAULTS, LimbSigns, LimbStrength, MotorFault, ServoGain
 from metarl.sim.mujoco.mujoco_env import compile_spec
 from metarl.sim.mujoco.physics import make_physics
 from metarl.sim.variations import Variator
@@ -92,6 +92,15 @@ def test_limbs_differ_in_strength():
     assert torques(physics, 0, (1.0, 1.0)) == pytest.approx([5.0, 0.375])  # its limit has shrunk too
 
 
+def test_limbs_turn_round():
+    """A servo's target of 0.4 is mirrored in [-0.5, 1.5] to 0.6; a motor's force has the other sign."""
+    physics = make_physics("mujoco", compile_spec(mujoco.MjSpec.from_string(ARM)), 3, 1)
+    signs = [[-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]]
+    Variator(physics, (LimbSigns("signs", (("shoulder",), ("elbow",))),)).apply(columns(signs=signs))
+    found = [torques(physics, world, (0.4, 0.1)) for world in range(3)]
+    np.testing.assert_allclose(found, [[6.0, 0.3], [4.0, -0.3], [4.0, 0.3]], atol=1e-9)
+
+
 def test_what_cannot_break_or_weaken_is_refused():
     skewed = ARM.replace('gear="3" ctrlrange="-1 1"', 'gear="3" ctrlrange="0 1"')
     physics = make_physics("mujoco", compile_spec(mujoco.MjSpec.from_string(skewed)), 1, 1)
@@ -99,6 +108,8 @@ def test_what_cannot_break_or_weaken_is_refused():
         Variator(physics, (FAULT,)).apply(columns(kind=[0.0], motor=[0.0]))
     with pytest.raises(UserError, match="must be a ratio, not negative, for each of 2 limbs"):
         Variator(physics, (LimbStrength("strength", (("shoulder",), ("elbow",))),)).apply(columns(strength=[0.5]))
+    with pytest.raises(UserError, match="must be a sign, 1 or -1, for each of 2 limbs"):
+        Variator(physics, (LimbSigns("signs", (("shoulder",), ("elbow",))),)).apply(columns(signs=[[1.0, 0.5]]))
     with pytest.raises(UserError, match="'motor' = 2 is the index of nothing"):
         Variator(physics, (MotorFault("kind", "motor", ("shoulder",)),)).apply(columns(kind=[0.0], motor=[2.0]))
 

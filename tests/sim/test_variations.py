@@ -6,18 +6,22 @@ from families import ALL_FAMILIES, BENCH, columns, only
 
 from metarl.core.errors import UserError
 from metarl.core.registry import make_family
+from metarl.core.tasks import Tasks
 from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
 from metarl.sim.mujoco.physics import make_physics
 from metarl.sim.rotations import axes_of, quaternion_of
 from metarl.sim.variations import (
+    Armature,
     BodyMass,
     CentreOfMass,
     Friction,
+    FrictionLoss,
     Gravity,
     JointDamping,
     JointFault,
     ModelField,
     MotorStrength,
+    Option,
     Payload,
     SitePosition,
     Variator,
@@ -177,6 +181,56 @@ def test_damping_scales_the_named_joints_only():
     physics.forward(only(2))
     torch.testing.assert_close(damper[:, ELBOW], -2.0 * 0.2 * torch.tensor([1.0, 3.0]).double())
     torch.testing.assert_close(damper[:, SHOULDER], torch.full((2,), -2.0 * 0.3).double())
+
+
+def test_rotors_weigh_more_at_the_named_joints_only():
+    """Ahead of its motor the inertia of a joint's rotor stands on the diagonal of the mass matrix."""
+    xml = BENCH.replace('name="shoulder"', 'name="shoulder" armature="0.2"').replace(
+        'name="elbow"', 'name="elbow" armature="0.1"'
+    )
+    model = mujoco.MjModel.from_xml_string(xml)
+    physics = make_physics("mujoco", model, 2, threads=1)
+    Variator(physics, [Armature("rotor", ("elbow",))]).apply(columns(rotor=[1.0, 3.0]))
+    one, other = (physics.model_of(world).dof_armature - model.dof_armature for world in range(2))
+    elbow = model.joint("elbow").dofadr[0]
+    assert not one.any() and other[elbow] == pytest.approx(0.2) and (np.delete(other, elbow) == 0).all()
+
+
+def test_dry_friction_holds_a_joint_against_less_than_its_torque():
+    """The upper arm is turned by 0.1 rad, whose weight pulls with about 2 N·m; a free joint has none of it."""
+    model = mujoco.MjModel.from_xml_string(BENCH)
+    physics = make_physics("mujoco", model, 2, threads=1)
+    Variator(physics, [FrictionLoss("rub")]).apply(columns(rub=[0.0, 20.0]))
+    ends = []
+    for world in range(2):
+        own, data = physics.model_of(world), mujoco.MjData(model)
+        data.joint("shoulder").qpos = 0.1
+        mujoco.mj_step(own, data, 60)
+        ends.append(float(data.joint("shoulder").qpos[0]))
+    assert not physics.model_of(1).dof_frictionloss[:6].any()
+    assert ends[0] < 0.05 and ends[1] == pytest.approx(0.1, abs=0.01)
+    with pytest.raises(UserError, match=r"'rub' = -1 is a friction: it must not be negative"):
+        Variator(physics, [FrictionLoss("rub")]).apply(columns(rub=[0.0, -1.0]))
+
+
+def test_wind_and_viscosity_are_written_as_they_are():
+    """A box of 0.4 m in a wind of 10 m/s of air is blown along; without a medium no wind is felt."""
+    model = mujoco.MjModel.from_xml_string(BENCH.replace('timestep="0.005"', 'timestep="0.005" density="1.2"'))
+    physics = make_physics("mujoco", model, 2, threads=1)
+    variations = (Option("wind", "wind"), Option("thick", "viscosity"))
+    winds = torch.tensor([[0.0, 0.0, 0.0], [10.0, 0.0, 0.0]], dtype=torch.float64)
+    Variator(physics, variations).apply(Tasks({"wind": winds, **columns(thick=[0.0, 0.1]).values}))
+    assert physics.model_of(1).opt.wind.tolist() == [10.0, 0.0, 0.0] and physics.model_of(1).opt.viscosity == 0.1
+    pulls = []
+    for world in range(2):
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(physics.model_of(world), data)
+        pulls.append(float(data.qfrc_fluid[model.joint("free").dofadr[0]]))
+    assert pulls[0] == 0.0 < 0.1 < pulls[1]
+    with pytest.raises(UserError, match=r"unknown option of the world 'wnd' \(did you mean 'wind'"):
+        Option("wind", "wnd")
+    with pytest.raises(UserError, match="'wind' is 1 numbers, wind has 3"):
+        Variator(physics, variations[:1]).apply(columns(wind=[1.0, 2.0]))
 
 
 def test_motor_strength_scales_every_force_even_a_saturated_one():

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -19,18 +19,17 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from metarl.core.errors import UserError, unknown_name
-from metarl.core.tasks import Split, Tasks, TaskSpace, Value
+from metarl.core.tasks import Split, Tasks
+from metarl.sim.adapters.posed import Given, Infos, asked_of, draw, infos_of
 from metarl.sim.declarations import make
 from metarl.sim.env import Cameras, TrialEnv
 from metarl.sim.family import Family
 from metarl.sim.make import make_env
 
-Given = Mapping[str, Float64[Tensor, "1 *d"]]  # the task parameters that were asked for; the others are drawn
-Infos = dict[str, Any]
 Obs = Float32[np.ndarray, "O"]
 ObsBatch = Float32[np.ndarray, "N O"]
 Picture = UInt8[np.ndarray, "H W 3"]
@@ -64,7 +63,7 @@ class TaskEnv(gymnasium.Env):
         `width` and `height` [pixels] are those of the picture that `render` draws in the mode `rgb_array`.
         """
         self.family, self.render_mode = _family(family), _mode(render_mode)
-        self.split, _ = _asked(self.family.space, split, None)
+        self.split, _ = asked_of(self.family.space, split, None)
         self.metadata = {**self.metadata, "render_fps": _fps(self.family)}
         self._worlds = make_env(self.family, 1, episodes_per_trial=1, threads=1, pictures=render_mode is not None)
         self._film = _Film(self._worlds, (width, height))
@@ -82,9 +81,9 @@ class TaskEnv(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: Infos | None = None) -> tuple[Obs, Infos]:
         """Begin an episode; `UserError` for options that the family does not have."""
-        split, given = _asked(self.family.space, self.split, options)
+        split, given = asked_of(self.family.space, self.split, options)
         super().reset(seed=seed)
-        tasks, stream = _draw(self.family.space, split, given, self.np_random)
+        tasks, stream = draw(self.family.space, split, given, self.np_random)
         self._film.close()
         obs = self._worlds.begin(tasks, 0, torch.tensor([stream]))
         self._over = False
@@ -120,6 +119,9 @@ class TaskEnv(gymnasium.Env):
 class TaskVectorEnv(VectorEnv):
     """Worlds of a family, stepped together; ended episodes restart in the same step (`AutoresetMode.SAME_STEP`).
 
+    With `autoreset_mode="NextStep"` they restart in the step after, whose action they ignore, as Gymnasium's own vector
+    wrappers expect by default. There a world that has fallen, while others go on, is at rest for that control step.
+
     Observations and infos are those of Gymnasium's `SyncVectorEnv` over as many `TaskEnv`, with one difference: tasks
     change for all worlds at once, every `episode_steps` steps. A world whose episode terminates before that restarts
     on its task, and is truncated with the others. Where no episode terminates early, there is no difference.
@@ -140,11 +142,17 @@ class TaskVectorEnv(VectorEnv):
         render_mode: str | None = None,
         width: int = _WIDTH,
         height: int = _HEIGHT,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     ) -> None:
         """See `TaskEnv`. `max_episode_steps` can only be the family's. One thread per CPU."""
         self.family, self.num_envs, self.render_mode = _family(family), num_envs, _mode(render_mode)
-        self.split, _ = _asked(self.family.space, split, None)
-        self.metadata = {**self.metadata, "render_fps": _fps(self.family)}
+        self.split, _ = asked_of(self.family.space, split, None)
+        known = {mode.value: mode for mode in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP)}
+        asked = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
+        if asked not in known:
+            raise unknown_name("autoreset mode", asked, known)
+        self._later = known[asked] is AutoresetMode.NEXT_STEP
+        self.metadata = {**self.metadata, "render_fps": _fps(self.family), "autoreset_mode": known[asked]}
         if max_episode_steps not in (None, self.family.episode_steps):
             raise UserError(f"max_episode_steps is the family's, {self.family.episode_steps}, not {max_episode_steps}")
         self._worlds = make_env(self.family, num_envs, episodes_per_trial=1, pictures=render_mode is not None)
@@ -154,6 +162,7 @@ class TaskVectorEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._generators = [np_random() for _ in range(num_envs)]
         self._ready = False
+        self._ended, self._over = np.zeros(num_envs, np.bool_), False  # in the last step, of worlds that restart later
 
     @property
     def np_random(self) -> tuple[np.random.Generator, ...]:
@@ -179,12 +188,15 @@ class TaskVectorEnv(VectorEnv):
                 self._generators[i] = np_random(own)
         obs = self._start(asked)
         self._ready = True
-        return obs, _infos({"task": self._task()}, np.ones(self.num_envs, np.bool_))
+        self._ended, self._over = np.zeros(self.num_envs, np.bool_), False
+        return obs, infos_of({"task": self._task()}, np.ones(self.num_envs, np.bool_))
 
     def step(self, actions: np.ndarray) -> tuple[ObsBatch, np.ndarray, np.ndarray, np.ndarray, Infos]:
         """Apply `actions` (N, A), clipped to [-1, 1]."""
         if not self._ready:
             raise ResetNeeded("no episode is running: call reset()")
+        if self._later:
+            return self._step_later(_actions(actions, self.action_space.shape))
         step = self._worlds.step(_actions(actions, self.action_space.shape))
         self._worlds.check()
         ended = step.ended.numpy()
@@ -192,15 +204,38 @@ class TaskVectorEnv(VectorEnv):
         happened = {"reward_terms": terms, "diverged": step.diverged.numpy()}
         infos: Infos = {}
         if ended.any():
-            infos = _infos({"final_info": {"task": self._task(), **happened}}, ended)
+            infos = infos_of({"final_info": {"task": self._task(), **happened}}, ended)
             infos["final_obs"], infos["_final_obs"] = np.full(self.num_envs, None, dtype=object), ended.copy()
             for world in np.flatnonzero(ended):
                 infos["final_obs"][world] = step.final_obs[world].numpy()
         obs = self._start([(self.split, {})] * self.num_envs) if bool(step.trial_start[0]) else step.obs.numpy()
-        infos |= _infos({"task": self._task()}, np.ones_like(ended))
+        infos |= infos_of({"task": self._task()}, np.ones_like(ended))
         if not ended.all():
-            infos |= _infos(happened, ~ended)
+            infos |= infos_of(happened, ~ended)
         return obs, step.reward.double().numpy(), step.terminated.numpy().copy(), step.truncated.numpy().copy(), infos
+
+    def _step_later(
+        self, actions: Float32[Tensor, "N A"]
+    ) -> tuple[ObsBatch, np.ndarray, np.ndarray, np.ndarray, Infos]:
+        """A step in which worlds restart whose episode ended in the one before; all of them where tasks change."""
+        restarting, every, none = self._ended, np.ones(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
+        if self._over:
+            obs = self._start([(self.split, {})] * self.num_envs)
+            self._ended, self._over = none, False
+            return obs, np.zeros(self.num_envs), none.copy(), none.copy(), infos_of({"task": self._task()}, every)
+        still = torch.from_numpy(restarting)[:, None]
+        step = self._worlds.step(actions.masked_fill(still, 0.0))
+        self._worlds.check()
+        self._over = bool(step.trial_start[0])
+        terminated = step.terminated.numpy() & ~restarting
+        truncated = (step.truncated.numpy() & ~restarting) | (restarting & self._over)
+        self._ended = terminated | truncated
+        terms = {name: term.numpy() for name, term in step.reward_terms.items()}
+        infos = infos_of({"task": self._task()}, every)
+        if not restarting.all():
+            infos |= infos_of({"reward_terms": terms, "diverged": step.diverged.numpy()}, ~restarting)
+        obs = torch.where(still, step.obs, step.final_obs).numpy()
+        return obs, np.where(restarting, 0.0, step.reward.double().numpy()), terminated, truncated, infos
 
     def render(self) -> tuple[Picture, ...] | None:
         """The worlds as they are now, as `SyncVectorEnv` shows its own; None in no render mode."""
@@ -215,7 +250,7 @@ class TaskVectorEnv(VectorEnv):
         """Pose every world a task; `asked` has the split and the given parameters of each."""
         self._film.close()
         space = self.family.space
-        drawn = [_draw(space, split, given, rng) for (split, given), rng in zip(asked, self.np_random, strict=True)]
+        drawn = [draw(space, split, given, rng) for (split, given), rng in zip(asked, self.np_random, strict=True)]
         tasks = Tasks({name: torch.cat([tasks[name] for tasks, _ in drawn]) for name in space.parameters})
         return self._worlds.begin(tasks, 0, torch.tensor([stream for _, stream in drawn])).numpy()
 
@@ -225,7 +260,7 @@ class TaskVectorEnv(VectorEnv):
         tasks = task if isinstance(task, list | tuple) else [task] * self.num_envs
         if len(tasks) != self.num_envs:
             raise UserError(f"{self.num_envs} worlds need as many tasks, or one for all, got {len(tasks)}")
-        return [_asked(self.family.space, self.split, {**options, "task": task}) for task in tasks]
+        return [asked_of(self.family.space, self.split, {**options, "task": task}) for task in tasks]
 
     def _task(self) -> dict[str, np.ndarray]:
         return {name: value.numpy() for name, value in self._worlds.tasks.values.items()}
@@ -280,51 +315,3 @@ def _actions(action: np.ndarray, shape: tuple[int, ...]) -> Float32[Tensor, "...
     if array.shape != shape:
         raise UserError(f"an action here has shape {shape}, not {array.shape}")
     return torch.from_numpy(array)
-
-
-def _draw(space: TaskSpace, split: Split, given: Given, rng: np.random.Generator) -> tuple[Tasks, int]:
-    """A task, and the stream of its initial states."""
-    drawn = space.sample(split, 1, rng)
-    return Tasks({**drawn.values, **given}), int(rng.integers(2**62))
-
-
-def _asked(space: TaskSpace, split: str, options: Mapping[str, Any] | None) -> tuple[Split, Given]:
-    """The split and the task parameters in the options of a reset; `UserError` for what is not there."""
-    options = options or {}
-    for name in options:
-        if name not in ("task", "split"):
-            raise unknown_name("reset option", str(name), ("task", "split"))
-    split = options.get("split", split)
-    if split not in space.splits:
-        raise unknown_name("split", str(split), space.splits)
-    task = {} if options.get("task") is None else options["task"]
-    if not isinstance(task, Mapping):
-        raise UserError(f"the task {task!r} must map task parameters to values: {', '.join(space.parameters)}")
-    return split, {name: _given(space, str(name), value) for name, value in task.items()}
-
-
-def _given(space: TaskSpace, name: str, wanted: object) -> Float64[Tensor, "1 *d"]:
-    """One parameter's value; `UserError` unless some split could pose it, or it is the unmodified robot's."""
-    if name not in space.parameters:
-        raise unknown_name("task parameter", name, space.parameters)
-    supports = [space.distribution(name, split) for split in space.splits]
-    allowed = " or ".join(dict.fromkeys(support.describe() for support in supports))
-    try:
-        value = cast(Value, np.asarray(wanted, np.float64).tolist())
-    except (TypeError, ValueError):
-        raise UserError(f"task parameter '{name}' = {wanted!r} is no number: it must be {allowed}") from None
-    if value != space.parameters[name].nominal and not any(support.contains(value) for support in supports):
-        raise UserError(f"task parameter '{name}' = {value} is out of range: it must be {allowed}")
-    return torch.tensor([value], dtype=torch.float64)
-
-
-def _infos(values: Mapping[str, Any], mask: np.ndarray) -> Infos:
-    """Gymnasium's layout: copies of the values, zero outside `mask`, beside the mask of the worlds that have them."""
-    infos: Infos = {f"_{name}": mask.copy() for name in values}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            infos[name] = _infos(value, mask)
-        else:
-            infos[name] = np.zeros_like(value)
-            infos[name][mask] = value[mask]
-    return infos

@@ -15,10 +15,12 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from metarl.core.info import Part
 from metarl.core.machine import num_cpus
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Tasks, Value
 from metarl.core.types import Trial
+from metarl.sim.disturbing import OutsideDisturber
 from metarl.sim.env import Moved, TrialEnv
 from metarl.sim.external.pool import Setting, Workers
 from metarl.sim.family import Family
@@ -97,7 +99,12 @@ class ExternalEnv(TrialEnv):
         """Versions of the workers' `python` and `gymnasium`."""
         self._obs = torch.zeros(num_worlds, int(self.description["observation_size"]))
         self._rows: list[dict[str, Value]] = [{}] * num_worlds
-        self._describe(self._obs.shape[1], [f"action_{i}" for i in range(int(self.description["action_size"]))])
+        actions = [f"action_{i}" for i in range(int(self.description["action_size"]))]
+        parts = tuple(family.observation) or (Part("observation", self._obs.shape[1], "1"),)
+        disturbed = bool(family.disturbances)
+        self._disturber = OutsideDisturber(family, num_worlds, parts, len(actions)) if disturbed else None
+        told = self._disturber.episode.drawn_parts() if self._disturber else ()
+        self._describe(self._obs.shape[1], actions, tuple(told))
 
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> ExternalCameras:
         """The environments' own `render`."""
@@ -117,17 +124,29 @@ class ExternalEnv(TrialEnv):
         seeds = WorldRandom(self._keys[mask], self._streams[mask], self._episode[mask]).uniform(0.0, _SEEDS, 1)
         first = self._workers.reset(numbers, seeds[:, 0].long().tolist(), [self._rows[world] for world in numbers])
         self._obs[mask] = torch.from_numpy(first)
+        if self._disturber:
+            self._disturber.begin(self._keys, self._streams, self._episode, mask, self.tasks)
 
     def _observe(self) -> Float32[Tensor, "N S"]:
-        return self._obs.clone()
+        return self._disturber.sense(self._obs) if self._disturber else self._obs.clone()
+
+    def _hidden(self) -> list[Tensor]:
+        return self._disturber.episode.drawn() if self._disturber else []
 
     def _move(self, action: Float[Tensor, "N A"], tasks: Tasks) -> Moved:
-        obs, terminated, truncated, terms = self._workers.step(action.numpy())
+        command = self._disturber.command(action) if self._disturber else action
+        obs, terminated, truncated, terms = self._workers.step(command.numpy())
         seen = torch.from_numpy(obs)
         self._obs.copy_(seen)
         rewards = {name: torch.from_numpy(term) for name, term in terms.items()}
         diverged = ~torch.isfinite(seen).all(dim=1)
-        return Moved(seen, rewards, torch.from_numpy(terminated), torch.from_numpy(truncated), diverged)
+        return Moved(
+            self._observe() if self._disturber else seen,
+            rewards,
+            torch.from_numpy(terminated),
+            torch.from_numpy(truncated),
+            diverged,
+        )
 
 
 class ExternalCameras:

@@ -9,16 +9,18 @@ from functools import lru_cache
 import mujoco
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from metarl.core.errors import UserError
 from metarl.core.seeding import WorldRandom, generator, rng
 from metarl.core.tasks import Tasks
 from metarl.core.types import Trial
+from metarl.sim.altered import all_variations, extremes
+from metarl.sim.disturbances import Disturbance
 from metarl.sim.disturbing import Disturber
 from metarl.sim.env import Moved, RewardError as RewardError, TrialEnv
-from metarl.sim.family import MujocoFamily
+from metarl.sim.family import MujocoFamily, action_names
+from metarl.sim.motors import Motors
 from metarl.sim.mujoco.physics import Counts, Dropped, Physics, make_physics
 from metarl.sim.mujoco.rendering import Camera, gl_backend
 from metarl.sim.observations import require_declared, to_vector
@@ -34,16 +36,6 @@ def compile_spec(spec: mujoco.MjSpec) -> mujoco.MjModel:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*deprecated", category=UserWarning)
         return spec.compile()
-
-
-def _control_range(model: mujoco.MjModel) -> Float64[Tensor, "2 A"]:
-    """Lowest and highest control of every actuator; `UserError` names one without a range."""
-    limits = torch.from_numpy(model.actuator_ctrlrange.T.copy())
-    for i in range(model.nu):
-        if not limits[0, i] < limits[1, i]:
-            name = model.actuator(i).name or i
-            raise UserError(f"actuator '{name}' needs a ctrlrange: actions in [-1, 1] are mapped onto it")
-    return limits
 
 
 class MujocoEnv(TrialEnv):
@@ -81,20 +73,17 @@ class MujocoEnv(TrialEnv):
         )
         self.replayable = physics != "mujoco" and not self._looks
         self._substeps = family.num_substeps(model)
-        self._variator = Variator(self.physics, family.variations)
+        self._variator = Variator(self.physics, all_variations(family.variations, family.disturbances))
         disturbed = bool(family.disturbances)
-        self._disturber = Disturber(self.physics, family, self._variator) if disturbed else None
+        self._motors = Motors(self.physics, family)
+        self._disturber = Disturber(self.physics, family, self._variator, self._motors) if disturbed else None
         self._drawn = 0  # numbers that the last reset drew, of each world
-        self._ctrl = self.physics.bind("ctrl")
-        self._low, self._high = _control_range(model).to(self.device, self.dtype)
-        self._unit_range = bool((self._low == -1).all() and (self._high == 1).all())
         # After one step every field that the family reads is bound: it must not first be so within a trial.
         self.begin(family.space.nominal(num_worlds), key=0)
         require_declared(family, family.observe(self.physics, self.tasks), num_worlds, self.dtype)
         hidden = (*(self._disturber.parts() if self._disturber else ()), *family.hidden_parts)
-        names = [model.actuator(i).name or f"action_{i}" for i in range(model.nu)]
-        self._describe(self._observe().shape[1], names, hidden)
-        self.step(torch.zeros(num_worlds, model.nu, device=self.device))
+        self._describe(self._observe().shape[1], action_names(family, model), hidden)
+        self.step(torch.zeros(num_worlds, self.action_size, device=self.device))
         self.check()
         self._tasks = None
 
@@ -107,13 +96,31 @@ class MujocoEnv(TrialEnv):
         """See `TrialEnv.seconds_to_compile`."""
         return self.physics.seconds_to_compile
 
+    def change(self, tasks: Tasks) -> None:
+        """Go on under other tasks, one per world: the robots and their world become another, where they are.
+
+        What takes effect at a reset (where a robot stands, when a fault begins) does so at the next one.
+        """
+        self._tasks, self._code = self._taken(tasks)
+        self._faults.on(self._tasks)
+        if self._disturber:
+            self._disturber.change(self._every, self._tasks)
+        else:
+            self._pose(self._every)
+
+    def hold(self, kind: type[Disturbance], name: str, value: float) -> None:
+        """Set a fixed magnitude of the family's disturbances of a kind, as a latency, to another number."""
+        if self._disturber:
+            self._disturber.hold(kind, name, value)
+
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> WorldCameras:
         """The family's camera, in each world."""
         return WorldCameras(self.physics, worlds, self.family.camera, size)
 
     def _taken(self, tasks: Tasks) -> tuple[Tasks, Float32[Tensor, "N C"]]:
         taken = super()._taken(tasks)
-        self._variator.require(tasks)
+        for posed in extremes(tasks, self.family.disturbances, self.family.space):
+            self._variator.require(posed)
         return taken
 
     @property
@@ -129,7 +136,8 @@ class MujocoEnv(TrialEnv):
         return found + [own[part.name] for part in family.hidden_parts]
 
     def _pose(self, mask: Bool[Tensor, "N"]) -> None:
-        self._variator.apply(self.tasks, mask)
+        if not (self._disturber and self._disturber.poses):  # else at the restart that follows
+            self._variator.apply(self.tasks, mask)
 
     def _restart(self, mask: Bool[Tensor, "N"]) -> None:
         if self._disturber:
@@ -155,12 +163,11 @@ class MujocoEnv(TrialEnv):
     def _move(self, action: Float[Tensor, "N A"], tasks: Tasks) -> Moved:
         disturber, present = self._disturber, self._present
         before = self.family.snapshot(self.physics)
-        command = action if self._unit_range else self._low + (action + 1.0) * (self._high - self._low) / 2
+        command = self._motors.command(action)
         if disturber:
             disturber.act(command, self._looks)
         else:
-            self._ctrl.copy_(command)
-            self.physics.step(self._substeps)
+            self._motors.drive(command, self._substeps, present)
         self.family.advance(self.physics, present)
         terms = self.family.reward(self.physics, before, action, present)
         terminated = self.family.terminated(self.physics, present)

@@ -1,0 +1,111 @@
+"""MAML's adaptation of one world by work of a fixed size: what an export can write out as plain operations.
+
+`MamlPolicy` adapts the worlds that are due from the steps that there are. Here the step is always taken, from all the
+rows that there is room for, and kept where it is due; recursions over time go by doubling, and the baseline's least
+squares by elimination without a choice of pivots, as the matrix is symmetric and positive definite.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+from metarl.rl import baseline
+from metarl.rl.inner_loop import Stage
+from metarl.rl.objectives import gaussian_log_prob
+from metarl.rl.state import select_rows
+
+if TYPE_CHECKING:
+    from metarl.agents.maml_policy import MamlPolicy, MamlState
+
+
+class FixedMaml:
+    """The policy with another `end_episode`, which gives the same results to rounding."""
+
+    def __init__(self, policy: MamlPolicy) -> None:
+        self._policy = policy
+        self.initial_state, self.act, self.observe = policy.initial_state, policy.act, policy.observe
+        self.read_out = policy.read_out
+
+    def end_episode(self, state: MamlState, worlds: Bool[Tensor, "1"]) -> MamlState:
+        """See `MamlPolicy.end_episode`."""
+        inner = self._policy.inner
+        state, due = self._policy.ended(state, worlds)
+        stage = _stage(self._policy, state)
+        adapted, memory = inner.step(inner.read(), state.parameters[0], state.memory[0], stage)
+        finite = torch.isfinite(torch.cat((adapted, memory.flatten()))).to(adapted.dtype).amin() > 0.0
+        adapted, memory = (
+            torch.where(finite, adapted, state.parameters[0]),
+            torch.where(finite, memory, state.memory[0]),
+        )
+        after = state._replace(
+            parameters=adapted[None],
+            memory=memory[None],
+            num_adapted=state.num_adapted + 1,
+            num_episodes=torch.zeros_like(state.num_episodes),
+            num_steps=torch.zeros_like(state.num_steps),
+            ended=torch.zeros_like(state.ended),
+        )
+        return select_rows(due, after, state)
+
+
+def _stage(policy: MamlPolicy, state: MamlState) -> Stage:
+    """What is remembered as a stage: see `rl.stages.make_stage`, whose padding and episodes are masks here."""
+    config, room = policy.config, state.reward.shape[1] - 1
+    obs, own = policy.obs_norm(state.obs[0, :room]), state.action[0, :room] * config.action_scale
+    mean, log_std = policy.inner.policy(state.parameters[0], obs)
+    log_prob = gaussian_log_prob(mean, log_std, own)
+
+    kept = (torch.arange(room, device=obs.device) < state.num_steps).to(obs.dtype)
+    goes_on = (~state.ended[0, :room]).to(obs.dtype)
+    reward, discount = state.reward[0, :room] * kept, config.discount * goes_on
+    returns = scan_back(discount, reward)
+    before = torch.cat((torch.zeros_like(goes_on[:1]), goes_on[:-1]))
+    inputs = baseline.features(obs, scan(before, before))
+    value = (inputs @ fit(inputs, returns, kept)[:, None])[:, 0] * kept
+    following = torch.cat((value[1:], torch.zeros_like(value[:1])))
+    advantage = scan_back(discount * config.gae_lambda, reward + discount * following - value)
+    weight = kept / kept.sum(dim=0, keepdim=True).clamp(min=1.0)
+    mean_advantage = (weight * advantage).sum()
+    spread = (weight * (advantage - mean_advantage).square()).sum().sqrt()
+    return Stage(obs, own, log_prob, (advantage - mean_advantage) / (spread + 1e-8) * kept, weight)
+
+
+def scan(rate: Float[Tensor, "T"], x: Float[Tensor, "T"]) -> Float[Tensor, "T"]:
+    """y_t = x_t + rate_t y_{t−1}, by doubling."""
+    stride = 1
+    while stride < len(x):
+        x = torch.cat((x[:stride], x[stride:] + rate[stride:] * x[:-stride]))
+        rate = torch.cat((rate[:stride], rate[stride:] * rate[:-stride]))
+        stride *= 2
+    return x
+
+
+def scan_back(rate: Float[Tensor, "T"], x: Float[Tensor, "T"]) -> Float[Tensor, "T"]:
+    """y_t = x_t + rate_t y_{t+1}, by doubling."""
+    stride = 1
+    while stride < len(x):
+        x = torch.cat((x[:-stride] + rate[:-stride] * x[stride:], x[-stride:]))
+        rate = torch.cat((rate[:-stride] * rate[stride:], rate[-stride:]))
+        stride *= 2
+    return x
+
+
+def fit(inputs: Float[Tensor, "B F"], target: Float[Tensor, "B"], weight: Float[Tensor, "B"]) -> Float[Tensor, "F"]:
+    """`rl.baseline.fit` of one task, by its first ridge alone; zeros where that gives no finite numbers."""
+    x, y, w = inputs.double(), target.double()[:, None], weight.double()[:, None]
+    gram = (x * w).T @ x + baseline.RIDGE * torch.eye(x.shape[1], dtype=x.dtype)
+    solution = solved(torch.cat((gram, (x * w).T @ y), dim=1))
+    return torch.nan_to_num(solution, nan=0.0, posinf=0.0, neginf=0.0).to(inputs.dtype)
+
+
+def solved(system: Float64[Tensor, "F F1"]) -> Float64[Tensor, "F"]:
+    """The solution x of A x = b from [A, b], by Gauss-Jordan elimination along the diagonal."""
+    eye = torch.eye(len(system), dtype=system.dtype)
+    for k in range(len(system)):
+        row = system[k : k + 1] / system[k : k + 1, k : k + 1]
+        system = system - (system[:, k : k + 1] - eye[:, k : k + 1]) * row
+    return system[:, -1]

@@ -1,0 +1,130 @@
+"""How Sphinx builds the documentation: `make docs`, offline, with warnings as errors.
+
+Generated are the API reference from docstrings, the command line from `--help`, and llms.txt from the pages.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import itertools
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
+
+import metarl  # noqa: E402
+from metarl.cli.main import VERBS  # noqa: E402
+
+project, author, copyright = "metarl", "the metarl authors", "Apache-2.0"
+version = release = metarl.__version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+html_theme, html_title = "furo", f"metarl {release}"
+html_extra_path = ["_generated/llms.txt"]
+exclude_patterns = ["_build", "conf.py", "_generated/llms.txt"]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+myst_heading_anchors = 4
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+suppress_warnings = ["myst.xref_missing"]  # pages link to files of the repository, as they are read there too
+autodoc_typehints, autodoc_member_order = "signature", "bysource"
+autodoc_preserve_defaults = True
+nitpicky = False
+
+MODULES = {
+    "What one does": ("metarl.api", "metarl.sketch.sketch"),
+    "Tasks": ("metarl.core.tasks", "metarl.core.distributions", "metarl.core.info"),
+    "Families": ("metarl.sim.family", "metarl.sim.external.external_env"),
+    "Variations": ("metarl.sim.variations", "metarl.sim.actuation", "metarl.sim.motor_faults", "metarl.sim.joints",
+                   "metarl.sim.links"),
+    "Disturbances": ("metarl.sim.disturbances",),
+    "Worlds": ("metarl.sim.env", "metarl.sim.mujoco.physics", "metarl.sim.adapters.gymnasium",
+               "metarl.sim.adapters.stable_baselines3"),
+    "Policies and learners": ("metarl.rl.policy", "metarl.rl.session", "metarl.rl.learner", "metarl.core.types"),
+    "Hyperparameters": ("metarl.core.config", "metarl.agents.configs", "metarl.agents.baseline_configs"),
+    "Runs and records": ("metarl.run.run", "metarl.run.records", "metarl.run.statistics"),
+}  # fmt: skip
+"""The API reference, page by page."""
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """The docstring under each field of a class, which Python throws away."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    body = next((node.body for node in tree.body if isinstance(node, ast.ClassDef)), [])
+    found = {}
+    for line, below in itertools.pairwise(body):
+        target = getattr(line, "target", None) or (getattr(line, "targets", None) or [None])[0]
+        text = getattr(getattr(below, "value", None), "value", None)
+        if isinstance(target, ast.Name) and isinstance(below, ast.Expr) and isinstance(text, str):
+            found[target.id] = " ".join(text.split())
+    return found
+
+
+def write(path: Path, text: str) -> None:
+    """Only where it differs, so that a second build has nothing to do."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+def generate() -> None:
+    """Write what is generated into `_generated`."""
+    place = HERE / "_generated"
+    pages = []
+    for title, modules in MODULES.items():
+        name = title.lower().replace(" ", "-")
+        lines = [f"# {title}", ""]
+        for module in modules:
+            importlib.import_module(module)
+            lines += [f"## {module}", "", "```{eval-rst}", f".. automodule:: {module}", "   :members:", "```", ""]
+        write(place / "api" / f"{name}.md", "\n".join(lines))
+        pages.append(f"{name}")
+    write(place / "api" / "index.md", "# Python\n\n```{toctree}\n" + "\n".join(pages) + "\n```\n")
+    lines = ["# Command line", "", "What `metarl --help` and `metarl VERB --help` say.", ""]
+    for verb in ("", *VERBS):
+        words = [sys.executable, "-m", "metarl", *([verb] if verb else []), "--help"]
+        environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).rstrip()
+        lines += [f"## metarl {verb}".rstrip(), "", "```text", shown, "```", ""]
+    write(place / "cli.md", "\n".join(lines))
+    write(place / "llms.txt", llms())
+
+
+def llms() -> str:
+    """The pages in plain text for language models (llmstxt.org): what metarl is, and every page with its first line."""
+    lines = [
+        "# metarl",
+        "",
+        "> Meta-reinforcement learning for robots: policies that adapt to unknown tasks.",
+        "",
+        "## Pages",
+        "",
+    ]
+    for page in sorted(HERE.glob("*.md")):
+        text = page.read_text()
+        title = next((line[2:] for line in text.splitlines() if line.startswith("# ")), page.stem)
+        prose = [line for line in text.splitlines()[1:] if line and line[0].isalpha()]
+        lines.append(f"- [{title}]({page.stem}.html): {prose[0] if prose else ''}")
+    return "\n".join([*lines, "- [Command line](_generated/cli.html)", "- [Python](_generated/api/index.html)", ""])
+
+
+def _shown_fields(app, what, name, obj, options, lines):
+    """Append the docstrings of a class's fields where autodoc does not show them."""
+    if what == "class" and (fields := field_docs(obj)):
+        lines += ["", *(f":ivar {field}: {text}" for field, text in fields.items())]
+
+
+def setup(app):
+    """Generate ahead of reading."""
+    app.connect("autodoc-process-docstring", _shown_fields)
+    generate()

@@ -1,0 +1,1 @@
+"""What a policy does in physics that it was not trained in."""
