@@ -9,7 +9,8 @@ from metarl.core.errors import UserError
 from metarl.core.registry import make_family
 from metarl.core.tasks import save_tasks
 from metarl.sim.family import MujocoFamily
-from metarl.sysid.identify import Identified, Options, identify as find
+from metarl.sysid.cutting import Options
+from metarl.sysid.identify import Identified, identify as find
 from metarl.sysid.log import Log, read_log
 from metarl.sysid.plant import Base
 

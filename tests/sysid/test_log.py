@@ -5,7 +5,8 @@ import pytest
 
 from metarl.core.errors import UserError
 from metarl.core.registry import make_family
-from metarl.sysid.identify import Options, identify
+from metarl.sysid.cutting import Options
+from metarl.sysid.identify import identify
 from metarl.sysid.log import Log, read_log
 from metarl.sysid.simulated import simulated_log
 
