@@ -17,12 +17,10 @@ from metarl.core import renamed as _renamed
 if TYPE_CHECKING:
     from metarl.api import (
         evaluate as evaluate,
-        export as export,
         families as families,
         learners as learners,
         load as load,
         make as make,
-        record as record,
         report as report,
         resume as resume,
         train as train,
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from metarl.core.errors import UserError as UserError
     from metarl.core.info import Part as Part, PolicyInfo as PolicyInfo
     from metarl.core.tasks import Parameter as Parameter, Tasks as Tasks, TaskSpace as TaskSpace
+    from metarl.export.bundle import export as export
     from metarl.export.deploy import deploy as deploy
     from metarl.reports.gap import gap as gap
     from metarl.rl.learner import Learner as Learner
@@ -45,16 +44,18 @@ if TYPE_CHECKING:
     from metarl.sketch.sketch import new as new
     from metarl.sweeps.record import GapRecord as GapRecord
     from metarl.sysid.api import identify as identify
+    from metarl.video.film import record as record
     from metarl.viewer import view as view
 
 __version__ = "0.2.0.dev0"
 
 _HOME = {
-    "metarl.api": "train resume evaluate load make record report export families learners",
+    "metarl.api": "train resume evaluate load make report families learners",
     "metarl.core.config": "TrainConfig",
     "metarl.core.errors": "UserError",
     "metarl.core.info": "Part PolicyInfo",
     "metarl.core.tasks": "Parameter Tasks TaskSpace",
+    "metarl.export.bundle": "export",
     "metarl.export.deploy": "deploy",
     "metarl.reports.gap": "gap",
     "metarl.rl.learner": "Learner",
@@ -69,6 +70,7 @@ _HOME = {
     "metarl.sysid.api": "identify",
     "metarl.sketch.sketch": "new",
     "metarl.sweeps.record": "GapRecord",
+    "metarl.video.film": "record",
     "metarl.viewer": "view",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

@@ -33,7 +33,7 @@ class ExportOptions:
 def run(words: list[str]) -> int:
     """Export, and print what was compared."""
     options = parse(ExportOptions, "export", words)
-    from metarl.api import export
+    from metarl.export.bundle import export
 
     made = export(options.run, options.output, checkpoint=options.checkpoint, trust_code=options.trust_code)
     played = made.played

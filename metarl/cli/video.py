@@ -68,7 +68,7 @@ class VideoOptions:
 def run(words: list[str]) -> int:
     """Film the robot."""
     options = parse(VideoOptions, "video", words)
-    from metarl.api import record
+    from metarl.video.film import record
 
     recording = record(
         options.run,

@@ -2,4 +2,4 @@
 
 from metarl.core.callable_package import callable_package
 
-callable_package(__name__, "metarl.api")
+callable_package(__name__, "metarl.export.bundle")

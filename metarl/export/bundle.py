@@ -25,10 +25,11 @@ from metarl.export.contract import array_of, contract_of, initial_tensors
 from metarl.export.parity import TOLERANCE, Call, Compared, Played, compare, numpy_calls
 from metarl.export.program import STATE, Program
 from metarl.export.trace import programs_of
+from metarl.rl.parallel import single_threaded_math
 from metarl.rl.policy import unsound
 from metarl.run.logs import provenance
 from metarl.run.run import Run, env_options
-from metarl.run.subject import trained
+from metarl.run.subject import Subject, trained
 from metarl.sim.make import make_env
 
 CONTRACT, TENSORS, HEADER = "contract.json", "policy.safetensors", "policy.h"
@@ -49,10 +50,30 @@ class Exported:
     """What a user has to know, a sentence each: why it is not deployable as it is, and what was left out."""
 
 
-def export(source: Run | str | Path, output: Path, checkpoint: str | None = None, trust_code: bool = False) -> Exported:
-    """Write the bundle of a run's policy into a new folder; see `metarl.export`."""
+def export(
+    run: Run | str | Path, output: str | Path, *, checkpoint: str | None = None, trust_code: bool = False
+) -> Exported:
+    """Write a policy as a bundle, a folder that needs neither metarl nor torch nor a simulator.
+
+    Args:
+        run: A run, its folder, or `pretrained:NAME`.
+        output: The bundle's folder, which must be new or empty.
+        checkpoint: `iteration-000120`, or `best`; the newest by default.
+        trust_code: Files of code that the run names may run, also such as this user never trained with.
+
+    Returns:
+        Where the bundle is, and how close every runtime comes to torch.
+
+    Raises:
+        UserError: The folder is taken, the policy's numbers are not finite, it does what no program can, or a runtime
+            strays from torch by more than 1e-5.
+    """
+    single_threaded_math()
+    return _export(trained(run, checkpoint, trust_code), Path(output), checkpoint)
+
+
+def _export(subject: Subject, output: Path, checkpoint: str | None) -> Exported:
     _require_new(output)
-    subject = trained(source, checkpoint, trust_code)
     run, policy = subject.run, subject.policy
     assert run is not None
     if bad := unsound(policy):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def record(
     with movie(path, fps) as file, ExitStack() as kept:
         takes = []
         for place, performer in enumerate(performers):
-            part = replace(wanted, tell=lambda share, place=place: tell((place + share) / len(performers) / 2))
+            part = replace(wanted, tell=partial(_told, tell, place, len(performers)))
             took = filmed(performer.policy, family, tasks, num_episodes, part, config.seed, worlds, performer.origin)
             takes.append(kept.enter_context(took))
         sheet = Sheet(takes, labels, config.size, config.title, num_episodes, limit)
@@ -142,6 +143,11 @@ def record(
                 file.write(sheet.draw(scene, age, number < 2 * hold, plots))
         returns = takes[0].returns(num_episodes)
     return Recording(path, file.num_frames / fps, file.num_frames, returns)
+
+
+def _told(tell: Callable[[float], None], place: int, takes: int, share: float) -> None:
+    """Playing is the first half of a film."""
+    tell((place + share) / takes / 2)
 
 
 def _shown(config: VideoConfig, num_episodes: int) -> Sequence[int]:
