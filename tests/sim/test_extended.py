@@ -47,3 +47,22 @@ def family_payload():
 def test_what_is_no_range_is_refused(text):
     with pytest.raises(UserError):
         make_family("quadruped-body", (text,))
+
+
+def test_a_task_list_may_be_of_the_family_with_more_parameters(tmp_path):
+    from metarl.core.tasks import save_tasks
+    from metarl.run.sessions import around
+    from metarl.run.subject import on_tasks, subject_of
+
+    name, path = "quadruped-body+joint_friction", tmp_path / "tasks.json"
+    tasks = make_family(name).space.nominal()
+    tasks["joint_friction"][:] = 2.2
+    save_tasks(path, name, tasks, {"intervals": {"joint_friction": [2.0, 2.4]}})
+    subject, found = on_tasks(subject_of("quadruped-body", "zero"), path)
+    assert "joint_friction" in subject.family.space.parameters
+    assert float(found["joint_friction"]) == 2.2
+    family, ranges = around(path, "quadruped-body")
+    assert family == name
+    assert ranges == ("joint_friction=1.55:2.85",)
+    with pytest.raises(UserError, match="not of 'quadruped-crippled'"):
+        around(path, "quadruped-crippled")
