@@ -47,6 +47,8 @@ class TrainOptions:
     """Run folder; runs/FAMILY-AGENT-sSEED-TIME by default."""
     processes: int = 1
     """Processes on this machine that share the simulation and the gradients; starts them by torchrun."""
+    tasks: Path | None = None
+    """Train around these tasks (a file of `metarl identify`): sets --task-ranges to its intervals, widened."""
     trust_code: bool = False
     """Run files of code that FILE names, also such as you have not trained with, or that were changed since."""
 

@@ -23,10 +23,13 @@ def run(words: list[str]) -> int:
 
 def _train(options: TrainOptions, words: list[str]) -> int:
     from metarl.core.registry import absolute, make_family
-    from metarl.run.sessions import started
+    from metarl.run.sessions import around, started
 
     config = options.training
-    make_family(config.family, config.disturbances)
+    if options.tasks is not None:
+        family, ranges = around(options.tasks, absolute(config.family))
+        config = dataclasses.replace(config, family=family, task_ranges=(*ranges, *config.task_ranges))
+    make_family(config.family, config.disturbances, config.task_ranges)
     config = dataclasses.replace(config, agent=absolute(config.agent), family=absolute(config.family))
     with started(options.output, config, ["train", *words]) as training:
         print(f"training {config.agent} on {config.family}, seed {config.seed}, in {training.run}", flush=True)

@@ -59,6 +59,8 @@ class TrainConfig(Checked, Generic[L]):
     of its episode (episodes), all that follows (falls); the family's own choice if empty."""
     train_tasks: int = number(0, least=0, most=1_000_000)
     """Train on a fixed list of this many tasks, as PEARL does (100 for half-cheetah-vel); 0 draws ever new ones."""
+    task_ranges: tuple[str, ...] = ()
+    """Narrower ranges of task parameters, each as payload=1.5:1.9, in training and on the test split."""
     curriculum: str = ""
     """Task parameter, as difficulty, that training widens from its easiest tenth to its whole range; none if empty."""
     curriculum_share: float = number(0.5, above=0, most=1)

@@ -13,6 +13,8 @@ from rich.console import Console
 
 from metarl.core.config import TrainConfig
 from metarl.core.errors import UserError
+from metarl.core.registry import make_family
+from metarl.core.tasks import family_of_tasks, load_ranges
 from metarl.run import folder
 from metarl.run.ranks import digest, joined, of_leader, rank, require_alike, restarted
 from metarl.run.run import CONFIG, Run
@@ -46,6 +48,15 @@ def started(output: Path | None, config: TrainConfig[Any], argv: Sequence[str]) 
                     if training.iteration == 0:  # nothing is lost, and the corrected command can use the same folder
                         folder.discard(run)
                     raise
+
+
+def around(tasks: Path, family: str) -> tuple[str, tuple[str, ...]]:
+    """The family of a file of tasks, `family` or that with more parameters, and ranges around the tasks."""
+    owner = family_of_tasks(tasks)
+    if owner != family and not owner.startswith(f"{family}+") and not family.endswith(f"/{owner}"):
+        raise UserError(f"{tasks} holds tasks of '{owner}', not of '{family}'")
+    name = owner if owner.startswith(f"{family}+") else family
+    return name, load_ranges(tasks, make_family(name).space)
 
 
 @contextmanager

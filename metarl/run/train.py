@@ -81,7 +81,7 @@ class Training:
         device_math(config.device)
         own_stream(config.device)
         self.run, self.config, self.shares = run, config, shares
-        self.family = make_family(config.family, config.disturbances)
+        self.family = make_family(config.family, config.disturbances, config.task_ranges)
         if config.curriculum:  # says what is wrong with it before any world is made
             self.family.space.sample("train", 1, seeding.rng(0, "tasks"), {config.curriculum: 1.0})
         _require_memory(config, config.episode_steps or self.family.episode_steps)
