@@ -192,7 +192,7 @@ def _rounding(exact: Compared) -> list[str]:
         return []
     return [
         f"rounding takes torch {exact.action:.0e} (action) and {exact.state:.0e} (state) from the same in float64, "
-        "and the runtimes may differ by twice that"
+        "and the runtimes may differ by twice and ten times that"
     ]
 
 

@@ -152,10 +152,11 @@ def exact_calls(programs: Mapping[str, Program], constants: Arrays) -> dict[str,
 def limits(exact: Compared) -> tuple[float, float]:
     """The largest difference of action and state that is let pass.
 
-    `TOLERANCE`, or twice what torch's own rounding comes to where that is more, as where a posterior's precision is the
-    exponential of a large number; `_MOST_ROUNDING` at most.
+    `TOLERANCE`, or where torch's own rounding comes to more, as where a posterior's precision is the exponential of a
+    large number: twice that of an action, and ten times that of a state; `_MOST_ROUNDING` at most.
     """
-    action, state = (max(TOLERANCE, min(2.0 * own, _MOST_ROUNDING)) for own in (exact.action, exact.state))
+    own = (2.0 * exact.action, 10.0 * exact.state)
+    action, state = (max(TOLERANCE, min(most, _MOST_ROUNDING)) for most in own)
     return action, state
 
 
