@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from metarl.sim.family import Family as Family, MujocoFamily as MujocoFamily
     from metarl.sketch.sketch import new as new
     from metarl.sweeps.record import GapRecord as GapRecord
+    from metarl.sysid.api import identify as identify
     from metarl.video.film import record as record
     from metarl.viewer import view as view
 
@@ -66,6 +67,7 @@ _HOME = {
     "metarl.sim.env": "TrialEnv",
     "metarl.sim.external.external_env": "ExternalFamily",
     "metarl.sim.family": "Family MujocoFamily",
+    "metarl.sysid.api": "identify",
     "metarl.sketch.sketch": "new",
     "metarl.sweeps.record": "GapRecord",
     "metarl.video.film": "record",

@@ -84,6 +84,7 @@ def train(
     callback: Callback | None = None,
     show: bool = False,
     trust_code: bool = False,
+    tasks: str | Path | None = None,
     **fields: Any,
 ) -> Run:
     """Meta-train a learner on a family of tasks, from the beginning.
@@ -96,6 +97,7 @@ def train(
         callback: Called with the metrics of each iteration; returning False stops the training, saved.
         show: Whether a progress line is printed.
         trust_code: Files of code that `config` names may run, also such as this user never trained with.
+        tasks: A file of tasks, as `identify` writes, to train around: `task_ranges` are its intervals, widened.
         fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1` or `device="cuda"`.
 
     Returns:
@@ -108,7 +110,10 @@ def train(
     from metarl.run import sessions
     from metarl.run.logs import console, words_of
 
-    made = configure(agent, reference(family), fields, None if config is None else Path(config), trust_code)
+    name = reference(family)
+    if tasks is not None:
+        name, fields["task_ranges"] = sessions.around(Path(tasks), name)
+    made = configure(agent, name, fields, None if config is None else Path(config), trust_code)
     words = ["train", made.agent, made.family, *words_of(fields)]
     where = None if output is None else Path(output)
     return sessions.train(made, where, callbacks=[callback] if callback else [], console=console(show), argv=words)
@@ -165,7 +170,7 @@ def evaluate(
     run: Run | str | Path,
     *,
     split: Split = "test",
-    tasks: Tasks | None = None,
+    tasks: Tasks | str | Path | None = None,
     num_tasks: int = 100,
     episodes: int = 0,
     deterministic: bool = True,
@@ -183,7 +188,7 @@ def evaluate(
     Args:
         run: A run, its folder, or `pretrained:NAME`; with `agent` the name of a family.
         split: `test` (held out, drawn as in training), `ood` (beyond the training range) or `train`.
-        tasks: Tasks of your own in place of a split.
+        tasks: Tasks of your own in place of a split, or their file, as `identify` writes.
         num_tasks: How many of the split's fixed list, each in a world of its own.
         episodes: Episodes on each task; 0 for as many as in training.
         deterministic: Mean actions, wherever the policy need not explore; else sampled ones.
@@ -203,11 +208,14 @@ def evaluate(
     from metarl.run.evaluate import evaluate_subject, split_name
     from metarl.run.logs import words_of
     from metarl.run.run import worlds_on
-    from metarl.run.subject import subject_of
+    from metarl.run.subject import on_tasks, subject_of
 
-    subject = subject_of(run, agent, checkpoint, trust_code, device, str(disturbances))
+    subject, name = subject_of(run, agent, checkpoint, trust_code, device, str(disturbances)), "list-python"
+    if isinstance(tasks, str | Path):
+        name = f"list-{Path(tasks).stem}"
+        subject, tasks = on_tasks(subject, Path(tasks), str(disturbances))
     chosen = subject.family.space.fixed(split, num_tasks) if tasks is None else tasks
-    name = split_name(split if tasks is None else "list-python", str(disturbances))
+    name = split_name(split if tasks is None else name, str(disturbances))
     words = ["eval", str(run), "--split", split, *words_of({"num_tasks": len(chosen), "seed": seed})]
     options: dict[str, Any] = {"episodes": episodes, "seed": seed, "deterministic": deterministic}
     options["worlds"] = worlds_on(device, physics)

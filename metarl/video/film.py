@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from metarl.core.errors import UserError
-from metarl.core.tasks import Split
+from metarl.core.tasks import Split, Tasks
 from metarl.rl.parallel import single_threaded_math
 from metarl.run.logs import console, share_view
 from metarl.run.run import Run
-from metarl.run.subject import subject_of
+from metarl.run.subject import on_tasks, subject_of
 from metarl.video import recorder
 from metarl.video.recorder import Performer, Recording, VideoConfig
 
@@ -24,6 +26,7 @@ def record(
     beside: Sequence[Run | str | Path] = (),
     layout: Literal["sequence", "side-by-side", "wall"] = "sequence",
     split: Split = "test",
+    tasks: Tasks | str | Path | None = None,
     num_tasks: int = 0,
     episodes: int = 0,
     show: Sequence[int] = (),
@@ -47,6 +50,7 @@ def record(
         beside: Other runs of the same family, shown beside it on the same tasks: without memory, say, or told the task.
         layout: Episodes one after the other, beside each other, or the last episode of many tasks on a wall.
         split: Tasks of this split's fixed list.
+        tasks: Tasks of your own in place of a split, or their file.
         num_tasks: Tasks at once; 0 for 4, or 1 side by side or beside others, or 9 on the wall.
         episodes: Episodes of the trial; 0 for as many as in training.
         show: Episodes to show, from 1; by default all, or the first and last side by side, or the last on the wall.
@@ -74,12 +78,17 @@ def record(
                 f"{other.origin.family} cannot be shown beside {subject.origin.family}: its tasks are others"
             )
     usual = 1 if beside else {"sequence": 4, "side-by-side": 1, "wall": 9}[layout]
-    tasks = subject.family.space.fixed(split, num_tasks or usual)
+    shown = f"{split} tasks" if tasks is None else "tasks of a list"
+    if isinstance(tasks, str | Path):
+        subject, tasks = on_tasks(subject, Path(tasks), str(disturbances))
+    if tasks is None:
+        tasks = subject.family.space.fixed(split, num_tasks or usual)
+    tasks = tasks.select(torch.arange(min(len(tasks), num_tasks or usual)))
     played = episodes or max(each.episodes for each in subjects)
     settings = VideoConfig(
         size=(size[0] or (240 if wall else 480), size[1] or (160 if wall else 320)),
         seed=seed,
-        title=f"{subject.origin.family}: {split} tasks" if beside else subject.origin.title(f"{split} tasks"),
+        title=f"{subject.origin.family}: {shown}" if beside else subject.origin.title(shown),
         layout="side-by-side" if layout == "side-by-side" else "sequence",
         episodes=tuple(show) or ((played,) if wall else ()),
         seconds=seconds,
