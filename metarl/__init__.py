@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         learners as learners,
         load as load,
         make as make,
-        record as record,
         report as report,
         resume as resume,
         train as train,
@@ -44,12 +43,14 @@ if TYPE_CHECKING:
     from metarl.sim.family import Family as Family, MujocoFamily as MujocoFamily
     from metarl.sketch.sketch import new as new
     from metarl.sweeps.record import GapRecord as GapRecord
+    from metarl.sysid.api import identify as identify
+    from metarl.video.film import record as record
     from metarl.viewer import view as view
 
 __version__ = "0.2.0.dev0"
 
 _HOME = {
-    "metarl.api": "train resume evaluate load make record report families learners",
+    "metarl.api": "train resume evaluate load make report families learners",
     "metarl.core.config": "TrainConfig",
     "metarl.core.errors": "UserError",
     "metarl.core.info": "Part PolicyInfo",
@@ -66,8 +67,10 @@ _HOME = {
     "metarl.sim.env": "TrialEnv",
     "metarl.sim.external.external_env": "ExternalFamily",
     "metarl.sim.family": "Family MujocoFamily",
+    "metarl.sysid.api": "identify",
     "metarl.sketch.sketch": "new",
     "metarl.sweeps.record": "GapRecord",
+    "metarl.video.film": "record",
     "metarl.viewer": "view",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from metarl.core.config import configure
-from metarl.core.errors import UserError
 from metarl.core.registry import family_names, learner_names, make_family, reference
 
 if TYPE_CHECKING:
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from metarl.run.run import Run
     from metarl.sim.env import TrialEnv
     from metarl.sim.family import Family
-    from metarl.video.recorder import Recording
 
 Callback = Callable[["Metrics"], bool | None]
 """Called with the metrics of each iteration once they are logged; returning False stops the training, saved."""
@@ -87,6 +84,7 @@ def train(
     callback: Callback | None = None,
     show: bool = False,
     trust_code: bool = False,
+    tasks: str | Path | None = None,
     **fields: Any,
 ) -> Run:
     """Meta-train a learner on a family of tasks, from the beginning.
@@ -99,6 +97,7 @@ def train(
         callback: Called with the metrics of each iteration; returning False stops the training, saved.
         show: Whether a progress line is printed.
         trust_code: Files of code that `config` names may run, also such as this user never trained with.
+        tasks: A file of tasks, as `identify` writes, to train around: `task_ranges` are its intervals, widened.
         fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1` or `device="cuda"`.
 
     Returns:
@@ -111,7 +110,10 @@ def train(
     from metarl.run import sessions
     from metarl.run.logs import console, words_of
 
-    made = configure(agent, reference(family), fields, None if config is None else Path(config), trust_code)
+    name = reference(family)
+    if tasks is not None:
+        name, fields["task_ranges"] = sessions.around(Path(tasks), name)
+    made = configure(agent, name, fields, None if config is None else Path(config), trust_code)
     words = ["train", made.agent, made.family, *words_of(fields)]
     where = None if output is None else Path(output)
     return sessions.train(made, where, callbacks=[callback] if callback else [], console=console(show), argv=words)
@@ -168,7 +170,7 @@ def evaluate(
     run: Run | str | Path,
     *,
     split: Split = "test",
-    tasks: Tasks | None = None,
+    tasks: Tasks | str | Path | None = None,
     num_tasks: int = 100,
     episodes: int = 0,
     deterministic: bool = True,
@@ -186,7 +188,7 @@ def evaluate(
     Args:
         run: A run, its folder, or `pretrained:NAME`; with `agent` the name of a family.
         split: `test` (held out, drawn as in training), `ood` (beyond the training range) or `train`.
-        tasks: Tasks of your own in place of a split.
+        tasks: Tasks of your own in place of a split, or their file, as `identify` writes.
         num_tasks: How many of the split's fixed list, each in a world of its own.
         episodes: Episodes on each task; 0 for as many as in training.
         deterministic: Mean actions, wherever the policy need not explore; else sampled ones.
@@ -206,11 +208,14 @@ def evaluate(
     from metarl.run.evaluate import evaluate_subject, split_name
     from metarl.run.logs import words_of
     from metarl.run.run import worlds_on
-    from metarl.run.subject import subject_of
+    from metarl.run.subject import on_tasks, subject_of
 
-    subject = subject_of(run, agent, checkpoint, trust_code, device, str(disturbances))
+    subject, name = subject_of(run, agent, checkpoint, trust_code, device, str(disturbances)), "list-python"
+    if isinstance(tasks, str | Path):
+        name = f"list-{Path(tasks).stem}"
+        subject, tasks = on_tasks(subject, Path(tasks), str(disturbances))
     chosen = subject.family.space.fixed(split, num_tasks) if tasks is None else tasks
-    name = split_name(split if tasks is None else "list-python", str(disturbances))
+    name = split_name(split if tasks is None else name, str(disturbances))
     words = ["eval", str(run), "--split", split, *words_of({"num_tasks": len(chosen), "seed": seed})]
     options: dict[str, Any] = {"episodes": episodes, "seed": seed, "deterministic": deterministic}
     options["worlds"] = worlds_on(device, physics)
@@ -238,86 +243,6 @@ def load(
     from metarl.run.run import Run
 
     return Run.open(run, trust_code).policy(checkpoint, device)
-
-
-def record(
-    run: Run | str | Path,
-    output: str | Path = "videos/adaptation.mp4",
-    *,
-    beside: Sequence[Run | str | Path] = (),
-    layout: Literal["sequence", "side-by-side", "wall"] = "sequence",
-    split: Split = "test",
-    num_tasks: int = 0,
-    episodes: int = 0,
-    show: Sequence[int] = (),
-    seconds: float = math.inf,
-    plot: bool = False,
-    size: tuple[int, int] = (0, 0),
-    seed: int = 0,
-    checkpoint: str | None = None,
-    agent: str | None = None,
-    device: str = "cpu",
-    physics: str = "",
-    disturbances: str | Path = "",
-    trust_code: bool = False,
-    progress: bool = False,
-) -> Recording:
-    """Film a robot that adapts, as an mp4 file or, for a page, a gif or webp.
-
-    Args:
-        run: A run, its folder, or `pretrained:NAME`; with `agent` the name of a family.
-        output: The file to write: its ending is mp4, gif or webp.
-        beside: Other runs of the same family, shown beside it on the same tasks: without memory, say, or told the task.
-        layout: Episodes one after the other, beside each other, or the last episode of many tasks on a wall.
-        split: Tasks of this split's fixed list.
-        num_tasks: Tasks at once; 0 for 4, or 1 side by side or beside others, or 9 on the wall.
-        episodes: Episodes of the trial; 0 for as many as in training.
-        show: Episodes to show, from 1; by default all, or the first and last side by side, or the last on the wall.
-        seconds: The longest that is shown of an episode [s].
-        plot: Draw the return, and what can be read out of the policy's state, under each picture.
-        size: Width and height of one robot's picture [pixels], multiples of 16; 0 for the layout's own.
-        seed: Seed of the initial states; with that of an evaluation the film shows the evaluation's first tasks.
-        checkpoint: `iteration-000120`, or `best`; the newest by default.
-        agent: `zero` or `random`: a policy that never trained.
-        device: Where policy and worlds are, `cpu` or `cuda`.
-        physics: What moves the worlds, `mujoco` or `warp`; what is usual on the device by default.
-        disturbances: See `evaluate`.
-        trust_code: Files of code that the run names may run, also such as this user never trained with.
-        progress: Whether a progress line is printed.
-
-    Raises:
-        UserError: An argument is out of range, the file cannot be written, or this machine cannot draw.
-    """
-    from metarl.rl.parallel import single_threaded_math
-    from metarl.run.logs import console, share_view
-    from metarl.run.subject import subject_of
-    from metarl.video.recorder import Performer, VideoConfig, record as film
-
-    single_threaded_math()
-    subject, wall = subject_of(run, agent, checkpoint, trust_code, device, str(disturbances)), layout == "wall"
-    subjects = [subject, *(subject_of(other, None, None, trust_code, device, str(disturbances)) for other in beside)]
-    for other in subjects[1:]:
-        if other.origin.family != subject.origin.family:
-            raise UserError(
-                f"{other.origin.family} cannot be shown beside {subject.origin.family}: its tasks are others"
-            )
-    usual = 1 if beside else {"sequence": 4, "side-by-side": 1, "wall": 9}[layout]
-    tasks = subject.family.space.fixed(split, num_tasks or usual)
-    played = episodes or max(each.episodes for each in subjects)
-    settings = VideoConfig(
-        size=(size[0] or (240 if wall else 480), size[1] or (160 if wall else 320)),
-        seed=seed,
-        title=f"{subject.origin.family}: {split} tasks" if beside else subject.origin.title(f"{split} tasks"),
-        layout="side-by-side" if layout == "side-by-side" else "sequence",
-        episodes=tuple(show) or ((played,) if wall else ()),
-        seconds=seconds,
-        plot=plot,
-        device=device,
-        physics=physics,
-    )
-    performers = [Performer(each.policy, each.origin) for each in subjects]
-    with share_view("filming", console(progress)) as tell:
-        return film(performers, subject.family, tasks, played, Path(output), settings, tell)
 
 
 def report(

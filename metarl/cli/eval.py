@@ -55,7 +55,7 @@ class EvalOptions:
     physics: Literal["", "mujoco", "warp"] = ""
     """What moves the worlds; by default mujoco on the cpu and warp on cuda."""
     tasks: Path | None = None
-    """Task list (JSON) to evaluate on instead of a split; the JSON of an evaluation is one."""
+    """Task list (JSON) to evaluate on instead of a split: of `metarl identify`, or the JSON of an evaluation."""
     disturbances: str = ""
     """A TOML file of what a real robot adds, upon what the policy was trained with: see docs/disturbances.md."""
     checkpoint: str | None = None
@@ -88,14 +88,18 @@ def run(words: list[str]) -> int:
     options = parse(EvalOptions, "eval", words)
     from metarl.run.calibration import calibration
     from metarl.run.control import KINDS, Control
-    from metarl.run.evaluate import compared
+    from metarl.run.evaluate import compared, split_name
     from metarl.run.logs import console
     from metarl.run.placing import placed
-    from metarl.run.subject import subject_of
+    from metarl.run.subject import on_tasks, subject_of
     from metarl.run.tables import comparison_table, control_table, record_table, standing_lines
 
     chosen = (options.checkpoint, options.trust_code, options.device, options.disturbances)
     subject = subject_of(options.run, options.agent, *chosen)
+    lists = []
+    if options.tasks is not None:
+        subject, tasks = on_tasks(subject, options.tasks, options.disturbances)
+        lists = [(split_name(f"list-{options.tasks.stem}", options.disturbances), tasks)]
     other = None if options.against is None else _other(options.against, subject, options)
     low = [_other(path, subject, options, "memoryless") for path in options.memoryless]
     high = [_other(path, subject, options, "oracle") for path in options.oracle]
@@ -104,7 +108,7 @@ def run(words: list[str]) -> int:
     kinds = KINDS if options.controls else [kind for kind in KINDS if kind == options.control]
     controls = [Control(kind, options.control_seconds, options.control_once) for kind in kinds]
     say = console().print
-    for number, (split, tasks) in enumerate(_task_lists(options, subject)):
+    for number, (split, tasks) in enumerate(lists or _task_lists(options, subject)):
         record = _evaluate(subject, tasks, episodes, split, options, words, controls)
         nominal = [control for control in controls if control.kind == "nominal"]
         yardsticks = []
@@ -137,14 +141,10 @@ def run(words: list[str]) -> int:
 
 
 def _task_lists(options: EvalOptions, subject: Subject) -> list[tuple[str, Tasks]]:
-    """What to evaluate on: name and tasks of each list."""
-    from metarl.core.tasks import load_tasks
+    """What to evaluate on where no file says: name and tasks of each split."""
     from metarl.run.evaluate import split_name
 
     space = subject.family.space
-    if options.tasks is not None:
-        listed = split_name(f"list-{options.tasks.stem}", options.disturbances)
-        return [(listed, load_tasks(options.tasks, subject.origin.family, space))]
     splits = [options.split] if options.split else [split for split in space.splits if split != "train"]
     return [(split_name(split, options.disturbances), space.fixed(split, options.num_tasks)) for split in splits]
 

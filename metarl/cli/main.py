@@ -25,6 +25,7 @@ Train robot policies that adapt to a task they have never met within a few episo
   video RUN            film the robot adapting to held-out tasks
   view RUN|FAMILY      watch robots adapt in a browser, and interfere
   export RUN -o DIR    a policy as a folder that stands by itself: contract, weights, C header, ONNX
+  identify FAMILY LOG  which task parameters explain a robot's log, with intervals
   tune AGENT FAMILY    search a learner's hyperparameters, on training tasks only
   report RUN...        what runs have shown, as one HTML file
   list [FAMILY]        families with their task parameters, and agents
@@ -51,6 +52,7 @@ VERBS = {
     "video": "video",
     "view": "view",
     "export": "export",
+    "identify": "identify",
     "tune": "tune",
     "report": "report",
     "list": "list",

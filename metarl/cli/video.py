@@ -40,6 +40,8 @@ class VideoOptions:
     """Width of one robot's picture [pixels], a multiple of 16; 0 for 480, or 240 on the wall."""
     height: int = 0
     """Height of one robot's picture [pixels], a multiple of 16; 0 for 320, or 160 on the wall."""
+    tasks: Path | None = None
+    """Task list (JSON) to film instead of a split, as `metarl identify` writes."""
     split: Literal["train", "test", "ood"] = "test"
     """Tasks: test (a fixed list, drawn as in training), ood (outside the training range) or train."""
     seed: int = 0
@@ -66,7 +68,7 @@ class VideoOptions:
 def run(words: list[str]) -> int:
     """Film the robot."""
     options = parse(VideoOptions, "video", words)
-    from metarl.api import record
+    from metarl.video.film import record
 
     recording = record(
         options.run,
@@ -74,6 +76,7 @@ def run(words: list[str]) -> int:
         beside=options.beside,
         layout=options.layout,
         split=options.split,
+        tasks=options.tasks,
         num_tasks=options.grid,
         episodes=options.episodes,
         show=options.show,

@@ -59,6 +59,8 @@ class TrainConfig(Checked, Generic[L]):
     of its episode (episodes), all that follows (falls); the family's own choice if empty."""
     train_tasks: int = number(0, least=0, most=1_000_000)
     """Train on a fixed list of this many tasks, as PEARL does (100 for half-cheetah-vel); 0 draws ever new ones."""
+    task_ranges: tuple[str, ...] = ()
+    """Narrower ranges of task parameters, each as payload=1.5:1.9, in training and on the test split."""
     curriculum: str = ""
     """Task parameter, as difficulty, that training widens from its easiest tenth to its whole range; none if empty."""
     curriculum_share: float = number(0.5, above=0, most=1)
@@ -69,6 +71,9 @@ class TrainConfig(Checked, Generic[L]):
     """Train an oracle: the task's numbers stand behind the observation, in training and ever after."""
     threads: int = number(0, least=0, most=1024)
     """Threads of the physics, or processes of external environments; 0 for one per CPU. Results are the same."""
+    shards: int = number(0, least=0, most=65536)
+    """Parts that the worlds are cut into, which --processes share among themselves. Results depend on it, in rounding,
+    and not on the number of processes; 0 for one part in one process, and 4 in several."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where policy, data and updates are, and the worlds, unless --physics says otherwise. On cuda a learner may have
     other defaults: rl2 takes 4096 worlds and updates every 50 steps."""
@@ -87,6 +92,7 @@ class TrainConfig(Checked, Generic[L]):
         super().__post_init__()
         object.__setattr__(self, "disturbances", disturbances_text(self.disturbances))
         require(self, "train_tasks", not (self.train_tasks and self.curriculum), "0 with a curriculum")
+        require(self, "shards", self.shards <= self.num_worlds, f"at most num_worlds = {self.num_worlds}")
         kept = self.num_worlds * self.episodes_per_trial * max(1, self.episode_steps)
         size = memory_text(kept * STEP_BYTES)
         allowed = f"smaller: a trial of all worlds has {kept:,} control steps, which would take {size} of memory"

@@ -92,6 +92,34 @@ class LogUniform:
         return f"logU({self.low:g}, {self.high:g}){_power(self.size)}"
 
 
+@dataclass(frozen=True)
+class Box:
+    """A vector, uniform between a low and a high for each of its numbers."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.low) != len(self.high) or not all(a < b for a, b in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"Box needs low < high for each number, got {self.low} and {self.high}")
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Shape (n, size)."""
+        return rng.uniform(self.low, self.high, (n, len(self.low)))
+
+    def contains(self, value: Value) -> bool:
+        """Closed intervals."""
+        return (
+            isinstance(value, list)
+            and len(value) == len(self.low)
+            and all(low <= x <= high for x, low, high in zip(value, self.low, self.high, strict=True))
+        )
+
+    def describe(self) -> str:
+        """Return a short form such as `U of 4 ranges`."""
+        return f"U of {len(self.low)} ranges"
+
+
 def _shape(n: int, size: int | None) -> tuple[int, ...]:
     return (n,) if size is None else (n, size)
 

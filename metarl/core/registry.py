@@ -11,6 +11,7 @@ import inspect
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -41,15 +42,38 @@ def learner_names() -> list[str]:
     return [*LEARNERS, *sorted(_plugins(_LEARNER_GROUP))]
 
 
-def make_family(name: str, disturbances: str = "") -> Family:
+def make_family(name: str, disturbances: str = "", ranges: Sequence[str] = ()) -> Family:
     """The family called `name`, with the text of a file of disturbances.
 
-    `UserError` names the nearest known one, or what its author or that of the disturbances got wrong.
+    `NAME+joint_friction` has one more task parameter: see `metarl.sim.extended`. `ranges` narrow some, as
+    `payload=1.5:1.9`. `UserError` names the nearest known one, or what an author got wrong.
     """
-    found = _find(name, "family", dict(FAMILIES), _FAMILY_GROUP)
+    own, *added = _parts(name)
+    found = _find(own, "family", dict(FAMILIES), _FAMILY_GROUP)
     from metarl.sim.declarations import make
 
-    return make(name, found, disturbances)
+    if added:
+        from metarl.sim.extended import with_parameters
+
+        found = with_parameters(own, found, added)
+    family = make(name, found, disturbances)
+    if ranges:
+        from metarl.sim.extended import narrowed
+
+        return narrowed(family, ranges)
+    return family
+
+
+def names_family(name: str) -> bool:
+    """Whether this is the name of a known family, or could be one in a file."""
+    return ".py:" in name or _parts(name)[0] in family_names()
+
+
+def _parts(name: str) -> list[str]:
+    """A family's name, and those of the parameters added to it."""
+    file, colon, last = name.rpartition(":")
+    first, *added = last.split("+")
+    return [f"{file}{colon}{first}", *added]
 
 
 def learner_class(name: str) -> type[Learner]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from metarl.core import seeding
 from metarl.core.distributions import (
     Angle as Angle,
     Ball as Ball,
+    Box as Box,
     Choice as Choice,
     Disc as Disc,
     Distribution as Distribution,
@@ -206,23 +207,77 @@ class TaskSpace:
             raise UserError(f"this family has no '{split}' split; available: {', '.join(self.splits)}")
 
 
-def save_tasks(path: Path, family: str, tasks: Tasks) -> None:
-    """Write a task list as JSON; its `ids` are there to be found again in results, and are not read back."""
-    write_json(path, {"family": family, "tasks": tasks.rows(), "ids": tasks.ids})
+FORMAT = 1
+"""Format of the files of tasks; those without a number are read as format 1."""
+
+
+def save_tasks(path: Path, family: str, tasks: Tasks, details: Mapping[str, object] | None = None) -> None:
+    """Write a task list as JSON; its `ids` are there to be found again in results, and are not read back.
+
+    Of what else is known in `details`, `intervals` are read back by `load_ranges`.
+    """
+    own = {"format": FORMAT, "family": family, "tasks": tasks.rows(), "ids": tasks.ids}
+    write_json(path, own | dict(details or {}))
+
+
+def family_of_tasks(path: Path) -> str:
+    """Name of the family that a file of tasks is of; `UserError` where it is none."""
+    return str(_task_file(path)["family"])
 
 
 def load_tasks(path: Path, family: str, space: TaskSpace) -> Tasks:
     """Read a task list back; `UserError` where it is no task list or belongs to another family."""
+    content = _task_file(path)
     try:
-        content = read_json(path)
-    except UserError as error:
-        raise UserError(f"{path} is not a task list: {error}") from None
-    try:
-        owner, rows = content["family"], content["tasks"]
-        tasks = Tasks.from_rows(rows)
+        owner, tasks = content["family"], Tasks.from_rows(content["tasks"])
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
-        raise UserError(f'{path} is not a task list: it needs {{"family": ..., "tasks": [{{...}}, ...]}}') from None
+        raise _no_list(path) from None
     if owner != family and not family.endswith(f"/{owner}"):  # a user's own file: runs know it by its full path
         raise UserError(f"{path} holds tasks of '{owner}', not of '{family}'")
     space.check(tasks)
     return tasks
+
+
+def load_ranges(path: Path, space: TaskSpace) -> tuple[str, ...]:
+    """Ranges around the tasks of a file, as `payload=1.5:1.9`: what a training is to be narrowed to.
+
+    Of a parameter with an interval (`metarl identify` writes them) that interval, and of others from the least to the
+    largest value; either is widened on both sides by half of its width and by a twentieth of the parameter's own range,
+    as no simulator is the robot. Parameters that are not in the file's `intervals`, where it has any, keep their range.
+    """
+    content = _task_file(path)
+    tasks = load_tasks(path, content["family"], space)
+    intervals, found = content.get("intervals"), []
+    try:
+        known = {} if intervals is None else {str(k): (float(a), float(b)) for k, (a, b) in intervals.items()}
+    except (TypeError, ValueError, AttributeError):
+        raise UserError(f'{path}: its intervals must be {{"payload": [low, high], ...}}') from None
+    for name, values in tasks.values.items():
+        columns = values.reshape(len(tasks), -1).T
+        for index, column in enumerate(columns):
+            label = f"{name}.{index}" if values.dim() > 1 else name
+            support = space.distribution(name, "train")
+            own = np.ravel(getattr(support, "low", np.nan)), np.ravel(getattr(support, "high", np.nan))
+            if (intervals is not None and label not in known) or not (np.isfinite(own[0]).all()):
+                continue
+            low, high = known.get(label, (float(column.min()), float(column.max())))
+            wider = 0.5 * (high - low) + 0.05 * float(own[1].max() - own[0].min())
+            least = 0.0 if own[0].min() >= 0.0 else -np.inf
+            found.append(f"{label}={max(low - wider, least):.6g}:{high + wider:.6g}")
+    return tuple(found)
+
+
+def _task_file(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except UserError as error:
+        raise UserError(f"{path} is not a task list: {error}") from None
+    if not (isinstance(content.get("family"), str) and isinstance(content.get("tasks"), list)):
+        raise _no_list(path)
+    if content.get("format", FORMAT) != FORMAT:
+        raise UserError(f"{path} is a task list of format {content['format']!r}; this version reads format {FORMAT}")
+    return content
+
+
+def _no_list(path: Path) -> UserError:
+    return UserError(f'{path} is not a task list: it needs {{"family": ..., "tasks": [{{...}}, ...]}}')

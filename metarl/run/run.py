@@ -249,9 +249,9 @@ class Run:
 
     def family(self) -> Family:
         """Return the family that it trains on."""
-        name = self.config().family
-        trust.require(name, self.path / CONFIG, self.trust_code)
-        return make_family(name, self.config().disturbances)
+        config = self.config()
+        trust.require(config.family, self.path / CONFIG, self.trust_code)
+        return make_family(config.family, config.disturbances, config.task_ranges)
 
     def policy(self, which: str | None = None, device: str = "cpu") -> Policy[Any]:
         """The policy at the newest checkpoint, or at the one named `which` (`best` is one); builds no simulator."""

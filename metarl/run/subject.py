@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from metarl.core.config import disturbances_text
 from metarl.core.errors import UserError, unknown_name
-from metarl.core.registry import absolute, family_names, make_family
+from metarl.core.registry import absolute, make_family, names_family
 from metarl.core.renamed import old_names
+from metarl.core.tasks import Tasks, family_of_tasks, load_tasks
 from metarl.rl.policy import Policy
 from metarl.rl.scripted import UNTRAINED
 from metarl.run.records import Origin
@@ -55,7 +56,7 @@ def subject_of(
         return found._replace(family=disturbed(found.family, text))
     path = Path(str(source))
     family = str(path)
-    if _is_run(path) and not _names_family(family):
+    if _is_run(path) and not names_family(family):
         raise UserError(
             f"{family} is a run folder, which has an agent of its own: leave out --agent {agent}, or name a family "
             "instead of the folder"
@@ -73,7 +74,7 @@ def trained(
 ) -> Subject:
     """A run's policy at its newest checkpoint, or at the one named; `UserError` where `source` is no run folder."""
     path = Path(str(source))
-    if not _is_run(path) and _names_family(str(path)):
+    if not _is_run(path) and names_family(str(path)):
         raise UserError(
             f"{path} is a family, not a run folder: add --agent zero or --agent random for a look at it before any "
             "training"
@@ -83,12 +84,21 @@ def trained(
     return Subject(run.policy(which, device), run.family(), run.origin(which), episodes, run)
 
 
+def on_tasks(subject: Subject, path: Path, disturbances: str = "") -> tuple[Subject, Tasks]:
+    """The tasks of a file, and the policy on the family that they are of: its own, or that with more parameters.
+
+    An oracle is shown no more parameters than it was trained with.
+    """
+    owner, ours = family_of_tasks(path), subject.origin.family
+    if owner.startswith(f"{ours}+") and not subject.origin.task_visible:
+        own = "" if subject.run is None else subject.run.config().disturbances
+        family = disturbed(make_family(owner, own), disturbances_text(disturbances))
+        return subject._replace(family=family), load_tasks(path, owner, family.space)
+    return subject, load_tasks(path, ours, subject.family.space)
+
+
 def _is_run(path: Path) -> bool:
     return os.path.isfile(path / "config.toml")  # unlike Path's, False too for a name that cannot be
-
-
-def _names_family(name: str) -> bool:
-    return ".py:" in name or name in family_names()
 
 
 __getattr__ = old_names(__name__)

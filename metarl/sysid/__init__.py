@@ -1,0 +1,1 @@
+"""System identification: which task parameters of a family explain a log of its robot."""

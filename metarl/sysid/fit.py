@@ -1,0 +1,188 @@
+"""Task parameters fitted to what the sensors measured, by least squares over short shots of a log.
+
+A long replay runs through contacts into wrong minima and reports them with confidence, so a log is cut into shots of at
+most half a second. No robot knows the full state of its base where a shot starts: each is led there. For the first rows
+a filter keeps it with the sensors, with whichever parameters are tried; what is compared are the rows that follow,
+played freely. So the starts are no unknowns, and the finite differences of all shots are one batch of worlds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+
+from metarl.core import seeding
+from metarl.core.tasks import Tasks
+from metarl.sysid.plant import Plant
+
+_WIDE, _NARROW = 0.1, 0.02
+"""Finite differences of a parameter, as shares of its range: at first, and at last. Contacts make residuals rough on a
+small scale, where a derivative tells nothing; what is smooth is what a wide secant sees."""
+_DAMPINGS = (0.0, 0.03, 0.3, 3.0)
+"""Steps that are tried at once (Levenberg-Marquardt)."""
+_DRAWS, _UNCERTAIN = 4, 0.1
+"""Points that are tried beside them: as far away as costs this share more where the residuals are linear."""
+_ITERATIONS = 12
+_GAIN = 3e-3
+"""A smaller share of the cost is no progress."""
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """One number that is to be found."""
+
+    name: str
+    """The task parameter."""
+    index: int | None
+    """Which of its numbers; None where it is one."""
+    low: float
+    high: float
+    expected: float
+    """Where it lies if the log says nothing: the prior's mean. The prior's deviation is half the range."""
+
+    @property
+    def label(self) -> str:
+        """`payload`, or `strength.2`."""
+        return self.name if self.index is None else f"{self.name}.{self.index}"
+
+
+@dataclass(frozen=True)
+class Shots:
+    """S pieces of a log, of as many rows each."""
+
+    measured: Float64[np.ndarray, "S R C"]
+    """What the sensors said; NaN where they did not."""
+    command: Float64[np.ndarray, "S T U"]
+    """What was commanded from each row to the next; T = R − 1."""
+    qpos: Float64[np.ndarray, "S Q"]
+    """Where each start is guessed to be."""
+    qvel: Float64[np.ndarray, "S V"]
+    settle: int
+    """Rows for which a shot is kept with the sensors, before it is compared with them."""
+
+    def __len__(self) -> int:
+        return len(self.qpos)
+
+    def select(self, index: np.ndarray) -> Shots:
+        """Some of them."""
+        picked = {name: getattr(self, name)[index] for name in ("measured", "command", "qpos", "qvel")}
+        return replace(self, **picked)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Where the residuals are least."""
+
+    values: Float64[np.ndarray, "P"]
+    cost: float
+    """Half the sum of squares, in terms of the noise, with what the prior costs."""
+    residual: Float64[np.ndarray, "S R C"]
+    """Measured − played, in the sensors' units; NaN where nothing was compared."""
+    jacobian: Float64[np.ndarray, "S M P"]
+    """Derivatives of the residuals in terms of the noise, M of each shot."""
+
+
+def tasks_of(plant: Plant, unknowns: Sequence[Unknown], values: Float64[np.ndarray, "N P"]) -> Tasks:
+    """The unmodified robot but for the unknowns, in N worlds."""
+    tasks = {name: value.clone() for name, value in plant.family.space.nominal(len(values)).values.items()}
+    for unknown, column in zip(unknowns, values.T, strict=True):
+        found = torch.from_numpy(column.copy())
+        if unknown.index is None:
+            tasks[unknown.name] = found
+        else:
+            tasks[unknown.name][:, unknown.index] = found
+    return Tasks(tasks)
+
+
+class Residuals:
+    """Residuals of all shots as a function of the unknowns."""
+
+    def __init__(
+        self,
+        plant: Plant,
+        unknowns: Sequence[Unknown],
+        shots: Shots,
+        noise: Float64[np.ndarray, "C"],
+        gains: Float64[np.ndarray, "G D C"],
+    ) -> None:
+        self.plant, self.unknowns, self.shots, self.noise, self.gains = plant, unknowns, shots, noise, gains
+        self.low = np.array([one.low for one in unknowns])
+        self.high = np.array([one.high for one in unknowns])
+        self.expected = np.array([one.expected for one in unknowns])
+        self.spread = (self.high - self.low) / 2.0
+
+    def played(self, values: Float64[np.ndarray, "B P"]) -> Float64[np.ndarray, "B S R C"]:
+        """Measured − played, for B points at once; NaN while a shot settles."""
+        (b, _), s, shots = values.shape, len(self.shots), self.shots
+        again = [np.tile(x, (b, *(1,) * (x.ndim - 1))) for x in (shots.qpos, shots.qvel, shots.command, shots.measured)]
+        tasks = tasks_of(self.plant, self.unknowns, np.repeat(values, s, axis=0))
+        residual = again[3] - self.plant.play(tasks, *again, self.gains)
+        residual[:, : shots.settle + 1] = np.nan
+        residual[:, :, ~np.isfinite(self.noise)] = np.nan
+        return residual.reshape(b, s, *residual.shape[1:])
+
+    def weighted(self, residual: Float64[np.ndarray, "*B S R C"]) -> Float64[np.ndarray, "*B S M"]:
+        """In terms of the noise, nothing where nothing was measured."""
+        scaled = np.nan_to_num(residual / self.noise, nan=0.0, posinf=0.0, neginf=0.0)
+        return scaled.reshape(*scaled.shape[:-2], -1)
+
+    def costs(self, residual: Float64[np.ndarray, "B S R C"], values: Float64[np.ndarray, "B P"]) -> np.ndarray:
+        """What is least at the best values: the pseudo-Huber loss 2 (√(1 + z²) − 1) of residuals z, and the prior's."""
+        loss = 2.0 * (np.sqrt(1.0 + np.square(self.weighted(residual))) - 1.0)
+        return loss.sum(axis=(1, 2)) + np.square((values - self.expected) / self.spread).sum(axis=1)
+
+    def around(self, values: Float64[np.ndarray, "P"], width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Points on either side of the values, their residuals and the slopes between: (B, P), (B, S, R, C), (S, M, P).
+
+        The first point is the values themselves.
+        """
+        by = 2.0 * width * np.diag(self.spread)
+        points = np.clip(np.concatenate((values[None], values - by, values + by)), self.low, self.high)
+        residual = self.played(points)
+        less, more = np.split(self.weighted(residual)[1:], 2)
+        apart = (points[1 + len(by) :] - points[1 : 1 + len(by)]).diagonal()
+        return points, residual, np.moveaxis((more - less) / apart[:, None, None], 0, -1)
+
+    def fit(self, start: Float64[np.ndarray, "P"], width: float = _WIDE) -> Fit:
+        """Gauss-Newton steps within the bounds, from `start`; each goes to the best of all points that were played."""
+        values, rng = np.clip(start, self.low, self.high), seeding.rng(0, "sysid/fit")
+        for _ in range(_ITERATIONS):
+            points, residual, jacobian = self.around(values, width)
+            costs = self.costs(residual, points)
+            steps = self._steps(
+                points[0], self.weighted(residual[0]), jacobian, rng.standard_normal((_DRAWS, len(values)))
+            )
+            everything = np.concatenate((points, steps))
+            costs = np.concatenate((costs, self.costs(self.played(steps), steps)))
+            best = int(np.argmin(costs))
+            if width <= _NARROW and not costs[best] < (1.0 - _GAIN) * costs[0]:
+                break
+            moved = float(np.abs((everything[best] - values) / (2.0 * self.spread)).max())
+            width, values = max(_NARROW, min(width, max(width / 2.0, moved))), everything[best]
+        _, residual, jacobian = self.around(values, _NARROW)
+        return Fit(values, float(self.costs(residual[:1], values[None])[0]), residual[0], jacobian)
+
+    def _steps(
+        self, values: np.ndarray, residual: np.ndarray, jacobian: np.ndarray, draws: Float64[np.ndarray, "G P"]
+    ) -> Float64[np.ndarray, "B P"]:
+        """Where Gauss-Newton steps of several dampings lead, and draws around the longest as far as it is uncertain.
+
+        A value that would leave its bounds from where it is stays.
+        """
+        weight = 1.0 / np.sqrt(1.0 + np.square(residual))
+        hessian = np.einsum("smi,sm,smj->ij", jacobian, weight, jacobian, optimize=True) + np.diag(1.0 / self.spread**2)
+        gradient = np.einsum("smi,sm->i", jacobian, weight * residual) + (values - self.expected) / self.spread**2
+        go = np.flatnonzero(~((values <= self.low) & (gradient > 0) | (values >= self.high) & (gradient < 0)))
+        matrix, steps = hessian[np.ix_(go, go)], np.tile(values, (len(_DAMPINGS) + len(draws), 1))
+        for step, damping in zip(steps, _DAMPINGS, strict=False):
+            step[go] -= np.linalg.solve(matrix + damping * np.diag(matrix.diagonal()), gradient[go])
+        excess = _UNCERTAIN * np.square(residual).sum() / len(go) if len(go) else 0.0  # of the cost, by each draw
+        around = np.linalg.solve(np.linalg.cholesky(matrix).T, draws[:, go].T).T * np.sqrt(excess)
+        steps[len(_DAMPINGS) :, go] = steps[0, go] * (np.arange(len(draws)) % 2)[:, None] + (
+            values[go] * (1 - np.arange(len(draws)) % 2)[:, None] + around
+        )
+        return np.clip(steps, self.low, self.high)
