@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
+from metarl.core.types import Transition
 from metarl.rl import baseline
 from metarl.rl.inner_loop import Stage
 from metarl.rl.objectives import gaussian_log_prob
@@ -23,12 +24,24 @@ if TYPE_CHECKING:
 
 
 class FixedMaml:
-    """The policy with another `end_episode`, which gives the same results to rounding."""
+    """The policy with another `observe` and `end_episode`, which give the same results to rounding."""
 
     def __init__(self, policy: MamlPolicy) -> None:
         self._policy = policy
-        self.initial_state, self.act, self.observe = policy.initial_state, policy.act, policy.observe
-        self.read_out = policy.read_out
+        self.initial_state, self.act, self.read_out = policy.initial_state, policy.act, policy.read_out
+
+    def observe(self, state: MamlState, transition: Transition) -> MamlState:
+        """See `MamlPolicy.observe`. Once adapted, what is written is what was there."""
+        adapting, room = self._policy.adapting(state), state.reward.shape[1] - 1
+        world, place = torch.arange(1), torch.where(adapting, state.num_steps.clamp(max=room), room)
+        for rows, new in (
+            (state.obs, transition.obs),
+            (state.action, transition.action),
+            (state.reward, transition.reward),
+        ):
+            mask = adapting.view(1, *[1] * (new.dim() - 1))
+            rows[world, place] = torch.where(mask, new, rows[world, place])
+        return state._replace(num_steps=(state.num_steps + adapting.long()).clamp(max=room))
 
     def end_episode(self, state: MamlState, worlds: Bool[Tensor, "1"]) -> MamlState:
         """See `MamlPolicy.end_episode`."""

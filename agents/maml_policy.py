@@ -100,12 +100,12 @@ class MamlPolicy(PolicyModule):
         """
         mean, log_std = self.network.forward_each(self.inner.policy.named(state.parameters), self.obs_norm(obs))
         if deterministic:
-            noise = torch.where(self._adapting(state)[:, None], noise, 0.0)
+            noise = torch.where(self.adapting(state)[:, None], noise, 0.0)
         return torch.addcmul(mean, noise, log_std.exp()) / self.config.action_scale, state
 
     def observe(self, state: MamlState, transition: Transition) -> MamlState:
         """Remember the step for the next adaptation; those beyond the room there is are not adapted from."""
-        adapting = self._adapting(state)
+        adapting = self.adapting(state)
         if not any_of(adapting):
             return state
         room = state.reward.shape[1] - 1
@@ -119,14 +119,14 @@ class MamlPolicy(PolicyModule):
     @torch.no_grad()
     def end_episode(self, state: MamlState, worlds: Bool[Tensor, "N"]) -> MamlState:
         """Adapt those of `worlds` in which the last of the `shots` ended."""
-        if not any_of(worlds & self._adapting(state)):
+        if not any_of(worlds & self.adapting(state)):
             return state
         state, due = self.ended(state, worlds)
         return self._adapt(state, due) if bool(due.any()) else state
 
     def ended(self, state: MamlState, worlds: Bool[Tensor, "N"]) -> tuple[MamlState, Bool[Tensor, "N"]]:
         """The state with the end of an episode of `worlds` noted, and where a step of adaptation is due by that."""
-        ending = worlds & self._adapting(state)
+        ending = worlds & self.adapting(state)
         world = torch.arange(len(worlds), device=worlds.device)
         place = (state.num_steps - 1).clamp(min=0)
         state.ended[world, place] = state.ended[world, place] | ending
@@ -161,7 +161,8 @@ class MamlPolicy(PolicyModule):
         log_prob = gaussian_log_prob(mean, log_std, own)
         return make_stage(obs, own, log_prob, reward, ended, valid, self.config.discount, self.config.gae_lambda)
 
-    def _adapting(self, state: MamlState) -> Bool[Tensor, "N"]:
+    def adapting(self, state: MamlState) -> Bool[Tensor, "N"]:
+        """Worlds that have a step of adaptation ahead of them."""
         return state.num_adapted < self.config.inner_steps
 
     def _adapt(self, state: MamlState, due: Bool[Tensor, "N"]) -> MamlState:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float32
@@ -35,8 +36,9 @@ from metarl.rl.adam import Adam
 from metarl.rl.finite import Guard, finite_only
 from metarl.rl.inner_loop import Stage
 from metarl.rl.learner import BaseLearner
-from metarl.rl.meta_objective import MetaObjective, Sampled
+from metarl.rl.meta_objective import MetaObjective, Sampled, SharedObjective
 from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN, seeded
+from metarl.rl.parallel import ALONE, Shares, stretches
 from metarl.rl.stages import episode_index, times_adapted
 from metarl.rl.trust_region import line_search, longest_step, replayed
 
@@ -54,7 +56,11 @@ class MamlTrpo(BaseLearner):
             self.policy = MamlPolicy(config, info).to(device)
         self._meta = nn.Parameter(self.policy.inner.read())
         self._adam = Adam([self._meta], lr=config.ppo_learning_rate, eps=1e-5)
-        self._guard = Guard("try a smaller inner_step_size")
+        self._guard, self._shares = Guard("try a smaller inner_step_size"), ALONE
+
+    def share(self, shares: Shares) -> None:
+        """Tasks are cut into the pieces: their gradients, products of the Fisher matrix and losses are gathered."""
+        self._shares = shares
 
     def record(
         self, obs: Tensor, state: MamlState, noise: Tensor, action: Tensor, next_state: MamlState
@@ -68,8 +74,7 @@ class MamlTrpo(BaseLearner):
         times: dict[str, float] = {}
         inner = self.policy.inner
         with _timed(times, "advantages"):
-            stages, sampled, metrics = self.stages(segment)
-        objective = MetaObjective(inner, stages, sampled)
+            objective, metrics = self._objective(segment)
         update = self._trust_region_step if self.config.outer == "trpo" else self._ppo_steps
         updated, progress_made = update(objective, inner.read(), times)
         inner.write(updated)
@@ -85,9 +90,23 @@ class MamlTrpo(BaseLearner):
 
     # ------------------------------------------------------------------------------------------ the data of a trial
 
-    @torch.no_grad()
-    def stages(self, segment: Segment) -> tuple[tuple[Stage, ...], Sampled, Metrics]:
-        """Cut the trial where the policies adapted: the stages adapted from, and what was sampled after the last."""
+    def _objective(self, segment: Segment) -> tuple[MetaObjective | SharedObjective, Metrics]:
+        """The objective of all tasks, by this process's pieces and those of the others where they are shared out."""
+        shares, masks = self._shares, self.masks(segment)
+        pieces = stretches(segment.reward.shape[1], shares.pieces, 1)
+        own = [pieces[i] for i in shares.own(len(pieces))]
+        cut = [self.stages(segment, masks, worlds) for worlds, *_ in own]
+        objectives = [MetaObjective(self.policy.inner, stages, sampled) for stages, sampled, _ in cut]
+        if shares.pieces == 1:
+            return objectives[0], cut[0][2]
+        gather = partial(shares.gather, number=len(pieces))
+        return SharedObjective(objectives, [weight for *_, weight in own], gather), cut[0][2]
+
+    def masks(self, segment: Segment) -> list[Bool[Tensor, "T N"]]:
+        """Steps of whole episodes before each step of adaptation, and those after the last.
+
+        `UserError` where a trial ends before its policy has adapted.
+        """
         config = self.config
         episode, age = episode_index(segment.ended)
         least = self.policy.least_steps
@@ -102,31 +121,43 @@ class MamlTrpo(BaseLearner):
                 f"a trial ends before its policy has adapted: {config.inner_steps} x {config.shots} shots need "
                 f"--episodes-per-trial of at least {needed}"
             )
-        obs = self.policy.obs_norm(segment.obs)
-        stages = [self._stage(segment, obs, mask) for mask in masks]
-        window = _window(masks[-1])
-        mean = segment.extras["mean"][window].transpose(0, 1).contiguous()
-        sampled = Sampled(stages[-1], mean, segment.extras["log_std"][-1])
-        before, after = (_mean_return(segment, mask) for mask in (masks[0], masks[-1]))
-        metrics = {"train/return_before": before, "train/return_after": after}
-        return tuple(stages[:-1]), sampled, metrics
+        return masks
 
-    def _stage(self, segment: Segment, obs: Float32[Tensor, "T N O"], valid: Bool[Tensor, "T N"]) -> Stage:
+    @torch.no_grad()
+    def stages(
+        self, segment: Segment, masks: Sequence[Bool[Tensor, "T N"]] = (), worlds: slice = slice(None)
+    ) -> tuple[tuple[Stage, ...], Sampled, Metrics]:
+        """Cut the trials of some worlds where the policies adapted: the stages adapted from, and what came after.
+
+        `masks` are those of `masks`, if they are known; the metrics are of all worlds.
+        """
+        masks = masks or self.masks(segment)
+        own = [mask[:, worlds] for mask in masks]
+        obs = self.policy.obs_norm(segment.obs[:, worlds])
+        stages = [self._stage(segment, obs, mask, worlds) for mask in own]
+        mean = segment.extras["mean"][_window(own[-1]), worlds].transpose(0, 1).contiguous()
+        sampled = Sampled(stages[-1], mean, segment.extras["log_std"][-1][worlds])
+        before, after = (_mean_return(segment, mask) for mask in (masks[0], masks[-1]))
+        return tuple(stages[:-1]), sampled, {"train/return_before": before, "train/return_after": after}
+
+    def _stage(
+        self, segment: Segment, obs: Float32[Tensor, "T N O"], valid: Bool[Tensor, "T N"], worlds: slice
+    ) -> Stage:
         window = _window(valid)
         return self.policy.stage(
             obs[window],
-            segment.action[window],
-            segment.extras["mean"][window],
-            segment.extras["log_std"][window],
-            segment.reward[window],
-            segment.ended[window],
+            segment.action[window, worlds],
+            segment.extras["mean"][window, worlds],
+            segment.extras["log_std"][window, worlds],
+            segment.reward[window, worlds],
+            segment.ended[window, worlds],
             valid[window],
         )
 
     # -------------------------------------------------------------------------------------------------- meta-updates
 
     def _trust_region_step(
-        self, objective: MetaObjective, meta: Tensor, times: dict[str, float]
+        self, objective: MetaObjective | SharedObjective, meta: Tensor, times: dict[str, float]
     ) -> tuple[Tensor, Metrics]:
         config = self.config
         with _timed(times, "gradient"):
@@ -151,7 +182,9 @@ class MamlTrpo(BaseLearner):
             "train/grad_norm": float(gradient.norm()),
         }
 
-    def _ppo_steps(self, objective: MetaObjective, meta: Tensor, times: dict[str, float]) -> tuple[Tensor, Metrics]:
+    def _ppo_steps(
+        self, objective: MetaObjective | SharedObjective, meta: Tensor, times: dict[str, float]
+    ) -> tuple[Tensor, Metrics]:
         config = self.config
         with _timed(times, "gradient"):
             before, _ = objective.evaluate(meta)

@@ -21,7 +21,7 @@ On a GPU blocks of gradient steps are captured as one CUDA graph (`core.graphs`)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 
 import torch
@@ -38,21 +38,14 @@ from metarl.core.graphs import looks
 from metarl.core.info import PolicyInfo
 from metarl.core.seeding import on_device
 from metarl.core.types import Metrics, Segment
+from metarl.rl import sac
 from metarl.rl.adam import Adam
 from metarl.rl.finite import Guard, finite_only
 from metarl.rl.learner import BaseLearner
 from metarl.rl.networks import TwinCritic, seeded
-from metarl.rl.replay import TaskReplay
-from metarl.rl.sac import (
-    actor_loss,
-    critic_loss,
-    follow,
-    soft_target,
-    split_head,
-    squashed_sample,
-    temperature_loss,
-)
-from metarl.rl.state import part_of
+from metarl.rl.parallel import ALONE, Shares, Stretch, stretches, summed_gradient
+from metarl.rl.replay import TaskReplay, slots_of
+from metarl.rl.state import parameters_of, part_of
 
 Drawn = tuple[Int64[Tensor, "K M"], Float32[Tensor, "K M C W"], Float32[Tensor, "K B W"]]
 """Slots, contexts and batches of several gradient steps."""
@@ -83,30 +76,31 @@ class Pearl(BaseLearner):
         if not math.isfinite(initial):
             raise UserError(f"temperature = {initial} is out of range: it must be finite")
         self._log_temperature = nn.Parameter(torch.tensor(initial, device=self._device).log())
-        rate = config.learning_rate
-        encoder, actor = self.policy.encoder.parameters(), list(self.policy.actor.parameters())
-        learned = [] if config.temperature else [self._log_temperature]
+        critics = {"critic": self._critic, "encoder": self.policy.encoder}
+        self._learned = {"critic": parameters_of(critics), "actor": parameters_of({"actor": self.policy.actor})}
+        if not config.temperature:
+            self._learned["actor"]["log_temperature"] = self._log_temperature
         self._optimizers = {
-            "critic": Adam([*self._critic.parameters(), *encoder], lr=rate, fused=True),
-            "actor": Adam(actor + learned, lr=rate, fused=True),
+            name: Adam(named.values(), lr=config.learning_rate, fused=True) for name, named in self._learned.items()
         }
         width = 2 * self._obs_size + self._action_size + 2
         self.replay = TaskReplay(config.num_slots, config.replay_size, width, self._device)
         self.context = TaskReplay(config.num_slots, min(config.replay_size, _CONTEXT), width, self._device)
-        self._guard = Guard("try a lower learning_rate or reward_scale")
-        losses = self.critic_objective, self.actor_objective
-        self._critics_loss, self._actors_loss = compiled(self._device, *losses)
+        self._guard, self._shares = Guard("try a lower learning_rate or reward_scale"), ALONE
+        self._critics_loss, self._actors_loss = compiled(self._device, self.critic_objective, self.actor_objective)
         self._blocks: dict[int, Block] = {}
         self._task_of_slot = torch.full((config.num_slots,), -1)
         self._steps = torch.zeros((), dtype=torch.long)
-
-    # ------------------------------------------------------------------------------------------------ collected data
 
     def record(
         self, obs: Tensor, state: PearlState, noise: Tensor, action: Tensor, next_state: PearlState
     ) -> Mapping[str, Tensor]:
         """Whether z was the prior's."""
         return {"prior": self.policy.exploring(state)}
+
+    def share(self, shares: Shares) -> None:
+        """The tasks of gradient steps are cut into the pieces."""
+        self._shares = shares
 
     def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
         """Put whole trials into the buffers, then `num_updates` gradient steps once these are filled."""
@@ -145,20 +139,17 @@ class Pearl(BaseLearner):
 
     def _slots(self, task_number: Int64[Tensor, "N"]) -> Int64[Tensor, "N"]:
         """The buffers of these tasks; those of a task that had the slot before are emptied."""
-        slot = task_number % self.config.num_slots
-        if len(torch.unique(slot)) < len(torch.unique(task_number)):
+        try:
+            slot, taken = slots_of(task_number, self._task_of_slot)
+        except ValueError:
             raise UserError(
                 f"num_slots = {self.config.num_slots} is too small: two tasks of one iteration would share a buffer; "
                 "it must be at least --train-tasks, or --num-worlds where tasks are drawn anew"
-            )
-        taken = torch.unique(slot[self._task_of_slot[slot] != task_number])
+            ) from None
         for buffer in (self.replay, self.context):
             buffer.clear(taken.to(self._device))
         self.policy.forget(taken.to(self._device))
-        self._task_of_slot[slot] = task_number
         return slot
-
-    # ------------------------------------------------------------------------------------------------ gradient steps
 
     @property
     def _temperature(self) -> Float32[Tensor, ""]:
@@ -228,19 +219,35 @@ class Pearl(BaseLearner):
         which is not waited for, the record of such a step is zero.
         """
         config, waits = self.config, looks(self._device)
-        loss, extra, z, value = self._critics_loss(slots, context, batch, next(noise), next(noise))
-        bad = self._step("critic", loss + self.policy.loss_weight * extra)
+        cut = self._shares.pieces if self.policy.separable else 1
+        pieces = stretches(len(slots), cut, len(batch) // len(slots))
+        drawn, for_targets = next(noise), next(noise)
+        found: dict[int, Tensor] = {}
+
+        def critics(piece: Stretch) -> tuple[Tensor, Tensor]:
+            tasks, rows, weight = piece
+            given = slots[tasks], context[tasks], batch[rows], drawn[tasks], for_targets[rows]
+            loss, extra, found[rows.start], value = self._critics_loss(*given)
+            return weight * (loss + self.policy.loss_weight * extra), weight * torch.stack((loss, value.mean(), extra))
+
+        def actors(piece: Stretch) -> tuple[Tensor, Tensor]:
+            _, rows, weight = piece
+            loss, log_prob = self._actors_loss(batch[rows], found[rows.start].detach(), for_actor[rows])
+            told = torch.stack((loss, -log_prob.mean()))
+            if not config.temperature:
+                loss = loss + sac.temperature_loss(self._log_temperature, log_prob, -float(self._action_size))
+            return weight * loss, weight * told
+
+        bad, (loss, value, extra) = self._step("critic", pieces, critics)
         if waits and bool(bad):
             self._guard.count(False)
             return None
-        actor, log_prob = self._actors_loss(batch, z.detach(), next(noise))
-        temperature = temperature_loss(self._log_temperature, log_prob, -float(self._action_size))
-        bad = self._step("actor", actor if config.temperature else actor + temperature, bad)
-        follow(list(self._target.parameters()), list(self._critic.parameters()), config.target_rate)
+        for_actor = next(noise)
+        bad, (actor, entropy) = self._step("actor", pieces, actors, bad)
+        sac.follow(list(self._target.parameters()), list(self._critic.parameters()), config.target_rate)
         if waits and not self._guard.count(not bad):
             return None
-        parts = (loss.detach(), actor.detach(), -log_prob.mean(), value.detach().mean(), extra.detach())
-        record = torch.stack(parts)
+        record = torch.stack((loss, actor, entropy, value, extra))
         if waits:
             return record
         self._guard.note(bad)
@@ -263,34 +270,41 @@ class Pearl(BaseLearner):
         z = z.repeat_interleave(len(batch) // len(slots), dim=0)
         taken, reward, next_obs, terminated = torch.split(batch, [obs_size + action_size, 1, obs_size, 1], dim=1)
         with torch.no_grad():
-            mean, log_std = split_head(self.policy.actor(torch.cat((next_obs, z), dim=1)))
-            action, log_prob = squashed_sample(mean, log_std, noise)
+            mean, log_std = sac.split_head(self.policy.actor(torch.cat((next_obs, z), dim=1)))
+            action, log_prob = sac.squashed_sample(mean, log_std, noise)
             next_value = self._target(torch.cat((next_obs, action, z), dim=1))
             discount = config.discount * (1.0 - terminated[:, 0])
-            target = soft_target(config.reward_scale * reward[:, 0], discount, next_value, log_prob, self._temperature)
+            target = sac.soft_target(
+                config.reward_scale * reward[:, 0], discount, next_value, log_prob, self._temperature
+            )
         value = self._critic(torch.cat((taken, z), dim=1))
-        return critic_loss(value, target), extra, z, value
+        return sac.critic_loss(value, target), extra, z, value
 
     def actor_objective(
         self, batch: Float32[Tensor, "B W"], z: Float32[Tensor, "B Z"], noise: Float32[Tensor, "B A"]
     ) -> tuple[Tensor, Float32[Tensor, "B"]]:
         """The actor's loss, and the log density of the actions it drew; no gradient reaches the critics."""
         obs = batch[:, : self._obs_size]
-        mean, log_std = split_head(self.policy.actor(torch.cat((obs, z), dim=1)))
-        action, log_prob = squashed_sample(mean, log_std, noise)
+        mean, log_std = sac.split_head(self.policy.actor(torch.cat((obs, z), dim=1)))
+        action, log_prob = sac.squashed_sample(mean, log_std, noise)
         value = self._critic(torch.cat((obs, action, z), dim=1), frozen=True)
         size = self.config.policy_l2 * (mean.square().mean() + log_std.square().mean())
-        return actor_loss(value, log_prob, self._temperature) + size, log_prob.detach()
+        return sac.actor_loss(value, log_prob, self._temperature) + size, log_prob.detach()
 
-    def _step(self, name: str, loss: Tensor, bad: Float32[Tensor, ""] | None = None) -> Float32[Tensor, ""]:
-        """One step of an optimiser on the loss's gradient, unless not all of it is finite: then the result is 1.
+    def _step(
+        self,
+        name: str,
+        pieces: list[Stretch],
+        work: Callable[[Stretch], tuple[Tensor, Tensor]],
+        bad: Float32[Tensor, ""] | None = None,
+    ) -> tuple[Float32[Tensor, ""], Float32[Tensor, "D"]]:
+        """One step of an optimiser on the sum of the pieces' losses, unless not all of it is finite: then 1, else 0.
 
-        Nor where `bad` is 1 already.
+        Nor where `bad` is 1 already. And what `work` tells beside.
         """
-        optimizer = self._optimizers[name]
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        flag = self._guard.flag([loss.detach(), *(each for each in gradients if each is not None), *parameters])
+        optimizer, parameters = self._optimizers[name], list(self._learned[name].values())
+        gradients, told = summed_gradient(self._shares, pieces, work, parameters)
+        flag = self._guard.flag([told, *(each for each in gradients if each is not None), *parameters])
         flag = flag if bad is None else torch.maximum(flag, bad)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -298,9 +312,7 @@ class Pearl(BaseLearner):
             optimizer.found_inf = flag  # type: ignore[attr-defined]
         if not looks(self._device) or not bool(flag):
             optimizer.step()
-        return flag
-
-    # ------------------------------------------------------------------------------------------------------ the state
+        return flag, told
 
     def remarks(self, total_steps: int) -> list[str]:
         """What the buffers take in memory, and what a checkpoint takes at the training's end."""
@@ -312,16 +324,7 @@ class Pearl(BaseLearner):
 
     def optimizers(self) -> Mapping[str, tuple[torch.optim.Optimizer, Sequence[str]]]:
         """The critics' and encoder's, the actor's and temperature's."""
-        critic, encoder, actor = (
-            [f"{part}/{name}" for name, _ in module.named_parameters()]
-            for part, module in (
-                ("critic", self._critic),
-                ("encoder", self.policy.encoder),
-                ("actor", self.policy.actor),
-            )
-        )
-        names = {"critic": critic + encoder, "actor": actor + ["log_temperature"] * (not self.config.temperature)}
-        return {f"adam/{part}": (optimizer, names[part]) for part, optimizer in self._optimizers.items()}
+        return {f"adam/{part}": (self._optimizers[part], list(named)) for part, named in self._learned.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Networks, temperature, optimisers; with `save_buffers` the buffers, and how far their filling got."""

@@ -45,6 +45,8 @@ class PearlPolicy(PolicyModule, ABC):
 
     outputs_per_dimension: ClassVar[int]
     """Numbers the encoder gives for each dimension of z."""
+    separable: ClassVar[bool] = False
+    """The losses of several tasks are the mean of those of each, so that they can be computed apart."""
     loss_name: ClassVar[str]
     """Name of the second value of `learn` in the metrics."""
 
@@ -176,6 +178,7 @@ class PosteriorPolicy(PearlPolicy):
 
     outputs_per_dimension = 2
     loss_name = "kl"
+    separable = True
     replayable = True
 
     def read_out(self, state: PearlState) -> Mapping[str, Float32[Tensor, "N Z"]]:

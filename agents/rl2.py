@@ -36,6 +36,7 @@ from metarl.rl.learner import BaseLearner
 from metarl.rl.networks import seeded
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.objectives import gaussian_nll
+from metarl.rl.parallel import Shares
 from metarl.rl.ppo import PPO, Chunks, Settings, chunk_length, cut, side_by_side
 from metarl.rl.returns import discounted_return
 
@@ -93,6 +94,10 @@ class RL2(BaseLearner):
         """The noise, of which densities are made, and the memory, or its output alone where that would be too much."""
         kept = {"noise": noise, "memory": next_state.memory}
         return kept | {"cell": next_state.cell} if self.policy.network.memory.recorded else kept
+
+    def share(self, shares: Shares) -> None:
+        """Minibatches are cut into the pieces."""
+        self._ppo.share(shares)
 
     def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
         """`num_epochs` of PPO over the segment."""

@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from metarl.agents.baseline_configs import RmaConfig
@@ -38,6 +38,7 @@ from metarl.rl.finite import Guard, finite_only
 from metarl.rl.learner import BaseLearner
 from metarl.rl.networks import ActorCritic, head, seeded
 from metarl.rl.normalize import RunningNorm
+from metarl.rl.parallel import ShardedGradient, Shares
 from metarl.rl.policy import PolicyModule
 from metarl.rl.ppo import PPO, Chunks, Settings, chunk_length, cut
 from metarl.rl.returns import discounted_return
@@ -144,7 +145,12 @@ class Rma(BaseLearner):
         student = self.policy.encoder
         self._names, self._learned = [name for name, _ in student.named_parameters()], list(student.parameters())
         self._adam = Adam(self._learned, lr=config.student_learning_rate)
-        self._guard = Guard("try a lower student_learning_rate")
+        self._guard, self._gradient = Guard("try a lower student_learning_rate"), ShardedGradient(1)
+
+    def share(self, shares: Shares) -> None:
+        """Minibatches are cut into the pieces, the teacher's and the student's."""
+        self._ppo.share(shares)
+        self._gradient.share(shares)
 
     @property
     def behaviour(self) -> PolicyModule:
@@ -223,17 +229,21 @@ class Rma(BaseLearner):
             group["lr"] = rate
         generator = on_device(generator, device)
         context, before, target = self.lessons(segment)
+
+        def error(chunks: Int64[Tensor, "n"]) -> tuple[Tensor, Tensor]:
+            loss = self.error(context[:, chunks], before[chunks], target[:, chunks])
+            return loss, loss[None]
+
         for _ in range(config.num_epochs):
             order = torch.randperm(len(before), generator=generator, device=device)
             for minibatch in torch.split(order, max(1, config.batch_size // self._chunk)):
-                loss = self.error(context[:, minibatch], before[minibatch], target[:, minibatch])
-                gradients = torch.autograd.grad(loss, self._learned)
+                gradients, (loss,) = self._gradient(error, self._learned, minibatch)
                 for parameter, gradient in zip(self._learned, gradients, strict=True):
                     parameter.grad = gradient
-                if self._guard.passes(loss.detach(), *gradients):
+                if self._guard.passes(loss, *gradients):
                     nn.utils.clip_grad_norm_(self._learned, config.max_grad_norm)
                     self._adam.step()
-                    records.append(loss.detach())
+                    records.append(loss)
         wrong = {"train/latent_error": float(torch.stack(records).mean().sqrt())} if records else {}
         return wrong | self._guard.metrics() | {"train/learning_rate": rate}
 

@@ -12,9 +12,10 @@ ends, and in that it learns from the trials just collected: there is no buffer o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from metarl.agents.configs import VariBadConfig
@@ -28,10 +29,13 @@ from metarl.rl.finite import Guard, finite_only
 from metarl.rl.learner import BaseLearner
 from metarl.rl.networks import ActorCritic, mlp, seeded
 from metarl.rl.normalize import RunningNorm
+from metarl.rl.parallel import ShardedGradient, Shares
 from metarl.rl.policy import BAND
 from metarl.rl.ppo import PPO, Chunks, Settings
 from metarl.rl.returns import discounted_return
 
+Drawn = tuple[Int64[Tensor, "E"], Int64[Tensor, "D"], Float32[Tensor, "E n Z"]]
+"""Beliefs, steps, and noise."""
 _BELIEF_LOG_STD = (-5.0, 2.0)
 
 
@@ -103,13 +107,18 @@ class VariBad(BaseLearner):
         learned = [*self.policy.encoder.named_parameters(), *self._decoders.named_parameters()]
         self._names, self._learned = [name for name, _ in learned], [parameter for _, parameter in learned]
         self._adam = Adam(self._learned, lr=config.encoder_learning_rate)
-        self._guard = Guard("try a lower encoder_learning_rate")
+        self._guard, self._gradient = Guard("try a lower encoder_learning_rate"), ShardedGradient(1)
 
     def record(
         self, obs: Tensor, state: Encoded, noise: Tensor, action: Tensor, next_state: Encoded
     ) -> Mapping[str, Tensor]:
         """The noise, of which densities are made."""
         return {"noise": noise}
+
+    def share(self, shares: Shares) -> None:
+        """PPO's minibatches and the encoder's trials are cut into the pieces."""
+        self._ppo.share(shares)
+        self._gradient.share(shares)
 
     def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
         """PPO's passes over the trials, then `encoder_steps` on the encoder."""
@@ -147,33 +156,41 @@ class VariBad(BaseLearner):
         generator = on_device(generator, device)
         for _ in range(self.config.encoder_steps):
             trials = torch.randperm(segment.reward.shape[1], generator=generator, device=device)
-            loss, record = self.elbo(segment, trials[: self.config.encoder_trials], generator)
-            gradients = torch.autograd.grad(loss, self._learned)
+            trials = trials[: self.config.encoder_trials]
+            drawn = self.draw(segment, len(trials), generator)
+            places = torch.arange(len(trials), device=device)
+            gradients, record = self._gradient(partial(self.elbo, segment, trials, drawn), self._learned, places)
             for parameter, gradient in zip(self._learned, gradients, strict=True):
                 parameter.grad = gradient
-            if not self._guard.passes(loss.detach(), *gradients):
+            if not self._guard.passes(record, *gradients):
                 continue
             nn.utils.clip_grad_norm_(self._learned, self.config.max_grad_norm)
             self._adam.step()
-            records.append(record)
+            records.append(record[:-1])
         names = ("train/reward_error", "train/state_error", "train/kl_to_previous")
         return dict(zip(names, torch.stack(records).mean(dim=0).tolist(), strict=True)) if records else {}
 
-    def elbo(
-        self, segment: Segment, trials: Tensor, generator: torch.Generator
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "3"]]:
-        """−ELBO by some beliefs of the trials at `trials` about some of their steps, and what it is made of.
-
-        Rewards and changes of state are predicted in units of their standard deviations.
-        """
-        config, policy, device = self.config, self.policy, segment.reward.device
-        with torch.no_grad():
-            context = policy.context(segment)[:, trials]
-        num_steps, number, size = len(context), len(trials), policy.info.observation_size
-        mean, log_std = policy.encoder(context)
+    def draw(self, segment: Segment, number: int, generator: torch.Generator) -> Drawn:
+        """Which beliefs of `number` trials, about which of their steps, and the noise to sample them by."""
+        config, device, num_steps = self.config, segment.reward.device, len(segment.reward)
         beliefs = torch.randperm(num_steps + 1, generator=generator, device=device)[: config.elbo_beliefs]
         steps = torch.randperm(num_steps, generator=generator, device=device)[: config.elbo_steps]
         noise = torch.randn(len(beliefs), number, config.latent_size, generator=generator, device=device)
+        return beliefs, steps, noise
+
+    def elbo(
+        self, segment: Segment, trials: Int64[Tensor, "n"], drawn: Drawn, places: Int64[Tensor, "m"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "4"]]:
+        """−ELBO by some beliefs of the trials at `places` of `trials`, what it is made of, and itself once more.
+
+        Rewards and changes of state are predicted in units of their standard deviations.
+        """
+        config, policy = self.config, self.policy
+        with torch.no_grad():
+            context = policy.context(segment)[:, trials[places]]
+        num_steps, size, (beliefs, steps, noise) = len(context), policy.info.observation_size, drawn
+        mean, log_std = policy.encoder(context)
+        noise = noise[:, places]
         z = mean[beliefs] + log_std[beliefs].exp() * noise
         rows = torch.cat(
             (
@@ -189,7 +206,7 @@ class VariBad(BaseLearner):
         kl = kl_to_previous(mean, log_std)[beliefs]
         error = config.reward_weight * wrong_reward + config.state_weight * wrong_state
         loss = negative_elbo(error, num_steps, kl, config.kl_weight)
-        return loss, torch.stack((wrong_reward.mean(), wrong_state.mean(), kl.mean())).detach()
+        return loss, torch.stack((wrong_reward.mean(), wrong_state.mean(), kl.mean(), loss)).detach()
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Policy with encoder and normalisers, decoders, and the scale of returns."""

@@ -6,12 +6,13 @@ Generated are the API reference from docstrings, the command line from `--help`,
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import inspect
+import io
 import itertools
 import os
 import re
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -19,9 +20,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
+os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
 
 import metarl  # noqa: E402
-from metarl.cli.main import VERBS  # noqa: E402
+from metarl.cli.main import VERBS, main  # noqa: E402
 
 project, author, copyright = "metarl", "the metarl authors", "Apache-2.0"
 version = release = metarl.__version__
@@ -91,10 +93,10 @@ def generate() -> None:
     write(place / "api" / "index.md", "# Python\n\n```{toctree}\n" + "\n".join(pages) + "\n```\n")
     lines = ["# Command line", "", "What `metarl --help` and `metarl VERB --help` say.", ""]
     for verb in ("", *VERBS):
-        words = [sys.executable, "-m", "metarl", *([verb] if verb else []), "--help"]
-        environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
-        shown = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).rstrip()
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+            main([*([verb] if verb else []), "--help"])
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue()).rstrip()
         lines += [f"## metarl {verb}".rstrip(), "", "```text", shown, "```", ""]
     write(place / "cli.md", "\n".join(lines))
     write(place / "llms.txt", llms())
@@ -118,13 +120,31 @@ def llms() -> str:
     return "\n".join([*lines, "- [Command line](_generated/cli.html)", "- [Python](_generated/api/index.html)", ""])
 
 
-def _shown_fields(app, what, name, obj, options, lines):
-    """Append the docstrings of a class's fields where autodoc does not show them."""
-    if what == "class" and (fields := field_docs(obj)):
-        lines += ["", *(f":ivar {field}: {text}" for field, text in fields.items())]
+def _readable(app, what, name, obj, options, lines):
+    """Docstrings are plain English with code in backticks: say so to reStructuredText; and show those of fields."""
+    text, fenced, quoted = [], False, False
+    for line in lines:
+        if line.strip().startswith("```"):
+            fenced = not fenced
+            text += ["::", ""] if fenced else [""]
+            continue
+        starts = what == "module" and line.startswith("    ") and not fenced and not quoted
+        text += ["::", ""] if starts else []
+        quoted = what == "module" and (line.startswith("    ") or (quoted and not line.strip()))
+        text.append(f"    {line}" if fenced else line if quoted else _escaped(line))
+    fields = field_docs(obj) if what == "class" else {}
+    lines[:] = [*text, "", *(f":ivar {field}: {_escaped(words)}" for field, words in fields.items())]
+
+
+def _escaped(line: str) -> str:
+    """Code as code, and nothing else that reStructuredText takes for markup."""
+    parts = re.split(r"(`+[^`]+`+)", line)
+    parts[1::2] = [f"``{code.strip('`')}``" for code in parts[1::2]]
+    parts[::2] = [re.sub(r"([*|\\]|_(?=\W|$))", r"\\\1", words) for words in parts[::2]]
+    return "".join(parts)
 
 
 def setup(app):
     """Generate ahead of reading."""
-    app.connect("autodoc-process-docstring", _shown_fields)
+    app.connect("autodoc-process-docstring", _readable, priority=400)
     generate()

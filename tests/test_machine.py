@@ -10,7 +10,7 @@ import torch
 from metarl.core import machine
 from metarl.core.config import configure
 from metarl.core.errors import UserError
-from metarl.run import checkpoint, train
+from metarl.run import checkpoint, fleet, train
 from metarl.run.run import Run
 from metarl.sim.external import external_env
 from metarl.sim.mujoco import cpu
@@ -82,7 +82,7 @@ def test_memory_is_the_machine_s_and_the_container_s(tmp_path, monkeypatch):
 )
 def test_what_does_not_fit_is_refused_before_physics(monkeypatch, agent, changes, words):
     monkeypatch.setattr(train, "available_memory", lambda: 100 * 2**20)
-    monkeypatch.setattr(train, "make_env", None)
+    monkeypatch.setattr(fleet, "make_env", None)
     with pytest.raises(UserError, match=words):
         train.Training(Run(Path()), configure(agent, "point-goal", changes))
 

@@ -42,6 +42,8 @@ class DeployOptions:
     """In simulation: where all other task parameters are drawn from."""
     family: str = ""
     """In simulation: drive another family, a name or path/to/file.py:ClassName."""
+    ramp_in: float = 0.5
+    """Time within which the policy's commands are blended in at a start [s]."""
     log: Path | None = None
     """Write a row per step to this CSV file."""
     seed: int = 0
@@ -56,6 +58,7 @@ class DeployOptions:
         if self.udp and self.fast:
             raise UserError("--fast is for the simulated robot and for recordings: a real one has a clock of its own")
         require(self, "seconds", 0.0 < self.seconds < 1e6, "above 0")
+        require(self, "ramp_in", 0.0 <= self.ramp_in <= 60.0, "in [0, 60]")
         require(self, "serve", 0 <= self.serve < 65536, "in [1, 65535]")
         require(self, "seed", 0 <= self.seed < 2**32, "in [0, 2^32)")
 
@@ -64,6 +67,7 @@ def run(words: list[str]) -> int:
     """Run it, and print what happened; 1 where the guard stopped for good."""
     options = parse(DeployOptions, "deploy", words)
     from metarl.export.deploy import Deployment, deploy, served
+    from metarl.export.guard import Limits
 
     how = Deployment(
         on="udp" if options.udp else "replay" if options.replay else "sim",
@@ -81,7 +85,7 @@ def run(words: list[str]) -> int:
         robot = served(options.bundle, options.serve, how)
         print(f"the simulated robot listens at 127.0.0.1:{robot.port}; Ctrl-C ends it", flush=True)
         robot.serve()
-    done = deploy(options.bundle, how)
+    done = deploy(options.bundle, how, Limits(ramp_in=options.ramp_in, restart=how.on == "sim"))
     print(*_told(done), sep="\n")
     if options.log is not None:
         print(f"wrote {options.log}: {done.summary.steps} steps")
@@ -101,6 +105,7 @@ def _task(words: tuple[str, ...]) -> Mapping[str, float]:
 
 def _told(done: Deployed) -> Iterator[str]:
     summary, step = done.summary, done.bundle.control_step
+    yield from (f"note: {objection}" for objection in done.bundle.contract.get("objections") or [])
     yield f"{summary.steps} steps of {1000 * step:g} ms in {summary.seconds:.1f} s"
     if len(summary.returns) > 1 or summary.returns[0]:
         whole = summary.returns[:-1] if len(summary.returns) > 1 else summary.returns

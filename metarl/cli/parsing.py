@@ -23,7 +23,7 @@ from tyro.constructors import (
 from metarl.core import trust
 from metarl.core.config import TrainConfig, device_defaults, load_config, train_defaults
 from metarl.core.errors import UserError, did_you_mean, unknown_name
-from metarl.core.parameters import declarations, describe
+from metarl.core.parameters import declarations, describe, require
 from metarl.core.registry import agents_with, family_names, learner_config_class, learner_names
 
 _UNTRAINED = ("zero", "random")
@@ -45,10 +45,15 @@ class TrainOptions:
     """Start from this TOML file; options on the command line override it."""
     output: Path | None = None
     """Run folder; runs/FAMILY-AGENT-sSEED-TIME by default."""
+    processes: int = 1
+    """Processes on this machine that share the simulation and the gradients; starts them by torchrun."""
     tasks: Path | None = None
     """Train around these tasks (a file of `metarl identify`): sets --task-ranges to its intervals, widened."""
     trust_code: bool = False
     """Run files of code that FILE names, also such as you have not trained with, or that were changed since."""
+
+    def __post_init__(self) -> None:
+        require(self, "processes", self.processes >= 1, "at least 1")
 
 
 def parse(options: Any, verb: str, words: list[str], default: Any = None, positional: str = "") -> Any:

@@ -6,9 +6,10 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from metarl.cli.parsing import parse
+from metarl.core.config import TrainConfig
 from metarl.core.parameters import require
 
 if TYPE_CHECKING:
@@ -32,17 +33,39 @@ class ResumeOptions:
     """Where to go on; by default where the run was."""
     physics: Literal["", "mujoco", "warp"] = ""
     """What is to move the worlds there; by default what did, or what is usual on another device."""
+    processes: int = 1
+    """Processes on this machine that share the work, whatever it was before; starts them by torchrun."""
     trust_code: bool = False
     """Run files of code that the run names, also such as you have not trained with, or that were changed since."""
 
     def __post_init__(self) -> None:
         require(self, "total_steps", self.total_steps >= 0, "at least 0")
+        require(self, "processes", self.processes >= 1, "at least 1")
         require(self, "max_minutes", 0 <= self.max_minutes < float("inf"), "at least 0")
 
 
 def run(words: list[str]) -> int:
     """Continue a run."""
     options = parse(ResumeOptions, "resume", words)
+    if options.processes > 1:
+        return launched(["resume", *words], options.processes)
+    from metarl.run.launch import as_one
+
+    return as_one(lambda: _resume(options, words))
+
+
+def launched(words: list[str], processes: int, config: TrainConfig[Any] | None = None) -> int:
+    """The command in so many processes; `UserError` where the training of `config` cannot be cut into as many."""
+    from metarl.run.launch import launch
+    from metarl.run.ranks import num_shards
+
+    if config is not None:
+        num_shards(config, processes)
+    place = next(i for i, word in enumerate(words) if word.split("=")[0] == "--processes")
+    return launch(words[:place] + words[place + (1 if "=" in words[place] else 2) :], processes)
+
+
+def _resume(options: ResumeOptions, words: list[str]) -> int:
     from metarl.run.sessions import resumed
 
     more = options.total_steps or None

@@ -71,6 +71,9 @@ class TrainConfig(Checked, Generic[L]):
     """Train an oracle: the task's numbers stand behind the observation, in training and ever after."""
     threads: int = number(0, least=0, most=1024)
     """Threads of the physics, or processes of external environments; 0 for one per CPU. Results are the same."""
+    shards: int = number(0, least=0, most=65536)
+    """Parts that the worlds are cut into, which --processes share among themselves. Results depend on it, in rounding,
+    and not on the number of processes; 0 for one part in one process, and 4 in several."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where policy, data and updates are, and the worlds, unless --physics says otherwise. On cuda a learner may have
     other defaults: rl2 takes 4096 worlds and updates every 50 steps."""
@@ -89,6 +92,7 @@ class TrainConfig(Checked, Generic[L]):
         super().__post_init__()
         object.__setattr__(self, "disturbances", disturbances_text(self.disturbances))
         require(self, "train_tasks", not (self.train_tasks and self.curriculum), "0 with a curriculum")
+        require(self, "shards", self.shards <= self.num_worlds, f"at most num_worlds = {self.num_worlds}")
         kept = self.num_worlds * self.episodes_per_trial * max(1, self.episode_steps)
         size = memory_text(kept * STEP_BYTES)
         allowed = f"smaller: a trial of all worlds has {kept:,} control steps, which would take {size} of memory"

@@ -11,14 +11,18 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def num_cpus() -> int:
-    """CPUs that this process may run on: by its affinity, SLURM's share of the node, and a container's limit."""
+    """CPUs that this process may run on: by its affinity, SLURM's share of the node, and a container's limit.
+
+    Processes that torchrun started on this machine share them.
+    """
     counts = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
     with suppress(KeyError, ValueError):
         counts.append(int(os.environ["SLURM_CPUS_PER_TASK"]))
     with suppress(OSError, ValueError):
         quota, period = (_CGROUP / "cpu.max").read_text().split()
         counts.append(math.ceil(int(quota) / int(period)))  # `max` is no number
-    return max(1, min(counts))
+    share = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, min(counts) // (int(share) if share.isdigit() else 1))
 
 
 def available_memory() -> int | None:

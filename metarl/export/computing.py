@@ -14,6 +14,8 @@ import numpy as np
 from .guard import Observation  # beside this file, also where they were copied to
 from .runtime import Bundle, BundleError, BundlePolicy
 
+_MOST = 2000  # numbers of an observation
+
 
 class Question(NamedTuple):
     """What a policy is asked in a step."""
@@ -87,6 +89,10 @@ class ProcessPolicy:
 
     def __init__(self, bundle: Bundle, seed: int = 0, ready_within: float = 60.0) -> None:
         """`BundleError` where the child cannot read the bundle, or is not ready in time [s]."""
+        if (
+            bundle.observation_size > _MOST
+        ):  # more would fill the pipe of a child that hangs, and whoever asks would wait
+            raise BundleError(f"a process is told no more than {_MOST} numbers at a time: {bundle.observation_size}")
         own = multiprocessing.get_context("spawn")
         self._pipe, theirs = own.Pipe()
         self._actions = len(bundle.action.names)

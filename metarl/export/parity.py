@@ -6,6 +6,7 @@ robots that can fall do, and all runtimes see what training never showed.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,7 @@ Call = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 """A program in some runtime: results by name, from inputs by name; its attribute `spent` may say how long it took."""
 STEPS, TOLERANCE = 1000, 1e-5
 _MOST_STEPS = 5000
+_MOST_ROUNDING = 1e-3
 _WILD, _HELD = range(30, 75), 5  # steps of every other episode at full command, and how long one of them lasts
 
 
@@ -134,6 +136,27 @@ def numpy_calls(programs: Mapping[str, Program], constants: Arrays) -> dict[str,
     from metarl.export.runtime import Program as Runnable
 
     return {name: Runnable(name, program.to_json(), constants).run for name, program in programs.items()}
+
+
+def exact_calls(programs: Mapping[str, Program], constants: Arrays) -> dict[str, Call]:
+    """The same with all numbers in float64, which says how far rounding alone takes torch from the exact result."""
+    from metarl.export.runtime import Program as Runnable
+
+    wide = {name: x.astype(np.float64) if x.dtype == np.float32 else x for name, x in constants.items()}
+    plain = {
+        name: json.dumps(program.to_json()).replace('"float32"', '"float64"') for name, program in programs.items()
+    }
+    return {name: Runnable(name, json.loads(text), wide).run for name, text in plain.items()}
+
+
+def limits(exact: Compared) -> tuple[float, float]:
+    """The largest difference of action and state that is let pass.
+
+    `TOLERANCE`, or twice what torch's own rounding comes to where that is more, as where a posterior's precision is the
+    exponential of a large number; `_MOST_ROUNDING` at most.
+    """
+    action, state = (max(TOLERANCE, min(2.0 * own, _MOST_ROUNDING)) for own in (exact.action, exact.state))
+    return action, state
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:

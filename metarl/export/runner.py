@@ -142,7 +142,10 @@ class Log:
         self._rows: queue.Queue[list[Any] | None] = queue.Queue(_WAITING)
         self.lost = 0
         """Rows that the disk was too slow for."""
-        self._file = path.open("w", newline="")
+        try:
+            self._file = path.open("w", newline="")
+        except OSError as error:
+            raise BundleError(f"the log {path} cannot be written: {error.strerror}") from None
         self._writer = csv.writer(self._file)
         self._writer.writerow(columns)
         self._thread = threading.Thread(target=self._write, daemon=True)
@@ -241,7 +244,7 @@ class Runner:
         self._applied = np.zeros(len(bundle.action.names))
 
     def run(self, seconds: float) -> Summary:
-        """Run for that long, or until the guard stops for good; however it ends, the robot is told to stop."""
+        """Run for that long, or until a stop for good or Ctrl-C; however it ends, the robot is told to stop."""
         summary, clock = self.summary, self._clock
         begun = clock.now()
         try:
@@ -255,6 +258,8 @@ class Runner:
                 ahead = max(1, int((clock.now() - due) / self._step))
                 summary.skipped += ahead - 1
                 tick += ahead
+        except KeyboardInterrupt:
+            self.guard.reason = self.guard.reason or "interrupted"
         finally:
             self._transport.stop()
             self._policy.close()

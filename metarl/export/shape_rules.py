@@ -69,7 +69,8 @@ def _isinf(to: Lowering, example: Tensor, x: Any) -> Any:
 def _remainder(to: Lowering, example: Tensor, x: Any, by: Any) -> Any:
     aten = torch.ops.aten
     whole = to.call(aten.floor.default, to.call(aten.div.Tensor, x, by))
-    return to.call(aten.sub.Tensor, x, to.call(aten.mul.Tensor, whole, by))
+    rest = to.call(aten.sub.Tensor, x, to.call(aten.mul.Tensor, whole, by))
+    return rest if example_of(rest).dtype == example.dtype else to.named(rest, example.dtype)
 
 
 @rule("gelu")

@@ -12,6 +12,7 @@ from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo
 from metarl.core.renamed import old_names
 from metarl.core.types import Metrics, Segment
+from metarl.rl.parallel import Shares
 from metarl.rl.policy import Policy
 from metarl.rl.state import load_module, load_optimizer, module_tensors, optimizer_tensors
 
@@ -91,6 +92,13 @@ class BaseLearner:
     def record(self, obs: Tensor, state: Any, noise: Tensor, action: Tensor, next_state: Any) -> Mapping[str, Tensor]:
         """Nothing."""
         return {}
+
+    def share(self, shares: Shares) -> None:
+        """Told once, before the first update, that the work is cut into pieces, of which this process has its own.
+
+        Segments are whole in every process, and the update must leave every process with the same parameters. Here it
+        does all of it in each; a learner with much to do computes the gradients of its pieces and gathers them.
+        """
 
     def modules(self) -> Mapping[str, nn.Module]:
         """What is kept of it, by its part of the state: the policy, and what has learnt or measured beside it."""

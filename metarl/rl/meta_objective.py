@@ -6,7 +6,7 @@ region the mean divergence of the *adapted* policies. All tasks are computed at 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,6 +18,9 @@ from torch.func import grad, jvp, vjp, vmap
 from metarl.rl.inner_loop import InnerLoop, Stage
 from metarl.rl.objectives import clipped_advantage, gaussian_kl, gaussian_log_prob
 from metarl.rl.trust_region import Product
+
+Gathered = Callable[[Float[Tensor, "n Q"]], Float[Tensor, "S Q"]]
+"""Rows of this process's pieces -> those of all pieces, in order."""
 
 
 class Sampled(NamedTuple):
@@ -135,6 +138,42 @@ class MetaObjective:
         mean_force = stage.weight[:, None] * mean_change * torch.exp(-2.0 * log_std)
         product: Tensor = pull((mean_force, 2.0 * stage.weight.sum() * log_std_change))[0]
         return product
+
+
+class SharedObjective:
+    """The same of all tasks, cut into pieces: each is computed in one process, and the sums are those of all."""
+
+    def __init__(self, own: Sequence[MetaObjective], weights: Sequence[float], gathered: Gathered) -> None:
+        """`weights` are the own pieces' shares of all tasks; `gathered` gives the rows of all pieces for the own."""
+        self._own, self._weights, self._gathered = own, weights, gathered
+
+    def thinned(self, stride: int) -> SharedObjective:
+        """See `MetaObjective.thinned`."""
+        return SharedObjective([piece.thinned(stride) for piece in self._own], self._weights, self._gathered)
+
+    def evaluate(self, meta: Float[Tensor, "Q"]) -> tuple[float, float]:
+        """Loss and divergence."""
+        loss, kl = self._mean([meta.new_tensor(piece.evaluate(meta)) for piece in self._own]).tolist()
+        return loss, kl
+
+    def gradient(self, meta: Float[Tensor, "Q"]) -> Float[Tensor, "Q"]:
+        """The loss's gradient."""
+        return self._mean([piece.gradient(meta) for piece in self._own])
+
+    def fisher(self, meta: Float[Tensor, "Q"]) -> Product:
+        """See `MetaObjective.fisher`."""
+        products = [piece.fisher(meta) for piece in self._own]
+        return lambda v: self._mean([product(v) for product in products])
+
+    def clipped_gradient(
+        self, meta: Float[Tensor, "Q"], reference: Float[Tensor, "Q"], clip: float, kl_weight: float
+    ) -> Float[Tensor, "Q"]:
+        """See `MetaObjective.clipped_gradient`."""
+        return self._mean([piece.clipped_gradient(meta, reference, clip, kl_weight) for piece in self._own])
+
+    def _mean(self, values: Sequence[Float[Tensor, "Q"]]) -> Float[Tensor, "Q"]:
+        rows = torch.stack([weight * value for weight, value in zip(self._weights, values, strict=True)])
+        return self._gathered(rows).sum(dim=0)
 
 
 def _thin(stage: Stage, stride: int) -> Stage:

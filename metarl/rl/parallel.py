@@ -1,7 +1,8 @@
-"""Gradients of a mean loss, computed in shards on several threads.
+"""Work cut into fixed pieces that are summed in order, on several threads and in several processes.
 
 Small recurrent networks gain little from parallel matrix products, but two half-batches run twice as fast on two
-cores. The shards are fixed and summed in order, so the result does not depend on how many threads there are.
+cores. The pieces are fixed and summed in order, so the result depends neither on how many threads there are nor on
+which process computed which piece.
 """
 
 from __future__ import annotations
@@ -9,13 +10,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from metarl.core.graphs import looks
 from metarl.core.machine import num_cpus
 
+T = TypeVar("T")
+Stretch = tuple[slice, slice, float]
+"""Some of a batch's tasks, which rows are theirs, and their share of all."""
 ShardLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Indices of samples -> (mean loss over them, vector of diagnostics averaged over them)."""
 
@@ -31,31 +39,130 @@ def device_math(device: str) -> None:
         torch.set_float32_matmul_precision("high")
 
 
+@dataclass(frozen=True)
+class Shares:
+    """A number of pieces that work is cut into, and which of them are this process's: all, where it is alone."""
+
+    pieces: int = 1
+    """Results depend on it, as far as rounding does, and on nothing else here."""
+    rank: int = 0
+    """Number of this process among `size`."""
+    size: int = 1
+    exchange: Callable[[Tensor], Tensor] | None = None
+    """Rows (n, ...), as many in every process -> those of all processes (size, n, ...)."""
+    wait: Callable[[], None] = lambda: None
+    """Returns once all processes have called it, however long one is busy by itself."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes and speaks for all."""
+        return self.rank == 0
+
+    def own(self, number: int) -> range:
+        """Which of `number` like things this process does: one stretch, so that processes in order are things in order.
+
+        Where they cannot be shared out evenly, some processes do one more than others.
+        """
+        return range(number * self.rank // self.size, number * (self.rank + 1) // self.size)
+
+    def gather(self, rows: Shaped[Tensor, "n *F"], number: int) -> Shaped[Tensor, "S *F"]:
+        """The rows of all `number` things, in order, of those that each process made of its own."""
+        if self.size == 1 or self.exchange is None:
+            return rows
+        counts = [number * (rank + 1) // self.size - number * rank // self.size for rank in range(self.size)]
+        filled = rows.new_zeros(max(counts), *rows.shape[1:])
+        filled[: len(rows)] = rows
+        return torch.cat([found[:count] for found, count in zip(self.exchange(filled), counts, strict=True)])
+
+    def summed(
+        self, pieces: Sequence[T], work: Callable[[Sequence[T]], list[Float[Tensor, "P"]]]
+    ) -> Float[Tensor, "P"]:
+        """The sum, in their order, of what `work` makes of the pieces: each is done by one process.
+
+        Where there are fewer pieces than processes, every process does all of them.
+        """
+        if len(pieces) < self.size:
+            return torch.stack(work(pieces)).sum(dim=0)
+        own = self.own(len(pieces))
+        return self.gather(torch.stack(work(pieces[own.start : own.stop])), len(pieces)).sum(dim=0)
+
+
+ALONE = Shares()
+"""One piece, in one process."""
+
+
+def stretches(number: int, pieces: int, rows: int) -> list[Stretch]:
+    """`number` tasks of so many `rows` each in at most so many pieces: their tasks, their rows, and their weight."""
+    pieces = min(number, pieces)
+    bounds = [number * i // pieces for i in range(pieces + 1)]
+    return [(slice(a, b), slice(a * rows, b * rows), (b - a) / number) for a, b in pairwise(bounds)]
+
+
+def summed_gradient(
+    shares: Shares,
+    pieces: Sequence[T],
+    work: Callable[[T], tuple[Float[Tensor, ""], Float[Tensor, "D"]]],
+    parameters: Sequence[Tensor],
+) -> tuple[list[Tensor | None], Float[Tensor, "D"]]:
+    """The sum over the pieces of the gradients of their losses, and of what `work` tells of them beside.
+
+    None for parameters that no loss depends on. Work that is not cut is taken as it is.
+    """
+    if shares.pieces == 1:
+        loss, told = work(pieces[0])
+        return list(torch.autograd.grad(loss, parameters, allow_unused=True)), told.detach()
+    unused: set[int] = set()
+
+    def flat(piece: T) -> Tensor:
+        loss, told = work(piece)
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        unused.update(i for i, each in enumerate(found) if each is None)
+        parts = [torch.zeros_like(own) if each is None else each for own, each in zip(parameters, found, strict=True)]
+        return torch.cat([*(part.reshape(-1) for part in parts), told.detach()])
+
+    total = shares.summed(pieces, lambda own: [flat(piece) for piece in own])
+    sizes = [parameter.numel() for parameter in parameters]
+    *gradients, told = torch.split(total, [*sizes, len(total) - sum(sizes)])
+    shaped = [part.view_as(own) for part, own in zip(gradients, parameters, strict=True)]
+    return [None if i in unused else part for i, part in enumerate(shaped)], told
+
+
 class ShardedGradient:
     """Computes the gradient of a mean loss over a minibatch as the weighted sum of fixed shards' gradients."""
 
     def __init__(self, num_shards: int, threads: int = 0) -> None:
         """`threads` = 0 takes one per shard, but no more than there are CPUs."""
-        self._num_shards = num_shards
-        workers = threads or min(num_shards, num_cpus())
-        self._pool = ThreadPoolExecutor(workers, initializer=single_threaded_math) if workers > 1 else None
+        self._num_shards, self._threads, self._shares = num_shards, threads, ALONE
+        self._pool = self._threads_for(num_shards)
+
+    def share(self, shares: Shares) -> None:
+        """Cut minibatches into at least as many shards as there are pieces, and compute this process's alone."""
+        if shares.pieces > 1:
+            self._shares, self._num_shards = shares, max(self._num_shards, shares.pieces)
+            self._pool = self._threads_for(len(shares.own(self._num_shards)))
+
+    def _threads_for(self, shards: int) -> ThreadPoolExecutor | None:
+        workers = self._threads or min(shards, num_cpus())
+        return ThreadPoolExecutor(workers, initializer=single_threaded_math) if workers > 1 else None
 
     def __call__(self, loss: ShardLoss, parameters: Sequence[Tensor], minibatch: Tensor) -> tuple[list[Tensor], Tensor]:
         """Gradients (one per parameter) and diagnostics of `loss` over the indices in `minibatch`.
 
-        On a GPU, which has threads of its own, in one piece.
+        On a GPU, which has threads of its own, in one piece, unless it is shared out.
         """
-        if not looks(minibatch.device):
+        on_gpu = not looks(minibatch.device)
+        if on_gpu and self._shares.pieces == 1:
             value, diagnostics = loss(minibatch)
             return list(torch.autograd.grad(value, parameters)), diagnostics.detach()
 
-        def shard(index: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        def shard(index: Tensor) -> Tensor:
             value, diagnostics = loss(index)
             weight = len(index) / len(minibatch)
             gradients = torch.autograd.grad(value * weight, parameters)
-            return gradients, diagnostics.detach() * weight
+            return torch.cat([*(part.reshape(-1) for part in gradients), diagnostics.detach() * weight])
 
-        shards = minibatch.chunk(self._num_shards)
-        results = list(map(shard, shards)) if self._pool is None else list(self._pool.map(shard, shards))
-        gradients = [torch.stack(parts).sum(dim=0) for parts in zip(*(grads for grads, _ in results), strict=True)]
-        return gradients, torch.stack([diagnostics for _, diagnostics in results]).sum(dim=0)
+        apply = map if self._pool is None or on_gpu else self._pool.map
+        total = self._shares.summed(minibatch.chunk(self._num_shards), lambda own: list(apply(shard, own)))
+        sizes = [parameter.numel() for parameter in parameters]
+        *gradients, diagnostics = torch.split(total, [*sizes, len(total) - sum(sizes)])
+        return [part.view_as(own) for part, own in zip(gradients, parameters, strict=True)], diagnostics

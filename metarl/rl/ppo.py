@@ -22,7 +22,7 @@ from metarl.rl.adam import Adam
 from metarl.rl.finite import Guard
 from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN
 from metarl.rl.objectives import approximate_kl, clipped_surrogate, gaussian_entropy, gaussian_log_prob, noise_log_prob
-from metarl.rl.parallel import ShardedGradient
+from metarl.rl.parallel import ShardedGradient, Shares
 from metarl.rl.returns import explained_variance, gae, standardised
 from metarl.rl.state import load_optimizer, optimizer_tensors
 
@@ -182,6 +182,10 @@ class PPO:
         self._steps: dict[int, _Minibatch] = {}
         self._gradient = ShardedGradient(_SHARDS)
         self._guard = Guard()
+
+    def share(self, shares: Shares) -> None:
+        """Compute this process's pieces of each minibatch's gradient alone."""
+        self._gradient.share(shares)
 
     def update(self, chunks: Chunks, generator: torch.Generator, progress: float) -> Metrics:
         """`num_epochs` passes over the chunks, a gradient step per minibatch; `Diverged` where too few are finite."""

@@ -88,3 +88,18 @@ class TaskReplay:
         self._next.copy_(state["next"])
         self._written.copy_(state["written"])
         self._newest.copy_(state["newest"])
+
+
+def slots_of(
+    task_number: Int64[Tensor, "N"], owner: Int64[Tensor, "S"]
+) -> tuple[Int64[Tensor, "N"], Int64[Tensor, "k"]]:
+    """The slots of these tasks, which are noted in `owner`, and those of them that another task had before.
+
+    `ValueError` where two tasks would share one.
+    """
+    slot = task_number % len(owner)
+    if len(torch.unique(slot)) < len(torch.unique(task_number)):
+        raise ValueError("two tasks share a slot")
+    taken = torch.unique(slot[owner[slot] != task_number])
+    owner[slot] = task_number
+    return slot, taken

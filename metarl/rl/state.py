@@ -83,6 +83,11 @@ def require_like(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Non
             raise ValueError(f"the tensor {name} is {kinds[0]}, not {kinds[1]}")
 
 
+def parameters_of(modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.nn.Parameter]:
+    """All parameters of some modules, as `part/name`."""
+    return {f"{part}/{key}": value for part, module in modules.items() for key, value in module.named_parameters()}
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Sequence[str], part: str) -> dict[str, Tensor]:
     """Copies of Adam's moments and step counts, on the CPU, as `part/name/key`; none before its first step.
 

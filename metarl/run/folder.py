@@ -117,15 +117,19 @@ def _claim(path: Path) -> Path:
     raise UserError(f"{path} exists and is not empty: choose another --output, or `metarl resume {path}`")
 
 
-def _claim_new(config: TrainConfig[Any]) -> Path:
-    """`runs/FAMILY-AGENT-sSEED-TIME`; of trainings that start within a second, later ones have `-2` behind it."""
+def default_path(config: TrainConfig[Any]) -> Path:
+    """`runs/FAMILY-AGENT-sSEED-TIME`."""
     family, agent = (name.rsplit(":", 1)[-1] for name in (config.family, config.agent))
-    name = f"{family}-{agent}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path("runs") / f"{family}-{agent}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _claim_new(config: TrainConfig[Any]) -> Path:
+    """The default folder; of trainings that start within a second, later ones have `-2` behind its name."""
+    first = default_path(config)
     for number in range(1, 100):
-        path = Path("runs") / (name if number == 1 else f"{name}-{number}")
         with suppress(UserError):
-            return _claim(path)
-    return _claim(Path("runs") / name)
+            return _claim(first if number == 1 else first.with_name(f"{first.name}-{number}"))
+    return _claim(first)
 
 
 __getattr__ = old_names(__name__)

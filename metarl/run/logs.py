@@ -241,10 +241,15 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
     return {
         "command": shlex.join(["metarl", *argv]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "versions": versions(),
         "git_commit": _git_commit(),
         "machine": {"system": platform.platform(), "cpu": _cpu_name(), "num_cpus": num_cpus()},
     }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that results depend on."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
 
 
 def words_of(fields: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,38 @@ from metarl.core.errors import UserError
 from metarl.core.registry import make_family
 from metarl.core.tasks import family_of_tasks, load_ranges
 from metarl.run import folder
-from metarl.run.run import Run
+from metarl.run.ranks import digest, joined, of_leader, rank, require_alike, restarted
+from metarl.run.run import CONFIG, Run
 from metarl.run.train import Callback, Outcome, Training
 
 
 @contextmanager
 def started(output: Path | None, config: TrainConfig[Any], argv: Sequence[str]) -> Iterator[Training]:
-    """A new run in a folder that this process holds; one that ends before its first iteration leaves no folder."""
-    training = Training(Run(Path()), config)
-    with training.env:
-        training.run = run = folder.create(output, config, argv)
-        with folder.locked(run.path):
-            try:
+    """A new run in a folder that this process holds; one that ends before its first iteration leaves no folder.
+
+    Of several processes the leading one holds it. Those that torchrun starts anew go on with the run of before.
+    """
+    if restarted() and output is not None and (output / CONFIG).is_file():
+        with resumed(output, argv) as training:
+            yield training
+        return
+    with joined(config) as shares:
+        config = replace(config, shards=shares.pieces) if shares.size > 1 else config
+        training = Training(Run(Path()), config, shares)
+        with training.fleet:
+            if not shares.leads:
+                training.run = Run(Path(of_leader(shares, "")))
                 yield training
-            except (UserError, KeyboardInterrupt, SystemExit):
-                if training.iteration == 0:  # nothing is lost, and the corrected command can use the same folder
-                    folder.discard(run)
-                raise
+                return
+            training.run = run = folder.create(output, config, argv)
+            with folder.locked(run.path):
+                try:
+                    of_leader(shares, str(run.path))
+                    yield training
+                except (UserError, KeyboardInterrupt, SystemExit):
+                    if training.iteration == 0:  # nothing is lost, and the corrected command can use the same folder
+                        folder.discard(run)
+                    raise
 
 
 def around(tasks: Path, family: str) -> tuple[str, tuple[str, ...]]:
@@ -58,21 +73,25 @@ def resumed(
     """
     run = Run.open(source, trust_code)
     run.require_training()
-    with folder.locked(run.path):
+    with folder.locked(run.path) if rank() == 0 else nullcontext():
         run.family()  # may it run?
         config = run.config()
         changes: dict[str, Any] = {"total_steps": total_steps or config.total_steps}
         device, physics = on
         if (device or config.device) != config.device or physics:
             changes |= {"device": device or config.device, "physics": physics}
-        training = Training(run, replace(config, **changes))
-        with training.env:
-            training.restore(which, argv)
-            if total_steps and total_steps < training.total_steps:
-                raise UserError(
-                    f"total_steps = {total_steps:,}: {run} has trained for {training.total_steps:,} already"
-                )
-            yield training
+        with joined(replace(config, **changes)) as shares:
+            if shares.size > 1:
+                changes["shards"] = shares.pieces
+            training = Training(run, replace(config, **changes), shares)
+            with training.fleet:
+                training.restore(which, argv)
+                require_alike(shares, digest(training.learner.state_dict()), "the checkpoint they found")
+                if total_steps and total_steps < training.total_steps:
+                    raise UserError(
+                        f"total_steps = {total_steps:,}: {run} has trained for {training.total_steps:,} already"
+                    )
+                yield training
 
 
 def train(

@@ -27,10 +27,10 @@ class StopRequest:
     A second one acts at once. A SIGHUP that is ignored, as under nohup, stays ignored.
     """
 
-    def __init__(self, waits_for: Callable[[], str] = lambda: "this iteration") -> None:
-        """`waits_for`: what is finished first, for the person who asked to stop."""
+    def __init__(self, waits_for: Callable[[], str] = lambda: "this iteration", speaks: bool = True) -> None:
+        """`waits_for`: what is finished first, for the person who asked to stop, who is told it if it `speaks`."""
         self.signal: int | None = None
-        self._waits_for = waits_for
+        self._waits_for, self._speaks = waits_for, speaks
         numbers = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             numbers.append(signal.SIGHUP)
@@ -48,6 +48,8 @@ class StopRequest:
         self.signal = number
         self._restore()
         _leave_dead_terminals()
+        if not self._speaks:
+            return
         words = (
             f"\n{signal.Signals(number).name}: finishing {self._waits_for()}, then saving; once more stops at once\n"
         )
@@ -82,9 +84,14 @@ class Clock:
         self._earlier, self._first = training.elapsed, training.iteration
 
     def check(self) -> None:
-        """Raise `OutOfTime` where the limit is over, after at least one iteration."""
-        if 0.0 < self._limit <= time.monotonic() - self._begun and self._training.iteration > self._first:
+        """Raise `OutOfTime` where it is `late`."""
+        if self.late:
             raise OutOfTime
+
+    @property
+    def late(self) -> bool:
+        """Whether the limit is over, after at least one iteration."""
+        return 0.0 < self._limit <= time.monotonic() - self._begun and self._training.iteration > self._first
 
     @contextmanager
     def watching(self, env: TrialEnv) -> Iterator[None]:

@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,20 +26,24 @@ from metarl.core.registry import make_family
 from metarl.core.tasks import Tasks
 from metarl.core.types import Metrics, Segment
 from metarl.rl.learner import Learner, require_device
-from metarl.rl.parallel import device_math, single_threaded_math
-from metarl.rl.policy import Policy, unsound
-from metarl.run import checkpoint, folder
+from metarl.rl.parallel import Shares, device_math, single_threaded_math
+from metarl.run import checkpoint, folder, ranks
 from metarl.run.checkpoint import CheckpointError
-from metarl.run.collect import Stepper
 from metarl.run.evaluate import evaluate
-from metarl.run.logs import MetricsFile, progress_view
+from metarl.run.fleet import Fleet
+from metarl.run.logs import MetricsFile, Show, progress_view
+from metarl.run.ranks import RankLostError
 from metarl.run.records import EvaluationRecord, Origin
-from metarl.run.run import Run, env_options, make_learner
+from metarl.run.run import Run, make_learner
 from metarl.run.stop import Clock, OutOfTime, StopRequest
-from metarl.sim.make import make_env
+from metarl.sim.faults import Dropped
 
 _FIRST_SHARE = 0.1
 """Share of a parameter's range, its easiest, with which a curriculum begins."""
+
+_ENDS, _LATE, _SAVES = 1, 2, 3
+_COMPARED_EVERY = 10
+"""Iterations after which processes compare their policies."""
 
 Callback = Callable[[Metrics], bool | None]
 """Told an iteration's metrics once they are logged; False ends the training there, saved and unfinished."""
@@ -69,28 +73,26 @@ class Outcome:
 class Training:
     """One run from its present checkpoint onwards."""
 
-    def __init__(self, run: Run, config: TrainConfig[Any]) -> None:
+    def __init__(self, run: Run, config: TrainConfig[Any], shares: Shares | None = None) -> None:
+        """`shares` says which part of the work is this process's: all of it unless told."""
+        shares = shares or Shares(max(1, config.shards))
         single_threaded_math()
         require_device(config.device)
         device_math(config.device)
         own_stream(config.device)
-        self.run = run
-        self.config = config
+        self.run, self.config, self.shares = run, config, shares
         self.family = make_family(config.family, config.disturbances, config.task_ranges)
         if config.curriculum:  # says what is wrong with it before any world is made
             self.family.space.sample("train", 1, seeding.rng(0, "tasks"), {config.curriculum: 1.0})
         _require_memory(config, config.episode_steps or self.family.episode_steps)
-        self.env = make_env(
-            self.family,
-            config.num_worlds,
-            episodes_per_trial=config.episodes_per_trial,
-            threads=config.threads,
-            **env_options(config),
-        )
+        self.fleet = Fleet(self.family, config, shares)
+        self.env = self.fleet.envs[0]
+        """The worlds, or the first of this process's shards of them."""
         self.learner: Learner = make_learner(config, self.env.info, config.device)
+        if shares.pieces > 1 and hasattr(self.learner, "share"):
+            self.learner.share(shares)
         if config.staggered and self.learner.segment_steps is None:
             raise UserError(f"staggered = True: {config.agent} updates after whole trials; only with segments of them")
-        self._stepper: Stepper | None = None
         self.iteration = 0
         self.elapsed = 0.0
         self.saved = 0
@@ -128,8 +130,15 @@ class Training:
         self.saved = self.iteration
 
     def save(self, validate: bool = False) -> None:
-        """Write a checkpoint of the present iteration, unless there is one; `validate` measures how good it is."""
-        if self.iteration != self.saved:
+        """Write a checkpoint of the present iteration, unless there is one; `validate` measures how good it is.
+
+        Of several processes the leading one writes it, and the others wait.
+        """
+        self._write(validate)
+        self.shares.wait()
+
+    def _write(self, validate: bool = False) -> None:
+        if self.iteration != self.saved and self.shares.leads:
             folder.require_there(self.run)
             state = self.learner.state_dict()
             checkpoint.require_finite(state, self.run.checkpoints / f"iteration-{self.iteration:06d}")  # ere it acts
@@ -141,47 +150,82 @@ class Training:
                 elapsed=self.elapsed,
                 validation=self._validation() if validate else None,
             )
-            self.saved = self.iteration
+        self.saved = self.iteration
 
     def execute(self, console: Console, max_minutes: float = 0.0, callbacks: Sequence[Callback] = ()) -> Outcome:
-        """Train until done, stopped by a signal or a callback, or out of time; saves on the way and at the end."""
-        log = MetricsFile(self.run.path, self.iteration, self.total_steps)
-        limit = 0.0
+        """Train until done, stopped by a signal or a callback, or out of time; saves on the way and at the end.
+
+        Of several processes the leading one keeps the books, and decides for all when to save and when to stop.
+        """
+        shares, limit = self.shares, 0.0
+        log = MetricsFile(self.run.path, self.iteration, self.total_steps) if shares.leads else None
         try:
-            self._prepare()
+            if shares.leads:
+                self._prepare()
             clock = Clock(self, max_minutes)
-            with StopRequest(self._present) as stop, progress_view(self.num_iterations, console) as show:
+            with StopRequest(self._present, shares.leads) as stop, progress_view(self.num_iterations, console) as show:
                 try:
-                    while self.iteration < self.num_iterations and stop.signal is None:
-                        clock.check()
-                        with clock.watching(self.env):
-                            metrics = self._iterate()
-                        folder.require_there(self.run)
-                        rate, remaining = clock.tick()
-                        times = {"time/elapsed": self.elapsed, "time/steps_per_second": rate}
-                        log.write(self.iteration, self.total_steps, metrics | times)
-                        first, last = metrics["rollout/return_first"], metrics["rollout/return_last"]
-                        show(self.iteration, rate, first, last, remaining)
-                        if not all([callback(metrics) is not False for callback in callbacks]):
-                            break
-                        if clock.checkpoint_is_due():
-                            self.save(validate=True)
-                except BrokenPipeError:  # whoever read our output has gone: as good as a signal
-                    stop.signal = signal.SIGPIPE
+                    self._iterations(clock, log, show, stop, callbacks)
                 except OutOfTime:
                     limit = max_minutes
-                self.save(validate=self._ends_validated())
+                self.save(validate=shares.leads and self._ends_validated())
         except Diverged as error:
             raise type(error)(f"{error}; {self._last_good()}") from None
-        except CheckpointError:
+        except (CheckpointError, RankLostError):  # the latter perhaps in the midst of an update
             raise
         except UserError:  # from collecting, or before any update: the learner is as the last iteration left it
             with suppress(UserError):
-                self.save()
+                self._write()
             raise
         finally:
-            log.close()
+            if log:
+                log.close()
         return Outcome(self.iteration, self.num_iterations, self.total_steps, self.elapsed, stop.signal, limit)
+
+    def _iterations(
+        self, clock: Clock, log: MetricsFile | None, show: Show, stop: StopRequest, callbacks: Sequence[Callback]
+    ) -> None:
+        """Iterate until done or stopped; raises `OutOfTime`.
+
+        Several processes heed no signal of their own, only one that they agreed on: else one would wait for another.
+        """
+        shares, verdict = self.shares, 0
+        alone = shares.size == 1
+        stopped = alone and stop.signal
+        while self.iteration < self.num_iterations and not stopped and verdict != _ENDS:
+            if alone:
+                clock.check()
+            with clock.watching(self.env) if alone else nullcontext():
+                metrics = self._iterate()
+            try:
+                verdict = self._booked(metrics, clock, log, show, callbacks) if log else 0
+            except BrokenPipeError:  # whoever read our output has gone: as good as a signal
+                verdict, stop.signal = 0, signal.SIGPIPE
+            verdict, stopped = ranks.agreed(shares, verdict, stop.signal or 0)
+            if self.iteration % _COMPARED_EVERY == 0:
+                ranks.require_same_policy(shares, self.learner.policy)
+            if verdict == _LATE:
+                raise OutOfTime
+            if verdict == _SAVES:
+                self.save(validate=True)
+            if alone:
+                stopped = stop.signal
+        stop.signal = stopped or None
+
+    def _booked(
+        self, metrics: Metrics, clock: Clock, log: MetricsFile, show: Show, callbacks: Sequence[Callback]
+    ) -> int:
+        """Write down and show an iteration; what is to be done after it: `_ENDS`, `_LATE`, `_SAVES` or nothing (0)."""
+        folder.require_there(self.run)
+        rate, remaining = clock.tick()
+        times = {"time/elapsed": self.elapsed, "time/steps_per_second": rate}
+        log.write(self.iteration, self.total_steps, metrics | times)
+        show(self.iteration, rate, metrics["rollout/return_first"], metrics["rollout/return_last"], remaining)
+        if not all([callback(metrics) is not False for callback in callbacks]):
+            return _ENDS
+        if self.shares.size > 1 and clock.late and self.iteration < self.num_iterations:
+            return _LATE
+        return _SAVES if clock.checkpoint_is_due() else 0
 
     def _prepare(self) -> None:
         """Bring the folder to where the training goes on from, once nothing can refuse it any more."""
@@ -255,7 +299,7 @@ class Training:
         rng = seeding.rng(config.seed, "tasks", number)
         if config.curriculum:
             trials = self.num_iterations * self.steps_per_iteration / (config.num_worlds * self.env.trial_steps)
-            trials *= self._places
+            trials *= self.fleet.places(self.learner.segment_steps)
             opened = number / trials / config.curriculum_share
             easiest[config.curriculum] = min(1.0, _FIRST_SHARE + (1.0 - _FIRST_SHARE) * opened)
         return self.family.space.sample("train", config.num_worlds, rng, easiest)
@@ -263,64 +307,21 @@ class Training:
     def _iterate(self) -> Metrics:
         """One iteration: collect whole trials on freshly drawn training tasks, or the next segment; then update."""
         seed, number, learner, begun = self.config.seed, self.iteration, self.learner, time.perf_counter()
-        segment, stepper = self.collect()
-        if learner.segment_steps is None:
-            returns = segment.episode_returns(self.config.episodes_per_trial)
-        else:
-            returns = stepper.returns[stepper.completed] if stepper.completed.any() else stepper.returns
+        segment, returns, dropped = self.collect()
         collected = time.perf_counter()
         metrics = learner.update(segment, seeding.generator(seed, "update", number), number / self.num_iterations)
         times = {"time/collect": collected - begun, "time/update": time.perf_counter() - collected}
         self.iteration += 1
-        dropped = vars(self.env.dropped())  # of the whole segment, in control steps of single worlds
-        amiss = {f"physics/{name}": count / self.steps_per_iteration for name, count in dropped.items() if count}
-        if number == 0 and self.env.seconds_to_compile:
-            amiss["time/compile"] = self.env.seconds_to_compile
+        amiss = {f"physics/{name}": count / self.steps_per_iteration for name, count in vars(dropped).items() if count}
+        if number == 0 and self.fleet.seconds_to_compile:
+            amiss["time/compile"] = self.fleet.seconds_to_compile
         return rollout_metrics(segment, returns) | amiss | times | metrics
 
-    def collect(self) -> tuple[Segment, Stepper]:
-        """What an iteration learns from, and what collected it."""
-        learner, policy = self.learner, self.learner.behaviour
-        if bad := unsound(policy):
-            raise Diverged(f"the training diverged: {bad}")
-        kept, steps = getattr(learner, "kept_every", None), learner.segment_steps or self.env.trial_steps
-        stepper = self._stepper = self._begun(policy)
-        return stepper.segment(policy, steps, learner.record, privileged=learner.wants_privileged, every=kept), stepper
-
-    @property
-    def _places(self) -> int:
-        """Places of a trial at which worlds are at once."""
-        return max(1, self.env.trial_steps // (self.learner.segment_steps or 1)) if self.config.staggered else 1
-
-    def _begun(self, policy: Policy[Any]) -> Stepper:
-        """New trials in all worlds, or trials that run on from segment to segment.
-
-        A resumed training begins these anew in all worlds.
-        """
-        if self.learner.segment_steps is not None:
-            return self._stepper or self._running_on(policy)
-        number = self.iteration
-        tasks, task_number = self.sample_tasks(number), self.task_number(number)
-        key = seeding.key(self.config.seed, "collect", number, 0)
-        if self._stepper is None:
-            return Stepper(self.env, policy, tasks, key, task_number=task_number)
-        self._stepper.begin(policy, tasks, key, task_number=task_number)
-        return self._stepper
-
-    def _running_on(self, policy: Policy[Any]) -> Stepper:
-        trial = self._places * self.total_steps // (self.config.num_worlds * self.env.trial_steps)
-
-        def next_tasks() -> tuple[Tasks, Int64[Tensor, "N"]]:
-            nonlocal trial
-            trial += 1
-            return self.sample_tasks(trial), self.task_number(trial)
-
-        key = seeding.key(self.config.seed, "collect", self.iteration, 0)
-        number, places = self.task_number(trial), self._places
-        clock = torch.arange(self.config.num_worlds) % places * (self.learner.segment_steps or 0)
-        tasks = self.sample_tasks(trial)
-        at = clock if places > 1 else None
-        return Stepper(self.env, policy, tasks, key, task_number=number, next_tasks=next_tasks, clock=at)
+    def collect(self) -> tuple[Segment, Float64[Tensor, "N K"], Dropped]:
+        """See `Fleet.collect`."""
+        return self.fleet.collect(
+            self.learner, self.iteration, self.total_steps, lambda n: (self.sample_tasks(n), self.task_number(n))
+        )
 
 
 def rollout_metrics(segment: Segment, returns: Float64[Tensor, "N K"]) -> Metrics:

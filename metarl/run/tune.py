@@ -119,7 +119,7 @@ class Tuner:
             shutil.rmtree(run.path, ignore_errors=True)
             folder.create(run.path, config, self.command)
         training = Training(run, config)
-        with training.env:
+        with training.fleet:
             if goes_on:
                 training.restore(argv=self.command)
             yield training

@@ -186,13 +186,14 @@ def _of_commands(family: MujocoFamily) -> Iterator[Axis]:
     declared = next((one for one in family.disturbances if isinstance(one, ActionLatency)), None)
     for name, magnitude, unit, text, values in (
         ("latency", "seconds", "s", "from observation to effect", (0.0, 0.01, 0.02, 0.03, 0.04, 0.06)),
-        ("jitter", "jitter", "s", f"half width of a latency about {JITTERED:g} s", (0.0, 0.005, 0.01, 0.02)),
+        ("jitter", "jitter", "s", "half width of the latency", (0.0, 0.005, 0.01, 0.02)),
         ("lost", "lost", "1", "share of commands that never arrive", (0.0, 0.1, 0.2, 0.4)),
     ):
         known = 0.0 if declared is None else getattr(declared, magnitude)
         if isinstance(known, str):
             continue  # a task parameter
         also = (Knob(latency, "seconds", 0.0, constant=JITTERED),) if name == "jitter" and declared is None else ()
+        text += f", about {JITTERED:g} s" if also else ""
         trained = None if known == 0.0 else bounds(known, family.space)
         own = 0 if known == 0.0 and not also else None
         yield Axis(name, unit, text, values, trained, own=own, knobs=(Knob(latency, magnitude, 0.0), *also))

@@ -27,7 +27,7 @@ from metarl.sim.disturbance_files import with_disturbances
 from metarl.sim.disturbances import ActionLatency, Disturbance, EachWorld
 from metarl.sim.family import Family, MujocoFamily
 from metarl.sim.make import make_env
-from metarl.sim.mujoco.mujoco_env import MujocoEnv
+from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
 from metarl.sweeps.axes import Axis, Knob, axes_of
 from metarl.sweeps.record import GapRecord, Point, Swept
 
@@ -73,7 +73,10 @@ def swept(named: Mapping[str, Subject], plan: Plan, argv: Sequence[str], say: Sa
     tasks = plan.tasks or family.space.fixed(plan.split, plan.num_tasks)  # type: ignore[arg-type]
     episodes = plan.episodes or max(subject.episodes for subject in subjects)
     sweep = Sweep(family, axes_of(family, plan.sweeps, plan.quick), tasks, episodes, plan.seed)
-    policies = [sweep.play(name, subject, say) for name, subject in named.items()]
+    if plan.sweeps:  # what was asked for by name is not left out
+        for name, reason in sweep.skipped.items():
+            raise UserError(f"{name} cannot be swept: {reason}")
+    policies = [sweep.play(name, subject, say, strict=bool(plan.sweeps)) for name, subject in named.items()]
     return GapRecord(
         family=first.origin.family,
         split=plan.split,
@@ -102,8 +105,8 @@ class Sweep:
         """Axes that the family cannot be swept along, and why."""
         self.axes = [axis for axis in axes if self._can(axis)]
 
-    def play(self, name: str, subject: Subject, say: Say) -> Swept:
-        """One policy along all axes. `UserError` where it cannot be played at all."""
+    def play(self, name: str, subject: Subject, say: Say, strict: bool = False) -> Swept:
+        """One policy along all axes; `UserError` where it cannot be played at all, or (`strict`) along one of them."""
         single_threaded_math()
         family = subject.family
         assert isinstance(family, MujocoFamily)
@@ -117,6 +120,8 @@ class Sweep:
             try:
                 played = self._batch(subject, family, batch, wanted)
             except UserError as error:
+                if strict:
+                    raise
                 self.skipped |= {axis.name: str(error) for axis in batch}
                 continue
             for axis in batch:
@@ -228,7 +233,7 @@ class Sweep:
             if axis.name == "timestep":
                 for options in axis.options:
                     other = _respecified(self.family, options)
-                    other.num_substeps(other.spec().compile())
+                    other.num_substeps(compile_spec(other.spec()))
         except UserError as error:
             self.skipped[axis.name] = str(error)
             return False

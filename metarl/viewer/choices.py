@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,8 +106,9 @@ def _beside(runs: Sequence[Run]) -> list[Run]:
             continue
         for config in sorted(run.path.resolve().parent.glob("*/config.toml")):
             other = Run(config.parent)
-            if other.path != run.path.resolve() and other.is_trusted and existing(other.checkpoints):
-                found.append(other)
+            with suppress(UserError):  # whatever is wrong with it is not what was asked for
+                if other.path != run.path.resolve() and other.is_trusted and existing(other.checkpoints):
+                    found.append(other)
     return found
 
 

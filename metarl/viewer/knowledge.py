@@ -132,7 +132,7 @@ def _beliefs(told: Told) -> list[str]:
     figures, first = [], 0
     for part in told.info.privileged:
         here = slice(first, first + part.size)
-        parameter = told.space.parameters.get(part.name)
+        parameter = told.space.parameters.get(part.name.removeprefix("present_"))
         figures.append(_belief(x, part, parameter, truth[:, here], mean[:, here], deviation[:, here]))
         first += part.size
     return figures
@@ -228,7 +228,7 @@ def velocities(told: Told) -> list[str]:
         return []
     x, wanted, actual = _time(recent), _row(recent, lambda one: one.wanted), _row(recent, lambda one: one.actual)
     figures = []
-    for i, title in enumerate(("speed, where it is to go [m/s]", "turn rate [rad/s]")):
+    for i, title in enumerate(("speed along the wanted direction [m/s]", "turn rate [rad/s]")):
         if i == 1 and not np.isfinite(wanted[:, i]).any():
             continue
         lines = [Line(actual[:, i], BLUE)]

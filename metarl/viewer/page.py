@@ -24,6 +24,7 @@ from metarl.viewer.server import LOOPBACK, PORT, address, serve
 
 _FRAME = 1 / 60  # [s] at least between two pictures
 _PUSH_SHOWN = 0.5  # [s]
+_LOOK = 0.25  # [s] between two looks at models that change within an episode
 _FEW = 4  # worlds that one thread moves
 
 
@@ -63,7 +64,8 @@ class Viewer:
         self.clip, self.clock = Clip(), Clock(self.player, self._draw)
         self.frames = 0
         """Pictures that were sent."""
-        self._drawn, self._changes, self._pushed = 0.0, self.player.changes, 0.0
+        self._drawn = self._pushed = self._looked = 0.0
+        self._changes = self.player.changes
         self._closed = threading.Event()
         self.panels = Panels(self)
         self._painter = Painter(self)
@@ -146,8 +148,9 @@ class Viewer:
         if not self.clip.running and now - self._drawn < _FRAME:
             return
         self._drawn = now
-        if self._changes != player.changes:
-            self._changes = player.changes
+        faults = bool(self.shown.family.disturbances) and now - self._looked > _LOOK
+        if self._changes != player.changes or faults:
+            self._changes, self._looked = player.changes, now
             scene.refresh()
         scene.update()
         self._point(now)

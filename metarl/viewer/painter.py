@@ -95,11 +95,12 @@ class Painter(threading.Thread):
         episode = 0 if last is None else int(last.episode[self._of.scene.focus])
         seconds = 0.0 if last is None else last.time
         pace = "paused" if self._of.clock.paused else f"{self._of.clock.pace:.2g}× real time"
-        name = html.escape(self._of.shown.name.rsplit("/", 1)[-1])
+        name, policy = (html.escape(long.rsplit("/", 1)[-1]) for long in (self._of.shown.name, now.policy))
+        of = f" of {self._of.shown.episodes}" if episode < self._of.shown.episodes else ""  # a fall begins one more
         return (
             f'<div style="padding:.2em .9em .3em;line-height:1.45"><b style="font-size:1.1em">{name}</b><br/>'
-            f'<span style="opacity:.75">{html.escape(now.policy)}</span><br/>'
-            f"task {now.trial + 1} · episode {episode + 1} of {self._of.shown.episodes} · {seconds:.1f} s "
+            f'<span style="opacity:.75">{policy}</span><br/>'
+            f"task {now.trial + 1} · episode {episode + 1}{of} · {seconds:.1f} s "
             f'<span style="opacity:.65">· {pace}</span></div>'
         )
 

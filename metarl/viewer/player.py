@@ -144,12 +144,17 @@ class Player:
         return self.env.tasks
 
     def set(self, name: str, value: float | Sequence[float], worlds: Sequence[int] | None = None) -> None:
-        """Change a task parameter, in all worlds or in some; they go on where they are."""
+        """Change a task parameter, in all worlds or in some; they go on where they are, but for another ground.
+
+        No robot can stay where a hill comes to be: its next episode begins.
+        """
         values = {key: own.clone() for key, own in self.tasks.values.items()}
         chosen = list(range(self.env.num_worlds)) if worlds is None else list(worlds)
         values[name][chosen] = torch.tensor(value, dtype=values[name].dtype)
         self.env.change(Tasks(values))
         self.changes += 1
+        if any("geom_dataid" in one.fields and name in one.parameters for one in self.family.variations):
+            self.new_episode()
 
     def grip(self, **changes: Any) -> None:
         """Break a motor, load, wet the ground, delay commands: see `Grip`."""

@@ -55,9 +55,9 @@ class Scene:
         """`root` is the body that is followed; a `plain` scene has no shadows."""
         self.server, self._physics, self._root = server, physics, root
         self.follow = True
-        """The scene moves below a camera that stays, so that the robot in focus does not leave it."""
+        """Robots stay in their places before the camera, and the ground moves below the one in focus."""
         self.focus = 0
-        """The world that is followed."""
+        """The world in focus."""
         self._shapes: list[_Shape] = []
         self._looks = b""
         self._built, n = physics.model, physics.num_worlds
@@ -69,6 +69,7 @@ class Scene:
         columns = math.ceil(math.sqrt(n))
         row, column = np.divmod(np.arange(n), columns)
         self._offset = np.stack((row * gap, -column * gap, 0.0 * row), axis=1)
+        self._offset -= self._offset.mean(axis=0)
         self.extent = self.size + gap * (columns - 1) / 2
         """Half width of all worlds [m]."""
         self._dress(plain)
@@ -171,11 +172,10 @@ class Scene:
                 shape.handle.batched_wxyzs = turned[shape.worlds, shape.numbers]
 
     def shift(self) -> Float[np.ndarray, "N 3"]:
-        """What moves each world to where it is shown [m]."""
+        """What moves each world to where it is shown [m]; those that are followed stay in their places."""
         shift = self._offset.copy()
         if self.follow:
-            here = self._physics.bind("xpos", fresh=False)[self.focus, self._root].numpy() + self._offset[self.focus]
-            shift[:, :2] -= here[:2]
+            shift[:, :2] -= self._physics.bind("xpos", fresh=False)[:, self._root, :2].numpy()
         return shift
 
     def point(self, name: str, along: Float[np.ndarray, "N 2"], level: float, shown: bool = True) -> None:
@@ -236,7 +236,8 @@ def _box(at: tuple[float, float, float], edge: float) -> trimesh.Trimesh:
 
 
 def _colored(mesh: trimesh.Trimesh, color: UInt8[np.ndarray, "3"]) -> trimesh.Trimesh:
-    rgba = np.append(color, 255).astype(np.uint8)
+    linear = 255.0 * (color / 255.0) ** 2.2  # as a material has it; the page shows it as the colour that is meant
+    rgba = np.append(linear, 255.0).astype(np.uint8)
     material = trimesh.visual.material.PBRMaterial(baseColorFactor=rgba, roughnessFactor=0.85, metallicFactor=0.0)  # type: ignore[no-untyped-call]
     mesh.visual = trimesh.visual.TextureVisuals(material=material)  # type: ignore[no-untyped-call]
     return mesh

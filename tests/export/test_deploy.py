@@ -116,6 +116,7 @@ def test_mcap_is_played_as_csv_is(standing, tmp_path):
         (["--udp", "nobody"], "HOST:PORT"),
         (["--udp", "127.0.0.1:9", "--fast"], "--fast"),
         (["--seconds", "0"], "seconds"),
+        (["--fast", "--log", "no/such/folder.csv"], "cannot be written"),
         (["--replay", "nothing.csv"], "nothing.csv"),
     ],
 )

@@ -344,6 +344,11 @@ def test_no_command_breaks_a_limit_under_random_faults(bundle):
     assert set(flags) >= {flag for _, flag in FAULTS.values()} | expected
 
 
+@pytest.mark.slow
+def test_no_command_breaks_a_limit_in_a_million_steps(bundle):
+    assert sum(storm(bundle, 10_000, seed)[0] for seed in range(100)) == 0
+
+
 def test_the_log_has_every_step(bundle, tmp_path):
     summary, servos = run(bundle, {80: FAULTS["missing"][0]}, log=tmp_path / "log.csv")
     with (tmp_path / "log.csv").open(newline="") as file:
@@ -415,6 +420,14 @@ def test_the_process_refuses_a_bundle_that_has_changed(bundle):
     (bundle.path / "contract.json").write_text(text + " ")
     with pytest.raises(BundleError, match="has changed"):
         ProcessPolicy(bundle)
+
+
+def test_an_interrupted_run_is_stopped_and_told(bundle):
+    def interrupt(seen):
+        raise KeyboardInterrupt
+
+    summary, servos = run(bundle, {80: interrupt})
+    assert summary.stopped == "interrupted" and summary.steps == 79 and servos.stops == 1
 
 
 def test_whatever_goes_wrong_the_robot_is_stopped(bundle):

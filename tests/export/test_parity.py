@@ -13,7 +13,7 @@ from metarl.core.registry import make_family
 from metarl.export.bundle import runtimes_of
 from metarl.export.compiled import compiler
 from metarl.export.contract import array_of, initial_tensors
-from metarl.export.parity import TOLERANCE, compare
+from metarl.export.parity import TOLERANCE, compare, exact_calls, limits, numpy_calls
 from metarl.export.program import STATE
 from metarl.export.trace import programs_of
 from metarl.rl.normalize import RunningNorm
@@ -83,10 +83,11 @@ def test_every_runtime_does_what_torch_does(case, env, tmp_path):
     state = {STATE + name.split(".", 1)[1]: value for name, value in initial.items()}
     runtimes, remarks = runtimes_of(tmp_path, programs, constants, state, {})
     assert set(runtimes) == {"numpy", "onnxruntime", *(["c"] if compiler() else [])}, remarks
-    played, parity = compare(policy, env, runtimes, steps=130)
+    played, parity = compare(policy, env, runtimes | {"exact": exact_calls(programs, constants)}, steps=130)
+    action, state = limits(parity.pop("exact"))
     assert played.tasks > 1 and played.falls > 0 and played.episodes > 4
     for name, one in parity.items():
-        assert max(one.action, one.state) <= TOLERANCE, name
+        assert one.action <= action and one.state <= state, name
     expected = case not in ("rl2 action", "rl2 none") and case.split()[0] not in ("ppo", "ppo-oracle", "sac")
     told_at_the_end = case.startswith("maml")  # it remembers the reward, and adapts later
     assert programs["observe"].needs("reward") == (expected or told_at_the_end)
@@ -117,7 +118,5 @@ def test_a_runtime_that_strays_is_noticed(env):
     programs, found = programs_of(policy)
     constants = {name: array_of(value).copy() for name, value in found.items()}
     constants["const.0"] = constants["const.0"] + np.float32(1e-3)
-    from metarl.export.parity import numpy_calls
-
     _, parity = compare(policy, env, {"numpy": numpy_calls(programs, constants)}, steps=20)
     assert math.isfinite(parity["numpy"].action) and parity["numpy"].action > TOLERANCE

@@ -78,7 +78,7 @@ def no_physics(monkeypatch):
     def fail(*_, **__):
         raise AssertionError("the physics was reached")
 
-    monkeypatch.setattr("metarl.run.train.make_env", fail)
+    monkeypatch.setattr("metarl.run.fleet.make_env", fail)
 
 
 def test_invalid_configurations_are_refused_before_any_physics(tmp_path, no_physics, figure, capsys):

@@ -33,7 +33,7 @@ TRAINING = {
     "renaming": "metarl.run.checkpoint:_swap",
 }
 """Phases of an iteration, and a function that each calls once."""
-BEFORE = {"making worlds": "metarl.run.train:make_env", "making the folder": "metarl.run.folder:provenance"}
+BEFORE = {"making worlds": "metarl.run.fleet:make_env", "making the folder": "metarl.run.folder:provenance"}
 READING = {"evaluating": "metarl.run.evaluate:trial_steps", "writing": "metarl.core.files:_replace"}
 
 

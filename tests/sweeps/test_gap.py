@@ -47,9 +47,7 @@ def sweep(*names, of=None, **plan):
 
 
 def test_a_point_is_the_same_tasks_with_what_is_swept_changed_and_nothing_else():
-    record = sweep("mass=1,2.5", "latency=0,0.04", "d_gain", "noise=0,0.5", of=subject(Sensor("velocity", noise=0.1)))
-    assert list(record.skipped) == ["d_gain"]
-    assert "no position servo" in record.skipped["d_gain"]
+    record = sweep("mass=1,2.5", "latency=0,0.04", "noise=0,0.5", of=subject(Sensor("velocity", noise=0.1)))
     (policy,) = record.policies
     one = subject(Sensor("velocity", noise=0.1), ActionLatency(0.04))
     tasks = one.family.space.fixed("test", 2)
@@ -61,6 +59,11 @@ def test_a_point_is_the_same_tasks_with_what_is_swept_changed_and_nothing_else()
     played = evaluate(one.policy, one.family, tasks, 2, origin=one.origin)
     np.testing.assert_array_equal(policy.points["mass"][1].returns, played.returns)
     assert policy.share(policy.points["noise"][1]) != 1.0
+
+
+def test_what_was_asked_for_by_name_is_never_left_out_in_silence():
+    with pytest.raises(UserError, match=r"d_gain cannot be swept: .* is no position servo"):
+        sweep("d_gain")
 
 
 def test_axes_are_the_familys_parameters_where_it_has_them_and_disturbances_where_not():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import mujoco
@@ -19,8 +19,9 @@ from metarl.sim.altered import all_variations, extremes
 from metarl.sim.disturbances import Disturbance
 from metarl.sim.disturbing import Disturber
 from metarl.sim.env import Moved, RewardError as RewardError, TrialEnv
-from metarl.sim.family import MujocoFamily, action_names
+from metarl.sim.family import MujocoFamily, Wanted, action_names
 from metarl.sim.motors import Motors
+from metarl.sim.mujoco.marks import Marks, marks_of
 from metarl.sim.mujoco.physics import Counts, Dropped, Physics, make_physics
 from metarl.sim.mujoco.rendering import Camera, gl_backend
 from metarl.sim.observations import require_declared, to_vector
@@ -115,7 +116,8 @@ class MujocoEnv(TrialEnv):
 
     def cameras(self, worlds: Sequence[int], size: tuple[int, int]) -> WorldCameras:
         """The family's camera, in each world."""
-        return WorldCameras(self.physics, worlds, self.family.camera, size)
+        wanted = lambda: self.family.wanted(self.physics, self._present)  # noqa: E731
+        return WorldCameras(self.physics, worlds, self.family.camera, size, wanted, bool(self._disturber))
 
     def _taken(self, tasks: Tasks) -> tuple[Tasks, Float32[Tensor, "N C"]]:
         taken = super()._taken(tasks)
@@ -206,9 +208,18 @@ def counted(family: MujocoFamily) -> Counts:
 class WorldCameras:
     """Films worlds of a running trial by the family's camera."""
 
-    def __init__(self, physics: Physics, worlds: Sequence[int], name: str | None, size: tuple[int, int]) -> None:
-        """`name` and `size` as of `Camera`."""
-        self._physics, self._worlds = physics, worlds
+    def __init__(
+        self,
+        physics: Physics,
+        worlds: Sequence[int],
+        name: str | None,
+        size: tuple[int, int],
+        wanted: Callable[[], Wanted | None],
+        changes: bool,
+    ) -> None:
+        """`name` and `size` as of `Camera`; `changes`: models may become others within an episode."""
+        self._physics, self._worlds, self._wanted, self._changes = physics, worlds, wanted, changes
+        self._marks: list[Marks] = []
         self._cameras: list[Camera] = []
         backend = gl_backend()
         try:
@@ -220,9 +231,18 @@ class WorldCameras:
 
     def draw(self) -> list[UInt8[np.ndarray, "H W 3"]]:
         """A picture of each world as it is now; valid until the next ones."""
+        physics, wanted = self._physics, self._wanted()
         for world, camera in zip(self._worlds, self._cameras, strict=True):
-            self._physics.data_of(world, camera.data)
-        return [camera.draw() for camera in self._cameras]
+            physics.data_of(world, camera.data)
+        if self._changes or not self._marks:
+            self._marks = [marks_of(physics.model_of(world), physics.model) for world in self._worlds]
+        going: list[np.ndarray | None] = [None] * len(self._worlds)
+        if wanted is not None:
+            speed = 1.0 if wanted.speed is None else wanted.speed[:, None]
+            velocity = (wanted.direction * speed).cpu().numpy()
+            going = [velocity[world] for world in self._worlds]
+        shown = zip(self._cameras, self._marks, going, strict=True)
+        return [camera.draw(marks, way) for camera, marks, way in shown]
 
     def close(self) -> None:
         """Free the graphics memory."""

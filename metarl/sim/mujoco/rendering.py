@@ -17,9 +17,11 @@ from pathlib import Path
 
 import mujoco
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from metarl.core.errors import UserError, unknown_name
+from metarl.sim.mujoco.decor import Decor
+from metarl.sim.mujoco.marks import Marks
 
 _CANDIDATES = {"darwin": ("cgl", "glfw"), "win32": ("glfw",)}.get(sys.platform, ("egl", "osmesa"))
 _BACKENDS = ("egl", "osmesa", "glfw", "cgl")
@@ -107,11 +109,18 @@ class Camera:
         self._gl.make_current()
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        self._decor = Decor(model, _root(model), float(np.linalg.norm(_robot(model, self.data)[1])))
 
-    def draw(self) -> UInt8[np.ndarray, "H W 3"]:
-        """Picture of `data`; valid until the next one."""
+    def draw(
+        self, marks: Marks | None = None, going: Float[np.ndarray, "2"] | None = None
+    ) -> UInt8[np.ndarray, "H W 3"]:
+        """Picture of `data`, with what marks its task and the velocity that is asked for; valid until the next one."""
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
+        if marks is not None:
+            self._decor.paint(marks)
         mujoco.mjv_updateScene(self._model, self.data, self._option, None, self._view, everything, self._scene)
+        if marks is not None:
+            self._decor.add(self._scene, self.data, marks, going)
         self._gl.make_current()
         mujoco.mjr_render(self._rect, self._scene, self._context)
         mujoco.mjr_readPixels(self._buffer, None, self._rect, self._context)

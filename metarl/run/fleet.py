@@ -1,0 +1,230 @@
+"""The worlds of a training, in shards: those of this process, and what all processes' worlds did.
+
+A shard is a batch of worlds of its own, the same wherever it is simulated. That makes results independent of the number
+of processes: the matrix products of a policy that acts in 16 worlds may round otherwise than those of one in 32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from metarl.core import seeding
+from metarl.core.config import TrainConfig
+from metarl.core.errors import Diverged
+from metarl.core.tasks import Tasks
+from metarl.core.types import Segment
+from metarl.rl.learner import Learner
+from metarl.rl.parallel import Shares
+from metarl.rl.policy import Policy, unsound
+from metarl.run.collect import Stepper
+from metarl.run.run import env_options
+from metarl.sim.env import TrialEnv
+from metarl.sim.family import Family
+from metarl.sim.faults import Dropped
+from metarl.sim.make import make_env
+
+Draw = Callable[[int], tuple[Tasks, Int64[Tensor, "N"]]]
+"""Tasks of all worlds' trials of a number, and their numbers."""
+Leaves = list[tuple[Tensor, int]]
+"""Tensors, each with the dimension that stands for the worlds."""
+
+
+class Fleet:
+    """Collects segments in this process's shards, and joins them with those of the other processes."""
+
+    def __init__(self, family: Family, config: TrainConfig[Any], shares: Shares) -> None:
+        self._config, self._shares = config, shares
+        number, worlds = shares.pieces, config.num_worlds
+        self._sizes = [worlds * (i + 1) // number - worlds * i // number for i in range(number)]
+        self._rows = [slice(worlds * i // number, worlds * (i + 1) // number) for i in shares.own(number)]
+        self._steppers: list[Stepper] = []
+        self.envs: list[TrialEnv] = []
+        with ExitStack() as stack:
+            for rows in self._rows:
+                env = make_env(
+                    family,
+                    rows.stop - rows.start,
+                    episodes_per_trial=config.episodes_per_trial,
+                    threads=config.threads,
+                    **env_options(config),
+                )
+                self.envs.append(stack.enter_context(env))
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def collect(
+        self, learner: Learner, iteration: int, total_steps: int, draw: Draw
+    ) -> tuple[Segment, Float64[Tensor, "N K"], Dropped]:
+        """What an iteration learns from, the returns of its complete trials, and what went amiss in it, of all worlds.
+
+        Where segments are parts of trials and no trial is complete yet, the returns are zeros.
+        """
+        policy = learner.behaviour
+        if bad := unsound(policy):
+            raise Diverged(f"the training diverged: {bad}")
+        self._begin(policy, learner.segment_steps, iteration, total_steps, draw)
+        kept, steps = getattr(learner, "kept_every", None), learner.segment_steps or self.envs[0].trial_steps
+        known, record = learner.wants_privileged, learner.record
+        found = [s.segment(policy, steps, record, privileged=known, every=kept) for s in self._steppers]
+        leaves = [
+            [*_leaves(segment), (stepper.returns, 0), (stepper.completed, 0), (_counts(env), 0)]
+            for segment, stepper, env in zip(found, self._steppers, self.envs, strict=True)
+        ]
+        joined = self._joined(leaves)
+        segment, (returns, completed, counts) = _rebuilt(found[0], joined[:-3]), joined[-3:]
+        lost, limited = counts.sum(dim=0).tolist()
+        if learner.segment_steps is None:
+            returns = segment.episode_returns(self._config.episodes_per_trial)
+        elif completed.any():
+            returns = returns[completed]
+        return segment, returns, Dropped(lost, limited)
+
+    @property
+    def seconds_to_compile(self) -> float:
+        """What it took to make what simulates ready [s]."""
+        return sum(env.seconds_to_compile for env in self.envs)
+
+    def _begin(
+        self, policy: Policy[Any], segment_steps: int | None, iteration: int, total_steps: int, draw: Draw
+    ) -> None:
+        """New trials in all worlds; those that run on from segment to segment begin once.
+
+        A resumed training begins these anew in all worlds.
+        """
+        if segment_steps is not None and self._steppers:
+            return
+        key, worlds = seeding.key(self._config.seed, "collect", iteration, 0), torch.arange(self._config.num_worlds)
+        if segment_steps is None:
+            tasks, numbers = draw(iteration)
+            for i, rows in enumerate(self._rows):
+                own, streams = tasks.select(worlds[rows]), self._streams(rows)
+                if len(self._steppers) == i:
+                    stepper = Stepper(self.envs[i], policy, own, key, streams=streams, task_number=numbers[rows])
+                    self._steppers.append(stepper)
+                else:
+                    self._steppers[i].begin(policy, own, key, streams=streams, task_number=numbers[rows])
+            return
+        places, trial_steps = self.places(segment_steps), self.envs[0].trial_steps
+        first = places * total_steps // (self._config.num_worlds * trial_steps)
+        clock = worlds % places * segment_steps if places > 1 else None
+        for env, rows in zip(self.envs, self._rows, strict=True):
+            following = _Following(draw, first, worlds[rows])
+            tasks, numbers = following.of(first)
+            at = None if clock is None else clock[rows]
+            self._steppers.append(
+                Stepper(
+                    env,
+                    policy,
+                    tasks,
+                    key,
+                    streams=self._streams(rows),
+                    task_number=numbers,
+                    next_tasks=following,
+                    clock=at,
+                )
+            )
+
+    def _streams(self, rows: slice) -> Int64[Tensor, "n"] | None:
+        """What a shard's worlds draw from: their numbers among all worlds."""
+        return torch.arange(rows.start, rows.stop) if self._shares.pieces > 1 else None
+
+    def places(self, segment_steps: int | None) -> int:
+        """Places of a trial at which worlds are at once."""
+        return max(1, self.envs[0].trial_steps // (segment_steps or 1)) if self._config.staggered else 1
+
+    def _joined(self, shards: Sequence[Leaves]) -> list[Tensor]:
+        """The tensors of all shards of all processes, one after the other along their worlds."""
+        if self._shares.pieces == 1:
+            return [leaf for leaf, _ in shards[0]]
+        alone = self._shares.size == 1
+        found = [[leaf for leaf, _ in shard] for shard in shards] if alone else self._exchanged(shards)
+        dims = [dim for _, dim in shards[0]]
+        return [torch.cat(parts, dim=dim) for *parts, dim in zip(*found, dims, strict=True)]
+
+    def _exchanged(self, shards: Sequence[Leaves]) -> list[list[Tensor]]:
+        """The tensors of all shards, as every process has them after one exchange."""
+        like, own = shards[0], self._rows[0].stop - self._rows[0].start
+        device = like[0][0].device
+
+        def num_bytes(leaf: Tensor, worlds: int) -> int:
+            return leaf.numel() // own * worlds * leaf.element_size()
+
+        longest = sum(num_bytes(leaf, max(self._sizes)) for leaf, _ in like)
+        rows = torch.zeros(len(shards), longest, dtype=torch.uint8, device=device)
+        for row, shard in zip(rows, shards, strict=True):
+            flat = torch.cat([leaf.to(device).contiguous().view(-1).view(torch.uint8) for leaf, _ in shard])
+            row[: len(flat)] = flat
+        found = []
+        for row, worlds in zip(self._shares.gather(rows, len(self._sizes)), self._sizes, strict=True):
+            parts = torch.split(row, [*(sizes := [num_bytes(leaf, worlds) for leaf, _ in like]), longest - sum(sizes)])
+            found.append(
+                [
+                    part.clone()
+                    .view(leaf.dtype)
+                    .view(*leaf.shape[:dim], worlds, *leaf.shape[dim + 1 :])
+                    .to(leaf.device)
+                    for part, (leaf, dim) in zip(parts[:-1], like, strict=True)
+                ]
+            )
+        return found
+
+
+class _Following:
+    """The next trials' tasks of some worlds, one call after the other."""
+
+    def __init__(self, draw: Draw, trial: int, worlds: Int64[Tensor, "n"]) -> None:
+        self._draw, self._trial, self._worlds = draw, trial, worlds
+
+    def of(self, trial: int) -> tuple[Tasks, Int64[Tensor, "n"]]:
+        tasks, numbers = self._draw(trial)
+        return tasks.select(self._worlds), numbers[self._worlds]
+
+    def __call__(self) -> tuple[Tasks, Int64[Tensor, "n"]]:
+        self._trial += 1
+        return self.of(self._trial)
+
+
+def _counts(env: TrialEnv) -> Int64[Tensor, "N 2"]:
+    """What the worlds of a shard dropped, in its first row."""
+    counts = torch.zeros(env.num_worlds, 2, dtype=torch.long)
+    dropped = env.dropped()
+    counts[0] = torch.tensor([dropped.lost, dropped.limited])
+    return counts
+
+
+def _leaves(segment: Segment) -> Leaves:
+    """All tensors of a segment."""
+    found: Leaves = []
+    for name, value in vars(segment).items():
+        if isinstance(value, Tensor):
+            found.append((value, 0 if name == "next_obs" else 1))
+        elif name == "extras":
+            found += [(part, 1) for part in value.values()]
+        elif value is not None:  # an adaptation state
+            found += [(part, 0) for part in value]
+    return found
+
+
+def _rebuilt(like: Segment, leaves: Sequence[Tensor]) -> Segment:
+    """A segment of other tensors, in the order of `_leaves`."""
+    left, made = iter(leaves), dict[str, Any]()
+    for name, value in vars(like).items():
+        if isinstance(value, Tensor):
+            made[name] = next(left)
+        elif name == "extras":
+            made[name] = {key: next(left) for key in value}
+        elif value is not None:
+            made[name] = type(value)(*(next(left) for _ in value))
+    return replace(like, **made)
