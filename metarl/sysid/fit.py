@@ -125,7 +125,7 @@ class Residuals:
         residual = measured - self.plant.play(tasks, qpos, qvel, command, measured, self.gains)
         residual[:, : shots.settle + 1] = np.nan
         residual[:, :, ~np.isfinite(self.noise)] = np.nan
-        return residual.reshape(b, s, *residual.shape[1:])
+        return np.asarray(residual.reshape(b, s, *residual.shape[1:]))
 
     def weighted(self, residual: Float64[np.ndarray, "*B S R C"]) -> Float64[np.ndarray, "*B S M"]:
         """In terms of the noise, nothing where nothing was measured."""
