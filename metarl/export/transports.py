@@ -152,7 +152,7 @@ class UdpServer:
         self._heard, self._newest = -math.inf, -1
 
     def serve(self, datagrams: int | None = None) -> None:
-        """Answer so many datagrams, or go on until interrupted."""
+        """Answer so many datagrams beside those that ask who it is, or go on until interrupted."""
         served = 0
         while datagrams is None or served < datagrams:
             try:
@@ -173,12 +173,13 @@ class UdpServer:
         if found is None:
             return False
         if found[0] == b"H" and peer != self._peer and self._clock.now() - self._heard < self._patience:
-            return True  # nobody takes over a robot that is being driven
+            return False  # nobody takes over a robot that is being driven
         if found[0] == b"H":
             told = json.dumps(asdict(self._behind.robot)).encode()
             self._socket.sendto(_packed(b"D", 0, self._clock.now()) + told, peer)
             self._peer, self._newest, self._heard = peer, -1, self._clock.now()
-        elif peer == self._peer and found[0] == b"S":
+            return False
+        if peer == self._peer and found[0] == b"S":
             self._behind.stop()
         elif peer == self._peer and found[0] == b"C" and len(found[3]) == size and found[1] > self._newest:
             self._newest, self._heard = found[1], self._clock.now()

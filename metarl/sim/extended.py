@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import mujoco
 
@@ -57,7 +57,7 @@ def with_parameters(name: str, found: object, added: Sequence[str]) -> type[Mujo
         variations.append(variation or Payload(one, _base(found().spec()), at=(0.0, 0.0, 0.1)))
     members: dict[str, object] = {"space": TaskSpace(parameters), "variations": tuple(variations)}
     members |= {"__module__": found.__module__, "__doc__": found.__doc__}
-    return cast("type[MujocoFamily]", type(found)(found.__name__, (found,), members))
+    return cast("type[MujocoFamily]", cast(Any, type(found))(found.__name__, (found,), members))
 
 
 def narrowed(family: Family, ranges: Sequence[str]) -> Family:
@@ -65,7 +65,8 @@ def narrowed(family: Family, ranges: Sequence[str]) -> Family:
 
     Its `train` and `test` splits are drawn uniformly from them; `ood` stays. `UserError` for what is no such range.
     """
-    parameters, boxes = dict(family.space.parameters), {}
+    parameters = dict(family.space.parameters)
+    boxes: dict[str, Any] = {}
     for text in ranges:
         name, low, high = _range(text)
         name, _, index = name.partition(".")

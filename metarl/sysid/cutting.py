@@ -66,7 +66,7 @@ def commands_of(plant: Plant, log: Log, name: str) -> Float64[np.ndarray, "R U"]
     if np.nanmax(np.abs(action), initial=0.0) > 1.001:
         raise UserError(f"{log.where}: actions of {name} are in [-1, 1], here up to {np.nanmax(np.abs(action)):.3g}")
     low, high = plant.model.actuator_ctrlrange.T
-    return low + (action + 1.0) * (high - low) / 2.0
+    return np.asarray(low + (action + 1.0) * (high - low) / 2.0)
 
 
 def sensors_of(plant: Plant, seen: np.ndarray, log: Log) -> tuple[list[str], np.ndarray]:

@@ -118,22 +118,24 @@ class Residuals:
     def played(self, values: Float64[np.ndarray, "B P"]) -> Float64[np.ndarray, "B S R C"]:
         """Measured − played, for B points at once; NaN while a shot settles."""
         (b, _), s, shots = values.shape, len(self.shots), self.shots
-        again = [np.tile(x, (b, *(1,) * (x.ndim - 1))) for x in (shots.qpos, shots.qvel, shots.command, shots.measured)]
+        qpos, qvel, command, measured = (
+            np.tile(x, (b, *(1,) * (x.ndim - 1))) for x in (shots.qpos, shots.qvel, shots.command, shots.measured)
+        )
         tasks = tasks_of(self.plant, self.unknowns, np.repeat(values, s, axis=0))
-        residual = again[3] - self.plant.play(tasks, *again, self.gains)
+        residual = measured - self.plant.play(tasks, qpos, qvel, command, measured, self.gains)
         residual[:, : shots.settle + 1] = np.nan
         residual[:, :, ~np.isfinite(self.noise)] = np.nan
-        return residual.reshape(b, s, *residual.shape[1:])
+        return np.asarray(residual.reshape(b, s, *residual.shape[1:]))
 
     def weighted(self, residual: Float64[np.ndarray, "*B S R C"]) -> Float64[np.ndarray, "*B S M"]:
         """In terms of the noise, nothing where nothing was measured."""
         scaled = np.nan_to_num(residual / self.noise, nan=0.0, posinf=0.0, neginf=0.0)
-        return scaled.reshape(*scaled.shape[:-2], -1)
+        return np.asarray(scaled.reshape(*scaled.shape[:-2], -1))
 
     def costs(self, residual: Float64[np.ndarray, "B S R C"], values: Float64[np.ndarray, "B P"]) -> np.ndarray:
         """What is least at the best values: the pseudo-Huber loss 2 (√(1 + z²) − 1) of residuals z, and the prior's."""
         loss = 2.0 * (np.sqrt(1.0 + np.square(self.weighted(residual))) - 1.0)
-        return loss.sum(axis=(1, 2)) + np.square((values - self.expected) / self.spread).sum(axis=1)
+        return np.asarray(loss.sum(axis=(1, 2)) + np.square((values - self.expected) / self.spread).sum(axis=1))
 
     def around(self, values: Float64[np.ndarray, "P"], width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Points on either side of the values, their residuals and the slopes between: (B, P), (B, S, R, C), (S, M, P).
@@ -185,4 +187,4 @@ class Residuals:
         steps[len(_DAMPINGS) :, go] = steps[0, go] * (np.arange(len(draws)) % 2)[:, None] + (
             values[go] * (1 - np.arange(len(draws)) % 2)[:, None] + around
         )
-        return np.clip(steps, self.low, self.high)
+        return np.asarray(np.clip(steps, self.low, self.high))

@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 from scipy.stats import t as student
 
-from metarl.core.distributions import Choice, Points
+from metarl.core.distributions import Choice, LogUniform, Points, Uniform
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.seeding import rng
 from metarl.core.tasks import Tasks
@@ -148,7 +148,7 @@ def unknowns_of(family: MujocoFamily, chosen: Sequence[str] = ()) -> tuple[Unkno
         ends = [
             (np.asarray(one.low).min(), np.asarray(one.high).max())
             for one in (parameter.train, parameter.ood)
-            if hasattr(one, "low") and hasattr(one, "high")
+            if isinstance(one, Uniform | LogUniform)
         ]
         finite = isinstance(parameter.train, Choice | Points)
         if finite or not ends or name not in shaping or (chosen and name not in chosen):

@@ -194,7 +194,7 @@ class Plant:
         state = np.tile(self.rest, (size + 1, 1)), np.zeros((size + 1, self.model.nv))
         seen = self.sensed(*self.moved(*state, nudges))
         self._worlds.clear()
-        slope = (seen[1:] - seen[0]).T / _NUDGE
+        slope: np.ndarray = (seen[1:] - seen[0]).T / _NUDGE
         slope[[name.startswith("acc.") for name in self.names]] = 0.0
         return slope
 
@@ -219,7 +219,8 @@ def _specific_force(physics: Physics, free: int) -> Float64[Tensor, "N 3"]:
     force = force - torch.from_numpy(physics.model.opt.gravity.copy())
     w, axis = quaternion[:, :1], quaternion[:, 1:]
     turned: Tensor = 2.0 * torch.linalg.cross(axis, force)
-    return force - w * turned + torch.linalg.cross(axis, turned)
+    inside: Tensor = force - w * turned + torch.linalg.cross(axis, turned)
+    return inside
 
 
 def _free_joint(model: mujoco.MjModel) -> int | None:

@@ -64,11 +64,11 @@ def _motion(plant: Plant, motion: Motion, time: np.ndarray, rng: np.random.Gener
     if motion == "random":
         held = (time / _HELD).astype(int)
         reach = 0.3 * np.minimum(high - rest, rest - low)
-        return rest + reach * rng.uniform(-1.0, 1.0, (held[-1] + 1, len(rest)))[held]
+        return np.asarray(rest + reach * rng.uniform(-1.0, 1.0, (held[-1] + 1, len(rest)))[held])
     amplitude, frequency = np.resize(_SQUAT[0], len(rest)), _SQUAT[1]
     legs = np.arange(len(rest)) // 3
     apart = rng.uniform(0.0, 2.0 * np.pi, legs[-1] + 1)[legs]
     together = np.sin(2.0 * np.pi * frequency * time) * (1.0 - np.exp(-time))
     moved = together[:, None] + 0.3 * np.sin(4.0 * np.pi * frequency * time[:, None] + apart)
     sway = np.where(amplitude == 0.0, 0.08 * np.sin(1.4 * np.pi * frequency * time)[:, None], 0.0)
-    return np.clip(rest + amplitude * moved + sway, low, high)
+    return np.asarray(np.clip(rest + amplitude * moved + sway, low, high))

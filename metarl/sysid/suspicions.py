@@ -110,4 +110,4 @@ def _own_orders(
 def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     one, other = one - one.mean(axis=0), other - other.mean(axis=0)
     sizes = np.sqrt(np.square(one).sum(axis=0))[:, None] * np.sqrt(np.square(other).sum(axis=0))
-    return (one.T @ other) / np.maximum(sizes, 1e-12)
+    return np.asarray((one.T @ other) / np.maximum(sizes, 1e-12))

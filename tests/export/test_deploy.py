@@ -178,7 +178,7 @@ def read(robot):
 
 def test_udp_carries_observations_and_commands(served):
     bundle, behind, server = served
-    thread = datagrams(server, 7)
+    thread = datagrams(server, 6)
     robot = UdpRobot(("127.0.0.1", server.port))
     assert robot.robot == Robot.of(bundle)
     seen = []
@@ -198,7 +198,7 @@ def test_udp_carries_observations_and_commands(served):
 
 def test_the_simulated_robot_answers_by_udp(standing):
     server = served_by(standing, 0)
-    thread = datagrams(server, 3)
+    thread = datagrams(server, 2)
     robot = UdpRobot(("127.0.0.1", server.port))
     first = read(robot)
     robot.send(Command(1, "run", np.array([0.0, 0.9, -1.8] * 4), np.zeros(12), ()))
@@ -214,7 +214,7 @@ def test_the_simulated_robot_answers_by_udp(standing):
 
 def test_udp_takes_nothing_that_is_not_its_robots(served):
     _, behind, server = served
-    thread = datagrams(server, 5)
+    thread = datagrams(server, 3)
     robot = UdpRobot(("127.0.0.1", server.port))
     read(robot)
     own = robot._socket.getsockname()
@@ -244,8 +244,10 @@ def test_a_robot_without_commands_is_stopped(served):
     _, behind, server = served
     server._patience = 0.0
     thread = datagrams(server, 1)
-    UdpRobot(("127.0.0.1", server.port)).close()
+    robot = UdpRobot(("127.0.0.1", server.port))
+    robot.send(Command(1, "run", np.zeros(2), np.zeros(2), ()))
     thread.join()
+    robot.close()
     assert behind.stops >= 1
 
 

@@ -28,11 +28,11 @@ def test_a_wrong_addition_is_refused():
 
 
 def test_ranges_narrow_what_is_drawn():
-    family = make_family("quadruped-body", ("payload=1.5:1.9",))
+    family = make_family("quadruped-body", ranges=("payload=1.5:1.9",))
     drawn = family.space.sample("train", 50, seeding.rng(0, "test"))
     assert bool(((drawn["payload"] >= 1.5) & (drawn["payload"] <= 1.9)).all())
     assert float(drawn["friction"].max()) > 1.0
-    vector = make_family("quadruped-hidden-actuation", ("strength.2=0.7:0.8",))
+    vector = make_family("quadruped-hidden-actuation", ranges=("strength.2=0.7:0.8",))
     strength = vector.space.sample("test", 50, seeding.rng(0, "test"))["strength"]
     assert bool(((strength[:, 2] >= 0.7) & (strength[:, 2] <= 0.8)).all())
     assert float(strength[:, 0].min()) < 0.6
@@ -46,7 +46,7 @@ def family_payload():
 @pytest.mark.parametrize("text", ["payload", "payload=2:1", "payload=a:b", "paylod=1:2", "payload.0=1:2"])
 def test_what_is_no_range_is_refused(text):
     with pytest.raises(UserError):
-        make_family("quadruped-body", (text,))
+        make_family("quadruped-body", ranges=(text,))
 
 
 def test_a_task_list_may_be_of_the_family_with_more_parameters(tmp_path):
