@@ -36,7 +36,6 @@ myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 suppress_warnings = ["myst.xref_missing"]  # pages link to files of the repository, as they are read there too
 autodoc_typehints, autodoc_member_order = "signature", "bysource"
-autodoc_preserve_defaults = True
 nitpicky = False
 
 MODULES = {
