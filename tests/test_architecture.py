@@ -28,7 +28,7 @@ MODEL = CORE | {
 ENGINE = {"core", "sim", "rl", "run"}
 ALLOWED = {
     "core": {"core"},
-    "core/registry": {"core", "agents", "envs", "sim.declarations", "sim.family", "rl.learner"},
+    "core/registry": {"core", "agents", "envs", "sim.declarations", "sim.extended", "sim.family", "rl.learner"},
     "sim": CORE | {"sim"},
     "rl": CORE | {"rl"},
     "run": ENGINE,

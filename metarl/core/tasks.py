@@ -216,7 +216,7 @@ def save_tasks(path: Path, family: str, tasks: Tasks, details: Mapping[str, obje
 
     Of what else is known in `details`, `intervals` are read back by `load_ranges`.
     """
-    own = {"format": FORMAT, "family": family, "tasks": tasks.rows(), "ids": tasks.ids}
+    own = {"tasks_format": FORMAT, "family": family, "tasks": tasks.rows(), "ids": tasks.ids}
     write_json(path, own | dict(details or {}))
 
 
@@ -274,8 +274,9 @@ def _task_file(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a task list: {error}") from None
     if not (isinstance(content.get("family"), str) and isinstance(content.get("tasks"), list)):
         raise _no_list(path)
-    if content.get("format", FORMAT) != FORMAT:
-        raise UserError(f"{path} is a task list of format {content['format']!r}; this version reads format {FORMAT}")
+    written = content.get("tasks_format", FORMAT)
+    if written != FORMAT:
+        raise UserError(f"{path} is a task list of format {written!r}; this version reads format {FORMAT}")
     return content
 
 

@@ -65,12 +65,12 @@ class Painter(threading.Thread):
                 return
             try:
                 self.paint()
+                if time.monotonic() - looked > _LOOK:
+                    looked = time.monotonic()
+                    self._of.follow_training()
             except BaseException as error:  # whoever waits for the page is told
                 self._of.clock.error = error
                 return
-            if time.monotonic() - looked > _LOOK:
-                looked = time.monotonic()
-                self._of.follow_training()
 
     def paint(self) -> None:
         """Show on the panels what is so now."""

@@ -42,7 +42,8 @@ def make(name, **changes):
 def train(env, learner, number, poison=lambda segment: segment):
     tasks = env.family.space.sample("train", 3, seeding.rng(0, "tasks", number))
     key, numbers = seeding.key(0, "collect", number), torch.arange(3)
-    segment = collect(env, learner.behaviour, tasks, key, record=learner.record, task_number=numbers)
+    wants = {"record": learner.record, "privileged": learner.wants_privileged}
+    segment = collect(env, learner.behaviour, tasks, key, task_number=numbers, **wants)
     return learner.update(poison(segment), seeding.generator(0, "update", number), 0.1)
 
 

@@ -18,18 +18,21 @@ import metarl
 from metarl.core.errors import UserError
 from metarl.viewer.server import serve
 
-CLOCK = 300.0  # [s] after which a test gives up: what it waits for takes a fraction of one on an idle machine
+CLOCK = 120.0  # [s] after which a test gives up: what it waits for takes a fraction of one on an idle machine
 
 
 @pytest.fixture(scope="module")
 def viewer():
     with metarl.view("pretrained:quadruped-command-rl2", port=0, num_worlds=2, plain=True) as made:
         yield made
+        assert made.clock.error is None
 
 
-def until(true):
+def until(true, viewer=None):
     end = time.monotonic() + CLOCK
     while not true():
+        if viewer is not None and viewer.clock.error is not None:
+            raise viewer.clock.error
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.01)
 
@@ -136,8 +139,8 @@ def test_another_policy_takes_over(viewer):
     viewer.choose(viewer.shown.choices[1])
     until(lambda: viewer.player.name == "zero")
     viewer.choose(viewer.shown.choices[0])
-    until(lambda: viewer.player.name == names[0])
-    until(lambda: names[0] in viewer.panels.status.content)
+    until(lambda: viewer.player.name == names[0], viewer)
+    until(lambda: names[0] in viewer.panels.status.content, viewer)
     assert "evaluation" in viewer.panels.figures[0].content
 
 
