@@ -35,6 +35,12 @@ class Told(NamedTuple):
     """Returns per episode of the policy's evaluation; empty where it was not evaluated."""
 
 
+def of_the_present(told: Told) -> Told:
+    """Only what happened since the policy that acts now took over."""
+    past = told.past
+    return told._replace(past=[one for one in past if one.policies == past[-1].policies])
+
+
 def _row(told: Told, get: Callable[[Instant], np.ndarray]) -> np.ndarray:
     return np.array([get(instant)[told.world] for instant in told.past])
 

@@ -80,7 +80,8 @@ class Painter(threading.Thread):
                 return
         now, of, family = answer.result(), self._of, self._of.shown.family
         told = tell.Told(now.past, of.scene.focus, of.player.env.info, family.space, now.returns, of.expected)
-        figures = [tell.returns(told), *tell.knowledge(told), *tell.velocities(told), tell.state_plane(told)]
+        own = tell.of_the_present(told)
+        figures = [tell.returns(told), *tell.knowledge(own), *tell.velocities(told), tell.state_plane(own)]
         panels = of.panels
         with of.server.atomic():
             panels.task.show(now.task)

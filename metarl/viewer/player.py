@@ -82,6 +82,8 @@ class Instant(NamedTuple):
     """Speed along the wanted direction, and turn rate, that are asked for; NaN where none is, (N, 2)."""
     actual: np.ndarray
     """And what they are, (N, 2)."""
+    policies: int
+    """How many policies have acted so far: what is read out of the state of one is not to be mixed with another's."""
 
 
 class Player:
@@ -119,7 +121,7 @@ class Player:
         self.last_push: Float[np.ndarray, "N 2"] | None = None
         """The change of velocity that the last push was worth [m/s]."""
         self._stepper: Stepper | None = None
-        self._pushed = self._steps = 0
+        self._pushed = self._steps = self._policies = 0
         self.env.hold(ActionLatency, "seconds", 0.0) if self.hand.delays else None
 
     # ------------------------------------------------------------------------------------------------ interfering
@@ -135,6 +137,7 @@ class Player:
         if bad := unsound(policy):
             raise UserError(f"{name or 'this policy'} cannot be played: {bad}")
         self.policy, self.name, self._sighted = policy, name, Sighted(policy)
+        self._policies += 1
         if self._stepper is not None:
             self._stepper.forget(self._sighted)
 
@@ -276,6 +279,7 @@ class Player:
                 memory=memory.detach().clone().numpy() if isinstance(memory, Tensor) else points[0] if points else None,
                 wanted=speeds[0],
                 actual=speeds[1],
+                policies=self._policies,
             )
         )
 

@@ -7,6 +7,7 @@ import torch
 from metarl.core.errors import UserError
 from metarl.rl.scripted import ZeroPolicy
 from metarl.run.subject import subject_of
+from metarl.viewer import knowledge
 from metarl.viewer.player import Player
 
 
@@ -134,6 +135,16 @@ def test_another_policy_goes_on_in_the_same_worlds(player):
     assert torch.equal(player.env.physics.bind("qpos"), place)
     steps(player, 1)
     assert player.past[-1].memory is None and player.past[-1].time == pytest.approx(4 * player.dt)
+    player.use(ZeroPolicy(player.env.info), "another")
+    steps(player, 2)
+    space, info = player.family.space, player.env.info
+    told = knowledge.of_the_present(knowledge.Told(player.past, 0, info, space, [], ()))
+    assert [instant.policies for instant in told.past] == [told.past[-1].policies] * 2
+    assert knowledge.knowledge(told) == [] and knowledge.state_plane(told) == ""
+    player.use(subject_of("pretrained:quadruped-command-rl2").policy, "back")
+    steps(player, 2)
+    told = knowledge.of_the_present(knowledge.Told(player.past, 0, info, space, [], ()))
+    assert len(told.past) == 2 and "its adaptation state" in knowledge.state_plane(told)
 
 
 def test_a_policy_of_another_robot_is_refused(player):
