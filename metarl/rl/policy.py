@@ -120,7 +120,7 @@ class PolicyModule(nn.Module):
     """
 
     told: bool = False
-    """It acts on [observation, privileged numbers]: it knows its task, and collects for a learner alone."""
+    """Privileged numbers stand behind what it observes: it knows its task, and collects for a learner alone."""
 
     def initial_state(self, n: int, device: torch.device | str = "cpu") -> Any:
         """Nothing known."""

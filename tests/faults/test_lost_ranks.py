@@ -50,6 +50,12 @@ def begun(path, **variables):
     return launcher, found
 
 
+def ended(launcher):
+    """Its exit status and what it said, once it has ended."""
+    said = launcher.communicate()[1]
+    return launcher.returncode, said
+
+
 def gone(process):
     return not Path(f"/proc/{process}").exists()
 
@@ -58,7 +64,7 @@ def gone(process):
 def test_a_killed_process_is_replaced_and_the_result_is_the_same(tmp_path, whole, which, figure):
     launcher, processes = begun(tmp_path / "run")
     os.kill(processes[which], signal.SIGKILL)
-    assert launcher.wait() == 0
+    assert ended(launcher)[0] == 0
     assert tensors(tmp_path / "run") == tensors(whole)
     assert all(map(gone, processes.values()))
     figure(f"kill -9 of process {which} of 2: started anew, bit for bit a run never disturbed")
@@ -67,8 +73,8 @@ def test_a_killed_process_is_replaced_and_the_result_is_the_same(tmp_path, whole
 def test_a_hung_process_is_named_and_replaced(tmp_path, whole, figure):
     launcher, processes = begun(tmp_path / "run", METARL_TIMEOUT="5")
     os.kill(processes[1], signal.SIGSTOP)
-    assert launcher.wait() == 0
-    assert "process 1 of this training has not answered for 5 s" in launcher.stderr.read()
+    status, said = ended(launcher)
+    assert status == 0 and "process 1 of this training has not answered for 5 s" in said
     assert tensors(tmp_path / "run") == tensors(whole)
     assert all(map(gone, processes.values()))
     figure("a hung process: named after its time, replaced, bit for bit a run never disturbed")
@@ -78,7 +84,7 @@ def test_a_hung_process_is_named_and_replaced(tmp_path, whole, figure):
 def test_a_stopped_launcher_leaves_no_process_and_the_run_goes_on(tmp_path, whole, number, figure):
     launcher, processes = begun(tmp_path / "run")
     launcher.send_signal(number)
-    assert launcher.wait() == (-number if number == signal.SIGKILL else 128 + number)
+    assert ended(launcher)[0] == (-number if number == signal.SIGKILL else 128 + number)
     wait_for(lambda: all(map(gone, processes.values())))
     reached = tensors(tmp_path / "run")[0]
     assert 3 <= reached < ITERATIONS

@@ -23,13 +23,13 @@ def test_it_shows_a_robot_that_moves_and_takes_orders(tmp_path):
     ):
         browser.open(viewer.url)
         assert browser.evaluate(UNTIL.format(SHOWN))
-        steps = viewer.player._steps
+        frames = viewer.frames
         assert browser.evaluate(UNTIL.format("document.querySelector('canvas') !== null"))
         pause = "[...document.querySelectorAll('button')].find(b => b.innerText.includes('pause'))"
         assert browser.evaluate(f"{pause} !== undefined")
         browser.evaluate(f"{pause}.click()")
         assert browser.evaluate(UNTIL.format("document.body.innerText.includes('paused')"))
-        assert viewer.clock.paused and viewer.player._steps > steps
+        assert viewer.clock.paused and viewer.frames > frames
         assert "Share" not in browser.evaluate("document.body.innerHTML")
         field = "[...document.querySelectorAll('input')].find(i => Math.abs(parseFloat(i.value) - 0.7046) < 0.001)"
         browser.evaluate(f"{field}.focus()")

@@ -89,7 +89,7 @@ class Physics(Protocol):
         ...
 
     def set_const(self, mask: Bool[Tensor, "N"]) -> None:
-        """Recompute what MuJoCo derives from masses, inertias and the like, after `expand`ed fields changed."""
+        """Recompute what MuJoCo derives from masses, inertias and the like, after fields of `expand` changed."""
         ...
 
     def reset(self, mask: Bool[Tensor, "N"]) -> None:
