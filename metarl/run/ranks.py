@@ -123,7 +123,7 @@ class _Group:
         self._on_gpu = device == "cuda" and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
         if self._on_gpu:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        limit = timedelta(seconds=float(os.environ.get(TIMEOUT, "120")))
+        self._limit = limit = timedelta(seconds=float(os.environ.get(TIMEOUT, "120")))
         place: dict[str, Any] = {}
         if meeting := os.environ.get(MEETING):
             number = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-{next(_groups)}"
@@ -158,21 +158,22 @@ class _Group:
             found.copy_(into)
 
     def wait(self) -> None:
-        """Return once all processes have come here."""
+        """Return once all processes have come here; the leading one may take its time, and waits for none for long."""
         try:
-            dist.barrier(self._living)
+            dist.monitored_barrier(self._living, _SAVING if rank() else self._limit, wait_all_ranks=True)
         except RuntimeError as error:
             self._require_all(error)
             raise
 
     def _require_all(self, error: RuntimeError) -> None:
         """`RankLostError` where another process is missing, which it names as far as those that are left can tell."""
-        hung = "timed out" in str(error).lower() or "timeout" in str(error).lower()
+        text = str(error).lower()
+        hung = any(words in text for words in ("timed out", "timeout", "failed to pass")) and "closed" not in text
         fate = f"has not answered for {os.environ.get(TIMEOUT, '120')} s" if hung else "has ended"
         try:
             dist.monitored_barrier(self._living, timedelta(seconds=_SIGN_OF_LIFE), wait_all_ranks=True)
         except RuntimeError as other:
-            named = re.search(r"[Rr]anks? ([\d, ]+) failed", str(other))
+            named = re.search(r"[Rr]anks? ([\d, ]+) failed", f"{other} {error}")
             names = named[1].strip(", ") if named else ""
             which = f"process {names}" if names not in ("", str(rank())) else "another process"
             raise RankLostError(f"{which} of this training {fate}") from None
