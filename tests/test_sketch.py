@@ -1,5 +1,7 @@
 """`metarl new`: from a model to a family that is checked, trained and edited; what it finds in several robots."""
 
+from pathlib import Path
+
 import mujoco
 import pytest
 from families import RAIL
@@ -99,3 +101,15 @@ def test_how_a_robot_moves_is_seen(file, kind, base, servos):
 def test_a_cart_with_a_motor_is_a_fixed_robot():
     robot = look_at(mujoco.MjSpec.from_string(RAIL.format("-1 1")))
     assert (robot.kind, robot.base, robot.servos[0].limit) == ("fixed", "cart", 100.0)
+
+
+def test_the_name_of_a_file_is_no_code(tmp_path, monkeypatch):
+    """What is written is run at once, to be checked: a file from someone else may have any name."""
+    monkeypatch.chdir(tmp_path)
+    robot = Path('cart"""\nopen("ran", "w")\n""".xml')
+    robot.write_text(
+        '<mujoco><worldbody><body><joint name="slide" type="slide" range="-1 1"/><geom size="0.1" mass="1"/></body>'
+        '</worldbody><actuator><motor joint="slide" ctrlrange="-1 1"/></actuator></mujoco>'
+    )
+    metarl.new(robot, "cart.py")
+    assert not Path("ran").exists()

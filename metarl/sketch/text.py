@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -129,10 +130,10 @@ def text(draft: Draft) -> str:
 
 def _head(draft: Draft) -> str:
     task = "reach unknown places" if draft.robot.kind == "fixed" else "move at an unknown speed"
-    family, where = f"{draft.file}:{draft.name}", f"runs/{draft.name.lower()}"
+    family, where = f"{_plain(draft.file)}:{draft.name}", f"runs/{draft.name.lower()}"
     guessed = sum(servo.estimated for servo in draft.robot.servos)
     strength = f"The model does not say how strong {guessed} motors are: guessed from masses. " if guessed else ""
-    return f'''"""{draft.name}: {task}, in an unknown body. Written by `metarl new` from {draft.source}: edit it.
+    return f'''"""{draft.name}: {task}, in an unknown body. Written by `metarl new` from {_plain(draft.source)}: edit it.
 
     metarl check {family}
     metarl video {family} --agent random --output videos/look.mp4
@@ -307,6 +308,11 @@ def _listed(head: str, opening: str, items: Iterable[str], closing: str, tail: s
 
 def _tuple(values: Iterable[float]) -> str:
     return f"({', '.join(map(_number, values))})"
+
+
+def _plain(name: object) -> str:
+    """A name of a file as it may stand in a docstring, which it must not end."""
+    return re.sub(r"[^\w./ -]", "_", str(name))
 
 
 def _quoted(name: str) -> str:
