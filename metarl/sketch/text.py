@@ -131,9 +131,10 @@ def text(draft: Draft) -> str:
 def _head(draft: Draft) -> str:
     task = "reach unknown places" if draft.robot.kind == "fixed" else "move at an unknown speed"
     family, where = f"{_plain(draft.file)}:{draft.name}", f"runs/{draft.name.lower()}"
+    source = _plain(draft.source)
     guessed = sum(servo.estimated for servo in draft.robot.servos)
     strength = f"The model does not say how strong {guessed} motors are: guessed from masses. " if guessed else ""
-    return f'''"""{draft.name}: {task}, in an unknown body. Written by `metarl new` from {_plain(draft.source)}: edit it.
+    return f'''"""{draft.name}: {task}, in an unknown body. Written by `metarl new` from {source}: edit it.
 
     metarl check {family}
     metarl video {family} --agent random --output videos/look.mp4
