@@ -132,14 +132,15 @@ def measured(
     rows: Sequence[_Row],
 ) -> Calibration | None:
     """The calibration of beliefs at K instants, a row for each."""
-    spread = np.nanstd(torch.cat([truth for truth, _, _ in rows]).double().numpy(), axis=0)
-    told = [i for i, width in enumerate(spread) if width > 1e-6]
+    truths = torch.cat([truth for truth, _, _ in rows]).double()
+    told = [i for i, column in enumerate(truths.T) if column[~column.isnan()].unique().numel() > 1]
     if not told:
         return None
+    spread = np.nanstd(truths[:, told].numpy(), axis=0)
     error, covered = [], []
     for truth, mean, std in rows:
         off = (mean - truth).abs()[:, told].double()
         inside = torch.where(off.isnan(), torch.nan, (off <= _REACH * std[:, told]).double())
-        error.append(off.square().nanmean(dim=0).sqrt().numpy() / spread[told])
+        error.append(off.square().nanmean(dim=0).sqrt().numpy() / spread)
         covered.append(inside.nanmean(dim=0).numpy())
     return Calibration(tuple(names[i] for i in told), instants, np.stack(covered), np.stack(error))
