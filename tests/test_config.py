@@ -91,7 +91,7 @@ def test_what_is_no_file_is_not_read(tmp_path):
     "path", sorted(Path(__file__).parents[1].glob("experiments/**/*.toml")), ids=lambda p: p.parent.name + "/" + p.name
 )
 def test_what_was_recorded_loads(path):
-    if path.name not in ("compare.toml", "adaptation.toml", "ablations.toml", "headroom.toml"):  # which list many trainings
+    if "families" not in tomllib.loads(path.read_text()):  # as where many trainings are listed
         assert load_config(path).agent
 
 
