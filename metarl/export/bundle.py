@@ -22,7 +22,7 @@ from metarl.export import onnx_file
 from metarl.export.c_header import header
 from metarl.export.compiled import c_calls, compiler
 from metarl.export.contract import array_of, contract_of, initial_tensors
-from metarl.export.parity import TOLERANCE, Call, Compared, Played, compare, exact_calls, limits, numpy_calls
+from metarl.export.parity import AS_TRAINED, ROUNDING, TOLERANCE, Call, Compared, Played, compare, numpy_calls
 from metarl.export.program import STATE, Program
 from metarl.export.trace import programs_of
 from metarl.rl.parallel import single_threaded_math
@@ -32,8 +32,6 @@ from metarl.run.run import Run, env_options
 from metarl.run.subject import Subject, trained
 from metarl.sim.make import make_env
 
-EXACT = "torch against float64"
-"""What the contract calls torch's own rounding among the parity's figures."""
 CONTRACT, TENSORS, HEADER = "contract.json", "policy.safetensors", "policy.h"
 _ONNX = {"act": "policy.onnx", "observe": "observe.onnx", "end_episode": "end_episode.onnx"}
 
@@ -99,12 +97,10 @@ def _export(subject: Subject, output: Path, checkpoint: str | None) -> Exported:
             contract = contract_of(run, policy, env, programs, terms)
             contract["run"] = _origin(run, checkpoint)
             runtimes, remarks = runtimes_of(partial, programs, constants, state, contract)
-            played, parity = compare(policy, env, runtimes | {EXACT: exact_calls(programs, constants)})
-        exact = parity.pop(EXACT)
-        _require_parity(run, parity, exact)
-        remarks += _rounding(exact)
+            played, parity = compare(policy, env, runtimes)
+        _require_parity(run, parity)
         write_atomic(partial / TENSORS, safetensors.numpy.save({**constants, **initial}))
-        _finish(partial, contract, played, parity | {EXACT: exact})
+        _finish(partial, contract, played, parity)
         with suppress(OSError):
             output.rmdir()  # an empty one may be there
         os.rename(partial, output)
@@ -176,24 +172,15 @@ def runtimes_of(
     return runtimes, remarks
 
 
-def _require_parity(run: Run, parity: Mapping[str, Compared], exact: Compared) -> None:
+def _require_parity(run: Run, parity: Mapping[str, Compared]) -> None:
     for name, found in parity.items():
-        for what, worst, most in zip(("action", "state"), (found.action, found.state), limits(exact), strict=True):
+        most = ROUNDING if name == AS_TRAINED else TOLERANCE
+        for what, worst in (("action", found.action), ("state", found.state)):
             if not worst <= most:
                 raise UserError(
                     f"{run} is not exported: run by {name} its {what} strays from torch's by {worst:.1e}, more than "
                     f"{most:.0e}"
                 )
-
-
-def _rounding(exact: Compared) -> list[str]:
-    """A sentence where float32 itself is coarser than the tolerance."""
-    if max(exact.action, exact.state) <= TOLERANCE:
-        return []
-    return [
-        f"rounding takes torch {exact.action:.0e} (action) and {exact.state:.0e} (state) from the same in float64, "
-        "and the runtimes may differ by twice and ten times that"
-    ]
 
 
 def _finish(folder: Path, contract: dict[str, Any], played: Played, parity: Mapping[str, Compared]) -> None:

@@ -24,6 +24,7 @@ from metarl.core.info import PolicyInfo
 from metarl.export.program import Program
 from metarl.export.robot import action_of, gravity_part, physics_step
 from metarl.export.runtime import SCHEMA
+from metarl.export.trace import fixed_of
 from metarl.rl.policy import Believing, Policy
 from metarl.run.run import Run
 from metarl.sim.env import TrialEnv
@@ -72,7 +73,7 @@ def contract_of(
 
 def initial_tensors(policy: Policy[Any]) -> dict[str, Tensor]:
     """The state where nothing is known of the task, by the names in the file; what holds no numbers is left out."""
-    rows = policy.initial_state(1)._asdict()
+    rows = fixed_of(policy).initial_state(1)._asdict()
     return {INITIAL + name: value.contiguous().clone() for name, value in rows.items() if value.numel()}
 
 
@@ -91,7 +92,7 @@ def _observation(policy: Policy[Any], info: PolicyInfo) -> list[dict[str, Any]]:
 
 
 def _state(policy: Policy[Any]) -> list[dict[str, Any]]:
-    state = policy.initial_state(1)
+    state = fixed_of(policy).initial_state(1)
     said = _field_docs(type(state))
     return [
         {

@@ -6,6 +6,7 @@ program's operations, and need neither torch nor its exporter.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,12 @@ _REDUCE = {"sum": "ReduceSum", "mean": "ReduceMean", "amax": "ReduceMax", "amin"
 
 
 def has_onnx() -> bool:
-    """Whether the extra `export` is installed."""
+    """Whether the extra `export` is installed.
+
+    onnxruntime is told not to report its use: where it is first imported, it would write a database of events and an
+    identifier of this machine into `~/.cache`, and its function `disable_telemetry_events` comes too late for that.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnx
         import onnxruntime  # type: ignore[import-untyped]

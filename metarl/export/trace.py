@@ -32,17 +32,27 @@ _RULES = shape_rules, sum_rules  # imported, they are known to the lowering
 _WHOLE = (_aten.softplus, _aten.gelu, _aten.slice_scatter, _aten.select_scatter)  # lowered as they are
 
 
+def fixed_of(policy: Policy[Any]) -> Policy[Any]:
+    """What is exported of it: see `PolicyModule.fixed`."""
+    made: Policy[Any] = policy.fixed() if hasattr(policy, "fixed") else policy
+    return made
+
+
+def named(state: Any) -> dict[str, Tensor]:
+    """The state's tensors by the names that a program has for them; what holds no numbers is no part of a bundle."""
+    return {STATE + name: value for name, value in state._asdict().items() if value.numel()}
+
+
 def programs_of(policy: Policy[Any]) -> tuple[dict[str, Program], dict[str, Tensor]]:
     """`act`, `observe`, `end_episode`, and `read_out` where there is one, by mean actions; and their constants.
 
     Raises `UserError` where the policy does something that no program can.
     """
-    fixed = policy.fixed() if hasattr(policy, "fixed") else policy
+    fixed = fixed_of(policy)
     info, state = policy.info, copied(fixed.initial_state(1))
     obs, action = torch.zeros(1, info.observation_size), torch.zeros(1, info.action_size)
     number, flag = torch.zeros(1), torch.zeros(1, dtype=torch.bool)
-    # What holds no numbers, as a GRU's cell, is no part of a bundle.
-    held = [(STATE + name, value) for name, value in state._asdict().items() if value.numel()]
+    held = list(named(state).items())
 
     def kind(*given: Tensor) -> Any:
         return state._replace(**{name.removeprefix(STATE): x for (name, _), x in zip(held, given, strict=True)})
@@ -51,13 +61,13 @@ def programs_of(policy: Policy[Any]) -> tuple[dict[str, Program], dict[str, Tens
 
     def act(obs: Tensor, noise: Tensor, *state: Tensor) -> Mapping[str, Tensor]:
         command, after = fixed.act(obs, kind(*state), noise, True)
-        return {"action": command} | _named(after)
+        return {"action": command} | named(after)
 
     def observe(*given: Tensor) -> Mapping[str, Tensor]:
-        return _named(fixed.observe(kind(*given[len(seen) :]), Transition(*given[: len(seen)])))
+        return named(fixed.observe(kind(*given[len(seen) :]), Transition(*given[: len(seen)])))
 
     def end_episode(*state: Tensor) -> Mapping[str, Tensor]:
-        return _named(fixed.end_episode(kind(*state), torch.ones(1, dtype=torch.bool)))
+        return named(fixed.end_episode(kind(*state), torch.ones(1, dtype=torch.bool)))
 
     def read_out(*state: Tensor) -> Mapping[str, Tensor]:
         assert isinstance(fixed, ReadOut)
@@ -132,7 +142,3 @@ def _lowered(
             results = torch.fx.node.map_arg(node.args[0], held.__getitem__)
     outputs = {name: lowering.named(value).name for name, value in zip(names, results, strict=True)}
     return pruned(Program(inputs, outputs, tuple(lowering.operations)))
-
-
-def _named(state: Any) -> dict[str, Tensor]:
-    return {STATE + name: value for name, value in state._asdict().items() if value.numel()}

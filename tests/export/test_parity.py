@@ -13,7 +13,7 @@ from metarl.core.registry import make_family
 from metarl.export.bundle import runtimes_of
 from metarl.export.compiled import compiler
 from metarl.export.contract import array_of, initial_tensors
-from metarl.export.parity import TOLERANCE, compare, exact_calls, limits, numpy_calls
+from metarl.export.parity import AS_TRAINED, ROUNDING, TOLERANCE, compare, numpy_calls
 from metarl.export.program import STATE
 from metarl.export.trace import programs_of
 from metarl.rl.normalize import RunningNorm
@@ -85,11 +85,11 @@ def test_every_runtime_does_what_torch_does(case, env, tmp_path):
     state = {STATE + name.split(".", 1)[1]: value for name, value in initial.items()}
     runtimes, remarks = runtimes_of(tmp_path, programs, constants, state, {})
     assert set(runtimes) == {"numpy", "onnxruntime", *(["c"] if compiler() else [])}, remarks
-    played, parity = compare(policy, env, runtimes | {"exact": exact_calls(programs, constants)}, steps=130)
-    action, state = limits(parity.pop("exact"))
+    played, parity = compare(policy, env, runtimes, steps=130)
     assert played.tasks > 1 and played.falls > 0 and played.episodes > 4
+    assert (AS_TRAINED in parity) == case.startswith(("maml", "pearl"))  # parts of these are exported in float64
     for name, one in parity.items():
-        assert one.action <= action and one.state <= state, name
+        assert max(one.action, one.state) <= (ROUNDING if name == AS_TRAINED else TOLERANCE), name
     expected = case not in ("rl2 action", "rl2 none") and case.split()[0] not in ("ppo", "ppo-oracle", "sac")
     told_at_the_end = case.startswith("maml")  # it remembers the reward, and adapts later
     assert programs["observe"].needs("reward") == (expected or told_at_the_end)
