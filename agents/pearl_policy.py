@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
@@ -121,7 +121,7 @@ class PearlPolicy(PolicyModule, ABC):
         """Of weights and state."""
         return next(self.encoder.parameters()).dtype
 
-    def fixed(self) -> Self:
+    def fixed(self) -> PearlPolicy:
         """Itself in float64: see `PolicyModule.fixed`.
 
         A factor's precision is the exponential of what the encoder says, there are as many factors as steps, and the

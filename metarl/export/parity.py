@@ -20,8 +20,8 @@ from torch import Tensor
 
 from metarl.core import seeding
 from metarl.core.types import Transition
-from metarl.export.program import STATE, Program
-from metarl.export.trace import fixed_of, named
+from metarl.export.program import STATE
+from metarl.export.trace import Traced, arrays, fixed_of, named
 from metarl.rl.policy import Policy
 from metarl.rl.state import copied
 from metarl.sim.env import TrialEnv
@@ -52,14 +52,42 @@ class Compared:
         return {"action": self.action, "state": self.state, "seconds_per_step": median(self.seconds)}
 
 
+class Met:
+    """What the robot told and was told while the policy was compared."""
+
+    def __init__(self, observed: int, commanded: int) -> None:
+        self.low, self.high = np.full(observed, np.inf), np.full(observed, -np.inf)
+        """Of every number of the observation."""
+        self.change = np.zeros(commanded)
+        """Largest one of every number of the policy's own action, from one step to the next."""
+        self._last: np.ndarray | None = None
+
+    def note(self, obs: Tensor, action: Tensor, own: bool) -> None:
+        """A step; `own`: the policy's action was applied, and was so in the step before unless an episode began."""
+        seen, done = obs[0].double().numpy(), action[0].double().clamp(-1.0, 1.0).numpy()
+        self.low, self.high = np.minimum(self.low, seen), np.maximum(self.high, seen)
+        if own and self._last is not None:
+            self.change = np.maximum(self.change, np.abs(done - self._last))
+        self._last = done if own else None
+
+    def begin(self) -> None:
+        """An episode begins."""
+        self._last = None
+
+
 @dataclass
 class Played:
     """What was played for the comparison."""
 
+    met: Met
     steps: int = 0
     episodes: int = 1
     tasks: int = 1
     falls: int = 0
+
+    def to_json(self) -> dict[str, int]:
+        """How much it was."""
+        return {"steps": self.steps, "episodes": self.episodes, "tasks": self.tasks, "falls": self.falls}
 
 
 class _Carrier:
@@ -100,14 +128,14 @@ def compare(
     trained, policy = policy, fixed_of(policy)
     if policy is not trained:
         runtimes = {**runtimes, AS_TRAINED: torch_calls(trained)}
-    initial = _arrays(policy.initial_state(1))
+    initial = arrays(named(policy.initial_state(1)))
     carriers = [_Carrier(calls, initial) for calls in runtimes.values()]
     rng, key = seeding.rng(0, "export"), seeding.key(0, "export")
     wild, total = seeding.generator(0, "wild"), min(max(steps, env.trial_steps + 50), _MOST_STEPS)
-    played, place = Played(), 0
+    played, place = Played(Met(trained.info.observation_size, trained.info.action_size)), 0
 
     def all_do(name: str, state: Any, inputs: Arrays, **results: Tensor) -> None:
-        after = _arrays(state) | {k: x.numpy() for k, x in results.items()}
+        after = arrays(named(state)) | arrays(results)
         for carrier in carriers:
             carrier.step(name, inputs, after)
 
@@ -117,16 +145,20 @@ def compare(
     for noise in noises:
         action, state = policy.act(obs, copied(state), noise, True)
         all_do("act", state, {"obs": obs.numpy(), "noise": noise.numpy()}, action=action)
-        if played.episodes % 2 == 0 and place in _WILD:
+        own = played.episodes % 2 == 1 or place not in _WILD
+        if not own:
             if place % _HELD == 0:
                 command = 2.0 * torch.randint(2, command.shape, generator=wild).float() - 1.0
             action = command
+        played.met.note(obs, action, own)
         step = env.step(action)
         taken = Transition(obs, action, step.reward, step.final_obs, step.terminated)
         state = policy.observe(copied(state), taken)
         all_do("observe", state, {name: value.numpy() for name, value in vars(taken).items()})
         obs, place, played.steps = step.obs, place + 1, played.steps + 1
         played.falls += int(step.terminated)
+        if bool(step.ended):
+            played.met.begin()
         if bool(step.trial_start):
             key, place = key + 1, 0
             obs, state = env.begin(env.family.space.sample("train", 1, rng), key), policy.initial_state(1)
@@ -141,11 +173,11 @@ def compare(
     return played, {name: carrier.found for name, carrier in zip(runtimes, carriers, strict=True)}
 
 
-def numpy_calls(programs: Mapping[str, Program], constants: Arrays) -> dict[str, Call]:
+def numpy_calls(written: Traced) -> dict[str, Call]:
     """The runtime that comes with a bundle."""
     from metarl.export.runtime import Program as Runnable
 
-    return {name: Runnable(name, program.to_json(), constants).run for name, program in programs.items()}
+    return {name: Runnable(name, one.to_json(), written.constants).run for name, one in written.programs.items()}
 
 
 def torch_calls(policy: Policy[Any]) -> dict[str, Call]:
@@ -162,7 +194,7 @@ def torch_calls(policy: Policy[Any]) -> dict[str, Call]:
     def act(inputs: Mapping[str, np.ndarray]) -> Arrays:
         obs, noise = tensors(inputs, "obs", "noise")
         action, state = policy.act(obs, state_of(inputs), noise, True)
-        return {"action": action.numpy()} | _arrays(state)
+        return {"action": action.numpy()} | arrays(named(state))
 
     def observe(inputs: Mapping[str, np.ndarray]) -> Arrays:
         taken = Transition(*tensors(inputs, "obs", "action", "reward", "final_obs", "terminated"))
@@ -172,10 +204,6 @@ def torch_calls(policy: Policy[Any]) -> dict[str, Call]:
         return _arrays(policy.end_episode(state_of(inputs), *tensors(inputs, "worlds")))
 
     return {"act": act, "observe": observe, "end_episode": end_episode}
-
-
-def _arrays(state: Any) -> Arrays:
-    return {name: value.numpy() for name, value in named(state).items()}
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._decomp import core_aten_decompositions, get_decompositions
@@ -43,11 +45,25 @@ def named(state: Any) -> dict[str, Tensor]:
     return {STATE + name: value for name, value in state._asdict().items() if value.numel()}
 
 
-def programs_of(policy: Policy[Any]) -> tuple[dict[str, Program], dict[str, Tensor]]:
-    """`act`, `observe`, `end_episode`, and `read_out` where there is one, by mean actions; and their constants.
+@dataclass(frozen=True)
+class Traced:
+    """A policy written out: all that a bundle holds of it."""
 
-    Raises `UserError` where the policy does something that no program can.
-    """
+    programs: Mapping[str, Program]
+    """`act`, `observe`, `end_episode`, and `read_out` where there is one."""
+    constants: Mapping[str, np.ndarray]
+    """Weights, by the names that programs have for them."""
+    state: Mapping[str, np.ndarray]
+    """Where nothing is known of the task, by those names."""
+
+
+def arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """The tensors as NumPy's, contiguous."""
+    return {name: np.asarray(value.detach().cpu().contiguous().numpy()) for name, value in tensors.items()}
+
+
+def traced(policy: Policy[Any]) -> Traced:
+    """The policy by mean actions; `UserError` where it does something that no program can."""
     fixed = fixed_of(policy)
     info, state = policy.info, copied(fixed.initial_state(1))
     obs, action = torch.zeros(1, info.observation_size), torch.zeros(1, info.action_size)
@@ -82,16 +98,16 @@ def programs_of(policy: Policy[Any]) -> tuple[dict[str, Program], dict[str, Tens
         wanted["read_out"] = (read_out, held)
     constants: dict[str, Tensor] = {}
     try:
-        made = {name: traced(function, slots, constants) for name, (function, slots) in wanted.items()}
+        made = {name: _program(function, slots, constants) for name, (function, slots) in wanted.items()}
     except (UnsupportedError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"this policy cannot be exported: {type(policy).__name__} does what no program can: {reason}"
         ) from None
-    return made, constants
+    return Traced(made, arrays(constants), {name: value.copy() for name, value in arrays(dict(held)).items()})
 
 
-def traced(
+def _program(
     function: Callable[..., Mapping[str, Tensor]], slots: Sequence[tuple[str, Tensor]], constants: dict[str, Tensor]
 ) -> Program:
     """A function of tensors as a program, whose new constants are added to `constants`."""
