@@ -28,7 +28,7 @@ class FixedMaml:
     """The policy with another `observe` and `end_episode`, which give the same results to rounding."""
 
     def __init__(self, policy: MamlPolicy) -> None:
-        self._policy = policy
+        self._policy, self.info, self.noise_size = policy, policy.info, policy.noise_size
         self.initial_state, self.act, self.read_out = policy.initial_state, policy.act, policy.read_out
 
     def observe(self, state: MamlState, transition: Transition) -> MamlState:

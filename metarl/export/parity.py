@@ -198,10 +198,10 @@ def torch_calls(policy: Policy[Any]) -> dict[str, Call]:
 
     def observe(inputs: Mapping[str, np.ndarray]) -> Arrays:
         taken = Transition(*tensors(inputs, "obs", "action", "reward", "final_obs", "terminated"))
-        return _arrays(policy.observe(state_of(inputs), taken))
+        return arrays(named(policy.observe(state_of(inputs), taken)))
 
     def end_episode(inputs: Mapping[str, np.ndarray]) -> Arrays:
-        return _arrays(policy.end_episode(state_of(inputs), *tensors(inputs, "worlds")))
+        return arrays(named(policy.end_episode(state_of(inputs), *tensors(inputs, "worlds"))))
 
     return {"act": act, "observe": observe, "end_episode": end_episode}
 
