@@ -2,7 +2,8 @@
 
 `MamlPolicy` adapts the worlds that are due from the steps that there are. Here the step is always taken, from all the
 rows that there is room for, and kept where it is due; recursions over time go by doubling, and the baseline's least
-squares by elimination without a choice of pivots, as the matrix is symmetric and positive definite.
+squares by elimination without a choice of pivots, as the matrix is symmetric and positive definite. All of it is in
+float64: a gradient is a difference of large sums, and the adapted parameters are to be the same on every machine.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class FixedMaml:
     """The policy with another `observe` and `end_episode`, which give the same results to rounding."""
 
     def __init__(self, policy: MamlPolicy) -> None:
-        self._policy = policy
+        self._policy, self.info, self.noise_size = policy, policy.info, policy.noise_size
         self.initial_state, self.act, self.read_out = policy.initial_state, policy.act, policy.read_out
 
     def observe(self, state: MamlState, transition: Transition) -> MamlState:
@@ -47,8 +48,9 @@ class FixedMaml:
         """See `MamlPolicy.end_episode`."""
         inner = self._policy.inner
         state, due = self._policy.ended(state, worlds)
-        stage = _stage(self._policy, state)
-        adapted, memory = inner.step(inner.read(), state.parameters[0], state.memory[0], stage)
+        before, remembered = state.parameters[0].double(), state.memory[0].double()
+        made = inner.step(inner.read().double(), before, remembered, _stage(self._policy, state, before))
+        adapted, memory = (value.float() for value in made)
         finite = torch.isfinite(torch.cat((adapted, memory.flatten()))).to(adapted.dtype).amin() > 0.0
         adapted, memory = (
             torch.where(finite, adapted, state.parameters[0]),
@@ -65,16 +67,16 @@ class FixedMaml:
         return select_rows(due, after, state)
 
 
-def _stage(policy: MamlPolicy, state: MamlState) -> Stage:
+def _stage(policy: MamlPolicy, state: MamlState, parameters: Float64[Tensor, "P"]) -> Stage:
     """What is remembered as a stage: see `rl.stages.make_stage`, whose padding and episodes are masks here."""
     config, room = policy.config, state.reward.shape[1] - 1
-    obs, own = policy.obs_norm(state.obs[0, :room]), state.action[0, :room] * config.action_scale
-    mean, log_std = policy.inner.policy(state.parameters[0], obs)
+    obs, own = policy.obs_norm(state.obs[0, :room].double()), state.action[0, :room].double() * config.action_scale
+    mean, log_std = policy.inner.policy(parameters, obs)
     log_prob = gaussian_log_prob(mean, log_std, own)
 
     kept = (torch.arange(room, device=obs.device) < state.num_steps).to(obs.dtype)
     goes_on = (~state.ended[0, :room]).to(obs.dtype)
-    reward, discount = state.reward[0, :room] * kept, config.discount * goes_on
+    reward, discount = state.reward[0, :room].double() * kept, config.discount * goes_on
     returns = scan_back(discount, reward)
     before = torch.cat((torch.zeros_like(goes_on[:1]), goes_on[:-1]))
     inputs = baseline.features(obs, scan(before, before))

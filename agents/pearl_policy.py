@@ -6,6 +6,7 @@ What becomes of the factors is one of two heads: `PosteriorPolicy` draws z from 
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
@@ -28,11 +29,11 @@ from metarl.rl.state import any_of
 class PearlState(NamedTuple):
     """What the policy knows of the task: sums over the trial's transitions, and the z of the running episode."""
 
-    weighted: Float32[Tensor, "N Z"]
+    weighted: Float[Tensor, "N Z"]
     """Σ μ/σ² of the factors."""
-    precision: Float32[Tensor, "N Z"]
+    precision: Float[Tensor, "N Z"]
     """Σ 1/σ² of the factors."""
-    z: Float32[Tensor, "N Z"]
+    z: Float[Tensor, "N Z"]
     """Drawn once per episode."""
     episode: Int64[Tensor, "N"]
     """Number of the running episode, from 0."""
@@ -67,13 +68,13 @@ class PearlPolicy(PolicyModule, ABC):
         """Natural parameters (μ/σ², 1/σ²) of each transition's factor."""
 
     @abstractmethod
-    def draw_prior(self, noise: Float32[Tensor, "N Z"]) -> Float32[Tensor, "N Z"]:
+    def draw_prior(self, noise: Float32[Tensor, "N Z"]) -> Float[Tensor, "N Z"]:
         """A z for each world that knows nothing."""
 
     @abstractmethod
     def draw(
-        self, weighted: Float32[Tensor, "N Z"], precision: Float32[Tensor, "N Z"], prior: Float32[Tensor, "N Z"]
-    ) -> Float32[Tensor, "N Z"]:
+        self, weighted: Float[Tensor, "N Z"], precision: Float[Tensor, "N Z"], prior: Float[Tensor, "N Z"]
+    ) -> Float[Tensor, "N Z"]:
         """A z given the factors' sums; all randomness comes from a draw of the prior."""
 
     @abstractmethod
@@ -111,9 +112,23 @@ class PearlPolicy(PolicyModule, ABC):
 
     def initial_state(self, n: int, device: torch.device | str = "cpu") -> PearlState:
         """No context yet, and a z to be drawn."""
-        zeros = torch.zeros(n, self.config.latent_size, device=device)
+        zeros = torch.zeros(n, self.config.latent_size, device=device, dtype=self._dtype)
         episode = torch.zeros(n, dtype=torch.long, device=device)
         return PearlState(zeros, zeros, zeros, episode, torch.ones(n, dtype=torch.bool, device=device))
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of weights and state."""
+        return next(self.encoder.parameters()).dtype
+
+    def fixed(self) -> PearlPolicy:
+        """Itself in float64: see `PolicyModule.fixed`.
+
+        A factor's precision is the exponential of what the encoder says, there are as many factors as steps, and the
+        networks are shown observations as they are: in float32 the sums would hold four digits that two machines agree
+        on, the action five.
+        """
+        return copy.deepcopy(self).double()
 
     @torch.no_grad()
     def act(
@@ -132,17 +147,17 @@ class PearlPolicy(PolicyModule, ABC):
             prior = self.draw_prior(noise[:, size:])
             drawn = self.draw(state.weighted, state.precision, prior)
             drawn = torch.where(self.exploring(state)[:, None], prior, drawn)
-            z = torch.where(state.fresh[:, None], drawn, state.z)
+            z = torch.where(state.fresh[:, None], drawn.to(self._dtype), state.z)
             state = state._replace(z=z, fresh=torch.zeros_like(state.fresh))
-        mean, log_std = split_head(self.actor(torch.cat((obs, state.z), dim=-1)))
+        mean, log_std = split_head(self.actor(torch.cat((obs.to(self._dtype), state.z), dim=-1)))
         if not deterministic:
             mean = mean + log_std.exp() * noise[:, :size]
-        return torch.tanh(mean), state
+        return torch.tanh(mean).float(), state
 
     @torch.no_grad()
     def observe(self, state: PearlState, transition: Transition) -> PearlState:
         """Multiply the transition's factor into the product, if it is finite; z stays until the episode ends."""
-        sums = self.factors(self._context(transition))
+        sums = self.factors(self._context(transition).to(self._dtype))
         weighted, precision = (torch.nan_to_num(part, 0.0, 0.0, 0.0) for part in sums)
         return state._replace(weighted=state.weighted + weighted, precision=state.precision + precision)
 
@@ -156,7 +171,7 @@ class PearlPolicy(PolicyModule, ABC):
 
     def read_out(self, state: PearlState) -> Mapping[str, Float32[Tensor, "N Z"]]:
         """Return where the trial so far places the task."""
-        return {"belief": self.place(state.weighted, state.precision)}
+        return {"belief": self.place(state.weighted, state.precision).float()}
 
     @torch.no_grad()
     def explored(self, segment: Segment) -> Float32[Tensor, "N Z"]:
@@ -184,19 +199,19 @@ class PosteriorPolicy(PearlPolicy):
     def read_out(self, state: PearlState) -> Mapping[str, Float32[Tensor, "N Z"]]:
         """The posterior over z, of all the trial so far."""
         mean, variance = moments(state.weighted, state.precision)
-        return {"posterior mean": mean, "posterior std": variance.sqrt()}
+        return {"posterior mean": mean.float(), "posterior std": variance.sqrt().float()}
 
     def factors(self, context: Float[Tensor, "*B I"]) -> tuple[Float[Tensor, "*B Z"], Float[Tensor, "*B Z"]]:
         """The encoder's Gaussian of each transition."""
         return factors(self.encoder(context))
 
-    def draw_prior(self, noise: Float32[Tensor, "N Z"]) -> Float32[Tensor, "N Z"]:
+    def draw_prior(self, noise: Float32[Tensor, "N Z"]) -> Float[Tensor, "N Z"]:
         """N(0, 1)."""
         return noise
 
     def draw(
-        self, weighted: Float32[Tensor, "N Z"], precision: Float32[Tensor, "N Z"], prior: Float32[Tensor, "N Z"]
-    ) -> Float32[Tensor, "N Z"]:
+        self, weighted: Float[Tensor, "N Z"], precision: Float[Tensor, "N Z"], prior: Float[Tensor, "N Z"]
+    ) -> Float[Tensor, "N Z"]:
         """Draw z of q(z|c): the prior's draw, scaled and shifted."""
         mean, variance = moments(weighted, precision)
         return mean + variance.sqrt() * prior

@@ -44,7 +44,7 @@ class PrototypePolicy(PearlPolicy):
         vector = self.encoder(context)
         return vector, torch.ones_like(vector)
 
-    def draw_prior(self, noise: Float32[Tensor, "N Z"]) -> Float32[Tensor, "N Z"]:
+    def draw_prior(self, noise: Float32[Tensor, "N Z"]) -> Float[Tensor, "N Z"]:
         """Any prototype, all equally likely; before there is one, any direction."""
         places = self.prototypes[self.known]
         if not len(places):
@@ -53,8 +53,8 @@ class PrototypePolicy(PearlPolicy):
         return places[(share * len(places)).long().clamp(max=len(places) - 1)]
 
     def draw(
-        self, weighted: Float32[Tensor, "N Z"], precision: Float32[Tensor, "N Z"], prior: Float32[Tensor, "N Z"]
-    ) -> Float32[Tensor, "N Z"]:
+        self, weighted: Float[Tensor, "N Z"], precision: Float[Tensor, "N Z"], prior: Float[Tensor, "N Z"]
+    ) -> Float[Tensor, "N Z"]:
         """The prototype nearest to the embedding."""
         places = self.prototypes[self.known]
         return places[nearest(self.place(weighted, precision), places)] if len(places) else prior

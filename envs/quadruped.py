@@ -11,7 +11,7 @@ Joints and actions in the order FL, FR, RL, RR (front left to rear right), each 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -111,12 +111,13 @@ class Quadruped(MujocoFamily):
     episode_steps = 250
     camera = "track"
     mirror: ClassVar[Symmetry | None] = SYMMETRY
-    reward_needs: ClassVar[Mapping[str, bool] | None] = {
+    reward_needs: ClassVar[Mapping[str, bool]] = {
         "the trunk's velocity": False,
         "its turn rate and tilt": True,
         "angles, velocities and torques of the joints": True,
         "contacts of the feet": True,
     }
+    velocity_limit: ClassVar[Sequence[float]] = (30.1, 30.1, 20.06) * 4  # as the Go1's description has it
     gait_terms: ClassVar[bool] = True
     """Reward `limp`, `patter` and `duty`, which want an even trot; without them a robot may spare a leg."""
     observation: ClassVar[tuple[Part, ...]] = (

@@ -28,6 +28,7 @@ class _Bound(Quadruped):
     """Somewhere to go in the world instead of a command."""
 
     episode_steps = 300
+    reward_needs: ClassVar[Mapping[str, bool] | None] = {**Quadruped.reward_needs, "its heading": True}
     observation: ClassVar[tuple[Part, ...]] = (*PROPRIOCEPTION, HEADING)
 
     def spec(self) -> mujoco.MjSpec:
@@ -100,6 +101,10 @@ class QuadrupedGoal(_Bound):
         parameters={"goal": signed(1, -1)},
     )
     camera = "overview"
+    reward_needs: ClassVar[Mapping[str, bool] | None] = {
+        **Quadruped.reward_needs,
+        "its place": True,
+    }  # among what it observes
     observation = (*_Bound.observation, Part("position", 2, "m", ("x", "y"), "of the trunk, from the start"))
 
     def spec(self) -> mujoco.MjSpec:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.numpy
 import torch
 
@@ -21,10 +20,10 @@ from metarl.core.files import write_atomic
 from metarl.export import onnx_file
 from metarl.export.c_header import header
 from metarl.export.compiled import c_calls, compiler
-from metarl.export.contract import array_of, contract_of, initial_tensors
-from metarl.export.parity import TOLERANCE, Call, Compared, Played, compare, exact_calls, limits, numpy_calls
-from metarl.export.program import STATE, Program
-from metarl.export.trace import programs_of
+from metarl.export.contract import INITIAL, bound, contract_of
+from metarl.export.parity import AS_TRAINED, ROUNDING, TOLERANCE, Call, Compared, Played, compare, numpy_calls
+from metarl.export.program import STATE
+from metarl.export.trace import Traced, traced
 from metarl.rl.parallel import single_threaded_math
 from metarl.rl.policy import unsound
 from metarl.run.logs import provenance
@@ -32,8 +31,6 @@ from metarl.run.run import Run, env_options
 from metarl.run.subject import Subject, trained
 from metarl.sim.make import make_env
 
-EXACT = "torch against float64"
-"""What the contract calls torch's own rounding among the parity's figures."""
 CONTRACT, TENSORS, HEADER = "contract.json", "policy.safetensors", "policy.h"
 _ONNX = {"act": "policy.onnx", "observe": "observe.onnx", "end_episode": "end_episode.onnx"}
 
@@ -80,10 +77,7 @@ def _export(subject: Subject, output: Path, checkpoint: str | None) -> Exported:
     assert run is not None
     if bad := unsound(policy):
         raise UserError(f"{run} cannot be exported: {bad}")
-    programs, found = programs_of(policy)
-    constants = {name: array_of(value) for name, value in found.items()}
-    initial = {name: array_of(value) for name, value in initial_tensors(policy).items()}
-    state = {STATE + name.split(".", 1)[1]: value for name, value in initial.items()}
+    written = traced(policy)
     config = run.config()
     partial = output.parent / f".{output.name}-{os.getpid()}.partial"
     try:
@@ -96,15 +90,15 @@ def _export(subject: Subject, output: Path, checkpoint: str | None) -> Exported:
         ) as env:
             env.begin(subject.family.space.nominal(1), key=0)
             terms = tuple(env.step(torch.zeros(1, env.action_size)).reward_terms)
-            contract = contract_of(run, policy, env, programs, terms)
+            contract = contract_of(run, policy, env, written, terms)
             contract["run"] = _origin(run, checkpoint)
-            runtimes, remarks = runtimes_of(partial, programs, constants, state, contract)
-            played, parity = compare(policy, env, runtimes | {EXACT: exact_calls(programs, constants)})
-        exact = parity.pop(EXACT)
-        _require_parity(run, parity, exact)
-        remarks += _rounding(exact)
-        write_atomic(partial / TENSORS, safetensors.numpy.save({**constants, **initial}))
-        _finish(partial, contract, played, parity | {EXACT: exact})
+            runtimes, remarks = runtimes_of(partial, written)
+            played, parity = compare(policy, env, runtimes)
+        _require_parity(run, parity)
+        bound(contract, played.met)
+        initial = {INITIAL + name.removeprefix(STATE): value for name, value in written.state.items()}
+        write_atomic(partial / TENSORS, safetensors.numpy.save({**written.constants, **initial}))
+        _finish(partial, contract, played, parity)
         with suppress(OSError):
             output.rmdir()  # an empty one may be there
         os.rename(partial, output)
@@ -136,22 +130,16 @@ def _origin(run: Run, checkpoint: str | None) -> dict[str, Any]:
     }
 
 
-def runtimes_of(
-    folder: Path,
-    programs: Mapping[str, Program],
-    constants: Mapping[str, np.ndarray],
-    state: Mapping[str, np.ndarray],
-    contract: Mapping[str, Any],
-) -> tuple[dict[str, Mapping[str, Call]], list[str]]:
+def runtimes_of(folder: Path, written: Traced) -> tuple[dict[str, Mapping[str, Call]], list[str]]:
     """Write header and models, and return every runtime that there is; sentences say what is not there, and why."""
-    runtimes: dict[str, Mapping[str, Call]] = {"numpy": numpy_calls(programs, dict(constants))}
+    runtimes: dict[str, Mapping[str, Call]] = {"numpy": numpy_calls(written)}
     remarks = []
     try:
-        write_atomic(folder / HEADER, header(programs, constants, state))
+        write_atomic(folder / HEADER, header(written))
         if compiler() is None:
             remarks.append("policy.h is written but was not compared: this machine has no C compiler (cc, or $CC)")
         else:
-            runtimes["c"] = c_calls(folder, programs, state)
+            runtimes["c"] = c_calls(folder, written)
     except UserError as error:
         remarks.append(str(error))
         (folder / HEADER).unlink(missing_ok=True)
@@ -160,13 +148,8 @@ def runtimes_of(
             "policy.onnx is not written: it needs onnx and onnxruntime, pip install 'metarl-robotics[export]'"
         )
         return runtimes, remarks
-    told = json.dumps({key: value for key, value in contract.items() if key != "programs"}, ensure_ascii=False)
     try:
-        models = {
-            name: onnx_file.model_of(name, programs[name], constants, {"contract": told, "function": name})
-            for name in _ONNX
-            if not programs[name].idle
-        }
+        models = {name: onnx_file.model_of(name, written) for name in _ONNX if not written.programs[name].idle}
         runtimes["onnxruntime"] = onnx_file.onnx_calls(models)
     except Exception as error:  # whatever these packages raise: the bundle is whole without
         remarks.append(f"policy.onnx is not written: {str(error).splitlines()[0]}")
@@ -176,9 +159,10 @@ def runtimes_of(
     return runtimes, remarks
 
 
-def _require_parity(run: Run, parity: Mapping[str, Compared], exact: Compared) -> None:
+def _require_parity(run: Run, parity: Mapping[str, Compared]) -> None:
     for name, found in parity.items():
-        for what, worst, most in zip(("action", "state"), (found.action, found.state), limits(exact), strict=True):
+        most = ROUNDING if name == AS_TRAINED else TOLERANCE
+        for what, worst in (("action", found.action), ("state", found.state)):
             if not worst <= most:
                 raise UserError(
                     f"{run} is not exported: run by {name} its {what} strays from torch's by {worst:.1e}, more than "
@@ -186,20 +170,14 @@ def _require_parity(run: Run, parity: Mapping[str, Compared], exact: Compared) -
                 )
 
 
-def _rounding(exact: Compared) -> list[str]:
-    """A sentence where float32 itself is coarser than the tolerance."""
-    if max(exact.action, exact.state) <= TOLERANCE:
-        return []
-    return [
-        f"rounding takes torch {exact.action:.0e} (action) and {exact.state:.0e} (state) from the same in float64, "
-        "and the runtimes may differ by twice and ten times that"
-    ]
-
-
 def _finish(folder: Path, contract: dict[str, Any], played: Played, parity: Mapping[str, Compared]) -> None:
     """Put parity and hashes into the contract, and write it last; what was made to compare goes."""
     for path in folder.glob("compared.*"):
         path.unlink()
-    contract["parity"] = vars(played) | {name: found.to_json() for name, found in parity.items()}
+    contract["parity"] = played.to_json() | {name: found.to_json() for name, found in parity.items()}
+    told = json.dumps({key: value for key, value in contract.items() if key != "programs"}, ensure_ascii=False)
+    for name, file in _ONNX.items():
+        if (path := folder / file).exists():
+            write_atomic(path, onnx_file.described(path.read_bytes(), {"contract": told, "function": name}))
     contract["files"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
     write_atomic(folder / CONTRACT, json.dumps(contract, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -14,6 +14,7 @@ import numpy as np
 from metarl.core.errors import UserError
 from metarl.export.c_text import BEGIN, KINDS, constant, field_of, flat, index_of, initial, literal, looped
 from metarl.export.program import CONST, STATE, Operation, Program, Shape
+from metarl.export.trace import Traced
 
 _LETTER = {"float32": "f", "float64": "d", "int64": "i", "bool": "b"}
 ARGUMENTS = {
@@ -53,14 +54,12 @@ _PLAIN = {
 """Element by element, as an expression of the operands; `{f}` ends the names of functions of floats."""
 
 
-def header(
-    programs: Mapping[str, Program], constants: Mapping[str, np.ndarray], state: Mapping[str, np.ndarray]
-) -> str:
-    """The text of `policy.h`; `state` are the initial values. `UserError` where it would be too large for a robot."""
-    programs = {name: programs[name] for name in ARGUMENTS}
-    written = {name: _Function(name, program, constants) for name, program in programs.items()}
-    used = sorted({c for one in written.values() for c in one.constants}, key=lambda c: int(c.removeprefix(CONST)))
-    sizes = {kind: max(one.scratch[kind] for one in written.values()) for kind in KINDS}
+def header(written: Traced) -> str:
+    """The text of `policy.h`; `UserError` where it would be too large for a robot."""
+    constants, state = written.constants, written.state
+    functions = [_Function(name, written.programs[name], constants) for name in ARGUMENTS]
+    used = sorted({c for one in functions for c in one.constants}, key=lambda c: int(c.removeprefix(CONST)))
+    sizes = {kind: max(one.scratch[kind] for one in functions) for kind in KINDS}
     total = sum(constants[c].nbytes for c in used) + 8 * sum(sizes.values())
     if total > _MOST:
         raise UserError(f"policy.h is not written: it would need {total:,} bytes, more than {_MOST:,}")
@@ -76,7 +75,7 @@ def header(
         "  memset(p, 0, sizeof *p);",
     ]
     parts += [line for name, x in state.items() for line in initial(field_of(name), x)]
-    parts += ["}", "", *(line for one in written.values() for line in one.text()), "#endif", ""]
+    parts += ["}", "", *(line for one in functions for line in one.text()), "#endif", ""]
     return "\n".join(parts)
 
 

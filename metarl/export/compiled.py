@@ -16,7 +16,8 @@ import numpy as np
 from metarl.core.errors import UserError
 from metarl.export.c_header import ARGUMENTS
 from metarl.export.parity import Call
-from metarl.export.program import Program, Shape
+from metarl.export.program import Shape
+from metarl.export.trace import Traced
 
 _SOURCE = """\
 #include "policy.h"
@@ -30,8 +31,8 @@ def compiler() -> str | None:
     return shutil.which(os.environ.get("CC", "cc"))
 
 
-def c_calls(folder: Path, programs: Mapping[str, Program], state: Mapping[str, np.ndarray]) -> dict[str, Call]:
-    """The functions of `folder/policy.h`, compiled in that folder; `state` are the state's tensors, in its order."""
+def c_calls(folder: Path, written: Traced) -> dict[str, Call]:
+    """The functions of `folder/policy.h`, compiled in that folder."""
     takes = {"act": "const float *a, const float *b, float *c", "end_episode": ""}
     takes["observe"] = "const float *a, const float *b, const float *c, const float *d, const unsigned char *e"
     given = {name: ", ".join(["p", *"abcde"[: len(ARGUMENTS[name])]]) for name in ARGUMENTS}
@@ -48,11 +49,11 @@ def c_calls(folder: Path, programs: Mapping[str, Program], state: Mapping[str, n
     loaded = ctypes.CDLL(str(library))
     room = ctypes.create_string_buffer(int(loaded.size()))
     offsets, first = {}, 0
-    for name, value in state.items():
+    for name, value in written.state.items():
         first = -(-first // value.itemsize) * value.itemsize
         offsets[name] = first
         first += value.nbytes
-    actions = programs["act"].output_shapes()["action"]
+    actions = written.programs["act"].output_shapes()["action"]
     return {name: _Call(getattr(loaded, f"run_{name}"), name, actions, room, offsets) for name in ARGUMENTS}
 
 

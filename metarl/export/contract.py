@@ -16,14 +16,16 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from metarl.core.config import TrainConfig, task_visible
 from metarl.core.distributions import Distribution
 from metarl.core.info import PolicyInfo
-from metarl.export.program import Program
+from metarl.export.guard import LARGEST
+from metarl.export.parity import Met
+from metarl.export.program import STATE, Program
 from metarl.export.robot import action_of, gravity_part, physics_step
 from metarl.export.runtime import SCHEMA
+from metarl.export.trace import Traced
 from metarl.rl.policy import Believing, Policy
 from metarl.run.run import Run
 from metarl.sim.env import TrialEnv
@@ -31,13 +33,14 @@ from metarl.sim.family import Family, MujocoFamily
 
 INITIAL = "initial."
 """Begins the names of the state's initial values."""
+_CONSTANT = 1e-3
+_UNIT = 1.2  # of a direction's numbers
+_ASTRAY = 1.0  # [rad or m] outside its range no joint is: its encoder errs
 
 
-def contract_of(
-    run: Run, policy: Policy[Any], env: TrialEnv, programs: Mapping[str, Program], terms: Sequence[str]
-) -> dict[str, Any]:
+def contract_of(run: Run, policy: Policy[Any], env: TrialEnv, written: Traced, terms: Sequence[str]) -> dict[str, Any]:
     """The contract of a run's policy, but for files, parity and provenance; `terms` are those of the reward."""
-    info, config, family = policy.info, run.config(), env.family
+    info, config, family, programs = policy.info, run.config(), env.family, written.programs
     needed = programs["observe"].needs("reward")
     reward = _reward(family, needed, terms)
     made: dict[str, Any] = {
@@ -51,7 +54,7 @@ def contract_of(
         "history": 1,
         "action": action_of(env, info),
         "gravity": gravity_part(info),
-        "state": _state(policy),
+        "state": _state(policy, written.state),
         "resets": {
             "new_task": "every tensor of the state takes its initial value",
             "new_episode": "the program end_episode is run: what was learnt of the task stays",
@@ -70,10 +73,31 @@ def contract_of(
     return {key: value for key, value in made.items() if value is not None}
 
 
-def initial_tensors(policy: Policy[Any]) -> dict[str, Tensor]:
-    """The state where nothing is known of the task, by the names in the file; what holds no numbers is left out."""
-    rows = policy.initial_state(1)._asdict()
-    return {INITIAL + name: value.contiguous().clone() for name, value in rows.items() if value.numel()}
+def bound(contract: dict[str, Any], met: Met) -> None:
+    """Put into the contract within what a sound sensor's numbers lie, and how fast commands may change.
+
+    Of joints and of gravity by the robot: beyond these limits it is no danger that is seen, but an error. Of all else
+    what was met, and as much again as that spans, or ten standard deviations of those in training, where a policy's
+    normaliser ends. A command may change twice as fast as the policy's fastest, or a twentieth of its range in a step.
+    """
+    first, action = 0, contract["action"]
+    for part in contract["observation"]:
+        low, high = (x[first : first + part["size"]] for x in (met.low, met.high))
+        margin = np.maximum(high - low, 10.0 * np.array(part.get("std", 0.0)))
+        margin[margin < _CONSTANT] = LARGEST  # one that never changed says nothing of its sensor
+        low, high = low - margin, high + margin
+        if part["name"] == contract["gravity"]:
+            low, high = np.full(3, -_UNIT), np.full(3, _UNIT)
+        elif part["name"] == action.get("joint_position") and "position_low" in action and "position_high" in action:
+            low, high = np.array(action["position_low"]) - _ASTRAY, np.array(action["position_high"]) + _ASTRAY
+            low, high = low - action["default"], high - action["default"]
+        elif part["name"] == action.get("joint_velocity") and "velocity_limit" in action:
+            high = 3.0 * np.array(action["velocity_limit"])
+            low = -high
+        part |= {"low": low.tolist(), "high": high.tolist()}
+        first += part["size"]
+    change = np.clip(2.0 * met.change, 0.1, 2.0)
+    action["rate_limit"] = (change * np.abs(action["scale"]) / contract["control_step"]).tolist()
 
 
 def _observation(policy: Policy[Any], info: PolicyInfo) -> list[dict[str, Any]]:
@@ -90,20 +114,14 @@ def _observation(policy: Policy[Any], info: PolicyInfo) -> list[dict[str, Any]]:
     return rows
 
 
-def _state(policy: Policy[Any]) -> list[dict[str, Any]]:
-    state = policy.initial_state(1)
-    said = _field_docs(type(state))
-    return [
-        {
-            "name": name,
-            "shape": list(value.shape),
-            "dtype": str(value.dtype).removeprefix("torch."),
-            "initial": INITIAL + name,
-            "meaning": said.get(name, ""),
-        }
-        for name, value in state._asdict().items()
-        if value.numel()
-    ]
+def _state(policy: Policy[Any], state: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    said = _field_docs(type(policy.initial_state(1)))
+    rows = []
+    for key, value in state.items():
+        name = key.removeprefix(STATE)
+        row = {"name": name, "shape": list(value.shape), "dtype": value.dtype.name, "initial": INITIAL + name}
+        rows.append(row | {"meaning": said.get(name, "")})
+    return rows
 
 
 def _noise(policy: Policy[Any], act: Program) -> dict[str, Any]:
@@ -118,10 +136,21 @@ def _noise(policy: Policy[Any], act: Program) -> dict[str, Any]:
 
 
 def _read_out(policy: Policy[Any], programs: Mapping[str, Program]) -> list[dict[str, Any]]:
-    """Names of what can be watched; of a belief of the task, which is told as `task_code`, the range in training."""
-    names = programs["read_out"].outputs if "read_out" in programs else ()
-    believed = {part.name for part in policy.info.privileged} if isinstance(policy, Believing) else set()
-    return [{"name": name} | ({"low": -1.0, "high": 1.0} if name in believed else {}) for name in names]
+    """What can be watched, with its size; of a belief of the task, which is told as `task_code`, the range in training.
+
+    Such a belief is of a task parameter, by whose name and meaning it goes.
+    """
+    if "read_out" not in programs:
+        return []
+    program, rows = programs["read_out"], []
+    shapes = {x.name: x.shape for x in program.inputs} | {x.out: x.shape for x in program.operations}
+    believed = {part.name: part.help for part in policy.info.privileged} if isinstance(policy, Believing) else {}
+    for name, value in program.outputs.items():
+        row: dict[str, Any] = {"name": name, "size": math.prod(shapes[value])}
+        if name in believed:
+            row |= {"meaning": believed[name], "low": -1.0, "high": 1.0}
+        rows.append(row)
+    return rows
 
 
 def _reward(family: Family, needed: bool, terms: Sequence[str]) -> dict[str, Any]:
@@ -180,8 +209,3 @@ def _field_docs(kind: type[Any]) -> dict[str, str]:
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             said[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
     return said
-
-
-def array_of(tensor: Tensor) -> np.ndarray:
-    """The tensor as NumPy's, contiguous; one without dimensions stays so."""
-    return np.asarray(tensor.detach().cpu().contiguous().numpy())

@@ -25,9 +25,8 @@ import numpy as np
 
 from .runtime import Bundle  # beside this file, also where both were copied to
 
-_LARGEST = 1e6  # of any number of an observation
-_UNIT = 1.2  # of a direction's
-_ASTRAY = 1.0  # [rad] outside its range no joint is: its encoder errs
+LARGEST = 1e6
+"""Of any number of an observation."""
 
 
 class Observation(NamedTuple):
@@ -100,7 +99,8 @@ class Guard:
         self.limits, self.step = limits or Limits(), bundle.control_step
         self._own = action = bundle.action
         size = len(action.names)
-        self._low, self._high = _sensible(bundle)
+        ends = (np.concatenate([getattr(part, end) for part in bundle.observation]) for end in ("low", "high"))
+        self._low, self._high = (np.clip(end, -LARGEST, LARGEST) for end in ends)
         self._mean, self._std = _met(bundle)
         self._places = [bundle.places(name) for name in (action.joint_position, action.joint_velocity)]
         self._gravity = bundle.places(bundle.contract.get("gravity"))
@@ -315,20 +315,6 @@ class Guard:
 
 def _or(value: np.ndarray | None, otherwise: np.ndarray) -> np.ndarray:
     return otherwise if value is None else value
-
-
-def _sensible(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest of each number that a sound sensor tells, also where the contract names none."""
-    low, high = (np.concatenate([getattr(part, end) for part in bundle.observation]) for end in ("low", "high"))
-    gravity, own = bundle.places(bundle.contract.get("gravity")), bundle.action
-    joints, base = bundle.places(own.joint_position), _or(own.default, np.zeros(1))
-    low, high = np.maximum(low, -_LARGEST), np.minimum(high, _LARGEST)
-    if gravity is not None:
-        low[gravity], high[gravity] = np.maximum(low[gravity], -_UNIT), np.minimum(high[gravity], _UNIT)
-    if joints is not None and own.kind == "position" and own.position_low is not None and own.position_high is not None:
-        low[joints] = np.maximum(low[joints], own.position_low - base - _ASTRAY)
-        high[joints] = np.minimum(high[joints], own.position_high - base + _ASTRAY)
-    return low, high
 
 
 def _met(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ program's operations, and need neither torch nor its exporter.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from metarl.export.parity import Call
 from metarl.export.program import CONST, STATE, Operation, Program
+from metarl.export.trace import Traced
 
 OPSET = 18
 _SAME = {
@@ -30,7 +32,12 @@ _REDUCE = {"sum": "ReduceSum", "mean": "ReduceMean", "amax": "ReduceMax", "amin"
 
 
 def has_onnx() -> bool:
-    """Whether the extra `export` is installed."""
+    """Whether the extra `export` is installed.
+
+    onnxruntime is told not to report its use: where it is first imported, it would write a database of events and an
+    identifier of this machine into `~/.cache`, and its function `disable_telemetry_events` comes too late for that.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnx
         import onnxruntime  # type: ignore[import-untyped]
@@ -39,11 +46,12 @@ def has_onnx() -> bool:
     return bool(onnx and onnxruntime)
 
 
-def model_of(name: str, program: Program, constants: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+def model_of(name: str, written: Traced) -> bytes:
     """The file of one function."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
+    program, constants = written.programs[name], written.constants
     kinds = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE, "int64": TensorProto.INT64}
     kinds["bool"] = TensorProto.BOOL
     values = program.values(constants)
@@ -63,9 +71,18 @@ def model_of(name: str, program: Program, constants: Mapping[str, np.ndarray], m
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="metarl", ir_version=9
     )
+    onnx.checker.check_model(model, full_check=True)
+    written: bytes = model.SerializeToString()
+    return written
+
+
+def described(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """The file with these in its `metadata_props`."""
+    import onnx
+
+    model = onnx.load_from_string(content)
     for key, text in metadata.items():
         model.metadata_props.add(key=key, value=text)
-    onnx.checker.check_model(model, full_check=True)
     written: bytes = model.SerializeToString()
     return written
 

@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 import torch
 
+from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo
 from metarl.sim.env import TrialEnv
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
@@ -48,6 +49,12 @@ def action_of(env: TrialEnv, info: PolicyInfo) -> dict[str, Any]:
     if motors:
         limits = np.fmin(limits, np.abs(np.stack((low, high)) * factor).max(axis=0))
     made |= _known("torque_limit", limits)
+    if fastest := env.family.velocity_limit:
+        if len(fastest) != len(joints):
+            raise UserError(
+                f"{type(env.family).__name__}.velocity_limit has {len(fastest)} numbers for {len(joints)} joints"
+            )
+        made["velocity_limit"] = list(fastest)
     limited, ranges = model.jnt_limited[joints].astype(bool), model.jnt_range[joints]
     made |= _known("position_low", np.where(limited, ranges[:, 0], np.nan))
     made |= _known("position_high", np.where(limited, ranges[:, 1], np.nan))

@@ -9,8 +9,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._decomp import core_aten_decompositions, get_decompositions
@@ -32,17 +34,41 @@ _RULES = shape_rules, sum_rules  # imported, they are known to the lowering
 _WHOLE = (_aten.softplus, _aten.gelu, _aten.slice_scatter, _aten.select_scatter)  # lowered as they are
 
 
-def programs_of(policy: Policy[Any]) -> tuple[dict[str, Program], dict[str, Tensor]]:
-    """`act`, `observe`, `end_episode`, and `read_out` where there is one, by mean actions; and their constants.
+def fixed_of(policy: Policy[Any]) -> Policy[Any]:
+    """What is exported of it: see `PolicyModule.fixed`."""
+    made: Policy[Any] = policy.fixed() if hasattr(policy, "fixed") else policy
+    return made
 
-    Raises `UserError` where the policy does something that no program can.
-    """
-    fixed = policy.fixed() if hasattr(policy, "fixed") else policy
+
+def named(state: Any) -> dict[str, Tensor]:
+    """The state's tensors by the names that a program has for them; what holds no numbers is no part of a bundle."""
+    return {STATE + name: value for name, value in state._asdict().items() if value.numel()}
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A policy written out: all that a bundle holds of it."""
+
+    programs: Mapping[str, Program]
+    """`act`, `observe`, `end_episode`, and `read_out` where there is one."""
+    constants: Mapping[str, np.ndarray]
+    """Weights, by the names that programs have for them."""
+    state: Mapping[str, np.ndarray]
+    """Where nothing is known of the task, by those names."""
+
+
+def arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """The tensors as NumPy's, contiguous."""
+    return {name: np.asarray(value.detach().cpu().contiguous().numpy()) for name, value in tensors.items()}
+
+
+def traced(policy: Policy[Any]) -> Traced:
+    """The policy by mean actions; `UserError` where it does something that no program can."""
+    fixed = fixed_of(policy)
     info, state = policy.info, copied(fixed.initial_state(1))
     obs, action = torch.zeros(1, info.observation_size), torch.zeros(1, info.action_size)
     number, flag = torch.zeros(1), torch.zeros(1, dtype=torch.bool)
-    # What holds no numbers, as a GRU's cell, is no part of a bundle.
-    held = [(STATE + name, value) for name, value in state._asdict().items() if value.numel()]
+    held = list(named(state).items())
 
     def kind(*given: Tensor) -> Any:
         return state._replace(**{name.removeprefix(STATE): x for (name, _), x in zip(held, given, strict=True)})
@@ -51,13 +77,13 @@ def programs_of(policy: Policy[Any]) -> tuple[dict[str, Program], dict[str, Tens
 
     def act(obs: Tensor, noise: Tensor, *state: Tensor) -> Mapping[str, Tensor]:
         command, after = fixed.act(obs, kind(*state), noise, True)
-        return {"action": command} | _named(after)
+        return {"action": command} | named(after)
 
     def observe(*given: Tensor) -> Mapping[str, Tensor]:
-        return _named(fixed.observe(kind(*given[len(seen) :]), Transition(*given[: len(seen)])))
+        return named(fixed.observe(kind(*given[len(seen) :]), Transition(*given[: len(seen)])))
 
     def end_episode(*state: Tensor) -> Mapping[str, Tensor]:
-        return _named(fixed.end_episode(kind(*state), torch.ones(1, dtype=torch.bool)))
+        return named(fixed.end_episode(kind(*state), torch.ones(1, dtype=torch.bool)))
 
     def read_out(*state: Tensor) -> Mapping[str, Tensor]:
         assert isinstance(fixed, ReadOut)
@@ -72,16 +98,16 @@ def programs_of(policy: Policy[Any]) -> tuple[dict[str, Program], dict[str, Tens
         wanted["read_out"] = (read_out, held)
     constants: dict[str, Tensor] = {}
     try:
-        made = {name: traced(function, slots, constants) for name, (function, slots) in wanted.items()}
+        made = {name: _program(function, slots, constants) for name, (function, slots) in wanted.items()}
     except (UnsupportedError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"this policy cannot be exported: {type(policy).__name__} does what no program can: {reason}"
         ) from None
-    return made, constants
+    return Traced(made, arrays(constants), {name: value.copy() for name, value in arrays(dict(held)).items()})
 
 
-def traced(
+def _program(
     function: Callable[..., Mapping[str, Tensor]], slots: Sequence[tuple[str, Tensor]], constants: dict[str, Tensor]
 ) -> Program:
     """A function of tensors as a program, whose new constants are added to `constants`."""
@@ -132,7 +158,3 @@ def _lowered(
             results = torch.fx.node.map_arg(node.args[0], held.__getitem__)
     outputs = {name: lowering.named(value).name for name, value in zip(names, results, strict=True)}
     return pruned(Program(inputs, outputs, tuple(lowering.operations)))
-
-
-def _named(state: Any) -> dict[str, Tensor]:
-    return {STATE + name: value for name, value in state._asdict().items() if value.numel()}

@@ -141,7 +141,8 @@ class PolicyModule(nn.Module):
     def fixed(self) -> Any:
         """What acts as this policy does in one world, by work that does not depend on what tensors hold.
 
-        That is what an export traces, as on a GPU: itself, unless its work has to be laid out otherwise.
+        That is what an export traces, as on a GPU: itself, unless its work has to be laid out otherwise, or more
+        exactly than training needs it, for two machines to agree.
         """
         return self
 

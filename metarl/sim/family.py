@@ -97,6 +97,11 @@ class MujocoFamily(Family):
     """Name of the camera that films the robot; None for MuJoCo's free camera."""
     actions: ClassVar[tuple[str, ...]] = ()
     """Names of an action's numbers, where `control` makes something else of them than one command per actuator."""
+    velocity_limit: ClassVar[Sequence[float]] = ()
+    """Largest velocity of each actuator's joint [rad/s or m/s], for whoever runs a policy on the robot.
+
+    Empty where it is not known: MuJoCo's models have none.
+    """
     control_every: ClassVar[int] = 0
     """Physics steps from one call of `control` to the next; 0: once for each command."""
 

@@ -8,11 +8,9 @@ from torch.nn.functional import gelu, softplus
 
 from metarl.core.registry import make_family
 from metarl.export.bundle import runtimes_of
-from metarl.export.contract import array_of, initial_tensors
 from metarl.export.parity import TOLERANCE, compare
-from metarl.export.program import STATE
 from metarl.export.runtime import OPERATIONS
-from metarl.export.trace import programs_of
+from metarl.export.trace import traced
 from metarl.rl.policy import PolicyModule
 from metarl.sim.make import make_env
 
@@ -59,12 +57,10 @@ class Everything(PolicyModule):
 def test_every_operation_is_the_same_everywhere(tmp_path):
     with make_env(make_family("hopper-params"), 1, episodes_per_trial=2, episode_steps=30, threads=1) as env:
         policy = Everything(env.info)
-        programs, found = programs_of(policy)
-        used = {one.op for program in programs.values() for one in program.operations}
+        written = traced(policy)
+        used = {one.op for program in written.programs.values() for one in program.operations}
         assert used == set(OPERATIONS)
-        initial = {STATE + n.split(".", 1)[1]: array_of(x) for n, x in initial_tensors(policy).items()}
-        constants = {name: array_of(value) for name, value in found.items()}
-        runtimes, _ = runtimes_of(tmp_path, programs, constants, initial, {})
+        runtimes, _ = runtimes_of(tmp_path, written)
         _, parity = compare(policy, env, runtimes, steps=70)
     for name, one in parity.items():
         assert max(one.action, one.state) <= TOLERANCE, name
