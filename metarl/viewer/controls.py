@@ -217,8 +217,3 @@ class HandPanel:
         """Show what is done at present."""
         for name, field in self._fields.items():
             field.show(getattr(grip, name))
-
-
-def options(names: Sequence[str], present: str) -> tuple[tuple[str, ...], str]:
-    """Entries of a menu, and the one that is chosen."""
-    return tuple(names), present if present in names else names[0]
