@@ -85,6 +85,7 @@ def train(
     show: bool = False,
     trust_code: bool = False,
     tasks: str | Path | None = None,
+    track: str = "",
     **fields: Any,
 ) -> Run:
     """Meta-train a learner on a family of tasks, from the beginning.
@@ -98,7 +99,8 @@ def train(
         show: Whether a progress line is printed.
         trust_code: Files of code that `config` names may run, also such as this user never trained with.
         tasks: A file of tasks, as `identify` writes, to train around: `task_ranges` are its intervals, widened.
-        fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1` or `device="cuda"`.
+        track: A module that is told the numbers too, `wandb` or `trackio`; nothing is sent anywhere unless it is given.
+        fields: Any field of `TrainConfig` or of the learner's configuration, as `seed=1` or `evaluate_every=5`.
 
     Returns:
         The run, which `evaluate`, `load`, `record`, `report` and `resume` take.
@@ -115,8 +117,8 @@ def train(
         name, fields["task_ranges"] = sessions.around(Path(tasks), name)
     made = configure(agent, name, fields, None if config is None else Path(config), trust_code)
     words = ["train", made.agent, made.family, *words_of(fields)]
-    where = None if output is None else Path(output)
-    return sessions.train(made, where, callbacks=[callback] if callback else [], console=console(show), argv=words)
+    where, callbacks = None if output is None else Path(output), [callback] if callback else []
+    return sessions.train(made, where, callbacks=callbacks, console=console(show), argv=words, track=track)
 
 
 def resume(
@@ -130,6 +132,7 @@ def resume(
     callback: Callback | None = None,
     show: bool = False,
     trust_code: bool = False,
+    track: str = "",
 ) -> Run:
     """Train on: exactly as if the run had never stopped, or further than was meant at first.
 
@@ -144,6 +147,7 @@ def resume(
         callback: See `train`.
         show: Whether a progress line is printed.
         trust_code: Files of code that the run names may run, also such as this user never trained with.
+        track: See `train`.
 
     Raises:
         UserError: The folder holds no run, is in use, or has trained for longer already.
@@ -163,6 +167,7 @@ def resume(
         callbacks=[callback] if callback else [],
         console=console(show),
         argv=words,
+        track=track,
     )
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import (
@@ -49,6 +49,8 @@ class TrainOptions:
     """Processes on this machine that share the simulation and the gradients; starts them by torchrun."""
     tasks: Path | None = None
     """Train around these tasks (a file of `metarl identify`): sets --task-ranges to its intervals, widened."""
+    track: Literal["", "wandb", "trackio"] = ""
+    """Tell the numbers to this tracker too, whose package must be installed; nothing is sent anywhere otherwise."""
     trust_code: bool = False
     """Run files of code that FILE names, also such as you have not trained with, or that were changed since."""
 

@@ -35,6 +35,8 @@ class ResumeOptions:
     """What is to move the worlds there; by default what did, or what is usual on another device."""
     processes: int = 1
     """Processes on this machine that share the work, whatever it was before; starts them by torchrun."""
+    track: Literal["", "wandb", "trackio"] = ""
+    """Tell the numbers to this tracker too, whose package must be installed; nothing is sent anywhere otherwise."""
     trust_code: bool = False
     """Run files of code that the run names, also such as you have not trained with, or that were changed since."""
 
@@ -80,10 +82,10 @@ def _resume(options: ResumeOptions, words: list[str]) -> int:
     with session as training:
         where = f"after iteration {training.iteration} of {training.num_iterations}"
         print(f"resuming {training.run} {where}", flush=True)
-        return execute(training, options.max_minutes)
+        return execute(training, options.max_minutes, options.track)
 
 
-def execute(training: Training, max_minutes: float) -> int:
+def execute(training: Training, max_minutes: float, track: str = "") -> int:
     """Train, then say how it ended and what to do next."""
     from metarl.rl.learner import Remarking
     from metarl.run.logs import console
@@ -92,7 +94,7 @@ def execute(training: Training, max_minutes: float) -> int:
         print(*training.learner.remarks(training.config.total_steps), sep="\n", flush=True)
     path = shlex.quote(str(training.run.path))
     try:
-        outcome = training.execute(console(), max_minutes)
+        outcome = training.execute(console(), max_minutes, track=track)
     except (KeyboardInterrupt, SystemExit):
         words = f"saved up to iteration {training.saved}; continue with: metarl resume {path}"
         if not (training.iteration or training.resumed):

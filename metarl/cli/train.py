@@ -33,4 +33,4 @@ def _train(options: TrainOptions, words: list[str]) -> int:
     config = dataclasses.replace(config, agent=absolute(config.agent), family=absolute(config.family))
     with started(options.output, config, ["train", *words]) as training:
         print(f"training {config.agent} on {config.family}, seed {config.seed}, in {training.run}", flush=True)
-        return execute(training, config.max_minutes)
+        return execute(training, config.max_minutes, options.track)

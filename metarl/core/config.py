@@ -87,6 +87,9 @@ class TrainConfig(Checked, Generic[L]):
     """Time between checkpoints [min]."""
     validation_tasks: int = number(16, least=0, most=65536)
     """Training tasks on which each checkpoint is evaluated, so that the best is kept too; 0 keeps the newest only."""
+    evaluate_every: float = number(0.0, least=0)
+    """Time between evaluations beside the training, on the same tasks (8 where --validation-tasks is 0) [min]: the
+    adaptation curve and pictures for TensorBoard and the progress line. What is learned is the same; 0 for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

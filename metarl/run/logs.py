@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shlex
+import struct
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -28,8 +29,12 @@ from metarl.core.machine import num_cpus
 from metarl.core.types import Metrics
 from metarl.run import checkpoint
 
-Show = Callable[[int, float, float, float, float], None]
-"""Shows a person an iteration: its number, steps/s, returns of the first and last episode, remaining time [s]."""
+if TYPE_CHECKING:
+    from metarl.run.beside import Evaluated
+
+Show = Callable[[int, float, float, float, float, str], None]
+"""Shows a person an iteration: its number, steps/s, returns of the first and last episode, remaining time [s], and
+what else there is to say."""
 Row = Mapping[str, int | float]
 """Numbers of one iteration, or means of some."""
 POINTS = 200
@@ -65,15 +70,18 @@ class MetricsFile:
         with self._explained(self._path):
             self._file = self._path.open("a", encoding="utf-8")
 
-    def write(self, iteration: int, total_steps: int, metrics: Metrics) -> None:
-        """Append one iteration; `UserError` where the disk is full."""
+    def write(self, iteration: int, total_steps: int, metrics: Metrics, evaluated: Evaluated | None = None) -> None:
+        """Append one iteration, and what an evaluation found of an earlier one; `UserError` where the disk is full."""
+        known = {"evaluation/total_steps": evaluated.total_steps} | evaluated.curve if evaluated else {}
         with self._explained(self._path):
-            self._file.write(json.dumps({"iteration": iteration, "total_steps": total_steps} | metrics) + "\n")
+            self._file.write(json.dumps({"iteration": iteration, "total_steps": total_steps} | metrics | known) + "\n")
             self._file.flush()
         with self._explained(board := self._path.parent / "tensorboard"):
             if self._board is None:
                 self._board = EventFile(board, self._purge_step)
             self._board.write(total_steps, metrics)
+            if evaluated:
+                self._board.write(evaluated.total_steps, evaluated.curve, evaluated.picture)
 
     def close(self) -> None:
         """Flush what can be flushed; a full disk has been reported by `write`."""
@@ -106,12 +114,16 @@ class EventFile:
         self._add(Event(file_version="brain.Event:2"))
         self._add(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
 
-    def write(self, step: int, metrics: Metrics) -> None:
-        """One point of every curve."""
+    def write(self, step: int, metrics: Metrics, picture: bytes = b"") -> None:
+        """One point of every curve, and a PNG where there is one."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
+        if picture:
+            width, height = struct.unpack(">II", picture[16:24])  # as a PNG's header has them
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=picture)
+            values.append(Summary.Value(tag="evaluation/pictures", image=image))
         self._add(Event(step=step, summary=Summary(value=values)))
         self._file.flush()
 
@@ -186,19 +198,23 @@ def progress_view(num_iterations: int, console: Console, interval: float = 10.0)
     """A live bar on a terminal, a line every `interval` [s] when piped, nothing on a quiet console."""
     last = -interval
 
-    def show_line(iteration: int, rate: float, first: float, last_return: float, remaining: float) -> None:
+    def show_line(
+        iteration: int, rate: float, first: float, last_return: float, remaining: float, more: str = ""
+    ) -> None:
         nonlocal last
         if time.monotonic() - last >= interval or iteration == num_iterations:
             last = time.monotonic()
-            print(f"iteration {iteration}/{num_iterations} · {words(rate, first, last_return, remaining)}", flush=True)
+            told = words(rate, first, last_return, remaining, more)
+            print(f"iteration {iteration}/{num_iterations} · {told}", flush=True)
 
-    def words(rate: float, first: float, last_return: float, remaining: float) -> str:
+    def words(rate: float, first: float, last_return: float, remaining: float, more: str = "") -> str:
         minutes, seconds = divmod(round(remaining), 60)
-        return f"{rate:,.0f} steps/s · return {first:.1f} → {last_return:.1f} · {minutes}:{seconds:02d} left"
+        left = f"{minutes}:{seconds:02d} left"
+        return f"{rate:,.0f} steps/s · return {first:.1f} → {last_return:.1f} · {left}{more and f' · {more}'}"
 
-    def bar_words(*numbers: float) -> str:
+    def bar_words(*told: Any) -> str:
         """Shorter where a terminal has its usual 80 columns."""
-        long = words(*numbers)
+        long = words(*told)
         return long if console.width >= 100 else long.replace("return ", "").replace(" steps/s", "/s")
 
     if not (console.is_terminal or console.quiet):
@@ -206,7 +222,7 @@ def progress_view(num_iterations: int, console: Console, interval: float = 10.0)
         return
     with _bar(console, "{task.completed}/{task.total} · {task.description}") as bar:
         task = bar.add_task("starting", total=num_iterations)
-        yield lambda iteration, *numbers: bar.update(task, completed=iteration, description=bar_words(*numbers))
+        yield lambda iteration, *told: bar.update(task, completed=iteration, description=bar_words(*told))
 
 
 @contextmanager

@@ -101,13 +101,14 @@ def train(
     callbacks: Sequence[Callback] = (),
     console: Console | None = None,
     argv: Sequence[str] = ("train",),
+    track: str = "",
 ) -> Run:
-    """Train from the beginning into a new folder, `runs/FAMILY-AGENT-sSEED-TIME` by default.
+    """Train from the beginning into a new folder, `runs/FAMILY-AGENT-sSEED-TIME` by default; `track`: see `Tracker`.
 
     A signal that stops it is answered once all is saved: SIGINT by `KeyboardInterrupt`, others by `SystemExit`.
     """
     with started(output, config, argv) as training:
-        outcome = training.execute(console or Console(quiet=True), config.max_minutes, callbacks)
+        outcome = training.execute(console or Console(quiet=True), config.max_minutes, callbacks, track)
     _answer(outcome)
     return training.run
 
@@ -123,10 +124,11 @@ def resume(
     callbacks: Sequence[Callback] = (),
     console: Console | None = None,
     argv: Sequence[str] = ("resume",),
+    track: str = "",
 ) -> Run:
     """Train on, exactly as if it had never stopped, or further than was meant at first: see `resumed`."""
     with resumed(source, argv, which=which, total_steps=total_steps, on=on, trust_code=trust_code) as training:
-        outcome = training.execute(console or Console(quiet=True), max_minutes, callbacks)
+        outcome = training.execute(console or Console(quiet=True), max_minutes, callbacks, track)
     _answer(outcome)
     return Run(training.run.path)
 

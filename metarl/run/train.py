@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from metarl.core import seeding
-from metarl.core.config import STEP_BYTES, TrainConfig, task_visible
+from metarl.core.config import STEP_BYTES, TrainConfig
 from metarl.core.errors import Diverged, UserError
 from metarl.core.graphs import own_stream
 from metarl.core.machine import available_memory
@@ -28,12 +28,13 @@ from metarl.core.types import Metrics, Segment
 from metarl.rl.learner import Learner, require_device
 from metarl.rl.parallel import Shares, device_math, single_threaded_math
 from metarl.run import checkpoint, folder, ranks
+from metarl.run.beside import validated, validation_tasks
+from metarl.run.books import ENDS, LATE, SAVES, Books, Callback
 from metarl.run.checkpoint import CheckpointError
-from metarl.run.evaluate import evaluate
 from metarl.run.fleet import Fleet
-from metarl.run.logs import MetricsFile, Show, progress_view
+from metarl.run.logs import Show, progress_view
 from metarl.run.ranks import RankLostError
-from metarl.run.records import EvaluationRecord, Origin
+from metarl.run.records import EvaluationRecord
 from metarl.run.run import Run, make_learner
 from metarl.run.stop import Clock, OutOfTime, StopRequest
 from metarl.sim.faults import Dropped
@@ -41,12 +42,8 @@ from metarl.sim.faults import Dropped
 _FIRST_SHARE = 0.1
 """Share of a parameter's range, its easiest, with which a curriculum begins."""
 
-_ENDS, _LATE, _SAVES = 1, 2, 3
 _COMPARED_EVERY = 10
 """Iterations after which processes compare their policies."""
-
-Callback = Callable[[Metrics], bool | None]
-"""Told an iteration's metrics once they are logged; False ends the training there, saved and unfinished."""
 
 
 @dataclass(frozen=True)
@@ -152,20 +149,23 @@ class Training:
             )
         self.saved = self.iteration
 
-    def execute(self, console: Console, max_minutes: float = 0.0, callbacks: Sequence[Callback] = ()) -> Outcome:
+    def execute(
+        self, console: Console, max_minutes: float = 0.0, callbacks: Sequence[Callback] = (), track: str = ""
+    ) -> Outcome:
         """Train until done, stopped by a signal or a callback, or out of time; saves on the way and at the end.
 
         Of several processes the leading one keeps the books, and decides for all when to save and when to stop.
+        `track` is the module that is told the numbers too, as `wandb`.
         """
         shares, limit = self.shares, 0.0
-        log = MetricsFile(self.run.path, self.iteration, self.total_steps) if shares.leads else None
+        books = Books(self, callbacks, track) if shares.leads else None
         try:
             if shares.leads:
                 self._prepare()
             clock = Clock(self, max_minutes)
             with StopRequest(self._present, shares.leads) as stop, progress_view(self.num_iterations, console) as show:
                 try:
-                    self._iterations(clock, log, show, stop, callbacks)
+                    self._iterations(clock, books, show, stop)
                 except OutOfTime:
                     limit = max_minutes
                 self.save(validate=shares.leads and self._ends_validated())
@@ -178,13 +178,11 @@ class Training:
                 self._write()
             raise
         finally:
-            if log:
-                log.close()
+            if books:
+                books.close()
         return Outcome(self.iteration, self.num_iterations, self.total_steps, self.elapsed, stop.signal, limit)
 
-    def _iterations(
-        self, clock: Clock, log: MetricsFile | None, show: Show, stop: StopRequest, callbacks: Sequence[Callback]
-    ) -> None:
+    def _iterations(self, clock: Clock, books: Books | None, show: Show, stop: StopRequest) -> None:
         """Iterate until done or stopped; raises `OutOfTime`.
 
         Several processes heed no signal of their own, only one that they agreed on: else one would wait for another.
@@ -192,40 +190,25 @@ class Training:
         shares, verdict = self.shares, 0
         alone = shares.size == 1
         stopped = alone and stop.signal
-        while self.iteration < self.num_iterations and not stopped and verdict != _ENDS:
+        while self.iteration < self.num_iterations and not stopped and verdict != ENDS:
             if alone:
                 clock.check()
             with clock.watching(self.env) if alone else nullcontext():
                 metrics = self._iterate()
             try:
-                verdict = self._booked(metrics, clock, log, show, callbacks) if log else 0
+                verdict = books.enter(metrics, clock, show) if books else 0
             except BrokenPipeError:  # whoever read our output has gone: as good as a signal
                 verdict, stop.signal = 0, signal.SIGPIPE
             verdict, stopped = ranks.agreed(shares, verdict, stop.signal or 0)
             if self.iteration % _COMPARED_EVERY == 0:
                 ranks.require_same_policy(shares, self.learner.policy)
-            if verdict == _LATE:
+            if verdict == LATE:
                 raise OutOfTime
-            if verdict == _SAVES:
+            if verdict == SAVES:
                 self.save(validate=True)
             if alone:
                 stopped = stop.signal
         stop.signal = stopped or None
-
-    def _booked(
-        self, metrics: Metrics, clock: Clock, log: MetricsFile, show: Show, callbacks: Sequence[Callback]
-    ) -> int:
-        """Write down and show an iteration; what is to be done after it: `_ENDS`, `_LATE`, `_SAVES` or nothing (0)."""
-        folder.require_there(self.run)
-        rate, remaining = clock.tick()
-        times = {"time/elapsed": self.elapsed, "time/steps_per_second": rate}
-        log.write(self.iteration, self.total_steps, metrics | times)
-        show(self.iteration, rate, metrics["rollout/return_first"], metrics["rollout/return_last"], remaining)
-        if not all([callback(metrics) is not False for callback in callbacks]):
-            return _ENDS
-        if self.shares.size > 1 and clock.late and self.iteration < self.num_iterations:
-            return _LATE
-        return _SAVES if clock.checkpoint_is_due() else 0
 
     def _prepare(self) -> None:
         """Bring the folder to where the training goes on from, once nothing can refuse it any more."""
@@ -257,22 +240,12 @@ class Training:
         config, number = self.config, self.config.validation_tasks
         if not number:
             return None
-        tasks = self.family.space.sample("train", number, seeding.rng(config.seed, "validation"))
-        value = float(self.evaluate(tasks).returns[:, -1].mean())
+        value = float(self.evaluate(validation_tasks(self.family, config, number)).returns[:, -1].mean())
         return value if math.isfinite(value) else None
 
     def evaluate(self, tasks: Tasks) -> EvaluationRecord:
-        """The present policy's returns by mean actions, in as many episodes as it is trained in."""
-        config = self.config
-        return evaluate(
-            self.learner.policy,
-            self.family,
-            tasks,
-            config.episodes_per_trial,
-            seed=config.seed,
-            threads=config.threads,
-            origin=Origin(episode_steps=config.episode_steps, task_visible=task_visible(config)),
-        )
+        """The present policy's returns, as `validated` has them."""
+        return validated(self.learner.policy, self.family, self.config, tasks)
 
     def task_number(self, number: int) -> Int64[Tensor, "N"]:
         """Which tasks the `number`-th trials are on: places in the fixed list, or numbers that no trial had before.

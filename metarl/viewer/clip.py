@@ -1,30 +1,38 @@
-"""A clip of what a browser shows: the worlds wait for each of its pictures, so that it runs in their time."""
+"""A clip of the robots as a browser shows them, drawn here: it runs in the worlds' time, however slow the browser."""
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from metarl.core.errors import UserError
+from metarl.sim.mujoco.rendering import gl_backend
 from metarl.video.encoder import BLOCK, movie
+from metarl.viewer.player import Player
+from metarl.viewer.scene import FOV, Scene
 
 _FPS = 25.0
-_WAIT = 10.0  # [s] for a picture
+_SIZE = (1024, 576)  # [pixels] of the whole picture, about
 _FOLDER = Path("videos")
 
 
 class Clip:
-    """At most one clip at a time."""
+    """At most one clip at a time. All but `start` is called in the thread of the clock, which alone draws."""
 
-    def __init__(self) -> None:
+    def __init__(self, player: Player, scene: Scene) -> None:
+        self._player, self._scene = player, scene
+        self._columns = math.ceil(math.sqrt(player.env.num_worlds))
         self._client: Any = None
-        self._left = 0
-        self._stride = 1
-        self._steps = 0
+        self._left = self._steps = 0
+        self._stride = max(1, round(1.0 / (_FPS * player.dt)))
         self._writer: Any = None
+        self._cameras: Any = None
+        self._changes = -1
         self.path = Path()
         """Where the last one is, or will be."""
 
@@ -33,20 +41,17 @@ class Clip:
         """One is being recorded."""
         return self._left > 0
 
-    def start(self, client: Any, seconds: float, dt: float) -> None:
-        """Record so many seconds of the worlds' time as `client` sees them."""
+    def start(self, seconds: float, client: Any = None) -> None:
+        """Record so many seconds of the worlds' time from where `client` looks; `UserError` where nothing can draw."""
         if self.running:
             raise UserError("a clip is being recorded already")
-        if client is None:
-            raise UserError("a clip is of what a browser shows: open the page first")
-        self._stride = max(1, round(1.0 / (_FPS * dt)))
-        self._fps = 1.0 / (self._stride * dt)
+        gl_backend()
         self._client, self._steps = client, 0
         self.path = _FOLDER / time.strftime("view-%Y%m%d-%H%M%S.mp4")
-        self._left = max(1, round(seconds * self._fps))
+        self._left = max(1, round(seconds / (self._stride * self._player.dt)))
 
     def frame(self) -> None:
-        """The worlds have been drawn: take a picture where one is due. In the thread of the clock."""
+        """The worlds have moved by a step: take a picture where one is due."""
         if not self.running:
             return
         self._steps += 1
@@ -55,29 +60,44 @@ class Clip:
         try:
             picture = self._picture()
             if self._writer is None:
-                self._movie = movie(self.path, self._fps)
+                self._movie = movie(self.path, 1.0 / (self._stride * self._player.dt))
                 self._writer = self._movie.__enter__()
             self._writer.write(picture)
-        except Exception as error:  # a browser that was closed, a full disk: the worlds go on
-            self._client.add_notification("The clip ended early", str(error), color="red")
+        except Exception as error:  # a full disk, a lost screen: the worlds go on
             self.stop()
+            if self._client is not None:
+                self._client.add_notification("The clip ended early", str(error), color="red")
             return
-        self._left -= 1
-        if self._left == 0:
-            self.stop()
+        if self._left > 1:
+            self._left -= 1
+            return
+        self.stop()
+        if self._client is not None:
             self._client.send_file_download(self.path.name, self.path.read_bytes())
             self._client.add_notification("A clip was recorded", f"{self.path}", color="green")
 
     def stop(self) -> None:
         """End it here; what there is of it is kept."""
-        self._left = 0
         if self._writer is not None:
             self._writer = None
             self._movie.__exit__(None, None, None)
+        if self._cameras is not None:
+            self._cameras.close()
+            self._cameras = None
+        self._left = 0
 
-    def _picture(self) -> np.ndarray:
-        camera = self._client.camera
-        height, width = (max(BLOCK, size // BLOCK * BLOCK) for size in (camera.image_height, camera.image_width))
-        scale = min(1.0, 1280 / width)
-        size = (int(height * scale) // BLOCK * BLOCK, int(width * scale) // BLOCK * BLOCK)
-        return np.ascontiguousarray(self._client.get_render(*size, timeout=_WAIT)[..., :3])
+    def _picture(self) -> UInt8[np.ndarray, "H W 3"]:
+        """One robot from where the browser looks; of several each by itself, all from that direction."""
+        player, n = self._player, self._player.env.num_worlds
+        if self._cameras is None or self._changes != player.changes:  # models may look different now
+            if self._cameras is not None:
+                self._cameras.close()
+            size = (_SIZE[0] // self._columns // BLOCK * BLOCK, _SIZE[1] // self._columns // BLOCK * BLOCK)
+            self._cameras, self._changes = player.env.cameras(range(n), size), player.changes
+        eye, at = self._scene.camera()
+        if self._client is not None:
+            eye, at = np.array(self._client.camera.position), np.array(self._client.camera.look_at)
+        self._cameras.aim(*self._scene.seen_from(eye, at), FOV)
+        drawn = [picture.copy() for picture in self._cameras.draw()]
+        drawn += [np.full_like(drawn[0], 255)] * (-n % self._columns)
+        return np.vstack([np.hstack(drawn[first : first + self._columns]) for first in range(0, n, self._columns)])

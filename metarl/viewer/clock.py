@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from metarl.viewer.player import Player
 
@@ -19,10 +19,10 @@ _IDLE = 0.02  # [s] between two looks at what is to be done, while paused
 class Clock(threading.Thread):
     """Steps the player in real time, or at `speed` times that; nothing else touches the player meanwhile."""
 
-    def __init__(self, player: Player, shown: Callable[[], None] = lambda: None) -> None:
-        """`shown` is called, in the thread, whenever the worlds have changed."""
+    def __init__(self, player: Player, shown: Callable[[bool], None], last: Callable[[], None]) -> None:
+        """In the thread `shown` is called after orders and steps, and told which; `last` is called at its end."""
         super().__init__(name="metarl-view", daemon=True)
-        self._player, self._shown = player, shown
+        self._player, self._shown, self._last = player, shown, last
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._ended = threading.Event()
         self.paused = False
@@ -59,19 +59,21 @@ class Clock(threading.Thread):
             self._play()
         except BaseException as error:  # shown on the page, and raised by whoever waits for it
             self.error = error
+        finally:
+            self._last()
 
     def _play(self) -> None:
         due, since, steps = time.monotonic(), time.monotonic(), 0
         while not self._ended.is_set():
             if self._obey():
-                self._shown()
+                self._shown(False)
             if self.paused:
                 self._ended.wait(_IDLE)
                 due = since = time.monotonic()
                 steps = 0
                 continue
             self._player.step()
-            self._shown()
+            self._shown(True)
             steps += 1
             due += self._player.dt / self.speed
             now = time.monotonic()
@@ -89,8 +91,3 @@ class Clock(threading.Thread):
             self._orders.get()()
             done = True
         return done
-
-
-def raised(answer: Future[Any]) -> BaseException | None:
-    """What an order that is done raised."""
-    return answer.exception() if answer.done() else None

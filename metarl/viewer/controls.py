@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import viser
@@ -64,7 +65,7 @@ class TaskPanel:
             size = len(value) if isinstance(value, list) else 0
             fields = [self._field(gui, name, parameter, i if size else None, value) for i in range(size or 1)]
             self._fields[name] = [field for field in fields if field is not None]
-            self._notes[name] = gui.add_markdown("", visible=False)
+            self._notes[name] = gui.add_html("", visible=False)
 
     def _field(self, gui: viser.GuiApi, name: str, parameter: Parameter, i: int | None, value: Value) -> Field | None:
         unit = f" [{parameter.unit}]" if parameter.unit not in ("1", "index") else ""
@@ -105,7 +106,8 @@ class TaskPanel:
             beyond = not (parameter.train.contains(value) or value == parameter.nominal)
             note = self._notes[name]
             if beyond != note.visible:
-                note.content = f"⚠ `{name}` is beyond its training range: {parameter.train.describe()}"
+                words = f"⚠ {name} is beyond its training range: {parameter.train.describe()}"
+                note.content = f'<div style="padding:0 .75em .4em;font-size:.85em">{html.escape(words)}</div>'
                 note.visible = beyond
 
 
@@ -217,8 +219,3 @@ class HandPanel:
         """Show what is done at present."""
         for name, field in self._fields.items():
             field.show(getattr(grip, name))
-
-
-def options(names: Sequence[str], present: str) -> tuple[tuple[str, ...], str]:
-    """Entries of a menu, and the one that is chosen."""
-    return tuple(names), present if present in names else names[0]

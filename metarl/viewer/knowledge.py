@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from metarl.core.info import Part, PolicyInfo
@@ -18,6 +19,7 @@ from metarl.viewer.player import Instant
 
 _BAND = 1.6448536  # standard deviations: a 90 % interval of a Gaussian
 _SHARE_OF_PLOT = 400  # steps of the past that a plot shows
+_SAMPLE = 64  # rows by which a plane is chosen
 _FEW = 12  # numbers that are drawn as lines of their own; of more a few
 
 
@@ -214,13 +216,18 @@ def state_plane(told: Told) -> str:
 
 
 def plane(rows: Float[np.ndarray, "T D"]) -> Float[np.ndarray, "T 2"]:
-    """Rows on their two principal components; each axis points where its largest coefficient is positive."""
-    centred = rows - rows.mean(axis=0)
+    """Rows on their two principal components; each axis points where its largest coefficient is positive.
+
+    The axes are those of a sample of the rows: an adaptation state may have thousands of numbers. By torch, whose
+    products stay on this thread: NumPy's take every core for a matrix of this size, and ten times its time.
+    """
+    centred = torch.from_numpy(rows - rows.mean(axis=0)).double()
     if len(rows) < 3 or rows.shape[1] < 2:
-        return np.pad(centred[:, :2], ((0, 0), (0, max(0, 2 - centred.shape[1]))))
-    axes = np.linalg.eigh(centred.T @ centred)[1][:, :-3:-1]
-    signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    found: np.ndarray = centred @ (axes * signs)
+        return np.pad(centred[:, :2].numpy(), ((0, 0), (0, max(0, 2 - centred.shape[1]))))
+    sample = centred[:: -(-len(rows) // _SAMPLE)]
+    axes = torch.nn.functional.normalize(sample.T @ torch.linalg.eigh(sample @ sample.T)[1][:, -2:].flip(1), dim=0)
+    largest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))
+    found: np.ndarray = (centred @ (axes * largest.sign())).numpy()
     return found
 
 

@@ -19,7 +19,7 @@ from metarl.viewer.clock import Clock
 from metarl.viewer.painter import Painter
 from metarl.viewer.panels import Panels
 from metarl.viewer.player import Player
-from metarl.viewer.scene import Scene
+from metarl.viewer.scene import FOV, Scene
 from metarl.viewer.server import LOOPBACK, PORT, address, serve
 
 _FRAME = 1 / 60  # [s] at least between two pictures
@@ -59,9 +59,10 @@ class Viewer:
             raise
         self.scene = Scene(self.server, self.player.env.physics, self.player.root, plain)
         camera = self.server.initial_camera
-        camera.fov = 0.7
+        camera.fov = FOV
         camera.position, camera.look_at = self.scene.camera()
-        self.clip, self.clock = Clip(), Clock(self.player, self._draw)
+        self.clip = Clip(self.player, self.scene)
+        self.clock = Clock(self.player, self._draw, self.clip.stop)
         self.frames = 0
         """Pictures that were sent."""
         self._drawn = self._pushed = self._looked = 0.0
@@ -84,7 +85,6 @@ class Viewer:
         self._closed.set()
         self._painter.stop()
         self.clock.stop()
-        self.clip.stop()
         self.server.stop()
         self.player.close()
 
@@ -142,10 +142,12 @@ class Viewer:
 
     # ------------------------------------------------------------------------------------ in the thread of the clock
 
-    def _draw(self) -> None:
-        """Show the worlds as they are."""
+    def _draw(self, moved: bool) -> None:
+        """Show the worlds as they are, after a step or an order."""
         now, player, scene = time.monotonic(), self.player, self.scene
-        if not self.clip.running and now - self._drawn < _FRAME:
+        if moved:
+            self.clip.frame()
+        if now - self._drawn < _FRAME:
             return
         self._drawn = now
         faults = bool(self.shown.family.disturbances) and now - self._looked > _LOOK
@@ -155,7 +157,6 @@ class Viewer:
         scene.update()
         self._point(now)
         self.frames += 1
-        self.clip.frame()
 
     def _point(self, now: float) -> None:
         """Arrows for what is wanted, what is, and a push."""

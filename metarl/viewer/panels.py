@@ -126,7 +126,7 @@ class Panels:
         @clip.on_click
         def _(event: Any) -> None:
             try:
-                viewer.clip.start(event.client, float(seconds.value), viewer.player.dt)
+                viewer.clip.start(float(seconds.value), event.client)
             except UserError as error:
                 viewer.say(error)
 

@@ -36,6 +36,9 @@ _GROUND = (236, 239, 242)
 _LOAD, _GREY = np.array([176, 128, 72], np.uint8), np.array([150, 150, 155], np.uint8)
 _ARROWS = {"wanted": (46, 160, 67), "actual": (60, 120, 216), "push": (230, 110, 30)}
 _GRAVITY = 9.81
+_FAR = 4.6  # radii of a robot between it and a camera
+FOV = 0.7
+"""Vertical angle of view [rad]."""
 
 
 class _Shape(NamedTuple):
@@ -204,8 +207,19 @@ class Scene:
 
     def camera(self) -> tuple[np.ndarray, np.ndarray]:
         """Where a camera begins, and what it looks at [m]."""
-        far = 4.6 * self.size + 2.2 * (self.extent - self.size)
+        far = _FAR * self.size + 2.2 * (self.extent - self.size)
         return self.look_at + far * np.array([0.35, -0.85, 0.40]), self.look_at
+
+    def seen_from(
+        self, eye: Float[np.ndarray, "3"], at: Float[np.ndarray, "3"]
+    ) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
+        """Such a camera in the worlds' own coordinates [m]; of several robots it sees each one near, by itself."""
+        shift = self.shift()
+        if len(shift) == 1:
+            return eye - shift, at - shift
+        place = self._physics.bind("xpos", fresh=False)[:, self._root].numpy().copy()
+        place[:, 2] = at[2]
+        return place + _FAR * self.size * (eye - at) / max(float(np.linalg.norm(eye - at)), 1e-6), place
 
 
 def _visible(model: mujoco.MjModel, body: int) -> list[int]:

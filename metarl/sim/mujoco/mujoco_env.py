@@ -229,6 +229,11 @@ class WorldCameras:
             self.close()
             raise
 
+    def aim(self, eyes: Float[np.ndarray, "n 3"], targets: Float[np.ndarray, "n 3"], fov: float) -> None:
+        """Leave the family's camera: look from these places [m], with a vertical angle of view [rad]."""
+        for camera, eye, target in zip(self._cameras, eyes, targets, strict=True):
+            camera.aim(eye, target, fov)
+
     def draw(self) -> list[UInt8[np.ndarray, "H W 3"]]:
         """A picture of each world as it is now; valid until the next ones."""
         physics, wanted = self._physics, self._wanted()

@@ -111,6 +111,15 @@ class Camera:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._decor = Decor(model, _root(model), float(np.linalg.norm(_robot(model, self.data)[1])))
 
+    def aim(self, eye: Float[np.ndarray, "3"], target: Float[np.ndarray, "3"], fov: float) -> None:
+        """Look from a place at another one [m], with a vertical angle of view [rad]."""
+        view, away = self._view, np.asarray(target) - eye
+        view.type, view.lookat[:] = mujoco.mjtCamera.mjCAMERA_FREE, target
+        view.distance = float(np.linalg.norm(away))
+        view.azimuth = float(np.degrees(np.arctan2(away[1], away[0])))
+        view.elevation = float(np.degrees(np.arcsin(away[2] / view.distance)))
+        self._model.vis.global_.fovy = np.degrees(fov)
+
     def draw(
         self, marks: Marks | None = None, going: Float[np.ndarray, "2"] | None = None
     ) -> UInt8[np.ndarray, "H W 3"]:
