@@ -1,4 +1,7 @@
-"""Draws a task into a picture of its world: weak limbs in red, a box per load, slippery ground in blue, where to go."""
+"""Draws a task into a picture of its world: weak limbs red, a box per load, slippery ground blue, where to go, wind.
+
+Lines on the ground, a metre apart and a yellow one where it starts, show how fast and which way the robot moves.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,20 @@ from jaxtyping import Float
 
 from metarl.sim.mujoco.marks import Marks, ground_color, tinted
 
-_LOAD, _ARROW = (0.69, 0.50, 0.28, 1.0), (0.18, 0.63, 0.26, 1.0)
+_LOAD, _ARROW, _WIND = (0.69, 0.50, 0.28, 1.0), (0.18, 0.63, 0.26, 1.0), (0.25, 0.45, 0.95, 1.0)
+_START, _METRE = (0.98, 0.76, 0.10, 1.0), (0.97, 0.98, 1.0, 1.0)
+_SEEN = 8  # [m] of lines on either side of the robot
 _GRAVITY = 9.81
 
 
 class Decor:
     """Of one camera's model: what its geoms look like without marks, and what is drawn beside them."""
 
-    def __init__(self, model: mujoco.MjModel, root: int, radius: float) -> None:
-        """`root` is the body that an arrow stands above, `radius` the robot's [m]."""
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, root: int, radius: float, lines: bool) -> None:
+        """`root` is the body that an arrow stands above, `radius` the robot's [m]; `data` is where it starts."""
         self._model, self._root, self._radius = model, root, radius
+        self._start, planes = data.xpos[root].copy(), model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE
+        self._ground = float(data.geom_xpos[planes, 2][0]) if lines and planes.sum() == 1 else None
         self._rgba, self._matid, self._mat = model.geom_rgba.copy(), model.geom_matid.copy(), model.mat_rgba.copy()
 
     def paint(self, marks: Marks) -> None:
@@ -42,20 +49,47 @@ class Decor:
                     model.mat_rgba[material, :3] = self._mat[material, :3] * color
 
     def add(
-        self, scene: mujoco.MjvScene, data: mujoco.MjData, marks: Marks, going: Float[np.ndarray, "2"] | None
+        self,
+        scene: mujoco.MjvScene,
+        data: mujoco.MjData,
+        marks: Marks,
+        going: Float[np.ndarray, "2"] | None,
+        wind: Float[np.ndarray, "2"] | None = None,
     ) -> None:
-        """Put boxes and an arrow into the scene; `going` is the velocity that is asked for [m/s]."""
+        """Put boxes, lines and arrows into the scene; `going` is the velocity asked for, `wind` another's [m/s]."""
         for load in marks.loads:
             turned = data.xmat[load.body].reshape(3, 3)
             place = data.xpos[load.body] + turned @ np.array(load.at)
             self._shape(scene, mujoco.mjtGeom.mjGEOM_BOX, np.full(3, load.edge / 2), place, turned.ravel(), _LOAD)
-        speed = 0.0 if going is None else float(np.linalg.norm(going))
-        if going is None or speed < 1e-6:
+        self._lines(scene, data)
+        self._arrow(scene, data, going, _ARROW, 0.7)
+        self._arrow(scene, data, wind, _WIND, 1.0)
+
+    def _lines(self, scene: mujoco.MjvScene, data: mujoco.MjData) -> None:
+        if self._ground is None:
             return
-        start = data.xpos[self._root] + np.array([0.0, 0.0, 0.7 * self._radius])
+        here, upright = round(float(data.xpos[self._root, 0] - self._start[0])), np.eye(3).ravel()
+        for metre in range(here - _SEEN, here + _SEEN + 1):
+            half = np.array([(0.03 if metre else 0.06) * self._radius, 0.8 * self._radius, 0.002])
+            place = np.array([self._start[0] + metre, self._start[1], self._ground + 0.002])
+            self._shape(scene, mujoco.mjtGeom.mjGEOM_BOX, half, place, upright, _METRE if metre else _START)
+
+    def _arrow(
+        self,
+        scene: mujoco.MjvScene,
+        data: mujoco.MjData,
+        velocity: Float[np.ndarray, "2"] | None,
+        color: tuple[float, float, float, float],
+        height: float,
+    ) -> None:
+        """An arrow above the robot, as long as it is fast."""
+        speed = 0.0 if velocity is None else float(np.linalg.norm(velocity))
+        if velocity is None or speed < 1e-6:
+            return
+        start = data.xpos[self._root] + np.array([0.0, 0.0, height * self._radius])
         length = self._radius * min(3.0 * speed / math.sqrt(_GRAVITY * self._radius), 2.5)
-        end = start + np.array([*(length * going / speed), 0.0])
-        arrow = self._shape(scene, mujoco.mjtGeom.mjGEOM_ARROW, np.zeros(3), start, np.eye(3).ravel(), _ARROW)
+        end = start + np.array([*(length * velocity / speed), 0.0])
+        arrow = self._shape(scene, mujoco.mjtGeom.mjGEOM_ARROW, np.zeros(3), start, np.eye(3).ravel(), color)
         if arrow is not None:
             mujoco.mjv_connector(arrow, int(mujoco.mjtGeom.mjGEOM_ARROW), 0.05 * self._radius, start, end)
 
