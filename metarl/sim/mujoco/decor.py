@@ -26,7 +26,8 @@ class Decor:
         """`root` is the body that an arrow stands above, `radius` the robot's [m]; `data` is where it starts."""
         self._model, self._root, self._radius = model, root, radius
         self._start, planes = data.xpos[root].copy(), model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE
-        self._ground = float(data.geom_xpos[planes, 2][0]) if lines and planes.sum() == 1 else None
+        flat = lines and planes.sum() == 1 and not (model.geom_type == mujoco.mjtGeom.mjGEOM_HFIELD).any()
+        self._ground = float(data.geom_xpos[planes, 2][0]) if flat else None
         self._rgba, self._matid, self._mat = model.geom_rgba.copy(), model.geom_matid.copy(), model.mat_rgba.copy()
 
     def paint(self, marks: Marks) -> None:
@@ -34,7 +35,7 @@ class Decor:
         model = self._model
         model.geom_rgba[:], model.geom_matid[:], model.mat_rgba[:] = self._rgba, self._matid, self._mat
         for geom in range(model.ngeom):
-            left = marks.weak.get(int(model.geom_bodyid[geom]))
+            left = self._left(int(model.geom_bodyid[geom]), marks)
             if left is not None:
                 model.geom_matid[geom] = -1
                 model.geom_rgba[geom, :3] = tinted((255 * self._rgba[geom, :3]).astype(np.uint8), left) / 255.0
@@ -47,6 +48,13 @@ class Decor:
                 model.geom_rgba[geom, :3] = self._rgba[geom, :3] * color
                 if material >= 0:  # its colour counts where the shape has none of its own
                     model.mat_rgba[material, :3] = self._mat[material, :3] * color
+
+    def _left(self, body: int, marks: Marks) -> float | None:
+        """What is left of the strength of a body's joints; of what hangs on a weak one it looks like more."""
+        if body in marks.weak:
+            return marks.weak[body]
+        above = self._left(int(self._model.body_parentid[body]), marks) if body else None
+        return None if above is None else 0.5 + 0.5 * above
 
     def add(
         self,
@@ -62,8 +70,8 @@ class Decor:
             place = data.xpos[load.body] + turned @ np.array(load.at)
             self._shape(scene, mujoco.mjtGeom.mjGEOM_BOX, np.full(3, load.edge / 2), place, turned.ravel(), _LOAD)
         self._lines(scene, data)
-        self._arrow(scene, data, going, _ARROW, 0.7)
-        self._arrow(scene, data, wind, _WIND, 1.0)
+        self._arrow(scene, data, going, _ARROW, 0.55)
+        self._arrow(scene, data, wind, _WIND, 0.85)
 
     def _lines(self, scene: mujoco.MjvScene, data: mujoco.MjData) -> None:
         if self._ground is None:
@@ -82,12 +90,12 @@ class Decor:
         color: tuple[float, float, float, float],
         height: float,
     ) -> None:
-        """An arrow above the robot, as long as it is fast."""
+        """An arrow above the robot, the longer the faster."""
         speed = 0.0 if velocity is None else float(np.linalg.norm(velocity))
         if velocity is None or speed < 1e-6:
             return
         start = data.xpos[self._root] + np.array([0.0, 0.0, height * self._radius])
-        length = self._radius * min(3.0 * speed / math.sqrt(_GRAVITY * self._radius), 2.5)
+        length = self._radius * min(max(3.0 * speed / math.sqrt(_GRAVITY * self._radius), 0.8), 2.5)
         end = start + np.array([*(length * velocity / speed), 0.0])
         arrow = self._shape(scene, mujoco.mjtGeom.mjGEOM_ARROW, np.zeros(3), start, np.eye(3).ravel(), color)
         if arrow is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import os
 import subprocess
 import sys
@@ -36,6 +37,8 @@ _SHADOW_MAP = 1024  # [pixels]; MuJoCo's 4096 doubles the time of a picture on a
 _FINER = 1.5  # drawn this many times wider and higher, then reduced: half the time of MuJoCo's four samples per pixel
 _SLICES = 16  # of a round shape, in place of 28: a quarter of the time where a robot has many
 
+_CONTRAST = 28.0  # of a ground's squares, at most, of 255
+_SHADED = 3.0  # robot's radii around it, where there are shadows
 _SUN = np.array([0.25, 0.35, -1.0])  # from behind the camera's left shoulder, where the camera looks along +y
 _LIGHT_DISTANCE = 4.0  # [m]
 _GROUND = 400.0  # [m] from the origin
@@ -96,6 +99,7 @@ class Camera:
         _beautify(model, (width, height))
         _endless_ground(model)
         _leave_out_unused_terrain(model)
+        _calm_ground(model)
         self.data = mujoco.MjData(model)
         mujoco.mj_forward(model, self.data)
         self._model = model
@@ -104,6 +108,11 @@ class Camera:
             self._view = _free_view(model, self.data, size)
         else:
             self._view = _named_view(model, self.data, name, size)
+        root, radius = _root(model), float(np.linalg.norm(_robot(model, self.data)[1]))
+        still = name is not None and model.cam_mode[self._view.fixedcamid] == mujoco.mjtCamLight.mjCAMLIGHT_FIXED
+        follows = bool(root and not still)
+        if follows:  # shadows as sharp as the map allows
+            model.vis.map.shadowclip = min(model.vis.map.shadowclip, _SHADED * radius / model.stat.extent)
         self._scene = mujoco.MjvScene(model, _MAX_GEOMS)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self._option = mujoco.MjvOption()
@@ -113,10 +122,8 @@ class Camera:
         self._gl.make_current()
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
-        follows = name is None or model.cam_mode[model.cam(name).id] != mujoco.mjtCamLight.mjCAMLIGHT_FIXED
-        root = _root(model)
-        radius = float(np.linalg.norm(_robot(model, self.data)[1]))
-        self._decor = Decor(model, self.data, root, radius, lines=bool(root) and bool(follows) and _roams(model, root))
+        seen = radius if follows else max(radius, 0.12 * model.stat.extent)
+        self._decor = Decor(model, self.data, root, seen, lines=follows and _roams(model, root))
 
     def draw(
         self,
@@ -129,12 +136,29 @@ class Camera:
         if marks is not None:
             self._decor.paint(marks)
         mujoco.mjv_updateScene(self._model, self.data, self._option, None, self._view, everything, self._scene)
+        self._upright()
         if marks is not None:
             self._decor.add(self._scene, self.data, marks, going, wind)
         self._gl.make_current()
         mujoco.mjr_render(self._rect, self._scene, self._context)
         mujoco.mjr_readPixels(self._buffer, None, self._rect, self._context)
         return np.asarray(Image.fromarray(self._buffer[::-1]).resize(self._size, Image.Resampling.BOX))
+
+    def _upright(self) -> None:
+        """Turn the view about the robot until gravity points down in it: flat ground that rises is seen to rise."""
+        gravity = self._model.opt.gravity
+        strength = float(np.linalg.norm(gravity))
+        axis = np.cross((0.0, 0.0, -1.0), gravity / strength) if strength else np.zeros(3)
+        sine = float(np.linalg.norm(axis))
+        if sine < 1e-6:
+            return
+        turn, quat = np.zeros(9), np.zeros(4)
+        mujoco.mju_axisAngle2Quat(quat, axis / sine, math.atan2(sine, -gravity[2] / strength))
+        mujoco.mju_quat2Mat(turn, quat)
+        centre = self.data.xpos[_root(self._model)]
+        for eye in self._scene.camera:
+            eye.pos[:] = centre + turn.reshape(3, 3) @ (eye.pos - centre)
+            eye.forward[:], eye.up[:] = turn.reshape(3, 3) @ eye.forward, turn.reshape(3, 3) @ eye.up
 
     def close(self) -> None:
         """Free the graphics memory."""
@@ -163,6 +187,17 @@ def _endless_ground(model: mujoco.MjModel) -> None:
         if material >= 0 and not model.mat_texuniform[material]:  # the texture's squares keep their size
             model.mat_texrepeat[material] *= np.where(size > 0, wider / np.maximum(size, 1e-9), 1.0)
         model.geom_size[plane, :2] = wider
+
+
+def _calm_ground(model: mujoco.MjModel) -> None:
+    """Less contrast in a ground's squares, which would hide what is drawn on it."""
+    for texture in np.flatnonzero(model.tex_type == mujoco.mjtTexture.mjTEXTURE_2D):
+        size = int(model.tex_height[texture] * model.tex_width[texture] * model.tex_nchannel[texture])
+        first = int(model.tex_adr[texture])
+        pixels = model.tex_data[first : first + size].reshape(-1, int(model.tex_nchannel[texture])).astype(float)
+        middle = pixels.mean(axis=0)
+        spread = max(1.0, float(np.abs(pixels - middle).max()) / _CONTRAST)
+        model.tex_data[first : first + size] = (middle + (pixels - middle) / spread).ravel().astype(np.uint8)
 
 
 def _leave_out_unused_terrain(model: mujoco.MjModel) -> None:
