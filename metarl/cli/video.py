@@ -103,7 +103,8 @@ def run(words: list[str]) -> int:
         trust_code=options.trust_code,
         progress=True,
     )
-    print(f"wrote {recording.path}: {recording.seconds:.0f} s, {len(recording.returns)} task{'s' * (len(recording.returns) > 1)}")
+    count = len(recording.returns)
+    print(f"wrote {recording.path}: {recording.seconds:.0f} s, {count} {'task' if count == 1 else 'tasks'}")
     if recording.look_for:
         print(f"look for: {recording.look_for}")
     return 0

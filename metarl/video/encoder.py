@@ -29,7 +29,7 @@ class _Way(NamedTuple):
     """How a picture that moves is made."""
 
     every: int
-    """One of so many frames is kept."""
+    """One of so many pictures that were kept is shown."""
     scale: float
     quality: int
     cost: float
@@ -37,16 +37,16 @@ class _Way(NamedTuple):
 
 
 _WAYS = (
-    _Way(2, 1.0, 60, 1.0),
-    _Way(2, 1.0, 45, 0.8),
-    _Way(2, 0.9, 40, 0.66),
-    _Way(3, 0.9, 40, 0.5),
-    _Way(3, 0.8, 35, 0.4),
-    _Way(3, 0.7, 30, 0.3),
-    _Way(4, 0.6, 30, 0.18),
-    _Way(4, 0.5, 25, 0.12),
-    _Way(6, 0.4, 25, 0.06),
-    _Way(8, 0.3, 20, 0.03),
+    _Way(1, 1.0, 60, 1.0),
+    _Way(1, 1.0, 45, 0.8),
+    _Way(1, 0.9, 40, 0.66),
+    _Way(1, 0.8, 40, 0.53),
+    _Way(2, 0.8, 35, 0.35),
+    _Way(2, 0.7, 30, 0.25),
+    _Way(2, 0.6, 30, 0.18),
+    _Way(2, 0.5, 25, 0.12),
+    _Way(3, 0.4, 25, 0.06),
+    _Way(4, 0.3, 20, 0.03),
 )
 
 
@@ -118,12 +118,15 @@ class _Animation:
     def __init__(self, path: Path, fps: float, megabytes: float) -> None:
         self._path, self._fps, self._limit = path, fps, 1e6 * megabytes
         self._kept: list[bytes] = []
+        self._number = 0
 
     def append(self, picture: np.ndarray) -> None:
-        """Keep a picture."""
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
-        self._kept.append(buffer.getvalue())
+        """Keep every other picture."""
+        if self._number % 2 == 0:
+            buffer = io.BytesIO()
+            Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
+            self._kept.append(buffer.getvalue())
+        self._number += 1
 
     def close(self) -> None:
         """Write the file, once, in the best of the ways in which it is no larger than it may be."""
@@ -151,6 +154,6 @@ class _Animation:
             scaled = [p.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for p in scaled]
             options = {"optimize": False}
         first, *others = scaled
-        duration = 1000.0 * way.every / self._fps  # [ms]
+        duration = 2000.0 * way.every / self._fps  # [ms]
         first.save(self._path, save_all=True, append_images=others, duration=duration, loop=0, **options)
         return self._path.stat().st_size

@@ -78,7 +78,7 @@ def record(
     single_threaded_math()
     subject, wall = subject_of(run, agent, checkpoint, trust_code, device, str(disturbances)), layout == "wall"
     if beside is None:
-        beside = _memoryless(subject.origin) if layout == "side-by-side" else ()
+        beside = memoryless(subject.origin) if layout == "side-by-side" else ()
     subjects = [subject, *(subject_of(other, None, None, trust_code, device, str(disturbances)) for other in beside)]
     for other in subjects[1:]:
         if other.origin.family != subject.origin.family:
@@ -110,7 +110,7 @@ def record(
         return recorder.record(performers, subject.family, tasks, played, Path(output), settings, tell)
 
 
-def _memoryless(origin: Origin) -> list[str]:
+def memoryless(origin: Origin) -> list[str]:
     """A pretrained policy of the same family that does not adapt, beside one that does; none where there is none."""
     if origin.role != "adapting":
         return []
