@@ -170,7 +170,7 @@ def test_side_by_side_episodes_start_at_the_same_place_and_a_policy_that_does_no
     recording = record(performers, family, tasks_of(family, 1), 3, path, config)
     pictures = read(path, (288, 96))[1].astype(int)
     last, other = (pictures[HOLD, 68:92, left : left + 90] for left in (96, 192))
-    assert abs(last - other).mean() < 2, "a scripted push: the same in the third column as in the second"
+    assert np.corrcoef(last.ravel(), other.ravel())[0, 1] > 0.95, "the third column shows what the second does"
     measured = evaluate(Push(), family, tasks_of(family, 1), 3).returns
     assert recording.returns[0, 2] == recording.returns[0, 0] == pytest.approx(measured[0, 0]) != measured[0, 2]
     assert "left episode 1" in recording.look_for and recording.look_for.endswith("on the right ppo, no memory")
