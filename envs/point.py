@@ -20,7 +20,7 @@ from metarl.core.info import Part
 from metarl.core.seeding import WorldRandom
 from metarl.core.tasks import Angle, Disc, Parameter, Tasks, TaskSpace, Uniform
 from metarl.envs.parts import MARK, SiteHeading, add_goal
-from metarl.sim.family import MujocoFamily
+from metarl.sim.family import MujocoFamily, Wanted
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import SitePosition
 
@@ -171,6 +171,11 @@ class PointWind(Point):
     def advance(self, physics: Physics, tasks: Tasks) -> None:
         """The wind."""
         physics.bind("qpos").add_(tasks["wind"])
+
+    def wanted(self, physics: Physics, tasks: Tasks) -> Wanted:
+        """No velocity; the wind is drawn."""
+        wind = tasks["wind"] / self.control_step
+        return Wanted(torch.zeros_like(wind), wind=wind)
 
     def reward(
         self, physics: Physics, before: Float[Tensor, "N 2"], action: Float[Tensor, "N 2"], tasks: Tasks

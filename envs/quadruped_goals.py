@@ -16,6 +16,7 @@ from metarl.core.mirror import signed
 from metarl.core.tasks import Angle, Disc, Parameter, Tasks, TaskSpace
 from metarl.envs.parts import MARK, add_camera, add_goal, add_lane, show_heading
 from metarl.envs.quadruped import PROPRIOCEPTION, SYMMETRY, Quadruped
+from metarl.sim.family import Wanted
 from metarl.sim.mujoco.physics import Physics
 from metarl.sim.variations import SitePosition
 
@@ -51,6 +52,10 @@ class _Bound(Quadruped):
         costs = {name: term for name, term in terms.items() if name not in ("velocity", "turn")}
         return {"goal": self.nearness(physics, tasks), **costs}
 
+    def wanted(self, physics: Physics, tasks: Tasks) -> Wanted | None:
+        """No command: the mark on the ground is drawn."""
+        return None
+
     def nearness(self, physics: Physics, tasks: Tasks) -> Float[Tensor, "N"]:
         """Of what is wanted: 3 where it is reached."""
         raise NotImplementedError
@@ -77,11 +82,14 @@ class QuadrupedDirection(_Bound):
         add_lane(spec, half_width=0.25, body=_MARK_BODY)
         return spec
 
+    def wanted(self, physics: Physics, tasks: Tasks) -> Wanted:
+        """Its velocity."""
+        angle = tasks["direction"]
+        return Wanted(torch.stack((angle.cos(), angle.sin()), dim=1), torch.full_like(angle, self.speed))
+
     def nearness(self, physics: Physics, tasks: Tasks) -> Float[Tensor, "N"]:
         """Of the velocity wanted."""
-        angle = tasks["direction"]
-        wanted = self.speed * torch.stack((angle.cos(), angle.sin()), dim=1)
-        error = physics.bind("qvel")[:, :2] - wanted
+        error = physics.bind("qvel")[:, :2] - self.speed * self.wanted(physics, tasks).direction
         return 3.0 / (1.0 + 4.0 * error.square().sum(dim=1))
 
 

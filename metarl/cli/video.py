@@ -13,7 +13,10 @@ from metarl.core.parameters import require
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """Film the robot adapting: the episodes of a trial in sequence or side by side, or a wall of tasks."""
+    """Film the robot adapting: first and last episode side by side, all in sequence, or a wall of tasks.
+
+    The task is drawn: a green arrow or place where it is to go, weak limbs red, loads as boxes, slippery ground blue.
+    """
 
     run: Path
     """Run folder, or pretrained:NAME; with --agent a family: a name of `metarl list`, or path/to/file.py:ClassName."""
@@ -23,9 +26,12 @@ class VideoOptions:
     """The video to write (mp4, or gif or webp for a page); videos/adaptation.mp4 by default, videos/look.mp4 with
     --agent."""
     beside: tuple[Path, ...] = ()
-    """Other runs of the same family to show beside it on the same tasks: without memory, say, or told the task."""
-    layout: Literal["sequence", "side-by-side", "wall"] = "sequence"
-    """One episode after the other, episodes of a task beside each other in step, or the last episode of many tasks."""
+    """Other runs of the same family to show beside it on the same tasks: without memory, say, or told the task.
+    Side by side a pretrained policy without memory, where there is one."""
+    alone: bool = False
+    """Show no other beside it."""
+    layout: Literal["side-by-side", "sequence", "wall"] = "side-by-side"
+    """Episodes of a task beside each other from the same start, one after the other, or the last of many tasks."""
     grid: int = 0
     """Tasks at once; 0 for 4, or 1 side by side or beside others, or 9 on the wall."""
     episodes: int = 0
@@ -34,8 +40,11 @@ class VideoOptions:
     """Episodes to show, as 1 2 10; by default all, or first and last side by side, or the last on the wall."""
     seconds: float = math.inf
     """Show no more than the first seconds of each episode [s]."""
-    plot: bool = False
-    """Draw under each picture the return and, where the policy offers it, what it believes of the task."""
+    plot: bool = True
+    """Draw under each picture the return and, where the policy offers it, what it believes of the task; not on a
+    wall."""
+    megabytes: float = 2.0
+    """Largest size of a gif or webp [MB]: it gets smaller, and has fewer pictures, until it fits."""
     width: int = 0
     """Width of one robot's picture [pixels], a multiple of 16; 0 for 480, or 240 on the wall."""
     height: int = 0
@@ -62,6 +71,7 @@ class VideoOptions:
         require(self, "grid", 0 <= self.grid <= 64, "in [0, 64]")
         require(self, "episodes", 0 <= self.episodes <= 1000, "in [0, 1000]")
         require(self, "seconds", self.seconds > 0, "above 0")
+        require(self, "megabytes", self.megabytes > 0, "above 0")
         require(self, "seed", 0 <= self.seed < 2**32, "in [0, 2^32)")
 
 
@@ -73,7 +83,7 @@ def run(words: list[str]) -> int:
     recording = record(
         options.run,
         options.output or Path("videos/look.mp4" if options.agent else "videos/adaptation.mp4"),
-        beside=options.beside,
+        beside=() if options.alone else options.beside or None,
         layout=options.layout,
         split=options.split,
         tasks=options.tasks,
@@ -82,6 +92,7 @@ def run(words: list[str]) -> int:
         show=options.show,
         seconds=options.seconds,
         plot=options.plot,
+        megabytes=options.megabytes,
         size=(options.width, options.height),
         seed=options.seed,
         checkpoint=options.checkpoint,
@@ -92,5 +103,8 @@ def run(words: list[str]) -> int:
         trust_code=options.trust_code,
         progress=True,
     )
-    print(f"wrote {recording.path}: {recording.seconds:.0f} s, {len(recording.returns)} tasks")
+    count = len(recording.returns)
+    print(f"wrote {recording.path}: {recording.seconds:.0f} s, {count} {'task' if count == 1 else 'tasks'}")
+    if recording.look_for:
+        print(f"look for: {recording.look_for}")
     return 0

@@ -48,6 +48,8 @@ class TrialEnv(ABC):
     """No element of an observation is larger; beyond it a step counts as diverged."""
     info: PolicyInfo
     """What a policy has to know of these worlds."""
+    same_starts: bool = False
+    """Every episode of a trial draws what its first one draws, and so starts where that did."""
     replayable: bool = False
     """The work of `advance` may be captured and replayed: nothing but tensors goes from one step to the next."""
 
@@ -251,7 +253,7 @@ class TrialEnv(ABC):
     def _restart(self, mask: Bool[Tensor, "N"]) -> None:
         """Put the worlds of `mask` at the start of an episode.
 
-        All draws come from the world's `_roots`, of its key and stream, and the number of the episode (`_episode`).
+        All draws come from the world's `_roots`, of its key and stream, and a number of an episode (`_draws`).
         """
 
     @abstractmethod
@@ -261,6 +263,11 @@ class TrialEnv(ABC):
     @abstractmethod
     def _move(self, action: Float[Tensor, "N A"], tasks: Tasks) -> Moved:
         """One control step under `action`, in [-1, 1]."""
+
+    @property
+    def _draws(self) -> Int64[Tensor, "N"]:
+        """Number of the episode whose draws a world's next episode makes."""
+        return torch.zeros_like(self._episode) if self.same_starts else self._episode
 
     def _hidden(self) -> list[Float[Tensor, "N size"]]:
         """Present values of what changes within an episode, part by part."""

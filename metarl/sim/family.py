@@ -33,6 +33,8 @@ class Wanted(NamedTuple):
     """Along it [m/s]; None where faster is better."""
     turn: Float[Tensor, "N"] | None = None
     """Turn rate, to the left [rad/s]."""
+    wind: Float[Tensor, "N 2"] | None = None
+    """What carries it away [m/s]."""
 
 
 class _Immutable(ABCMeta):

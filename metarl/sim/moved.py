@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -15,8 +15,8 @@ from torch import Tensor
 class Cameras(Protocol):
     """Film some worlds of a running trial. The next trial has models of its own, and needs new ones."""
 
-    def draw(self) -> list[UInt8[np.ndarray, "H W 3"]]:
-        """A picture of each world as it is now; valid until the next ones."""
+    def draw(self, which: Sequence[int] | None = None) -> list[UInt8[np.ndarray, "H W 3"]]:
+        """A picture of each world, or of those at these places among them, as it is now."""
         ...
 
     def close(self) -> None:

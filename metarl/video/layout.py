@@ -49,17 +49,17 @@ class Scene:
         yield from [stop] * hold
 
 
-def scenes(layout: Layout, num_worlds: int, episodes: Sequence[int], num_takes: int = 1) -> list[Scene]:
+def scenes(layout: Layout, num_worlds: int, episodes: Sequence[Sequence[int]]) -> list[Scene]:
     """In sequence, a scene per episode with all worlds in it; side by side, one scene with a world in each row.
 
-    Several takes stand beside each other, with a world in each row.
+    `episodes` are those to show of each take. Several takes stand beside each other, with a world in each row.
     """
-    takes = range(num_takes)
+    worlds, takes = range(num_worlds), range(len(episodes))
     if layout == "side-by-side":
-        shots = [Shot(world, episode, take) for world in range(num_worlds) for take in takes for episode in episodes]
-        return [Scene(tuple(shots), num_takes * len(episodes))]
-    columns = num_takes if num_takes > 1 else math.ceil(math.sqrt(num_worlds))
+        shots = [Shot(world, episode, take) for world in worlds for take in takes for episode in episodes[take]]
+        return [Scene(tuple(shots), len(shots) // num_worlds)]
+    columns = len(takes) if len(takes) > 1 else math.ceil(math.sqrt(num_worlds))
     return [
-        Scene(tuple(Shot(world, episode, take) for world in range(num_worlds) for take in takes), columns)
-        for episode in episodes
+        Scene(tuple(Shot(world, episode, take) for world in worlds for take in takes), columns)
+        for episode in episodes[0]
     ]

@@ -1,4 +1,4 @@
-"""The plot under a picture shows how the episode's return and the policy's read-outs develop."""
+"""The plot under a picture shows how the return and the policy's read-outs develop, and what is true of the task."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ class Plot:
             title, lines = _lines(name, take.read_outs[name], window)
             band = take.read_outs.get(name + BAND) if title == name else None
             band = np.zeros_like(lines) if band is None else band
-            self._read_outs.append((_panel(title, [lines - band, lines + band], len(lines) - 1), lines, band))
+            true = _true(take, name, lines)
+            panel = _panel(title, [lines - band, lines + band, true], len(lines) - 1)
+            self._read_outs.append((panel, lines, band, true))
 
     def draw(self, shot: Shot, age: int) -> UInt8[np.ndarray, "h W 3"]:
         """Draw the plot as it is `age` steps into the shot's episode."""
@@ -75,13 +77,15 @@ class Plot:
         frame.line(episodes[-1][: age + 1], _COLOURS[0], 2)
         starts = self._take.starts[shot.world]
         now = min(starts[shot.episode] + age, starts[shot.episode + 1])
-        for number, (panel, lines, band) in enumerate(self._read_outs, start=1):
+        for number, (panel, lines, band, true) in enumerate(self._read_outs, start=1):
             frame = self._frame(pen, panel, number * wide, wide)
             for start in starts[1 : shot.episode + 1]:
                 frame.mark(start)
             columns = list(zip(lines[:now, shot.world].T, band[:now, shot.world].T, _COLOURS, strict=False))
             for column, spread, colour in columns:
                 frame.band(column, spread, colour)
+            for value, colour in zip(true[shot.world], _COLOURS, strict=False):
+                frame.level(float(value), tuple(round(0.75 * part) for part in colour))
             for column, _, colour in columns:
                 frame.line(column, colour, 2)
         return np.asarray(image.reduce(_FINE))
@@ -136,10 +140,10 @@ class _Frame:
         x = float(self._across(np.asarray([step]))[0])
         self.pen.line((x, self.box[1], x, self.box[3]), _AXIS, _FINE)
 
-    def level(self, value: float) -> None:
+    def level(self, value: float, colour: tuple[int, ...] = _AXIS) -> None:
         """Draw a horizontal line at a value."""
         y = float(self._up(np.asarray([value]))[0])
-        self.pen.line((self.box[0], y, self.box[2], y), _AXIS, _FINE)
+        self.pen.line((self.box[0], y, self.box[2], y), colour, _FINE)
 
     def _across(self, steps: np.ndarray) -> np.ndarray:
         left, _, right, _ = self.box
@@ -153,10 +157,19 @@ class _Frame:
 
 
 def _panel(name: str, values: list[np.ndarray], steps: int) -> Panel:
+    values = [v for v in values if v.size]
     low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
     if high - low < 1e-9:
         high = low + 1.0
     return Panel(name, low, high, steps)
+
+
+def _true(take: Take, name: str, lines: Float[np.ndarray, "T N C"]) -> Float[np.ndarray, "N D"]:
+    """The values of the task parameter that a read-out is of; none where it is of something else."""
+    if name not in take.tasks.values:
+        return np.zeros((lines.shape[1], 0))
+    values = take.tasks[name].cpu().numpy().reshape(lines.shape[1], -1)
+    return values if values.shape[1] == lines.shape[2] else np.zeros((lines.shape[1], 0))
 
 
 def _lines(name: str, values: Float[np.ndarray, "T N D"], window: int) -> tuple[str, Float[np.ndarray, "T N C"]]:

@@ -47,9 +47,11 @@ class VideoConfig:
     threads: int = 0
     """Number of threads of the physics; 0 means one per CPU."""
     layout: Layout = "sequence"
-    """Whether episodes are shown one after the other, or side by side with a row per task."""
+    """Episodes one after the other, or side by side with a row per task, all from the start of the first."""
     episodes: tuple[int, ...] = ()
-    """Episodes to show, from 1; if empty, all in sequence, and the first and the last side by side."""
+    """Episodes to show, from 1; if empty, all in sequence, and side by side the first and the last.
+
+    Of a policy that does not adapt, which does the same in both, then the last one alone."""
     seconds: float = math.inf
     """At most this much of each episode is shown [s]."""
     plot: bool = False
@@ -58,6 +60,8 @@ class VideoConfig:
     """Where the worlds are."""
     physics: str = ""
     """What moves them; what is usual on the device if empty."""
+    megabytes: float = 2.0
+    """A gif or webp gets smaller, and has fewer pictures, until it is no larger than this."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class Recording:
     num_frames: int
     returns: Float64[Tensor, "N K"]
     """Undiscounted return of each task's first K episodes."""
+    look_for: str = ""
+    """What is to be seen, in a sentence."""
 
 
 _NOBODY = Origin()
@@ -105,11 +111,11 @@ def record(
 
     Several performers are shown beside each other, on the same tasks from the same starts; the returns are those of the
     first. Policies act deterministically, in the worlds that they were trained in. Raises `UserError` where a size
-    is not a multiple of 16, an episode is not of the trial, `path` is not an mp4 file that can be written, or this
-    machine cannot draw. `tell` is called with the share of the work that is done, in [0, 1].
+    is not a multiple of 16, an episode is not of the trial, `path` is not a film that can be written, or this machine
+    cannot draw. `tell` is called with the share of the work that is done, in [0, 1].
     """
     _check(config, path)
-    episodes = _shown(config, num_episodes)
+    shown = [_shown(config, num_episodes, performer.origin.adapts) for performer in performers]
     stride = math.ceil(1.0 / (_MAX_FPS * family.control_step) - 1e-9)
     fps = 1.0 / (family.control_step * stride)
     hold = max(1, round(_HOLD * fps))
@@ -117,16 +123,18 @@ def record(
         min(max(1.0, config.seconds / family.control_step), performers[0].origin.episode_steps or family.episode_steps)
     )
     window = max(1, round(_MEMORY / family.control_step))
-    wanted = Wanted(config.size, frozenset(episodes), stride, limit, config.plot, tell)
+    same = config.layout == "side-by-side"
+    wanted = Wanted(config.size, frozenset(), stride, limit, config.plot, same)
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(family).__name__).lower()  # HalfCheetahVel: half-cheetah-vel
     names = [name] if len(performers) == 1 else [performer.name for performer in performers]
     labels = [[f"{whose}: {describe(family.space, row)}" for row in tasks.rows()] for whose in names]
     worlds = {"threads": config.threads, **worlds_on(config.device, config.physics)}
-    plan = scenes(config.layout, len(tasks), episodes, len(performers))
-    with movie(path, fps) as file, ExitStack() as kept:
+    plan = scenes(config.layout, len(tasks), shown)
+    with movie(path, fps, config.megabytes) as file, ExitStack() as kept:
         takes = []
         for place, performer in enumerate(performers):
-            part = replace(wanted, tell=partial(_told, tell, place, len(performers)))
+            told = partial(_told, tell, place, len(performers))
+            part = replace(wanted, episodes=frozenset(shown[place]), tell=told)
             took = filmed(performer.policy, family, tasks, num_episodes, part, config.seed, worlds, performer.origin)
             takes.append(kept.enter_context(took))
         sheet = Sheet(takes, labels, config.size, config.title, num_episodes, limit)
@@ -142,7 +150,22 @@ def record(
                 tell(0.5 + (place + number / len(ages)) / len(plan) / 2)
                 file.write(sheet.draw(scene, age, number < 2 * hold, plots))
         returns = takes[0].returns(num_episodes)
-    return Recording(path, file.num_frames / fps, file.num_frames, returns)
+    words = _look_for(performers, shown, returns) if same else ""
+    return Recording(path, file.num_frames / fps, file.num_frames, returns, words)
+
+
+def _look_for(performers: Sequence[Performer], shown: Sequence[Sequence[int]], returns: Float64[Tensor, "N K"]) -> str:
+    """What tells adaptation, of episodes beside each other."""
+    first, last = shown[0][0], shown[0][-1]
+    parts = []
+    if last > first:
+        parts.append(
+            f"left episode {first + 1}, in which it has to find out its task; right of it episode {last + 1} on the "
+            f"same task, from the same start (return {returns[0, first]:.0f}, then {returns[0, last]:.0f})"
+        )
+    if len(performers) > 1:
+        parts.append(f"on the right {' and '.join(other.name for other in performers[1:])}")
+    return "; ".join(parts)
 
 
 def _told(tell: Callable[[float], None], place: int, takes: int, share: float) -> None:
@@ -150,7 +173,7 @@ def _told(tell: Callable[[float], None], place: int, takes: int, share: float) -
     tell((place + share) / takes / 2)
 
 
-def _shown(config: VideoConfig, num_episodes: int) -> Sequence[int]:
+def _shown(config: VideoConfig, num_episodes: int, adapts: bool) -> Sequence[int]:
     """The episodes to show, numbered from 0."""
     for number in config.episodes:
         if not 1 <= number <= num_episodes:
@@ -158,7 +181,7 @@ def _shown(config: VideoConfig, num_episodes: int) -> Sequence[int]:
     if config.episodes:
         return [number - 1 for number in dict.fromkeys(config.episodes)]
     if config.layout == "side-by-side":
-        return sorted({0, num_episodes - 1})
+        return sorted({0, num_episodes - 1} if adapts else {num_episodes - 1})
     return range(num_episodes)
 
 
@@ -169,5 +192,7 @@ def _check(config: VideoConfig, path: Path) -> None:
             raise UserError(f"{name} {value} is not a positive multiple of {BLOCK} pixels; the nearest is {near}")
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"'{path}' does not end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    if not config.megabytes > 0:
+        raise UserError(f"megabytes {config.megabytes:g} is not above 0")
     if os.path.isdir(path):  # unlike Path's, False too for a name that cannot be
         raise UserError(f"{path} is a folder: name a file in it")

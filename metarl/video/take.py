@@ -45,6 +45,8 @@ class Wanted:
     """Pictures end at this step of an episode."""
     read_outs: bool
     """Whether what can be read out of the policy's state is kept."""
+    same_starts: bool = False
+    """Every episode starts where the first one does."""
     tell: Callable[[float], None] = lambda share: None
     """Told the share of the trial that is played."""
 
@@ -158,6 +160,7 @@ def filmed(
             **worlds,
         )
         with made as env:
+            env.same_starts = wanted.same_starts
             take = _shoot(env, policy, tasks, wanted, seed, Pictures(file, len(tasks)))
         yield take
 
@@ -180,9 +183,9 @@ def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, see
             if bool(due.any()):
                 # Only a running trial has the models of its tasks.
                 cameras = cameras or env.cameras(range(env.num_worlds), wanted.size)
-                drawn = cameras.draw()
-                for world in due.nonzero()[:, 0].tolist():
-                    pictures.add(world, t, drawn[world])
+                worlds = due.nonzero()[:, 0].tolist()
+                for world, drawn in zip(worlds, cameras.draw(worlds), strict=True):
+                    pictures.add(world, t, drawn)
             if wanted.read_outs and isinstance(policy, ReadOut):
                 for name, value in policy.read_out(now.state).items():
                     read_outs.setdefault(name, []).append(value.cpu())

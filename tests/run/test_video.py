@@ -23,6 +23,7 @@ from metarl.run.records import Origin
 from metarl.sim.mujoco import rendering
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 from metarl.video import encoder
+from metarl.video.film import memoryless
 from metarl.video.layout import Scene, Shot, scenes
 from metarl.video.lettering import describe, write
 from metarl.video.plot import Plot, principal, running_mean
@@ -139,6 +140,49 @@ def test_a_picture_that_moves_has_every_other_frame(tmp_path, ending):
         assert 1 < picture.n_frames <= -(-recording.num_frames // 2), "what stands still may be one picture"
     assert total == pytest.approx(1000 * recording.seconds, abs=150)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+def test_a_picture_that_moves_gets_smaller_until_it_fits(tmp_path, ending):
+    family, path = ShortVel(), tmp_path / f"x.{ending}"
+    words = [Performer(Push())], family, tasks_of(family, 1), 1, path
+    record(*words, VideoConfig(size=(320, 240)))
+    whole, limit = path.stat().st_size, 0.4 * path.stat().st_size
+    recording = record(*words, VideoConfig(size=(320, 240), megabytes=limit / 1e6))
+    assert 0.2 * limit < path.stat().st_size <= limit < whole
+    with Image.open(path) as picture:
+        assert picture.size < (320, 240)
+        total = 0
+        for number in range(picture.n_frames):
+            picture.seek(number)
+            picture.load()
+            total += picture.info["duration"]
+    assert total == pytest.approx(1000 * recording.seconds, abs=250)
+    with pytest.raises(UserError, match=r"more than the 0\.0001 it may have: show fewer seconds"):
+        record(*words, VideoConfig(size=(320, 240), megabytes=1e-4))
+    assert list(tmp_path.iterdir()) == [path] and path.stat().st_size <= limit
+
+
+def test_side_by_side_episodes_start_at_the_same_place_and_a_policy_that_does_not_adapt_is_shown_once(tmp_path):
+    family, path = ShortVel(), tmp_path / "x.mp4"
+    performers = [Performer(Push()), Performer(Push(), Origin(agent="ppo", adapts=False))]
+    config = VideoConfig(size=(96, 96), layout="side-by-side")
+    recording = record(performers, family, tasks_of(family, 1), 3, path, config)
+    pictures = read(path, (288, 96))[1].astype(int)
+    last, other = (pictures[HOLD, 68:92, left : left + 90] for left in (96, 192))
+    assert np.corrcoef(last.ravel(), other.ravel())[0, 1] > 0.95, "the third column shows what the second does"
+    measured = evaluate(Push(), family, tasks_of(family, 1), 3).returns
+    assert recording.returns[0, 2] == recording.returns[0, 0] == pytest.approx(measured[0, 0]) != measured[0, 2]
+    assert "left episode 1" in recording.look_for and recording.look_for.endswith("on the right ppo, no memory")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [({}, ["pretrained:quadruped-body-ppo"]), ({"adapts": False}, []), ({"task_visible": True}, [])],
+)
+def test_a_pretrained_policy_without_memory_stands_beside_one_that_adapts(words, found):
+    assert memoryless(Origin(agent="rl2", family="quadruped-body", **words)) == found
+    assert memoryless(Origin(agent="rl2", family="ant-goal", **words)) == []
 
 
 def test_an_early_end_stops_one_tile_only(tmp_path):
@@ -259,11 +303,12 @@ def test_scores_count_up_and_say_what_was_before():
 
 
 def test_layouts():
-    one, two = scenes("sequence", 5, [0, 3])
+    one, two = scenes("sequence", 5, [[0, 3]])
     assert one.shots == tuple(Shot(world, 0) for world in range(5)) and (one.rows, one.columns) == (2, 3)
     assert two.shots[4] == Shot(4, 3)
-    (beside,) = scenes("side-by-side", 2, [0, 3])
-    assert beside.shots == (Shot(0, 0), Shot(0, 3), Shot(1, 0), Shot(1, 3)) and (beside.rows, beside.columns) == (2, 2)
+    (beside,) = scenes("side-by-side", 2, [[0, 3], [3]])
+    assert beside.shots == tuple(Shot(world, *shown) for world in (0, 1) for shown in ((0, 0), (3, 0), (3, 1)))
+    assert (beside.rows, beside.columns) == (2, 3)
 
 
 def test_shots_run_in_step_until_the_last_has_ended():
@@ -276,14 +321,14 @@ def test_shots_run_in_step_until_the_last_has_ended():
 class Numbered:
     """Cameras whose pictures say which step they are of."""
 
-    scale, size, worlds = 10, 16, 2
+    scale, size = 10, 16
 
     def __init__(self, steps):
         self.steps = steps
 
-    def draw(self):
+    def draw(self, which):
         shape, step = (self.size, self.size, 3), len(self.steps)
-        return [np.full(shape, self.scale * step + world, np.uint8) for world in range(self.worlds)]
+        return [np.full(shape, self.scale * step + world, np.uint8) for world in which]
 
     def close(self):
         pass
@@ -323,7 +368,7 @@ def test_pictures_are_of_the_episode_and_age_asked_for(numbered, episodes, strid
 def test_side_by_side_shows_both_episodes_at_once(tmp_path, numbered, monkeypatch):
     family, path = ShortVel(), tmp_path / "x.mp4"
     config = VideoConfig(size=(96, 96), layout="side-by-side", seconds=0.2)
-    for name, value in (("scale", 15), ("size", 96), ("worlds", 1)):
+    for name, value in (("scale", 15), ("size", 96)):
         monkeypatch.setattr(Numbered, name, value)
     recording = record([Performer(Push())], family, tasks_of(family, 1), 3, path, config)
     pictures = read(path, (192, 96))[1]

@@ -277,7 +277,7 @@ class _Film:
         """A picture of every world."""
         if self._cameras is None:
             self._cameras = self._worlds.cameras(range(self._worlds.num_worlds), self._size)
-        return [picture.copy() for picture in self._cameras.draw()]
+        return self._cameras.draw()
 
     def close(self) -> None:
         """Free the graphics memory."""

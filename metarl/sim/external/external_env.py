@@ -121,11 +121,11 @@ class ExternalEnv(TrialEnv):
 
     def _restart(self, mask: Bool[Tensor, "N"]) -> None:
         numbers = np.flatnonzero(mask.numpy()).tolist()
-        seeds = WorldRandom(self._keys[mask], self._streams[mask], self._episode[mask]).uniform(0.0, _SEEDS, 1)
+        seeds = WorldRandom(self._keys[mask], self._streams[mask], self._draws[mask]).uniform(0.0, _SEEDS, 1)
         first = self._workers.reset(numbers, seeds[:, 0].long().tolist(), [self._rows[world] for world in numbers])
         self._obs[mask] = torch.from_numpy(first)
         if self._disturber:
-            self._disturber.begin(self._keys, self._streams, self._episode, mask, self.tasks)
+            self._disturber.begin(self._keys, self._streams, self._draws, mask, self.tasks)
 
     def _observe(self) -> Float32[Tensor, "N S"]:
         return self._disturber.sense(self._obs) if self._disturber else self._obs.clone()
@@ -155,9 +155,10 @@ class ExternalCameras:
     def __init__(self, workers: Workers, worlds: Sequence[int], size: tuple[int, int]) -> None:
         self._workers, self._worlds, self._size = workers, worlds, size
 
-    def draw(self) -> list[UInt8[np.ndarray, "H W 3"]]:
-        """A picture of each world as it is now."""
-        pictures = map(Image.fromarray, self._workers.render(self._worlds))
+    def draw(self, which: Sequence[int] | None = None) -> list[UInt8[np.ndarray, "H W 3"]]:
+        """A picture of each world, or of those at these places among them, as it is now."""
+        worlds = self._worlds if which is None else [self._worlds[place] for place in which]
+        pictures = map(Image.fromarray, self._workers.render(worlds))
         return [np.asarray(ImageOps.pad(picture, self._size, color=_BARS)) for picture in pictures]
 
     def close(self) -> None:

@@ -76,6 +76,6 @@ def tinted(color: UInt8[np.ndarray, "*n 3"], left: float) -> UInt8[np.ndarray, "
 
 def ground_color(color: tuple[int, int, int], friction: float) -> tuple[int, int, int]:
     """A ground's colour: the more slippery, the bluer."""
-    share = min(max(1.0 - friction, 0.0), 1.0)
+    share = min(max(1.6 * (1.0 - friction), 0.0), 1.0)
     red, green, blue = (np.array(color) * (1.0 - share) + _BLUE * share).astype(int).tolist()
     return red, green, blue

@@ -143,17 +143,17 @@ class MujocoEnv(TrialEnv):
 
     def _restart(self, mask: Bool[Tensor, "N"]) -> None:
         if self._disturber:
-            self._disturber.begin(self._keys, self._streams, self._episode, mask, self.tasks)
+            self._disturber.begin(self._keys, self._streams, self._draws, mask, self.tasks)
         self.physics.restart(mask, self._write)
         if self._disturber:
             self._disturber.rest(mask)
 
     def _write(self, worlds: Int64[Tensor, "n"]) -> None:
-        drawn = self._roots, self._episode
+        drawn = self._roots, self._draws
         if len(worlds) == self.num_worlds:  # in their order
             tasks = self.tasks
         else:
-            drawn, tasks = (self._roots[worlds], self._episode[worlds]), self.tasks.select(worlds)
+            drawn, tasks = (self._roots[worlds], self._draws[worlds]), self.tasks.select(worlds)
         random = WorldRandom.rooted(*drawn, self.dtype, self._drawn)
         self.family.reset(self.physics, worlds, tasks, random)
         self._drawn = random.used
@@ -219,7 +219,7 @@ class WorldCameras:
     ) -> None:
         """`name` and `size` as of `Camera`; `changes`: models may become others within an episode."""
         self._physics, self._worlds, self._wanted, self._changes = physics, worlds, wanted, changes
-        self._marks: list[Marks] = []
+        self._marks: dict[int, Marks] = {}
         self._cameras: list[Camera] = []
         backend = gl_backend()
         try:
@@ -234,20 +234,24 @@ class WorldCameras:
         for camera, eye, target in zip(self._cameras, eyes, targets, strict=True):
             camera.aim(eye, target, fov)
 
-    def draw(self) -> list[UInt8[np.ndarray, "H W 3"]]:
-        """A picture of each world as it is now; valid until the next ones."""
+    def draw(self, which: Sequence[int] | None = None) -> list[UInt8[np.ndarray, "H W 3"]]:
+        """A picture of each world, or of those at these places among them, as it is now; valid until the next ones."""
         physics, wanted = self._physics, self._wanted()
-        for world, camera in zip(self._worlds, self._cameras, strict=True):
+        going, wind = self._velocities(wanted) if wanted is not None else (None, None)
+        pictures = []
+        for place in range(len(self._worlds)) if which is None else which:
+            world, camera = self._worlds[place], self._cameras[place]
             physics.data_of(world, camera.data)
-        if self._changes or not self._marks:
-            self._marks = [marks_of(physics.model_of(world), physics.model) for world in self._worlds]
-        going: list[np.ndarray | None] = [None] * len(self._worlds)
-        if wanted is not None:
-            speed = 1.0 if wanted.speed is None else wanted.speed[:, None]
-            velocity = (wanted.direction * speed).cpu().numpy()
-            going = [velocity[world] for world in self._worlds]
-        shown = zip(self._cameras, self._marks, going, strict=True)
-        return [camera.draw(marks, way) for camera, marks, way in shown]
+            if self._changes or place not in self._marks:
+                self._marks[place] = marks_of(physics.model_of(world), physics.model)
+            own = (None if going is None else going[world], None if wind is None else wind[world])
+            pictures.append(camera.draw(self._marks[place], *own))
+        return pictures
+
+    @staticmethod
+    def _velocities(wanted: Wanted) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "N 2"] | None]:
+        speed = 1.0 if wanted.speed is None else wanted.speed[:, None]
+        return (wanted.direction * speed).cpu().numpy(), None if wanted.wind is None else wanted.wind.cpu().numpy()
 
     def close(self) -> None:
         """Free the graphics memory."""
