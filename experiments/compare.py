@@ -1,7 +1,8 @@
-"""Run a comparison: every agent on every family with every seed, what is missing of it, two trainings at a time.
+"""Run a comparison: every agent on every family with every seed, what is missing of it, several trainings at a time.
 
     python experiments/compare.py                          # experiments/compare.toml, into runs/compare
     python experiments/compare.py my.toml --runs runs/mine --results results/mine
+    python experiments/compare.py --jobs 8                 # eight trainings at a time, whatever the file says
     python experiments/compare.py --list                   # what is done, begun and missing
 
 A run is trained, evaluated and recorded under experiments/results/compare, and is done once it is recorded. What was
@@ -74,7 +75,8 @@ class Comparison:
     """The runs of a comparison, and the folders that hold them."""
 
     runs: list[Trial]
-    processes: int
+    jobs: int
+    """Trainings at a time."""
     folder: Path
     """Folder of the run folders."""
     results: Path
@@ -137,8 +139,8 @@ def _trained_minutes(folder: Path) -> float:
     return run.manifest().elapsed / 60.0 if checkpoint.existing(run.checkpoints) else 0.0
 
 
-def load(path: Path, folder: Path, results: Path) -> Comparison:
-    """A comparison from its TOML; `UserError` for what it names and there is not."""
+def load(path: Path, folder: Path, results: Path, jobs: int | None = None) -> Comparison:
+    """A comparison from its TOML, `jobs` trainings at a time if not as it says; `UserError` for mistakes in it."""
     content = read_toml(path)
     allowed = ("seeds", "families", "agents", "max_minutes", "processes")
     for key in content:
@@ -147,8 +149,10 @@ def load(path: Path, folder: Path, results: Path) -> Comparison:
     for key in ("seeds", "families", "agents"):
         if not content.get(key):
             raise UserError(f"{path}: {key} must name at least one")
-    runs = list(_runs(path, content))
-    return Comparison(runs, content.get("processes", 1), folder, results)
+    jobs = content.get("processes", 1) if jobs is None else jobs
+    if type(jobs) is not int or jobs < 1:
+        raise UserError(f"{jobs!r} trainings at a time: it must be at least 1")
+    return Comparison(list(_runs(path, content)), jobs, folder, results)
 
 
 def _runs(path: Path, content: Mapping[str, Any]) -> Iterator[Trial]:
@@ -175,7 +179,7 @@ def execute(comparison: Comparison) -> list[str]:
     comparison.folder.mkdir(parents=True, exist_ok=True)
     waiting = [run for run in comparison.runs if comparison.state(run) != "done"]
     failures = []
-    with ThreadPoolExecutor(comparison.processes) as pool:
+    with ThreadPoolExecutor(comparison.jobs) as pool:
         futures = {pool.submit(comparison.execute, run): run for run in waiting}
         try:
             for number, future in enumerate(as_completed(futures), start=1):
@@ -195,10 +199,11 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("config", nargs="?", type=Path, default=HERE / "compare.toml")
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="where run folders are")
     parser.add_argument("--results", type=Path, default=RESULTS / "compare", help="where results are recorded")
+    parser.add_argument("--jobs", type=int, help="trainings at a time; by default as the file's `processes` says")
     parser.add_argument("--list", action="store_true", help="only say what is done, begun and missing")
     options = parser.parse_args(words)
     try:
-        comparison = load(options.config, options.runs, options.results)
+        comparison = load(options.config, options.runs, options.results, options.jobs)
         if options.list:
             print(*(f"{comparison.state(run):8}{run.name}" for run in comparison.runs), sep="\n")
             return 0
