@@ -142,7 +142,8 @@ class Shares:
 
 def in_order(rows: Float[Tensor, "n D"]) -> Float[Tensor, "D"]:
     """The sum of rows, one after the other: torch's own adds in an order that depends on how many columns there are."""
-    return reduce(torch.add, rows)
+    total: Tensor = reduce(torch.add, rows.unbind())
+    return total
 
 
 ALONE = Shares()
