@@ -13,11 +13,9 @@ before counts towards its time limit.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import multiprocessing
 import os
 import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -34,12 +32,11 @@ from metarl.core.errors import UserError, unknown_name
 from metarl.core.files import read_json
 from metarl.core.registry import family_names, learner_names
 from metarl.run import checkpoint
+from metarl.run.launch import end_with_parent
 from metarl.run.logs import words_of
 from metarl.run.run import Run
 
 HERE = Path(__file__).parent
-_DIE_WITH_PARENT = 1
-"""PR_SET_PDEATHSIG of prctl(2)."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ class Comparison:
 
 def _work(run: Trial, folder: Path, log: Path) -> None:
     """Train a run, or what is left of it, and evaluate it by mean and by sampled actions; output goes into a log."""
-    _die_with_parent()
+    end_with_parent()  # and save: it is resumed later
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -126,11 +123,6 @@ def _work(run: Trial, folder: Path, log: Path) -> None:
     except Exception:
         traceback.print_exc()
         sys.exit(1)
-
-
-def _die_with_parent() -> None:
-    """SIGTERM to this process when its parent ends, however it does: a training saves, and is resumed later."""
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
 
 
 def _trained_minutes(folder: Path) -> float:
