@@ -99,8 +99,8 @@ class MamlTrpo(BaseLearner):
         objectives = [MetaObjective(self.policy.inner, stages, sampled) for stages, sampled, _ in cut]
         if shares.pieces == 1:
             return objectives[0], cut[0][2]
-        gather = partial(shares.gather, number=len(pieces))
-        return SharedObjective(objectives, [weight for *_, weight in own], gather), cut[0][2]
+        total = partial(shares.total, number=len(pieces))
+        return SharedObjective(objectives, [weight for *_, weight in own], total), cut[0][2]
 
     def masks(self, segment: Segment) -> list[Bool[Tensor, "T N"]]:
         """Steps of whole episodes before each step of adaptation, and those after the last.

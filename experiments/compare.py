@@ -1,7 +1,8 @@
-"""Run a comparison: every agent on every family with every seed, what is missing of it, two trainings at a time.
+"""Run a comparison: every agent on every family with every seed, what is missing of it, several trainings at a time.
 
     python experiments/compare.py                          # experiments/compare.toml, into runs/compare
     python experiments/compare.py my.toml --runs runs/mine --results results/mine
+    python experiments/compare.py --jobs 8                 # eight trainings at a time, whatever the file says
     python experiments/compare.py --list                   # what is done, begun and missing
 
 A run is trained, evaluated and recorded under experiments/results/compare, and is done once it is recorded. What was
@@ -12,11 +13,9 @@ before counts towards its time limit.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import multiprocessing
 import os
 import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -33,12 +32,11 @@ from metarl.core.errors import UserError, unknown_name
 from metarl.core.files import read_json
 from metarl.core.registry import family_names, learner_names
 from metarl.run import checkpoint
+from metarl.run.launch import end_with_parent
 from metarl.run.logs import words_of
 from metarl.run.run import Run
 
 HERE = Path(__file__).parent
-_DIE_WITH_PARENT = 1
-"""PR_SET_PDEATHSIG of prctl(2)."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,8 @@ class Comparison:
     """The runs of a comparison, and the folders that hold them."""
 
     runs: list[Trial]
-    processes: int
+    jobs: int
+    """Trainings at a time."""
     folder: Path
     """Folder of the run folders."""
     results: Path
@@ -103,7 +102,7 @@ class Comparison:
 
 def _work(run: Trial, folder: Path, log: Path) -> None:
     """Train a run, or what is left of it, and evaluate it by mean and by sampled actions; output goes into a log."""
-    _die_with_parent()
+    end_with_parent()  # and save: it is resumed later
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -126,19 +125,14 @@ def _work(run: Trial, folder: Path, log: Path) -> None:
         sys.exit(1)
 
 
-def _die_with_parent() -> None:
-    """SIGTERM to this process when its parent ends, however it does: a training saves, and is resumed later."""
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
-
-
 def _trained_minutes(folder: Path) -> float:
     """Return how long a run has trained up to its newest checkpoint."""
     run = Run(folder)
     return run.manifest().elapsed / 60.0 if checkpoint.existing(run.checkpoints) else 0.0
 
 
-def load(path: Path, folder: Path, results: Path) -> Comparison:
-    """A comparison from its TOML; `UserError` for what it names and there is not."""
+def load(path: Path, folder: Path, results: Path, jobs: int | None = None) -> Comparison:
+    """A comparison from its TOML, `jobs` trainings at a time if not as it says; `UserError` for mistakes in it."""
     content = read_toml(path)
     allowed = ("seeds", "families", "agents", "max_minutes", "processes")
     for key in content:
@@ -147,8 +141,10 @@ def load(path: Path, folder: Path, results: Path) -> Comparison:
     for key in ("seeds", "families", "agents"):
         if not content.get(key):
             raise UserError(f"{path}: {key} must name at least one")
-    runs = list(_runs(path, content))
-    return Comparison(runs, content.get("processes", 1), folder, results)
+    jobs = content.get("processes", 1) if jobs is None else jobs
+    if type(jobs) is not int or jobs < 1:
+        raise UserError(f"{jobs!r} trainings at a time: it must be at least 1")
+    return Comparison(list(_runs(path, content)), jobs, folder, results)
 
 
 def _runs(path: Path, content: Mapping[str, Any]) -> Iterator[Trial]:
@@ -175,7 +171,7 @@ def execute(comparison: Comparison) -> list[str]:
     comparison.folder.mkdir(parents=True, exist_ok=True)
     waiting = [run for run in comparison.runs if comparison.state(run) != "done"]
     failures = []
-    with ThreadPoolExecutor(comparison.processes) as pool:
+    with ThreadPoolExecutor(comparison.jobs) as pool:
         futures = {pool.submit(comparison.execute, run): run for run in waiting}
         try:
             for number, future in enumerate(as_completed(futures), start=1):
@@ -195,10 +191,11 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("config", nargs="?", type=Path, default=HERE / "compare.toml")
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="where run folders are")
     parser.add_argument("--results", type=Path, default=RESULTS / "compare", help="where results are recorded")
+    parser.add_argument("--jobs", type=int, help="trainings at a time; by default as the file's `processes` says")
     parser.add_argument("--list", action="store_true", help="only say what is done, begun and missing")
     options = parser.parse_args(words)
     try:
-        comparison = load(options.config, options.runs, options.results)
+        comparison = load(options.config, options.runs, options.results, options.jobs)
         if options.list:
             print(*(f"{comparison.state(run):8}{run.name}" for run in comparison.runs), sep="\n")
             return 0

@@ -1,10 +1,12 @@
 """What it costs to share a training among processes: measured here, and worked out for more workers than there are.
 
-    python experiments/scale.py measure rl2 half-cheetah-vel --processes 1 2 4 --output scale.json
-    python experiments/scale.py simulate scale.json
+    python experiments/scale.py measure rl2 half-cheetah-vel --output scale.json
+    python experiments/scale.py costs half-cheetah-vel quadruped-body --output costs.json
+    python experiments/scale.py simulate scale.json --costs costs.json
+    python experiments/scale.py efficiency rl2 half-cheetah-vel
 
-`measure` takes CPU time, which does not depend on what else runs on the machine, and bytes; `simulate` takes these,
-with the waiting that a network and stragglers add.
+`measure` and `costs` take CPU time, which depends little on what else runs on the machine, and bytes; `simulate` takes
+these, with the waiting that a network and stragglers add. `efficiency` takes seconds, and wants idle cores.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,52 +27,79 @@ import torch
 
 from metarl.core import seeding
 from metarl.core.config import configure
-from metarl.rl.parallel import Shares
+from metarl.core.registry import make_family
+from metarl.rl.parallel import Group, Shares
 from metarl.run.ranks import MEETING, joined
 from metarl.run.run import Run
 from metarl.run.train import Training
+from metarl.sim.make import make_env
 
 LATENCY, BANDWIDTH = 50e-6, 1.25e9
-"""Of an exchange over a network of 10 Gbit/s [s], [bytes/s]."""
+"""Of a message over a network of 10 Gbit/s [s], [bytes/s]."""
+WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+DESIGNS = ("as it is", "and sums in a tree", "and data stay", "and collectors a step behind")
+"""What the simulation adds one after the other: see docs/scale.md."""
+_CALLS = ("gather", "swap", "add")
 
 
 def measured(agent: str, family: str, iterations: int, fields: dict[str, Any]) -> dict[str, float]:
-    """CPU seconds per iteration of this process's collection, update and exchange, and the bytes it received."""
-    spent = {"exchange": 0.0, "bytes": 0.0, "exchanges": 0.0}
+    """Per iteration: CPU seconds of this process's collection, its physics, update and exchange; bytes received."""
+    spent = dict.fromkeys(("physics", "exchange", "bytes", "exchanges"), 0.0)
     """Of the present iteration."""
-    with joined(config := configure(agent, family, {"validation_tasks": 0, "threads": 1} | fields)) as shares:
-        told = Shares(shares.pieces, shares.rank, shares.size, shares.exchange and watched(shares.exchange, spent))
+    with joined(configure(agent, family, {"validation_tasks": 0, "threads": 1} | fields)) as shares:
+        told = Shares(shares.pieces, shares.rank, shares.size, shares.group and Watched(shares.group, spent))
+        config = configure(agent, family, {"validation_tasks": 0, "threads": 1} | fields)
         training = Training(Run(Path()), config, told)
         with training.fleet:
+            for env in training.fleet.envs:
+                timed(env.physics, "step", spent, "physics")  # type: ignore[attr-defined]
             rows = []
             for number in range(iterations + 1):
                 spent |= dict.fromkeys(spent, 0.0)
-                begun = time.process_time()
+                begun, started = time.process_time(), time.perf_counter()
                 segment = training.collect()[0]
                 collected, before = time.process_time(), dict(spent)
                 training.learner.update(segment, seeding.generator(0, "update", number), number / iterations)
                 updated = time.process_time()
                 training.iteration += 1
-                times = {"collect": collected - begun - before["exchange"]}
+                times = {"collect": collected - begun - before["exchange"], "physics": spent["physics"]}
                 times["update"] = updated - collected - (spent["exchange"] - before["exchange"])
                 sent = {"bytes_segment": before["bytes"], "bytes_gradients": spent["bytes"] - before["bytes"]}
                 counted = {"exchange": spent["exchange"], "exchanges": spent["exchanges"]}
-                rows.append(times | counted | sent)
+                rows.append(times | counted | sent | {"seconds": time.perf_counter() - started})
     return {name: float(np.mean([row[name] for row in rows[1:]])) for name in rows[0]}  # the first one warms up
 
 
-def watched(exchange: Any, spent: dict[str, float]) -> Any:
-    """The exchange, its CPU time and bytes noted."""
+def timed(owner: object, name: str, spent: dict[str, float], total: str) -> None:
+    """Add the CPU time of a method's calls up in `spent[total]`."""
+    call: Callable[..., Any] = getattr(owner, name)
 
-    def noted(rows: torch.Tensor) -> torch.Tensor:
+    def noted(*words: Any) -> Any:
         begun = time.process_time()
-        found: torch.Tensor = exchange(rows)
-        spent["exchange"] += time.process_time() - begun
-        spent["bytes"] += found.numel() * found.element_size()
-        spent["exchanges"] += 1
+        found = call(*words)
+        spent[total] += time.process_time() - begun
         return found
 
-    return noted
+    setattr(owner, name, noted)
+
+
+class Watched:
+    """The other processes, with CPU time and bytes of what they say noted."""
+
+    def __init__(self, group: Group, spent: dict[str, float]) -> None:
+        self._spent, self.wait = spent, group.wait
+        for name in _CALLS:
+            setattr(self, name, self._counted(getattr(group, name)))
+            timed(self, name, spent, "exchange")
+
+    def _counted(self, call: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+        def noted(rows: torch.Tensor) -> torch.Tensor:
+            found = call(rows)
+            self._spent["bytes"] += found.numel() * found.element_size()
+            self._spent["exchanges"] += 1
+            return found
+
+        return noted
 
 
 def in_processes(size: int, words: Sequence[str]) -> list[dict[str, float]]:
@@ -86,84 +115,192 @@ def in_processes(size: int, words: Sequence[str]) -> list[dict[str, float]]:
         return [json.loads(process.communicate()[0].splitlines()[-1]) for process in started]
 
 
-def fitted(one: dict[str, float], several: dict[str, float], size: int, pieces: int) -> dict[str, float]:
-    """The model's constants, of one process and of `size`: update(P) = alike + shared / P."""
-    shared = max(0.0, (one["update"] - several["update"]) / (1.0 - 1.0 / size))
+def slowest(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Of several processes' figures the largest."""
+    return {name: float(np.max([row[name] for row in rows])) for name in rows[0]}
+
+
+def fitted(runs: dict[str, dict[str, float]], worlds: int, shards: int, most: int) -> dict[str, float]:
+    """The model's constants: collect(n worlds) = step + n (world + physics), update(S pieces) = alike + S piece + data.
+
+    `runs`: `whole` in one piece, `small` with a part of the worlds in one piece, `1` in all shards, and of `most`
+    processes.
+    """
+    whole, small, cut, shared = runs["whole"], runs["small"], runs["1"], runs[str(most)]
+    fewer = worlds // shards
+    physics = whole["physics"] / worlds
+    per_world = (whole["collect"] - small["collect"]) / (worlds - fewer)
+    piece = max(0.0, (cut["update"] - whole["update"]) / (shards - 1))
+    data = max(0.0, (cut["update"] - shared["update"]) / (1.0 - 1.0 / most) - shards * piece)
     return {
-        "collect": one["collect"],
-        "shared": shared,
-        "alike": one["update"] - shared,
-        "exchanges": several["exchanges"],
-        "bytes_segment": several["bytes_segment"],
-        "bytes_piece": several["bytes_gradients"] / pieces,
+        "worlds": worlds,
+        "shards": shards,
+        "step": max(0.0, small["collect"] - fewer * per_world),
+        "world": max(0.0, per_world - physics),
+        "physics": physics,
+        "piece": piece,
+        "data": data,
+        "alike": max(0.0, cut["update"] - shards * piece - data),
+        "exchanges": shared["exchanges"],
+        "bytes_segment": shared["bytes_segment"],
+        "bytes_gradients": shared["bytes_gradients"],
+        "exchange": shared["exchange"],
     }
 
 
-def iteration_time(cost: dict[str, float], workers: int, tasks: int, spread: float, rng: np.random.Generator) -> float:
-    """Seconds of an iteration: the slowest worker's collection, the update, and the exchanges.
+def predicted(cost: dict[str, float], size: int) -> dict[str, float]:
+    """What the model says of `size` processes that share `shards` pieces, as they were measured."""
+    own = -(-int(cost["shards"]) // size)
+    worlds = own * cost["worlds"] / cost["shards"]
+    return {
+        "collect": own * cost["step"] + worlds * (cost["world"] + cost["physics"]),
+        "update": cost["alike"] + own * (cost["piece"] + cost["data"] / cost["shards"]),
+    }
 
-    A task's collection varies by a log-normal factor of deviation `spread` about 1. There are as many pieces as
-    workers, and what is gathered of them goes to every worker, over `BANDWIDTH`, after log2(workers) latencies each.
+
+def iteration_time(
+    cost: dict[str, float], factors: np.ndarray, workers: int, tasks: int, design: int, rng: np.random.Generator
+) -> float:
+    """Seconds of an iteration of so many tasks, by a design of `DESIGNS`: a share of the tasks, and a piece, each.
+
+    The physics of a task costs one of the measured `factors` times the mean. Sums over long rows are two exchanges, and
+    receive twice the parameters, whatever the number of workers; an exchange is a ring of workers - 1 messages, or a
+    tree of twice log2(workers). With data that stay where they were collected, no segment is sent, and what all do
+    alike is done for the own tasks. Collectors a step behind the learner collect while it updates.
     """
-    factor = rng.lognormal(-(spread**2) / 2.0, spread, tasks)
-    slowest = max(part.sum() for part in np.array_split(factor, min(workers, tasks))) * cost["collect"] / tasks
-    update = cost["alike"] + cost["shared"] / min(workers, tasks)
+    scale, busy = tasks / cost["worlds"], min(workers, tasks)
+    load = [cost["physics"] * part.sum() for part in np.array_split(rng.choice(factors, tasks), busy)]
+    collect = cost["step"] + -(-tasks // busy) * cost["world"] + max(load)
+    alike = cost["alike"] * scale / (busy if design >= 2 else 1)
+    update = alike + cost["piece"] + cost["data"] * scale / busy
     if workers == 1:
-        return float(slowest + update)
-    sent = cost["bytes_segment"] + cost["bytes_piece"] * workers
-    return float(slowest + update + cost["exchanges"] * LATENCY * np.log2(workers) + sent / BANDWIDTH)
+        return float(collect + update)
+    gradients = cost["bytes_gradients"] * (1 if workers == 2 else 2)
+    sent = gradients + (0.0 if design >= 2 else cost["bytes_segment"] * scale)
+    messages = workers - 1 if design < 1 else 2 * np.log2(workers)
+    exchange = cost["exchanges"] * (1 if workers == 2 else 2) * messages * LATENCY + sent / BANDWIDTH
+    return float(max(collect, update + exchange) if design >= 3 else collect + update + exchange)
+
+
+def simulate(cost: dict[str, float], factors: np.ndarray, tasks: int) -> None:
+    """Print how many times as fast as one worker so many are, by every design."""
+    rng = np.random.default_rng(0)
+    # one piece per worker, of whose gradients each receives one copy
+    own = cost | {"bytes_gradients": cost["bytes_gradients"] / cost["shards"]}
+
+    def mean(workers: int, design: int) -> float:
+        return float(np.mean([iteration_time(own, factors, workers, tasks, design, rng) for _ in range(100)]))
+
+    alone = mean(1, 0)
+    print(f"{tasks} tasks, {alone:.2f} s an iteration of one worker; the physics of a task deviates by "
+          f"{factors.std():.3f}, and is at most {factors.max():.2f} of the mean")  # fmt: skip
+    print(f"{'workers':30}", *(f"{workers:6d}" for workers in WORKERS))
+    for number, design in enumerate(DESIGNS):
+        print(f"{design:30}", *(f"{alone / mean(workers, number):6.1f}" for workers in WORKERS))
+
+
+def episode_costs(name: str, number: int) -> list[float]:
+    """CPU seconds of the physics in a trial of each of so many training tasks, random actions; the less of two."""
+    family, spent = make_family(name), {"physics": 0.0}
+    tasks, found = family.space.sample("train", number, seeding.rng(0, "tasks")), []
+    with make_env(family, 1, episodes_per_trial=2, threads=1) as env:
+        timed(env.physics, "step", spent, "physics")  # type: ignore[attr-defined]
+        for task in range(number):
+            plays = []
+            for _ in range(2):
+                env.begin(tasks.select(torch.tensor([task])), key=task)
+                noise = seeding.generator(0, "costs", task)
+                spent["physics"] = 0.0
+                for _ in range(env.trial_steps):
+                    env.step(2.0 * torch.rand(1, env.info.action_size, generator=noise) - 1.0)
+                plays.append(spent["physics"])
+            found.append(min(plays))
+    return found
+
+
+def words_of(given: argparse.Namespace, worlds: int, shards: int) -> list[str]:
+    """The arguments of `one` with other sizes."""
+    head = [given.agent, given.family, "--iterations", str(given.iterations)]
+    return [*head, "--worlds", str(worlds), "--shards", str(shards), "--set", *given.set]
+
+
+def run_one(given: argparse.Namespace) -> None:
+    """What a process of the others does."""
+    fields = {name: json.loads(value) for name, _, value in (word.partition("=") for word in given.set)}
+    fields |= {"num_worlds": given.worlds, "shards": given.shards}
+    print(json.dumps(measured(given.agent, given.family, given.iterations, fields)))
+
+
+def run_efficiency(given: argparse.Namespace) -> None:
+    """Seconds per iteration of one and of two processes in turns, each on one thread, and their ratio."""
+    ratios, words = [], words_of(given, given.worlds, given.shards)
+    for turn in range(3):
+        one, two = (slowest(in_processes(size, words))["seconds"] for size in (1, 2))
+        ratios.append(one / two / 2.0)
+        print(f"turn {turn + 1}: {one:.3f} s and {two:.3f} s, efficiency {ratios[-1]:.3f}", flush=True)
+    print(f"{given.agent} on {given.family}: two processes reach {np.median(ratios):.2f} of twice one")
+
+
+def run_measure(given: argparse.Namespace) -> None:
+    """What one, two and four processes take, the model's constants, and what it says of the same."""
+    worlds, shards = given.worlds, given.shards
+    runs = {str(size): slowest(in_processes(size, words_of(given, worlds, shards))) for size in (1, 2, 4)}
+    sizes = {"whole": worlds, "small": worlds // shards}
+    runs |= {name: in_processes(1, words_of(given, number, 1))[0] for name, number in sizes.items()}
+    cost = fitted(runs, worlds, shards, 4)
+    for name, run in runs.items():
+        print(f"{name:6}", *(f"{key} {value:.4g}" for key, value in run.items()), sep="  ")
+        if name.isdigit():
+            print(f"{'':6}  model:", *(f"{key} {value:.4g}" for key, value in predicted(cost, int(name)).items()))
+    print(*(f"{key} {value:.4g}" for key, value in cost.items()), sep="  ")
+    if given.output:
+        given.output.write_text(json.dumps({"command": sys.argv, "measured": runs, "cost": cost}, indent=1) + "\n")
+
+
+def run_costs(given: argparse.Namespace) -> None:
+    """What trials of different tasks of some families cost."""
+    costs = {name: episode_costs(name, given.tasks) for name in given.families}
+    for name, values in costs.items():
+        share = np.array(values) / np.mean(values)
+        print(f"{name}: {np.mean(values):.3f} s a trial, deviation {share.std():.3f}, most {share.max():.2f}")
+    if given.output:
+        given.output.write_text(json.dumps(costs, indent=1) + "\n")
+
+
+def run_simulate(given: argparse.Namespace) -> None:
+    """Both, worked out for more workers: with as many tasks as were measured, and with 32 times as many."""
+    cost = json.loads(given.file.read_text())["cost"]
+    for name, values in json.loads(given.costs.read_text()).items():
+        print(f"\n{name}")
+        for tasks in (int(cost["worlds"]), 32 * int(cost["worlds"])):
+            simulate(cost, np.array(values) / np.mean(values), tasks)
 
 
 def main() -> None:
     """Measure, or simulate from what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for name in ("measure", "one"):
-        verb = verbs.add_parser(name)
+    for name, work in (("measure", run_measure), ("efficiency", run_efficiency), ("one", run_one)):
+        verb = verbs.add_parser(name, help=work.__doc__)
+        verb.set_defaults(work=work)
         verb.add_argument("agent")
         verb.add_argument("family")
         verb.add_argument("--iterations", type=int, default=3)
+        verb.add_argument("--worlds", type=int, default=32)
+        verb.add_argument("--shards", type=int, default=2 if name == "efficiency" else 4)
         verb.add_argument("--set", nargs="*", default=[], help="field=value of the configuration")
-        verb.add_argument("--processes", type=int, nargs="*", default=[1, 2, 4])
         verb.add_argument("--output", type=Path)
-    verb = verbs.add_parser("simulate")
-    verb.add_argument("file", type=Path)
+    verb = verbs.add_parser("costs", help=run_costs.__doc__)
+    verb.set_defaults(work=run_costs)
+    verb.add_argument("families", nargs="+")
     verb.add_argument("--tasks", type=int, default=32)
-    verb.add_argument("--spread", type=float, default=0.1)
+    verb.add_argument("--output", type=Path)
+    verb = verbs.add_parser("simulate", help=run_simulate.__doc__)
+    verb.set_defaults(work=run_simulate)
+    verb.add_argument("file", type=Path)
+    verb.add_argument("--costs", type=Path, required=True)
     given = parser.parse_args()
-    if given.verb == "simulate":
-        cost, rng = json.loads(given.file.read_text())["cost"], np.random.default_rng(0)
-        for workers in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024):
-            told = [f"{workers:5d}"]
-            for tasks in (given.tasks, 32 * given.tasks):
-                share = {
-                    **cost,
-                    "collect": cost["collect"] * tasks / given.tasks,
-                    "shared": cost["shared"] * tasks / given.tasks,
-                }
-                share |= {
-                    "alike": cost["alike"] * tasks / given.tasks,
-                    "bytes_segment": cost["bytes_segment"] * tasks / given.tasks,
-                }
-                one, now = (
-                    np.mean([iteration_time(share, n, tasks, given.spread, rng) for _ in range(200)])
-                    for n in (1, workers)
-                )
-                told.append(f"{tasks:5d} tasks {now:8.3f} s, {one / now:6.1f} times as fast")
-            print(*told, sep="   ")
-        return
-    fields = {name: json.loads(value) for name, _, value in (word.partition("=") for word in given.set)}
-    if given.verb == "one":
-        print(json.dumps(measured(given.agent, given.family, given.iterations, fields)))
-        return
-    words = [given.agent, given.family, "--iterations", str(given.iterations), "--set", *given.set]
-    found = {size: in_processes(size, words) for size in given.processes}
-    for size, rows in found.items():
-        print(size, *(f"{name} {np.max([row[name] for row in rows]):.4g}" for name in rows[0]), sep="  ", flush=True)
-    if given.output:
-        last = max(found)
-        cost = fitted(found[1][0], found[last][0], last, fields["shards"])
-        given.output.write_text(json.dumps({"command": sys.argv, "measured": found, "cost": cost}, indent=1) + "\n")
+    given.work(given)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Small trainings of every learner, and processes that are some of several as those that torchrun starts."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from metarl.core.config import configure
 from metarl.run import checkpoint
 from metarl.run.ranks import MEETING, digest
+from metarl.run.run import Run
 from metarl.run.sessions import train
 
 FAMILY = f"{Path(__file__).parent}/short_family.py:ShortDir"
@@ -28,22 +30,31 @@ CASES = {
     "rma": {"chunk_steps": 5, "num_epochs": 1, "batch_size": 40, "student_share": 0.7, "student_size": 8},
     "ppo": {"num_epochs": 1, "batch_size": 64},
 }
+ANY_ORDER = "rl2 in any order"
+"""Gradients added by all-reduce."""
 
 
 def config(case, iterations=2, **changes):
     values = {"num_worlds": 8, "seed": 3, "threads": 1, "validation_tasks": 0, "hidden_size": 8, "shards": SHARDS}
     iterations += case == "rma"  # whose student learns in the last
-    fields = values | CASES[case] | {"total_steps": iterations * STEPS} | changes
+    own = CASES["rl2"] | {"all_reduce": True} if case == ANY_ORDER else CASES[case]
+    fields = values | own | {"total_steps": iterations * STEPS} | changes
     return configure(case.split()[0], FAMILY, fields)
 
 
-def trained(place, cases):
+def trained(place, cases, **changes):
     """SHA-256 of all that each learner holds after its training."""
-    found = {}
     for case in cases:
-        run = train(config(case), Path(place) / case.replace(" ", "-"))
-        found[case] = digest(checkpoint.load(checkpoint.find(run.checkpoints))[0]).hex()
-    return found
+        train(config(case, **changes), folder(place, case))
+    return {case: digest(learned(place, case)).hex() for case in cases}
+
+
+def folder(place, case):
+    return Path(place) / case.replace(" ", "-")
+
+
+def learned(place, case):
+    return checkpoint.load(checkpoint.find(Run(folder(place, case)).checkpoints))[0]
 
 
 def environment(meeting, rank, size, **more):
@@ -53,11 +64,11 @@ def environment(meeting, rank, size, **more):
     return os.environ | {name: str(value) for name, value in (ours | more).items()}
 
 
-def in_processes(size, place, cases):
+def in_processes(size, place, cases, **changes):
     """`trained` in so many processes: what the leading one wrote."""
     meeting = Path(place) / "meeting"
     meeting.mkdir(parents=True)
-    words = [sys.executable, __file__, str(place), *cases]
+    words = [sys.executable, __file__, str(place), json.dumps(changes), *cases]
     started = [
         subprocess.Popen(words, env=environment(meeting, rank, size), stdout=-1, text=True) for rank in range(size)
     ]
@@ -67,6 +78,5 @@ def in_processes(size, place, cases):
 
 
 if __name__ == "__main__":
-    for name in sys.argv[2:]:
-        for case, value in trained(sys.argv[1], [name]).items():
-            print(case, value, sep="\t")
+    for case, value in trained(sys.argv[1], sys.argv[3:], **json.loads(sys.argv[2])).items():
+        print(case, value, sep="\t")

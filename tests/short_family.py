@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from metarl.agents.configs import RL2Config
 from metarl.agents.rl2 import RL2
 from metarl.envs.half_cheetah import HalfCheetahDir
+from metarl.run.ranks import rank
 
 
 class ShortDir(HalfCheetahDir):
@@ -39,3 +42,13 @@ class OwnLearner(RL2):
 
     def update(self, segment, generator, progress):
         return super().update(segment, generator, progress) | {"train/rate": self.own.rate}
+
+
+class Astray(OwnLearner):
+    """Of several processes, each goes its own way."""
+
+    def update(self, segment, generator, progress):
+        metrics = super().update(segment, generator, progress)
+        with torch.no_grad():
+            next(self.policy.parameters()).add_(rank())
+        return metrics

@@ -81,6 +81,17 @@ def test_the_list_says_what_is_done_and_what_is_missing(compare_here, capsys):
     assert capsys.readouterr().out.split() == ["done", "point-goal-ppo-s1", "missing", "point-goal-rl2-s1"]
 
 
+def test_how_many_trainings_run_at_a_time_is_said_in_the_file_or_by_jobs(compare_here, place, capsys):
+    import compare
+
+    (place / "compare.toml").write_text("processes = 3" + CONFIG)
+    where = place / "compare.toml", place / "runs", place / "results"
+    assert compare.load(*where).jobs == 3
+    assert compare.load(*where, jobs=2).jobs == 2
+    assert compare_here("--jobs", "0") == 2
+    assert "0 trainings at a time: it must be at least 1" in capsys.readouterr().err
+
+
 def test_what_was_recorded_with_other_settings_is_not_taken_for_done(place, compare_here, capsys):
     (place / "compare.toml").write_text(CONFIG.replace("total_steps = 100\n", "total_steps = 200\n"))
     assert compare_here() == 2

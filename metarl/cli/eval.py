@@ -13,9 +13,13 @@ from metarl.core.parameters import require
 
 if TYPE_CHECKING:
     from metarl.core.tasks import Tasks
+    from metarl.rl.parallel import Shares
     from metarl.run.control import Control
     from metarl.run.records import EvaluationRecord, Role
     from metarl.run.subject import Subject
+
+_PATIENCE = 3600.0
+"""Time for which processes wait for the one whose tasks take the longest [s]."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class EvalOptions:
     """Checkpoint, as iteration-000120, or best; the newest by default."""
     json: Path | None = None
     """Also write the result to FILE.json (with a second split, its own to FILE-ood.json); RUN/eval/ always has it."""
+    processes: int = 1
+    """Processes on this machine that share lists of more than 128 tasks; the result is the same."""
     trust_code: bool = False
     """Run files of code that a run names, also such as you have not trained with, or that were changed since."""
 
@@ -79,6 +85,7 @@ class EvalOptions:
         if self.tasks and self.split:
             raise UserError(f"--tasks {self.tasks} takes the place of --split {self.split}: leave one of the two out")
         require(self, "num_tasks", 1 <= self.num_tasks <= 65536, "in [1, 65536]")
+        require(self, "processes", self.processes >= 1, "at least 1")
         require(self, "episodes", 0 <= self.episodes <= 1000, "in [0, 1000]")
         require(self, "seed", 0 <= self.seed < 2**32, "in [0, 2^32)")
 
@@ -86,6 +93,21 @@ class EvalOptions:
 def run(words: list[str]) -> int:
     """Evaluate, print the tables, and write every return as JSON."""
     options = parse(EvalOptions, "eval", words)
+    if options.processes > 1:
+        from metarl.cli.resume import launched
+
+        return launched(["eval", *words], options.processes)
+    from metarl.run.launch import as_one
+    from metarl.run.ranks import num_ranks, together, with_versions
+
+    def work() -> int:
+        with together(options.device, num_ranks(), with_versions(repr(options)), patience=_PATIENCE) as shares:
+            return _evaluate_all(options, words, shares)
+
+    return as_one(work)
+
+
+def _evaluate_all(options: EvalOptions, words: list[str], shares: Shares) -> int:
     from metarl.run.calibration import calibration
     from metarl.run.control import KINDS, Control
     from metarl.run.evaluate import compared, split_name
@@ -109,11 +131,11 @@ def run(words: list[str]) -> int:
     controls = [Control(kind, options.control_seconds, options.control_once) for kind in kinds]
     say = console().print
     for number, (split, tasks) in enumerate(lists or _task_lists(options, subject)):
-        record = _evaluate(subject, tasks, episodes, split, options, words, controls)
+        record = _evaluate(subject, tasks, episodes, split, options, words, shares, controls)
         nominal = [control for control in controls if control.kind == "nominal"]
         yardsticks = []
         for group, theirs_too in ((low, nominal), (high, [])):
-            found = [_evaluate(each, tasks, episodes, split, options, words, theirs_too) for each in group]
+            found = [_evaluate(each, tasks, episodes, split, options, words, shares, theirs_too) for each in group]
             for each, one in zip(group, found, strict=True):
                 _write(each, one, None)
             yardsticks.append([(str(each.run), one) for each, one in zip(group, found, strict=True)])
@@ -130,7 +152,7 @@ def run(words: list[str]) -> int:
         if believed is not None:
             say(believed.table())
         if other is not None:
-            theirs = _evaluate(other, tasks, episodes, split, options, words)
+            theirs = _evaluate(other, tasks, episodes, split, options, words, shares)
             say(record_table(theirs, str(options.against)))
             _write(other, theirs, None)
             record = compared(record, theirs, str(options.against))
@@ -185,6 +207,7 @@ def _evaluate(
     split: str,
     options: EvalOptions,
     words: list[str],
+    shares: Shares,
     controls: Sequence[Control] = (),
 ) -> EvaluationRecord:
     from metarl.run.evaluate import evaluate_subject
@@ -200,13 +223,17 @@ def _evaluate(
         deterministic=not (options.stochastic or options.agent == "random"),
         controls=controls,
         worlds=worlds_on(options.device, options.physics),
+        shares=shares,
     )
 
 
 def _write(subject: Subject, record: EvaluationRecord, json: Path | None) -> None:
-    """Into the run's folder, and to the file the user named."""
+    """Into the run's folder, and to the file the user named, by the leading process."""
     from metarl.core.files import write_json
+    from metarl.run.ranks import rank
 
+    if rank():
+        return
     if json is not None:
         write_json(json, record.to_json())
     written = None

@@ -47,6 +47,8 @@ class TuneOptions(Checked):
     """Training tasks on which each trained policy is judged."""
     seed: int = number(0, least=0, below=2**32)
     """Seed of the study and of every training."""
+    jobs: int = number(1, least=1, most=1024)
+    """Trainings at once, each in a process of its own. What is tried then depends on which ends first."""
     threads: int = number(0, least=0, most=1024)
     """Threads of the physics; 0 for one per CPU. Results are the same."""
     output: Path | None = None
@@ -79,7 +81,7 @@ def run(words: list[str]) -> int:
         tuner = Tuner(path, plan, ["tune", *words], console())
         print(f"{len(tuner.study.trials)} of {options.trials} trials done", flush=True)
         try:
-            ended = tuner.run(options.trials, options.max_minutes)
+            ended = tuner.run(options.trials, options.max_minutes, options.jobs)
             code = 0 if ended.signal is None else 128 + ended.signal
         except KeyboardInterrupt:  # between two trainings
             code = 130

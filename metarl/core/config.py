@@ -74,6 +74,8 @@ class TrainConfig(Checked, Generic[L]):
     shards: int = number(0, least=0, most=65536)
     """Parts that the worlds are cut into, which --processes share among themselves. Results depend on it, in rounding,
     and not on the number of processes; 0 for one part in one process, and 4 in several."""
+    all_reduce: bool = False
+    """Several processes add their gradients up in any order: less is sent, but results depend on their number."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where policy, data and updates are, and the worlds, unless --physics says otherwise. On cuda a learner may have
     other defaults: rl2 takes 4096 worlds and updates every 50 steps."""

@@ -22,7 +22,8 @@ class Adam(torch.optim.Adam):
         """On a GPU a step is one kernel, which can be captured, and which an attribute `found_inf` of 1 leaves out."""
         params = list(params)
         on_gpu = not looks(params[0].device)
-        super().__init__(params, lr=lr, eps=eps, fused=True if on_gpu else fused, capturable=on_gpu)
+        fused = True if on_gpu else fused
+        super().__init__(params, lr=lr, eps=eps, fused=fused, capturable=on_gpu, foreach=None if fused else True)
 
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
     zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)

@@ -19,8 +19,8 @@ from metarl.rl.inner_loop import InnerLoop, Stage
 from metarl.rl.objectives import clipped_advantage, gaussian_kl, gaussian_log_prob
 from metarl.rl.trust_region import Product
 
-Gathered = Callable[[Float[Tensor, "n Q"]], Float[Tensor, "S Q"]]
-"""Rows of this process's pieces -> those of all pieces, in order."""
+Total = Callable[[Float[Tensor, "n Q"]], Float[Tensor, "Q"]]
+"""Rows of this process's pieces -> the sum of those of all pieces."""
 
 
 class Sampled(NamedTuple):
@@ -143,13 +143,13 @@ class MetaObjective:
 class SharedObjective:
     """The same of all tasks, cut into pieces: each is computed in one process, and the sums are those of all."""
 
-    def __init__(self, own: Sequence[MetaObjective], weights: Sequence[float], gathered: Gathered) -> None:
-        """`weights` are the own pieces' shares of all tasks; `gathered` gives the rows of all pieces for the own."""
-        self._own, self._weights, self._gathered = own, weights, gathered
+    def __init__(self, own: Sequence[MetaObjective], weights: Sequence[float], total: Total) -> None:
+        """`weights` are the own pieces' shares of all tasks; `total` adds the rows of all pieces, given the own."""
+        self._own, self._weights, self._total = own, weights, total
 
     def thinned(self, stride: int) -> SharedObjective:
         """See `MetaObjective.thinned`."""
-        return SharedObjective([piece.thinned(stride) for piece in self._own], self._weights, self._gathered)
+        return SharedObjective([piece.thinned(stride) for piece in self._own], self._weights, self._total)
 
     def evaluate(self, meta: Float[Tensor, "Q"]) -> tuple[float, float]:
         """Loss and divergence."""
@@ -172,8 +172,7 @@ class SharedObjective:
         return self._mean([piece.clipped_gradient(meta, reference, clip, kl_weight) for piece in self._own])
 
     def _mean(self, values: Sequence[Float[Tensor, "Q"]]) -> Float[Tensor, "Q"]:
-        rows = torch.stack([weight * value for weight, value in zip(self._weights, values, strict=True)])
-        return self._gathered(rows).sum(dim=0)
+        return self._total(torch.stack([weight * value for weight, value in zip(self._weights, values, strict=True)]))
 
 
 def _thin(stage: Stage, stride: int) -> Stage:

@@ -11,8 +11,9 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -26,6 +27,8 @@ Stretch = tuple[slice, slice, float]
 """Some of a batch's tasks, which rows are theirs, and their share of all."""
 ShardLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Indices of samples -> (mean loss over them, vector of diagnostics averaged over them)."""
+_LONG = 4096
+"""Numbers in a row from which on two exchanges of parts of it take less than one of the whole."""
 
 
 def single_threaded_math() -> None:
@@ -39,19 +42,39 @@ def device_math(device: str) -> None:
         torch.set_float32_matmul_precision("high")
 
 
+@runtime_checkable
+class Group(Protocol):
+    """What processes tell each other; each call returns once all have made it."""
+
+    def gather(self, rows: Shaped[Tensor, "*F"]) -> Shaped[Tensor, "P *F"]:
+        """What each process gave, in their order; of the same shape in all."""
+        ...
+
+    def swap(self, rows: Shaped[Tensor, "P *F"]) -> Shaped[Tensor, "P *F"]:
+        """What each process gave for this one, whose own rows are for one process each."""
+        ...
+
+    def add(self, row: Float[Tensor, "*F"]) -> Float[Tensor, "*F"]:
+        """The sum of what all gave, in an order that depends on how many they are."""
+        ...
+
+    def wait(self) -> None:
+        """Return once all have come here, however long one is busy by itself."""
+        ...
+
+
 @dataclass(frozen=True)
 class Shares:
     """A number of pieces that work is cut into, and which of them are this process's: all, where it is alone."""
 
     pieces: int = 1
-    """Results depend on it, as far as rounding does, and on nothing else here."""
+    """Results depend on it, as far as rounding does, and unless `any_order` on nothing else here."""
     rank: int = 0
     """Number of this process among `size`."""
     size: int = 1
-    exchange: Callable[[Tensor], Tensor] | None = None
-    """Rows (n, ...), as many in every process -> those of all processes (size, n, ...)."""
-    wait: Callable[[], None] = lambda: None
-    """Returns once all processes have called it, however long one is busy by itself."""
+    group: Group | None = None
+    any_order: bool = False
+    """Whether sums may be made in an order that depends on the number of processes, which sends less."""
 
     @property
     def leads(self) -> bool:
@@ -65,26 +88,62 @@ class Shares:
         """
         return range(number * self.rank // self.size, number * (self.rank + 1) // self.size)
 
+    def wait(self) -> None:
+        """Return once all processes have called it."""
+        if self.group is not None:
+            self.group.wait()
+
     def gather(self, rows: Shaped[Tensor, "n *F"], number: int) -> Shaped[Tensor, "S *F"]:
         """The rows of all `number` things, in order, of those that each process made of its own."""
-        if self.size == 1 or self.exchange is None:
+        if self.group is None:
             return rows
-        counts = [number * (rank + 1) // self.size - number * rank // self.size for rank in range(self.size)]
+        counts = self._counts(number)
+        if min(counts) == max(counts):
+            return self.group.gather(rows).flatten(0, 1)
         filled = rows.new_zeros(max(counts), *rows.shape[1:])
         filled[: len(rows)] = rows
-        return torch.cat([found[:count] for found, count in zip(self.exchange(filled), counts, strict=True)])
+        return torch.cat([found[:count] for found, count in zip(self.group.gather(filled), counts, strict=True)])
+
+    def total(self, rows: Float[Tensor, "n D"], number: int) -> Float[Tensor, "D"]:
+        """The sum of the rows of all `number` things, in their order, of those that each process made of its own.
+
+        Long rows are added in stretches, one in each process, which gather the sums then: what is sent does not grow
+        with the number of things.
+        """
+        if self.group is None:
+            return in_order(rows)
+        if self.any_order:
+            return self.group.add(in_order(rows))
+        if self.size == 2 or rows.shape[1] < _LONG:
+            return in_order(self.gather(rows, number))
+        counts, length = self._counts(number), -(-rows.shape[1] // self.size)
+        filled = rows.new_zeros(max(counts), self.size * length)
+        filled[: len(rows), : rows.shape[1]] = rows
+        found = self.group.swap(filled.view(-1, self.size, length).transpose(0, 1).contiguous())
+        stretch = in_order(torch.cat([each[:count] for each, count in zip(found, counts, strict=True)]))
+        return self.group.gather(stretch).flatten()[: rows.shape[1]]
 
     def summed(
-        self, pieces: Sequence[T], work: Callable[[Sequence[T]], list[Float[Tensor, "P"]]]
-    ) -> Float[Tensor, "P"]:
+        self, pieces: Sequence[T], work: Callable[[Sequence[T]], list[Float[Tensor, "D"]]]
+    ) -> Float[Tensor, "D"]:
         """The sum, in their order, of what `work` makes of the pieces: each is done by one process.
 
         Where there are fewer pieces than processes, every process does all of them.
         """
         if len(pieces) < self.size:
-            return torch.stack(work(pieces)).sum(dim=0)
+            return in_order(torch.stack(work(pieces)))
         own = self.own(len(pieces))
-        return self.gather(torch.stack(work(pieces[own.start : own.stop])), len(pieces)).sum(dim=0)
+        return self.total(torch.stack(work(pieces[own.start : own.stop])), len(pieces))
+
+    def _counts(self, number: int) -> list[int]:
+        """How many of so many things each process has."""
+        return [number * (rank + 1) // self.size - number * rank // self.size for rank in range(self.size)]
+
+
+def in_order(rows: Float[Tensor, "n D"]) -> Float[Tensor, "D"]:
+    """The sum of rows, one after the other: torch's own adds in an order that depends on how many columns there are."""
+    total: Tensor = reduce(torch.add, rows.unbind())
+    return total
 
 
 ALONE = Shares()

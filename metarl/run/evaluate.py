@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo
 from metarl.core.renamed import old_names
 from metarl.core.tasks import Tasks
-from metarl.rl.parallel import single_threaded_math
+from metarl.rl.parallel import ALONE, Shares, single_threaded_math
 from metarl.rl.policy import Policy
 from metarl.run.collect import trial_steps
 from metarl.run.control import Control, Interfered
@@ -29,6 +29,8 @@ from metarl.sim.family import Family
 from metarl.sim.make import make_env
 
 _NOBODY = Origin()
+_BLOCK = 128
+"""Tasks that are played at once; a longer list is played in blocks of as many, each by one process."""
 _FAULT = "fault"
 """Name of the privileged number that is 1 while a fault is there."""
 
@@ -45,32 +47,43 @@ def evaluate(
     origin: Origin = _NOBODY,
     worlds: Mapping[str, Any] | None = None,
     streams: Int64[Tensor, "N"] | None = None,
+    shares: Shares = ALONE,
 ) -> EvaluationRecord:
-    """Run one trial of `num_episodes` episodes on each task, all at once; `origin` says whose policy it is.
+    """Run one trial of `num_episodes` episodes on each task; `origin` says whose policy it is.
 
     A task in which the physics diverged has failed, and counts as the worst: see `EvaluationRecord.failed`. Where all
     have, the returns are NaN. `worlds` says what moves the worlds, as `worlds_on`: MuJoCo on the CPU, wherever the
-    policy is, unless told. `streams`: see `TrialEnv.begin`. Raises `UserError` for a policy whose actions are not
+    policy is, unless told. `streams`: see `TrialEnv.begin`. `shares` says which other processes take part of a long
+    list; the record is the same, and every process has it. Raises `UserError` for a policy whose actions are not
     finite, or for an oracle that is told more or less than these worlds have to tell.
     """
     options: dict[str, Any] = {"episode_steps": origin.episode_steps or None, "task_visible": origin.task_visible}
     options |= worlds or {}
-    with make_env(family, len(tasks), episodes_per_trial=num_episodes, threads=threads, **options) as env:
-        if origin.task_visible and policy.info.observation_size != env.info.observation_size:
-            raise UserError(
-                f"this policy observes {policy.info.observation_size} numbers, these worlds tell "
-                f"{env.info.observation_size}: an oracle is told of disturbances, and must be trained with them"
-            )
-        kept = _played(env, policy, tasks, (seeding.key(seed, "evaluate"), streams), deterministic)
-        episode_steps, control_step = env.episode_steps, family.control_step
-    reward, ended, diverged = (kept[name].cpu() for name in ("reward", "ended", "diverged"))
+    options |= {"episodes_per_trial": num_episodes, "threads": threads}
+    number = torch.arange(len(tasks)) if streams is None else streams
+
+    def played(block: slice) -> dict[str, Tensor]:
+        own = tasks.select(torch.arange(len(tasks))[block])
+        with make_env(family, len(own), **options) as env:
+            if origin.task_visible and policy.info.observation_size != env.info.observation_size:
+                raise UserError(
+                    f"this policy observes {policy.info.observation_size} numbers, these worlds tell "
+                    f"{env.info.observation_size}: an oracle is told of disturbances, and must be trained with them"
+                )
+            return _played(env, policy, own, (seeding.key(seed, "evaluate"), number[block]), deterministic)
+
+    at_once = isinstance(policy, Interfered) or (worlds or {}).get("device", "cpu") != "cpu"
+    size = len(tasks) if at_once else _BLOCK
+    kept = _joined(played, [slice(i, min(i + size, len(tasks))) for i in range(0, len(tasks), size)], shares)
+    episode_steps, control_step = origin.episode_steps or family.episode_steps, family.control_step
+    reward, ended, diverged = kept["reward"], kept["ended"], kept["diverged"]
     reward, count = reward.double(), diverged.sum(dim=0).numpy()
     episode = (ended.long().cumsum(dim=0) - ended.long()).clamp(max=num_episodes)  # the last column: beyond K
     returns = torch.zeros(num_episodes + 1, len(tasks), dtype=torch.float64).scatter_add_(0, episode, reward)
     failed = count > 0
     recovery = None
     if _FAULT in kept:
-        fault = torch.cat((kept[_FAULT][:1], kept[_FAULT][:-1])).cpu().numpy()  # known after a step, for the next one
+        fault = torch.cat((kept[_FAULT][:1], kept[_FAULT][:-1])).numpy()  # known after a step, for the next one
         recovery = around_onsets(reward.numpy(), fault, ended.numpy(), control_step, episode_steps)
     return EvaluationRecord(
         **vars(origin) | {"episode_steps": episode_steps},
@@ -81,11 +94,24 @@ def evaluate(
         num_diverged=int(count.sum()),
         diverged=count,
         recovery=recovery,
-        falls=(kept["terminated"].cpu() & ~diverged).sum(dim=0).numpy(),
+        falls=(kept["terminated"] & ~diverged).sum(dim=0).numpy(),
         seed=seed,
         deterministic=deterministic,
         provenance={},
     )
+
+
+def _joined(played: Callable[[slice], dict[str, Tensor]], blocks: Sequence[slice], shares: Shares) -> dict[str, Tensor]:
+    """What was kept of all blocks, on the CPU; each is played by one process, unless they are fewer than processes."""
+    shares = shares if len(blocks) >= shares.size else ALONE
+    own = shares.own(len(blocks))
+    found = [{name: rows.cpu() for name, rows in played(block).items()} for block in blocks[own.start : own.stop]]
+    most, joined = max(block.stop - block.start for block in blocks), {}
+    for name in found[0]:
+        filled = [torch.nn.functional.pad(each[name], (0, most - each[name].shape[1])) for each in found]
+        rows = shares.gather(torch.stack(filled), len(blocks))
+        joined[name] = torch.cat([row[:, : cut.stop - cut.start] for row, cut in zip(rows, blocks, strict=True)], dim=1)
+    return joined
 
 
 def _played(
@@ -123,6 +149,7 @@ def evaluate_subject(
     deterministic: bool = True,
     controls: Sequence[Control] = (),
     worlds: Mapping[str, Any] | None = None,
+    shares: Shares = ALONE,
 ) -> EvaluationRecord:
     """Evaluate a run's policy, or one that never trained, on the tasks of a split or of a list of that name.
 
@@ -135,6 +162,7 @@ def evaluate_subject(
 
     def play(tasks: Tasks, deterministic: bool, policy: Policy[Any] = subject.policy) -> EvaluationRecord:
         options = {"seed": seed, "deterministic": deterministic, "origin": subject.origin, "worlds": worlds}
+        options["shares"] = shares
         found = evaluate(policy, subject.family, tasks, episodes or subject.episodes, **options)  # type: ignore[arg-type]
         if found.failed.all():
             raise UserError(f"the physics of all {len(tasks)} tasks diverged under this policy: no return is measured")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -161,24 +162,23 @@ class Fleet:
         def num_bytes(leaf: Tensor, worlds: int) -> int:
             return leaf.numel() // own * worlds * leaf.element_size()
 
-        longest = sum(num_bytes(leaf, max(self._sizes)) for leaf, _ in like)
-        rows = torch.zeros(len(shards), longest, dtype=torch.uint8, device=device)
-        for row, shard in zip(rows, shards, strict=True):
-            flat = torch.cat([leaf.to(device).contiguous().view(-1).view(torch.uint8) for leaf, _ in shard])
-            row[: len(flat)] = flat
-        found = []
-        for row, worlds in zip(self._shares.gather(rows, len(self._sizes)), self._sizes, strict=True):
-            parts = torch.split(row, [*(sizes := [num_bytes(leaf, worlds) for leaf, _ in like]), longest - sum(sizes)])
-            found.append(
-                [
-                    part.clone()
-                    .view(leaf.dtype)
-                    .view(*leaf.shape[:dim], worlds, *leaf.shape[dim + 1 :])
-                    .to(leaf.device)
-                    for part, (leaf, dim) in zip(parts[:-1], like, strict=True)
-                ]
-            )
-        return found
+        def places(worlds: int) -> list[slice]:
+            """Where the leaves of a shard lie in its row, each at a multiple of eight bytes."""
+            starts = [0, *accumulate(-(-num_bytes(leaf, worlds) // 8) * 8 for leaf, _ in like)]
+            return [slice(at, at + num_bytes(leaf, worlds)) for at, (leaf, _) in zip(starts, like, strict=False)]
+
+        longest = -(-places(max(self._sizes))[-1].stop // 8) * 8
+        rows = torch.empty(len(shards), longest, dtype=torch.uint8, device=device)
+        for row, shard, worlds in zip(rows, shards, self._rows, strict=True):
+            for place, (leaf, _) in zip(places(worlds.stop - worlds.start), shard, strict=True):
+                row[place] = leaf.to(device).contiguous().view(-1).view(torch.uint8)
+        return [
+            [
+                row[place].view(leaf.dtype).view(*leaf.shape[:dim], worlds, *leaf.shape[dim + 1 :]).to(leaf.device)
+                for place, (leaf, dim) in zip(places(worlds), like, strict=True)
+            ]
+            for row, worlds in zip(self._shares.gather(rows, len(self._sizes)), self._sizes, strict=True)
+        ]
 
 
 class _Following:

@@ -86,7 +86,7 @@ def as_one(work: Callable[[], int]) -> int:
     """
     if num_ranks() == 1:
         return work()
-    _end_with_parent()
+    end_with_parent()
     if rank() > 0:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (for as long as the process lives)
     try:
@@ -102,7 +102,7 @@ def as_one(work: Callable[[], int]) -> int:
     return 0 if noted()[0] else code
 
 
-def _end_with_parent() -> None:
-    """Be told to stop when torchrun ends without having told it, as by kill -9: no process is left behind."""
+def end_with_parent() -> None:
+    """Be told to stop when the parent ends without having told it, as by kill -9: no process is left behind."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGTERM)

@@ -2,8 +2,8 @@
 
 The worlds are cut into a fixed number of shards (`TrainConfig.shards`). Each process simulates its shards and computes
 the gradients of its pieces; what was found is gathered in the order of the shards, so that every process goes on from
-the same numbers, and the result does not depend on how many processes there are. All-reduce would send less, but adds
-in an order of its own.
+the same numbers, and the result does not depend on how many processes there are. All-reduce (`TrainConfig.all_reduce`)
+sends less, but adds in an order of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
@@ -32,7 +32,7 @@ from metarl.rl.parallel import ALONE, Shares
 from metarl.run.logs import versions
 
 TIMEOUT = "METARL_TIMEOUT"
-"""Environment variable: after how long a process that does not answer counts as hung [s]; 120 unless set."""
+"""Environment variable: after how long a process that does not answer counts as hung [s]; 120 in a training."""
 MEETING = "METARL_MEETING"
 """Environment variable that `run.launch` sets: a folder of this user's in which the processes meet."""
 _all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name before 2.13
@@ -71,14 +71,25 @@ def joined(config: TrainConfig[Any]) -> Iterator[Shares]:
 
     Raises `UserError` where they run another version or configuration, or are more than there are shards.
     """
-    shards = num_shards(config, num_ranks())
+    with together(config.device, num_shards(config, num_ranks()), _fingerprint(config), config.all_reduce) as shares:
+        yield shares
+
+
+@contextmanager
+def together(
+    device: str, pieces: int, alike: bytes, any_order: bool = False, patience: float = 120.0
+) -> Iterator[Shares]:
+    """Share out so many pieces of work with the other processes, if there are any, and leave them at the end.
+
+    After `patience` [s] one that does not answer counts as hung, unless the environment says when. Raises `UserError`
+    where they are not `alike`: a digest of version, configuration and the like.
+    """
     if num_ranks() == 1:
-        yield Shares(shards) if shards > 1 else ALONE
+        yield Shares(pieces) if pieces > 1 else ALONE
         return
-    group = _Group(config.device)
     try:
-        shares = Shares(shards, rank(), num_ranks(), group.exchange, group.wait)
-        require_alike(shares, _fingerprint(config), "version or configuration")
+        shares = Shares(pieces, rank(), num_ranks(), _Group(device, patience), any_order)
+        require_alike(shares, alike, "version or configuration")
         yield shares
     except UserError as error:
         if not isinstance(error, RankLostError):
@@ -119,11 +130,11 @@ def num_shards(config: TrainConfig[Any], processes: int) -> int:
 class _Group:
     """The process group: nccl where every process has a GPU of its own, else gloo."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, patience: float) -> None:
         self._on_gpu = device == "cuda" and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
         if self._on_gpu:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        self._limit = limit = timedelta(seconds=float(os.environ.get(TIMEOUT, "120")))
+        self._limit = limit = timedelta(seconds=float(os.environ.get(TIMEOUT, patience)))
         place: dict[str, Any] = {}
         if meeting := os.environ.get(MEETING):
             number = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-{next(_groups)}"
@@ -138,19 +149,28 @@ class _Group:
         except RuntimeError:
             raise RankLostError(f"not all {num_ranks()} processes of this training met within {limit}") from None
 
-    def exchange(self, rows: Tensor) -> Tensor:
-        """The rows of all processes, (size, n, ...), of the same number in each; `RankLostError` where one is gone."""
-        found = rows.new_empty(num_ranks(), *rows.shape)
-        launched(partial(self._gather, found, rows.contiguous()))
+    def gather(self, rows: Tensor) -> Tensor:
+        """See `rl.parallel.Group`, as of the other two; `RankLostError` where a process is gone."""
+        return self._with_all(_all_gather, rows, rows.new_empty(num_ranks(), *rows.shape))
+
+    def swap(self, rows: Tensor) -> Tensor:
+        return self._with_all(dist.all_to_all_single, rows, torch.empty_like(rows))
+
+    def add(self, row: Tensor) -> Tensor:
+        return self._with_all(lambda into, own: dist.all_reduce(into.copy_(own)), row, torch.empty_like(row))
+
+    def _with_all(self, collective: Callable[[Tensor, Tensor], object], rows: Tensor, found: Tensor) -> Tensor:
+        """`found`, into which a collective of all processes has put what it makes of their rows."""
+        launched(partial(self._call, collective, found, rows.contiguous()))
         return found
 
-    def _gather(self, found: Tensor, rows: Tensor) -> None:
+    def _call(self, collective: Callable[[Tensor, Tensor], object], found: Tensor, rows: Tensor) -> None:
         if rows.dtype == torch.bool:
             found, rows = found.view(torch.uint8), rows.view(torch.uint8)
         through_host = rows.is_cuda and not self._on_gpu
         into = torch.empty_like(found, device="cpu") if through_host else found
         try:
-            _all_gather(into.view(-1), (rows.cpu() if through_host else rows).view(-1))
+            collective(into.view(-1), (rows.cpu() if through_host else rows).view(-1))
         except RuntimeError as error:
             self._require_all(error)
             raise
@@ -169,7 +189,7 @@ class _Group:
         """`RankLostError` where another process is missing, which it names as far as those that are left can tell."""
         text = str(error).lower()
         hung = any(words in text for words in ("timed out", "timeout", "failed to pass")) and "closed" not in text
-        fate = f"has not answered for {os.environ.get(TIMEOUT, '120')} s" if hung else "has ended"
+        fate = f"has not answered for {self._limit.total_seconds():g} s" if hung else "has ended"
         try:
             dist.monitored_barrier(self._living, timedelta(seconds=_SIGN_OF_LIFE), wait_all_ranks=True)
         except RuntimeError as other:
@@ -181,9 +201,9 @@ class _Group:
 
 def require_alike(shares: Shares, digest: bytes, what: str) -> None:
     """`UserError`, in every process, where `digest` is not the same in all; `what` it stands for."""
-    if shares.exchange is None:
+    if shares.group is None:
         return
-    found = shares.exchange(_on_device(torch.frombuffer(bytearray(digest), dtype=torch.uint8)))
+    found = shares.group.gather(_on_device(torch.frombuffer(bytearray(digest), dtype=torch.uint8)))
     other = [str(i) for i in range(len(found)) if not torch.equal(found[i], found[0])]
     if other:
         raise UserError(f"processes 0 and {', '.join(other)} differ in {what}: they cannot train together")
@@ -191,24 +211,24 @@ def require_alike(shares: Shares, digest: bytes, what: str) -> None:
 
 def require_same_policy(shares: Shares, policy: object) -> None:
     """`UserError` where the processes do not hold the same policy, bit for bit."""
-    if shares.exchange is not None and isinstance(policy, torch.nn.Module):
+    if shares.group is not None and isinstance(policy, torch.nn.Module):
         require_alike(shares, digest(policy.state_dict()), "their policies' parameters, which had to be the same")
 
 
 def agreed(shares: Shares, verdict: int, signal: int) -> tuple[int, int]:
     """The leading process's verdict, and a signal that any process was sent; 0 where none was."""
-    if shares.exchange is None:
+    if shares.group is None:
         return verdict, signal
-    found = shares.exchange(_on_device(torch.tensor([verdict, signal])))
+    found = shares.group.gather(_on_device(torch.tensor([verdict, signal])))
     return int(found[0, 0]), int(found[:, 1].max())
 
 
 def of_leader(shares: Shares, text: str) -> str:
     """What the leading process says."""
-    if shares.exchange is None:
+    if shares.group is None:
         return text
     row = torch.tensor([*text.encode()[:_TEXT].ljust(_TEXT, b"\0")], dtype=torch.uint8)
-    return bytes(shares.exchange(_on_device(row))[0].tolist()).rstrip(b"\0").decode()
+    return bytes(shares.group.gather(_on_device(row))[0].tolist()).rstrip(b"\0").decode()
 
 
 def digest(state: Mapping[str, Tensor]) -> bytes:
@@ -224,9 +244,14 @@ def _on_device(value: Tensor) -> Tensor:
     return value.cuda() if dist.get_backend() == "nccl" else value
 
 
+def with_versions(text: str) -> bytes:
+    """A digest of what must be the same in all processes, versions of what computes included."""
+    return hashlib.sha256(f"{sorted(versions().items())}\n{text}".encode()).digest()
+
+
 def _fingerprint(config: TrainConfig[Any]) -> bytes:
     """Of what must be the same in all processes: versions, configuration, and files of code that it names."""
-    total = hashlib.sha256(f"{sorted(versions().items())}\n{to_toml(config)}".encode())
+    total = hashlib.sha256(with_versions(to_toml(config)))
     for name in (config.agent, config.family):
         file = Path(name.rpartition(":")[0])
         if file.is_file():

@@ -41,6 +41,8 @@ _KEPT_PERCENT = 75.0
 what is complete has survived this already, so that the measure rises by itself."""
 _ERROR = "error"
 """User attribute of a trial whose training failed: what went wrong."""
+_NUMBER = "number"
+"""User attribute of a trial: what it is called, which it keeps when it is interrupted."""
 _REPORTED = "reported"
 """User attribute of a trial that was interrupted: its intermediate values."""
 
@@ -141,22 +143,30 @@ class Study:
     @property
     def complete(self) -> list[tuple[int, FrozenTrial]]:
         """Trials with a value, and their numbers."""
-        return [(n, trial) for n, trial in enumerate(self.trials, start=1) if trial.state == TrialState.COMPLETE]
+        named = [(trial.user_attrs.get(_NUMBER, place), trial) for place, trial in enumerate(self.trials, start=1)]
+        return [(number, trial) for number, trial in named if trial.state == TrialState.COMPLETE]
 
     @property
     def best(self) -> tuple[int, FrozenTrial] | None:
         """Number and trial of the highest value, the earliest among equals; None before the first is complete."""
         return max(self.complete, key=lambda numbered: (numbered[1].values[0], -numbered[0]), default=None)
 
-    def begin_trial(self) -> Trial:
-        """The next trial, its parameters drawn: the default, then what was interrupted, then what the sampler picks."""
-        number = len(self.trials) + 1
+    def begin_trial(self) -> tuple[int, Trial]:
+        """Number and trial that are next, its parameters drawn.
+
+        First the default, then what was interrupted, then what the sampler picks.
+        """
+        known = [trial.user_attrs.get(_NUMBER, 0) for trial in self._study.get_trials(deepcopy=False)]
         waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        number = waiting[0].user_attrs.get(_NUMBER, 0) if waiting else 0
+        number = number or max(len(self.trials), *known, 0) + 1
         if number == 1 and not waiting:
             self._study.enqueue_trial(self.plan.default())
         seed = int(seeding.rng(self.plan.base.seed, "tune", number).integers(2**32))
         self._study.sampler = optuna.samplers.TPESampler(n_startup_trials=_RANDOM_TRIALS, seed=seed)
-        return self._study.ask({name: self._distribution(name) for name in self.plan.ranges})
+        trial = self._study.ask({name: self._distribution(name) for name in self.plan.ranges})
+        trial.set_user_attr(_NUMBER, number)
+        return number, trial
 
     def reported(self, trial: Trial) -> dict[int, float]:
         """What a trial that was interrupted had reported, by control steps; empty for a new one."""
@@ -204,8 +214,8 @@ class Study:
             self._study.tell(trial.number, state=TrialState.FAIL)
             if trial.params.keys() == self.plan.ranges.keys():
                 values = {str(steps): value for steps, value in trial.intermediate_values.items()}
-                reported = {**trial.user_attrs.get(_REPORTED, {}), **values}
-                self._study.enqueue_trial(dict(trial.params), user_attrs={_REPORTED: reported})
+                reported = {_REPORTED: {**trial.user_attrs.get(_REPORTED, {}), **values}}
+                self._study.enqueue_trial(dict(trial.params), user_attrs={**trial.user_attrs, **reported})
 
 
 def _open(journal: Path) -> optuna.Study:

@@ -1,6 +1,7 @@
 """Searches: what is tried, given up, counted, kept through interruptions, and written."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -168,6 +169,52 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path):
     assert f"20 trials left; go on with: metarl tune {' '.join(words)}" in output
     assert "Traceback" not in output
     checkpoint.load(checkpoint.find(study / "trial-001" / "checkpoints"))
+
+
+def test_several_trainings_at_once_are_tried_and_booked_each_once(tmp_path, whole):
+    (tmp_path / "study").mkdir()
+    made = Tuner(tmp_path / "study", plan(), ["tune"], Console(quiet=True))
+    made.run(6, jobs=3)
+    study = made.study
+    assert sorted(trial.user_attrs["number"] for trial in study.trials) == [1, 2, 3, 4, 5, 6]
+    alone = {str(trial.params): trial.values for trial in whole[0].trials}
+    for number, trial in study.complete:
+        run = Run(tmp_path / "study" / f"trial-{number:03d}")
+        assert replace(run.config(), threads=1) == study.plan.configuration(trial.params)
+        assert trial.values == alone.get(str(trial.params), trial.values)
+    assert str(study.trials[0].params) in alone
+    number, best = study.best
+    assert load_config(tmp_path / "study" / "best.toml") == study.plan.configuration(best.params)
+    assert f"(trial {number})" in (tmp_path / "study" / "best.toml").read_text()
+
+
+def test_a_mistake_of_the_default_stops_the_others_that_run(tmp_path):
+    (tmp_path / "study").mkdir()
+    made = Tuner(tmp_path / "study", plan(breaks_above=0.4, seconds=0.05), ["tune"], Console(quiet=True))
+    with pytest.raises(UserError, match="reward term"):
+        made.run(6, jobs=2)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_several_trainings_saved_and_the_same_command_goes_on(tmp_path, number):
+    config, study = tmp_path / "base.toml", tmp_path / "study"
+    config.write_text(f'agent = "{STEADY}"\nfamily = "point-goal"\n[learner]\nseconds = 0.1\n')
+    words = [STEADY, "point-goal", "--config", config, "--output", study, "--threads", "1", "--trials", "2"]
+    words += ["--steps", "16000", "--num-tasks", "4", "--jobs", "2"]
+    logs = [study / f"trial-00{trial}" / "metrics.jsonl" for trial in (1, 2)]
+    with started(*words) as process:
+        for log in logs:
+            wait_for(has_lines(log), process)
+        process.send_signal(number)
+        output, _ = process.communicate()
+    assert process.returncode == 128 + number, output
+    assert "2 trials left; go on with: " in output and "Traceback" not in output
+    reached = [checkpoint.load(checkpoint.find(log.parent / "checkpoints"))[1].iteration for log in logs]
+    assert tune(*words) == 0
+    for log, iteration in zip(logs, reached, strict=True):
+        (entry,) = json.loads((log.parent / "run.json").read_text())["resumed"]
+        assert entry["after_iteration"] == iteration > 0
 
 
 def test_time_ends_a_session_in_the_midst_of_a_trial_or_the_trial_itself(tmp_path):
