@@ -15,10 +15,12 @@ from metarl.sysid.plant import Base, Plant
 
 TYPICAL = {"gyro": 0.02, "gravity": 5e-3, "acc": 0.15, "rad": 1.5e-3, "rad/s": 0.1, "m": 1e-3, "m/s": 0.02, "1": 5e-3}
 """Typical noise of a sensor by part or unit: a first guess, for where a shot starts."""
-_SETTLE = 0.6  # [s]
-_LOST, _SLACK = (5e-3, 0.1), 0.1
-"""What the state loses of its certainty in a row [rad, rad/s], which falls with the rows: k-th, over 1 + 0.1 k."""
-_CORRECTED = 0.02  # [s] between two corrections of a shot that settles
+SETTLE = 0.8  # [s]
+_UNKNOWN = (0.02, 0.5)
+"""How well the state is known where a shot starts [rad or m, and per s]."""
+_LOST = (1e-5, 1e-3)
+"""What of that is lost in a row. Much more, and the filter follows noise into contacts that jump; nothing, and a shot is
+one long replay."""
 _LEAST = 6  # shots: each group has one
 
 
@@ -29,7 +31,7 @@ class Options:
     parameters: tuple[str, ...] = ()
     """Task parameters to find, the others nominal; all of the family's if empty."""
     base: Base = "standing"
-    shot: float = 0.4
+    shot: float = 0.6
     """Length of a shot that is compared [s]."""
     max_shots: int = 24
     """At most so many, spread over the log."""
@@ -94,16 +96,21 @@ def typical_noise(plant: Plant, seen: np.ndarray) -> Float64[np.ndarray, "C"]:
     return np.where(np.array(known) > 0.0, known, np.maximum(0.02 * spread, 1e-6))
 
 
-def settling(plant: Plant, noise: np.ndarray, period: float) -> Float64[np.ndarray, "G D C"]:
-    """Gains of a shot's first rows."""
-    rows, every, nv = round(_SETTLE / period), max(1, round(_CORRECTED / period)), plant.model.nv
-    lost = np.repeat(_LOST, nv)
+def filtering(plant: Plant, noise: np.ndarray, rows: int) -> Float64[np.ndarray, "T D C"]:
+    """Gains of a Kalman filter over the rows of a shot, by Riccati's recursion for the robot at rest."""
+    nv = plant.model.nv
+    known, lost = np.repeat(_UNKNOWN, nv), np.repeat(_LOST, nv)
     if plant.base == "hung" and plant.free is not None:
         first = int(plant.model.jnt_dofadr[plant.free])
-        lost[[*range(first, first + 6), *range(nv + first, nv + first + 6)]] = 0.0
-    gains = np.zeros((rows, 2 * nv, len(plant.names)))
-    for number in range(0, rows, every):
-        gains[number] = plant.correcting(noise, lost / (1.0 + _SLACK * number / every))
+        held = [*range(first, first + 6), *range(nv + first, nv + first + 6)]
+        known[held] = lost[held] = 0.0
+    covariance, moves = np.diag(known**2), plant.transition()
+    slope = np.where(np.isfinite(noise)[:, None], plant.slope, 0.0)
+    gains = np.zeros((rows, 2 * nv, len(noise)))
+    for number in range(rows):
+        gains[number] = plant.correcting(noise, covariance)
+        covariance = moves @ (covariance - gains[number] @ slope @ covariance) @ moves.T + np.diag(lost**2)
+        covariance = (covariance + covariance.T) / 2.0
     return gains
 
 
@@ -111,14 +118,14 @@ def shots_of(
     plant: Plant, log: Log, seen: np.ndarray, command: np.ndarray, noise: np.ndarray, period: float, o: Options
 ) -> Shots:
     """The log cut up: shots compared follow each other, each after a run-up that may be part of another."""
-    settle, length = round(_SETTLE / period), max(2, round(o.shot / period))
+    settle, length = round(SETTLE / period), max(2, round(o.shot / period))
     rows = settle + length + 1
     starts = [
         first for piece in log.pieces(period, command) for first in range(piece.start, piece.stop - rows + 1, length)
     ]
     if len(starts) < _LEAST:
         raise UserError(
-            f"{log.where} has {len(starts)} unbroken pieces of {_SETTLE + o.shot:g} s, and at least {_LEAST} are needed"
+            f"{log.where} has {len(starts)} unbroken pieces of {SETTLE + o.shot:g} s, and at least {_LEAST} are needed"
         )
     if len(starts) > o.max_shots:
         starts = [starts[round(i)] for i in np.linspace(0, len(starts) - 1, o.max_shots)]
@@ -135,7 +142,7 @@ def _guessed(
     qpos, qvel = np.tile(plant.rest, (len(seen), 1)), np.zeros((len(seen), nv))
     if plant.base == "logged":
         qpos, qvel = _from_outside(plant, log, qpos, qvel, rows)
-    gain = plant.correcting(noise, np.repeat((1.0, 10.0), nv))
+    gain = plant.correcting(noise, np.diag(np.repeat((1.0, 10.0), nv) ** 2))
     if plant.free is not None and plant.base != "standing":
         first = int(plant.model.jnt_dofadr[plant.free])
         gain[[*range(first, first + 6), *range(nv + first, nv + first + 6)]] = 0.0

@@ -15,20 +15,17 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from metarl.core import seeding
 from metarl.core.tasks import Tasks
 from metarl.sysid.plant import Plant
 
-_WIDE, _NARROW = 0.1, 0.02
+_WIDE, _NARROW = 0.1, 0.005
 """Finite differences of a parameter, as shares of its range: at first, and at last. Contacts make residuals rough on a
 small scale, where a derivative tells nothing; what is smooth is what a wide secant sees."""
 _DAMPINGS = (0.0, 0.03, 0.3, 3.0)
 """Steps that are tried at once (Levenberg-Marquardt)."""
-_DRAWS, _UNCERTAIN = 4, 0.1
-"""Points that are tried beside them: as far away as costs this share more where the residuals are linear."""
-_ITERATIONS = 12
-_GAIN = 3e-3
-"""A smaller share of the cost is no progress."""
+_ITERATIONS = 15
+_GAIN = 0.2
+"""A smaller gain of the cost, in which the deviation of an estimate is 1, is no progress."""
 
 
 @dataclass(frozen=True)
@@ -137,54 +134,42 @@ class Residuals:
         loss = 2.0 * (np.sqrt(1.0 + np.square(self.weighted(residual))) - 1.0)
         return np.asarray(loss.sum(axis=(1, 2)) + np.square((values - self.expected) / self.spread).sum(axis=1))
 
-    def around(self, values: Float64[np.ndarray, "P"], width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Points on either side of the values, their residuals and the slopes between: (B, P), (B, S, R, C), (S, M, P).
-
-        The first point is the values themselves.
-        """
+    def slopes(self, values: Float64[np.ndarray, "P"], width: float) -> Float64[np.ndarray, "S M P"]:
+        """Derivatives of the weighted residuals: differences over `width` of a parameter's range on either side."""
         by = 2.0 * width * np.diag(self.spread)
-        points = np.clip(np.concatenate((values[None], values - by, values + by)), self.low, self.high)
-        residual = self.played(points)
-        less, more = np.split(self.weighted(residual)[1:], 2)
-        apart = (points[1 + len(by) :] - points[1 : 1 + len(by)]).diagonal()
-        return points, residual, np.moveaxis((more - less) / apart[:, None, None], 0, -1)
+        less, more = np.maximum(values - by, self.low), np.minimum(values + by, self.high)
+        residual = self.weighted(self.played(np.concatenate((less, more))))
+        apart = (more - less).diagonal()
+        return np.moveaxis((residual[len(by) :] - residual[: len(by)]) / apart[:, None, None], 0, -1)
 
     def fit(self, start: Float64[np.ndarray, "P"], width: float = _WIDE) -> Fit:
-        """Gauss-Newton steps within the bounds, from `start`; each goes to the best of all points that were played."""
-        values, rng = np.clip(start, self.low, self.high), seeding.rng(0, "sysid/fit")
+        """The least cost within the bounds, by Gauss-Newton's steps from `start` and slopes over ever less `width`."""
+        values = np.clip(start, self.low, self.high)
+        residual, cost = self._at(values[None])
         for _ in range(_ITERATIONS):
-            points, residual, jacobian = self.around(values, width)
-            costs = self.costs(residual, points)
-            steps = self._steps(
-                points[0], self.weighted(residual[0]), jacobian, rng.standard_normal((_DRAWS, len(values)))
-            )
-            everything = np.concatenate((points, steps))
-            costs = np.concatenate((costs, self.costs(self.played(steps), steps)))
-            best = int(np.argmin(costs))
-            if width <= _NARROW and not costs[best] < (1.0 - _GAIN) * costs[0]:
+            steps = self._steps(values, self.weighted(residual[0]), self.slopes(values, width))
+            tried, costs = self._at(steps)
+            best, last = int(np.argmin(costs)), width <= _NARROW
+            gain, width = cost[0] - costs[best], max(_NARROW, width / 2.0)
+            if gain > 0.0:
+                values, residual, cost = steps[best], tried[best, None], costs[best, None]
+            if last and gain < _GAIN:
                 break
-            moved = float(np.abs((everything[best] - values) / (2.0 * self.spread)).max())
-            width, values = max(_NARROW, min(width, max(width / 2.0, moved))), everything[best]
-        _, residual, jacobian = self.around(values, _NARROW)
-        return Fit(values, float(self.costs(residual[:1], values[None])[0]), residual[0], jacobian)
+        return Fit(values, float(cost[0]), residual[0], self.slopes(values, _NARROW))
+
+    def _at(self, values: Float64[np.ndarray, "B P"]) -> tuple[np.ndarray, np.ndarray]:
+        residual = self.played(values)
+        return residual, self.costs(residual, values)
 
     def _steps(
-        self, values: np.ndarray, residual: np.ndarray, jacobian: np.ndarray, draws: Float64[np.ndarray, "G P"]
+        self, values: Float64[np.ndarray, "P"], residual: Float64[np.ndarray, "S M"], jacobian: np.ndarray
     ) -> Float64[np.ndarray, "B P"]:
-        """Where Gauss-Newton steps of several dampings lead, and draws around the longest as far as it is uncertain.
-
-        A value that would leave its bounds from where it is stays.
-        """
+        """Where Gauss-Newton steps of several dampings lead; a value at a bound that would leave it stays."""
         weight = 1.0 / np.sqrt(1.0 + np.square(residual))
         hessian = np.einsum("smi,sm,smj->ij", jacobian, weight, jacobian, optimize=True) + np.diag(1.0 / self.spread**2)
         gradient = np.einsum("smi,sm->i", jacobian, weight * residual) + (values - self.expected) / self.spread**2
         go = np.flatnonzero(~((values <= self.low) & (gradient > 0) | (values >= self.high) & (gradient < 0)))
-        matrix, steps = hessian[np.ix_(go, go)], np.tile(values, (len(_DAMPINGS) + len(draws), 1))
-        for step, damping in zip(steps, _DAMPINGS, strict=False):
+        matrix, steps = hessian[np.ix_(go, go)], np.tile(values, (len(_DAMPINGS), 1))
+        for step, damping in zip(steps, _DAMPINGS, strict=True):
             step[go] -= np.linalg.solve(matrix + damping * np.diag(matrix.diagonal()), gradient[go])
-        excess = _UNCERTAIN * np.square(residual).sum() / len(go) if len(go) else 0.0  # of the cost, by each draw
-        around = np.linalg.solve(np.linalg.cholesky(matrix).T, draws[:, go].T).T * np.sqrt(excess)
-        steps[len(_DAMPINGS) :, go] = steps[0, go] * (np.arange(len(draws)) % 2)[:, None] + (
-            values[go] * (1 - np.arange(len(draws)) % 2)[:, None] + around
-        )
         return np.asarray(np.clip(steps, self.low, self.high))

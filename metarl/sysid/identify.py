@@ -15,7 +15,7 @@ from metarl.core.errors import UserError, unknown_name
 from metarl.core.seeding import rng
 from metarl.core.tasks import Tasks
 from metarl.sim.family import MujocoFamily
-from metarl.sysid.cutting import Options, commands_of, plant_of, sensors_of, settling, shots_of, typical_noise
+from metarl.sysid.cutting import Options, commands_of, filtering, plant_of, sensors_of, shots_of, typical_noise
 from metarl.sysid.fit import Fit, Residuals, Shots, Unknown, tasks_of
 from metarl.sysid.log import Log
 from metarl.sysid.suspicions import require_plausible
@@ -28,9 +28,7 @@ _VAGUE = 0.8
 _SCREENED = 12
 _ROUGH_SHOTS = 8
 """A first fit looks at no more."""
-_GROUPS, _APART = 4, 0.05
-"""Of shots, and how far apart they start, as a share of a parameter's range."""
-_POLISHED = 0.03
+_POLISHED = 0.02
 """Finite differences at first, as a share of a parameter's range, of the last fit."""
 _CONFIDENCE = 0.95
 
@@ -112,7 +110,8 @@ def identify(
     noise = typical_noise(plant, seen)
     noise[~used] = np.inf
     shots = shots_of(plant, log, seen, command, noise, period, o)
-    gains = settling(plant, noise, period)
+    rows = shots.command.shape[1]
+    gains = filtering(plant, noise, rows)
     held = np.arange(len(shots)) % _HELD_OUT == _HELD_OUT - 1
     fitted = shots.select(np.flatnonzero(~held))
     say(f"{len(fitted)} shots of {o.shot:g} s, {int(held.sum())} held out; {int(used.sum())} sensors")
@@ -120,7 +119,9 @@ def identify(
     rough = Residuals(plant, unknowns, fitted.select(some), _CAUTION * noise, gains)
     found = _best(rough, o, say, notes)
     level = _level(rough, found.residual, noise)
-    values, low, high = _by_groups(lambda some: Residuals(plant, unknowns, some, level, gains), fitted, found, o)
+    gains = filtering(plant, level, rows)
+    everything = Residuals(plant, unknowns, fitted, level, gains)
+    values, low, high = _with_interval(everything, everything.fit(found.values, _POLISHED))
     estimates = tuple(
         Estimate(one, float(v), float(a), float(b), family.space.parameters[one.name].unit)
         for one, v, a, b in zip(unknowns, values, low, high, strict=True)
@@ -170,7 +171,7 @@ def unknowns_of(family: MujocoFamily, chosen: Sequence[str] = ()) -> tuple[Unkno
 def _best(rough: Residuals, o: Options, say: Callable[[str], None], notes: list[str]) -> Fit:
     """The best fit of several first guesses: the unmodified robot, and the best of some that are drawn."""
     draws = rng(o.seed, "sysid/starts").uniform(rough.low, rough.high, (_SCREENED, len(rough.low)))
-    order = np.argsort(rough.costs(rough.played(draws), draws))
+    order = np.argsort(rough.costs(rough.played(draws), draws)) if o.starts > 1 else []
     fits = []
     for number, start in enumerate([rough.expected, *draws[order]][: o.starts]):
         fits.append(rough.fit(start))
@@ -197,30 +198,22 @@ def _typical_size(x: np.ndarray) -> float:
     return 1.4826 * float(np.nanmedian(np.abs(x)))
 
 
-def _by_groups(
-    of: Callable[[Shots], Residuals], shots: Shots, rough: Fit, o: Options
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values of all shots, and 95 % intervals by Student's t of groups of shots that are fitted apart.
+def _with_interval(residuals: Residuals, found: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values with 95 % intervals, by Student's t and the covariance H⁻¹ (Σ g gᵀ) H⁻¹ of the gradients g of S shots.
 
-    Each group has a first guess of its own, a little off the rough fit. So the interval holds what the noise does, what
-    the starts do, where a model that is not the robot errs in one shot and not in another, and where a fit gets stuck:
-    a least-squares covariance knows of the first alone, and was many times too narrow. Never narrower than that one.
-    The fit of all shots begins at the groups' mean.
+    Residuals of a shot hang together, and a model that is not the robot errs in one shot and not in another: both are
+    in the spread of g over shots (Huber 1967; clusters as of Liang and Zeger 1986). Never narrower than least squares.
     """
-    apart = rng(o.seed, "sysid/groups")
-    fits, information = [], 0.0
-    for group in range(_GROUPS):
-        some = of(shots.select(np.arange(group, len(shots), _GROUPS)))
-        fits.append(
-            some.fit(rough.values + _APART * 2.0 * some.spread * apart.uniform(-1.0, 1.0, len(some.low)), _APART)
-        )
-        information = information + np.einsum("smi,smj->ij", fits[-1].jacobian, fits[-1].jacobian)
-    values = np.stack([one.values for one in fits])
-    middle = of(shots).fit(values.mean(axis=0), _POLISHED).values
-    error = values.std(axis=0, ddof=1) / np.sqrt(_GROUPS)
-    least = np.sqrt(np.linalg.inv(information + np.diag(1.0 / some.spread**2)).diagonal())
-    wide = student.ppf((1.0 + _CONFIDENCE) / 2.0, _GROUPS - 1) * np.maximum(error, least)
-    return middle, np.maximum(middle - wide, some.low), np.minimum(middle + wide, some.high)
+    jacobian, residual = found.jacobian, residuals.weighted(found.residual)
+    weight = 1.0 / np.sqrt(1.0 + np.square(residual))
+    hessian = np.einsum("smi,sm,smj->ij", jacobian, weight, jacobian, optimize=True) + np.diag(1.0 / residuals.spread**2)
+    gradients = np.einsum("smi,sm->si", jacobian, weight * residual)
+    inverse, number = np.linalg.inv(hessian), len(gradients)
+    gradients = gradients - gradients.mean(axis=0)
+    clustered = inverse @ (gradients.T @ gradients) @ inverse * number / (number - 1)
+    error = np.sqrt(np.maximum(clustered.diagonal(), inverse.diagonal()))
+    wide = student.ppf((1.0 + _CONFIDENCE) / 2.0, number - 1) * error
+    return found.values, np.maximum(found.values - wide, residuals.low), np.minimum(found.values + wide, residuals.high)
 
 
 def _remarks(estimates: Sequence[Estimate], held_out: tuple[float, float]) -> list[str]:

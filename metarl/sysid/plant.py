@@ -23,6 +23,8 @@ Base = Literal["standing", "hung", "logged"]
 ACC = Part("acc", 3, "m/s²", ("x", "y", "z"), "specific force at the base's origin, in its own axes: an accelerometer")
 _HANG = 1.0  # [m] height of the base of a hung robot
 _NUDGE = 1e-5  # of a state, to see which sensors tell of it
+_APART = (1e-4, 1e-3)  # [rad or m, and per s] of a state, to see what becomes of it
+_RESTS = 1.0  # [s] in which it comes to rest
 _KEPT = 3  # batches of worlds
 
 
@@ -109,17 +111,43 @@ class Plant:
         return self._sense(physics, tasks)
 
     def correcting(
-        self, noise: Float64[np.ndarray, "C"], deviation: Float64[np.ndarray, "D"]
+        self, noise: Float64[np.ndarray, "C"], covariance: Float64[np.ndarray, "D D"]
     ) -> Float64[np.ndarray, "D C"]:
-        """The gain of a Kalman filter for a state that is known to `deviation` and sensors with `noise`.
+        """The gain of a Kalman filter for a state that is known to a covariance P, and sensors with `noise`.
 
         K = P Hᵀ (H P Hᵀ + R)⁻¹ with the slopes H where the robot rests; infinite noise stands for no sensor.
         """
         used = np.flatnonzero(np.isfinite(noise) & (np.abs(self.slope) > 1e-6).any(axis=1))
-        slope, gain = self.slope[used], np.zeros((len(deviation), len(self.names)))
-        spread = deviation[:, None] ** 2 * slope.T
+        slope, gain = self.slope[used], np.zeros((len(covariance), len(self.names)))
+        spread = covariance @ slope.T
         gain[:, used] = np.linalg.solve(slope @ spread + np.diag(noise[used] ** 2), spread.T).T
         return gain
+
+    def transition(self) -> Float64[np.ndarray, "D D"]:
+        """Derivatives of the state a row later with respect to the state, where the unmodified robot has come to rest.
+
+        It stands with its contacts there, so that what moves a joint moves the base as well.
+        """
+        size, nv = 2 * self.model.nv, self.model.nv
+        state = self.rest[None], np.zeros((1, nv))
+        if self.base == "standing" and self.free is not None:
+            state = self.on_its_feet(*state)
+        (low, high), told = self.model.actuator_ctrlrange.T, self.model.actuator_ctrllimited.astype(bool)
+        command = self.model.key_ctrl[0] if self.model.nkey else np.where(told, (low + high) / 2.0, 0.0)
+        period = self.substeps * self.model.opt.timestep
+        self.play(self.family.space.nominal(), *state, np.tile(command, (1, round(_RESTS / period), 1)))
+        qpos, qvel = (self._of(1)[0].bind(name).numpy().copy() for name in ("qpos", "qvel"))
+        by = np.repeat(_APART, nv)[:, None] * np.concatenate((np.eye(size), -np.eye(size)), axis=1)
+        state = self.moved(np.tile(qpos, (2 * size, 1)), np.tile(qvel, (2 * size, 1)), by.T)
+        self.play(self.family.space.nominal(2 * size), *state, np.tile(command, (2 * size, 1, 1)))
+        places, speeds = (self._of(2 * size)[0].bind(name).numpy() for name in ("qpos", "qvel"))
+        moved = np.zeros((2 * size, nv))
+        for row, place in zip(moved, places, strict=True):
+            mujoco.mj_differentiatePos(self.model, row, 1.0, qpos[0], place)
+        later = np.concatenate((moved, speeds), axis=1)
+        self._worlds.clear()
+        slope: np.ndarray = ((later[:size] - later[size:]) / (2.0 * np.repeat(_APART, nv)[:, None])).T
+        return slope
 
     def moved(
         self, qpos: Float64[np.ndarray, "N Q"], qvel: Float64[np.ndarray, "N V"], by: Float64[np.ndarray, "N D"]

@@ -19,7 +19,8 @@ Motion = Literal["squat", "random"]
 NOISE = {"joint_position": 1.5e-3, "joint_velocity": 0.1, "gyro": 0.02, "gravity": 5e-3, "acc": 0.15}
 """Standard deviation by part [rad, rad/s, rad/s, 1, m/s²]: encoders and an inertial sensor as of a robot dog."""
 _HELD = 0.25  # [s] between two targets of the random motion
-_SQUAT = ((0.0, 0.18, -0.36), 1.0)  # amplitudes of abduction, hip, knee [rad], and frequency [Hz]
+_SQUAT = (0.0, 0.18, -0.36)  # amplitudes of abduction, hip, knee [rad]
+_FREQUENCY = (0.8, 1.2)  # [Hz]
 
 
 def simulated_log(
@@ -35,8 +36,8 @@ def simulated_log(
 ) -> Log:
     """A motion played by the unmodified robot but for some `parameters`, as its noisy sensors see it.
 
-    `period` is the time between rows [s], a control step if 0. `squat` moves every third joint as a leg's knee, unlike
-    in each leg; `random` goes to a new target every 0.25 s.
+    `period` is the time between rows [s], a control step if 0. `squat` moves every third joint as a leg's knee, all
+    legs together, so that no foot lifts or slips; `random` goes to a new target every 0.25 s.
     """
     period = period or family.control_step
     plant, rng = Plant(family, period, base, threads=1), seeding.rng(seed, "sysid/log")
@@ -65,10 +66,7 @@ def _motion(plant: Plant, motion: Motion, time: np.ndarray, rng: np.random.Gener
         held = (time / _HELD).astype(int)
         reach = 0.3 * np.minimum(high - rest, rest - low)
         return np.asarray(rest + reach * rng.uniform(-1.0, 1.0, (held[-1] + 1, len(rest)))[held])
-    amplitude, frequency = np.resize(_SQUAT[0], len(rest)), _SQUAT[1]
-    legs = np.arange(len(rest)) // 3
-    apart = rng.uniform(0.0, 2.0 * np.pi, legs[-1] + 1)[legs]
-    together = np.sin(2.0 * np.pi * frequency * time) * (1.0 - np.exp(-time))
-    moved = together[:, None] + 0.3 * np.sin(4.0 * np.pi * frequency * time[:, None] + apart)
-    sway = np.where(amplitude == 0.0, 0.08 * np.sin(1.4 * np.pi * frequency * time)[:, None], 0.0)
-    return np.asarray(np.clip(rest + amplitude * moved + sway, low, high))
+    amplitude = np.resize(_SQUAT, len(rest))
+    phase, frequency = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(*_FREQUENCY)
+    together = np.sin(2.0 * np.pi * frequency * time + phase) * (1.0 - np.exp(-time))
+    return np.asarray(np.clip(rest + amplitude * together[:, None], low, high))
