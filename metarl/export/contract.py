@@ -86,7 +86,7 @@ def bound(contract: dict[str, Any], met: Met) -> None:
         margin = np.maximum(high - low, 10.0 * np.array(part.get("std", 0.0)))
         margin[margin < _CONSTANT] = LARGEST  # one that never changed says nothing of its sensor
         low, high = low - margin, high + margin
-        if part["name"] == contract["gravity"]:
+        if part["name"] == contract.get("gravity"):
             low, high = np.full(3, -_UNIT), np.full(3, _UNIT)
         elif part["name"] == action.get("joint_position") and "position_low" in action and "position_high" in action:
             low, high = np.array(action["position_low"]) - _ASTRAY, np.array(action["position_high"]) + _ASTRAY
