@@ -145,19 +145,9 @@ class Lowering:
         if op in ("eq", "ne") and isinstance(args[1], float) and math.isinf(args[1]):
             most = torch.finfo(dtype).max
             op, args = ("gt", [args[0], most]) if args[1] > 0 else ("lt", [args[0], -most])
-            return (
-                self.emit(op, [self.named(x, dtype) for x in args], example)
-                if name == "eq"
-                else self._plain(
-                    "logical_not", [self.emit(op, [self.named(x, dtype) for x in args], ~example)], example
-                )
-            )
-        if (
-            op == "mul"
-            and isinstance(args[1], Tensor)
-            and _neutral(args[1], example)
-            and args[0].example.shape == example.shape
-        ):
+            same = self.emit(op, [self.named(x, dtype) for x in args], example)
+            return same if name == "eq" else self._plain("logical_not", [same], example)
+        if op == "mul" and _neutral(args[1], example) and example_of(args[0]).shape == example.shape:
             return self.named(args[0], dtype)
         if op == "where":
             condition = self.named(args[0], torch.bool)
@@ -203,9 +193,11 @@ def inputs_of(slots: Sequence[tuple[str, Tensor]]) -> tuple[tuple[Slot, ...], li
     return made, [Value(name, example) for name, example in slots]
 
 
-def _neutral(factor: Tensor, product: Tensor) -> bool:
+def _neutral(factor: Any, product: Tensor) -> bool:
     """Whether a product by this is the other factor."""
-    return factor.dtype == product.dtype and bool((factor == 1).all())
+    if isinstance(factor, Tensor):
+        return factor.dtype == product.dtype and bool((factor == 1).all())
+    return isinstance(factor, int | float) and factor == 1
 
 
 def _content(tensor: Tensor) -> tuple[Any, ...]:

@@ -77,11 +77,6 @@ def _slice(x: np.ndarray, *, dim: int, start: int, end: int, step: int = 1) -> n
     return x[(slice(None),) * (dim % x.ndim) + (slice(start, end, step),)]
 
 
-def _softmax(x: np.ndarray, *, dim: int) -> np.ndarray:
-    e = np.exp(x - x.max(axis=dim, keepdims=True))
-    return np.asarray(e / e.sum(axis=dim, keepdims=True))
-
-
 def _reduced(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
     return lambda x, *, dim, keepdim=False: function(x, axis=tuple(dim), keepdims=keepdim)
 
@@ -140,12 +135,11 @@ OPERATIONS: dict[str, Operation] = {
     "amax": Operation(_reduced(np.max), 1, ("dim",), ("keepdim",)),
     "amin": Operation(_reduced(np.min), 1, ("dim",), ("keepdim",)),
     "cumsum": Operation(lambda x, *, dim: np.cumsum(x, axis=dim, dtype=x.dtype), 1, ("dim",)),
-    "softmax": Operation(_softmax, 1, ("dim",)),
     "cast": Operation(lambda x, *, dtype: x.astype(dtype), 1, ("dtype",)),
     "full": Operation(lambda *, shape, value, dtype: np.full(shape, value, dtype), -1, ("shape", "value", "dtype")),
 }
 """The definition of all that a program may do. `full` has no operand; `sum`, `mean`, `amax`, `amin` take `dim` as a
-list and `cat`, `slice`, `gather`, `index_select`, `scatter`, `cumsum`, `softmax` as a number; `reshape` and `expand`
+list and `cat`, `slice`, `gather`, `index_select`, `scatter`, `cumsum` as a number; `reshape` and `expand`
 name the whole `shape`; `scatter` writes its third operand, of the index's shape, into a copy of the first; an index
 beyond the operand is an error. All operands have one dtype, but for the condition of `where` (bool) and an index."""
 
