@@ -20,11 +20,11 @@ import numpy as np
 from metarl.core.config import TrainConfig, task_visible
 from metarl.core.distributions import Distribution
 from metarl.core.info import PolicyInfo
-from metarl.export.guard import LARGEST
 from metarl.export.parity import Met
 from metarl.export.program import STATE, Program
 from metarl.export.robot import action_of, gravity_part, physics_step
 from metarl.export.runtime import SCHEMA
+from metarl.export.runtime.guard import LARGEST
 from metarl.export.trace import Traced
 from metarl.rl.policy import Believing, Policy
 from metarl.run.run import Run

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from metarl.core.errors import UserError
-from metarl.export.computing import Computing, InlinePolicy, ProcessPolicy
-from metarl.export.guard import Limits
-from metarl.export.runner import Clock, Runner, SteppedClock, Summary, Transport
 from metarl.export.runtime import Bundle, BundleError
+from metarl.export.runtime.computing import Computing, InlinePolicy, ProcessPolicy
+from metarl.export.runtime.guard import Limits
+from metarl.export.runtime.runner import Clock, Runner, SteppedClock, Summary, Transport
 
 if TYPE_CHECKING:
     from metarl.core.tasks import Split
-    from metarl.export.transports import UdpServer
+    from metarl.export.runtime.transports import UdpServer
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def deploy(bundle: str | Path | Bundle, how: Deployment | None = None, limits: L
 
 def served(bundle: str | Path, port: int, how: Deployment | None = None) -> UdpServer:
     """The simulated robot behind UDP on this machine: its `serve` has `deploy` drive it by `udp`."""
-    from metarl.export.transports import UdpServer
+    from metarl.export.runtime.transports import UdpServer
 
     try:
         return UdpServer(_simulated(Bundle.read(bundle), how or Deployment(), Clock()), port)
@@ -103,7 +103,7 @@ def _run(bundle: Bundle, how: Deployment, limits: Limits) -> Deployed:
 
 
 def _transport(bundle: Bundle, how: Deployment, clock: Clock) -> tuple[Transport, float]:
-    from metarl.export.transports import Replay, UdpRobot
+    from metarl.export.runtime.transports import Replay, UdpRobot
 
     if how.on == "udp":
         host, _, port = how.udp.rpartition(":")

@@ -13,12 +13,12 @@ import pytest
 
 from metarl.cli.main import main
 from metarl.core.errors import UserError
-from metarl.export.computing import InlinePolicy
 from metarl.export.deploy import Deployment, deploy, served as served_by
-from metarl.export.guard import Command, Observation
-from metarl.export.runner import Clock, Robot, Runner, SteppedClock
 from metarl.export.runtime import Bundle, BundleError
-from metarl.export.transports import Replay, UdpRobot, UdpServer
+from metarl.export.runtime.computing import InlinePolicy
+from metarl.export.runtime.guard import Command, Observation
+from metarl.export.runtime.runner import Clock, Robot, Runner, SteppedClock
+from metarl.export.runtime.transports import Replay, UdpRobot, UdpServer
 
 _SPEC = importlib.util.spec_from_file_location("handmade", Path(__file__).parent / "handmade.py")
 handmade = importlib.util.module_from_spec(_SPEC)
@@ -220,7 +220,7 @@ def test_udp_takes_nothing_that_is_not_its_robots(served):
     own = robot._socket.getsockname()
     stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with stranger:
-        from metarl.export.transports import _packed
+        from metarl.export.runtime.transports import _packed
 
         stranger.sendto(_packed(b"C", 1, 0.0, [9.0, 9.0]), ("127.0.0.1", server.port))
         stranger.sendto(_packed(b"H", 0, 0.0), ("127.0.0.1", server.port))
