@@ -13,7 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from metarl.export.program import CONST, Operation, Slot
+from metarl.export import runtime
+from metarl.export.program import CONST, Operation
 
 _SMALL = 16  # numbers of a constant that is not worth an operation `full`
 
@@ -142,9 +143,9 @@ class Lowering:
         return self.emit(op, [self.named(x, dtype) for x in args], example)
 
 
-def inputs_of(slots: Sequence[tuple[str, Tensor]]) -> tuple[tuple[Slot, ...], list[Value]]:
+def inputs_of(slots: Sequence[tuple[str, Tensor]]) -> tuple[tuple[runtime.Tensor, ...], list[Value]]:
     """The inputs of a program, and their values."""
-    made = tuple(Slot(name, tuple(example.shape), dtype_name(example.dtype)) for name, example in slots)
+    made = tuple(runtime.Tensor(name, tuple(example.shape), dtype_name(example.dtype)) for name, example in slots)
     return made, [Value(name, example) for name, example in slots]
 
 

@@ -187,11 +187,14 @@ def _elements(op: str, shapes: Sequence[tuple[int, ...]], attributes: Mapping[st
 
 @dataclass(frozen=True)
 class Tensor:
-    """Name, shape and dtype of an input of a program, or of a tensor of the state."""
+    """An input of a program, or a tensor of the state."""
 
     name: str
+    """`obs`, `noise`, `state.memory`, ..."""
     shape: tuple[int, ...]
+    """One world stands in front."""
     dtype: str
+    """One of `DTYPES`."""
 
     @staticmethod
     def of(row: Any, where: str) -> Tensor:
