@@ -66,7 +66,7 @@ def contract_of(run: Run, policy: Policy[Any], env: TrialEnv, written: Traced, t
         "learner": dataclasses.asdict(config.learner),
         "tasks": [dataclasses.asdict(one) for one in info.parameters],
         "disturbances": _disturbances(family),
-        "read_out": _read_out(policy, programs),
+        "read_out": read_out(policy, programs),
         "meaning": {name: _said(getattr(policy, name)) for name in programs},
         "programs": {name: program.to_json() for name, program in programs.items()},
     }
@@ -135,7 +135,7 @@ def _noise(policy: Policy[Any], act: Program) -> dict[str, Any]:
     return {"size": policy.noise_size, "deterministic": sorted(used), "when": when}
 
 
-def _read_out(policy: Policy[Any], programs: Mapping[str, Program]) -> list[dict[str, Any]]:
+def read_out(policy: Policy[Any], programs: Mapping[str, Program]) -> list[dict[str, Any]]:
     """What can be watched, with its size; of a belief of the task, which is told as `task_code`, the range in training.
 
     Such a belief is of a task parameter, by whose name and meaning it goes.

@@ -69,7 +69,7 @@ def deploy(bundle: str | Path | Bundle, how: Deployment | None = None, limits: L
     """
     how = how or Deployment()
     try:
-        read = bundle if isinstance(bundle, Bundle) else Bundle.read(bundle)
+        read = bundle if isinstance(bundle, Bundle) else _bundle(bundle)
         return _run(read, how, limits or Limits(restart=how.on == "sim"))
     except BundleError as error:
         raise UserError(str(error)) from None
@@ -80,11 +80,19 @@ def served(bundle: str | Path, port: int, how: Deployment | None = None) -> UdpS
     from metarl.export.runtime.transports import UdpServer
 
     try:
-        return UdpServer(_simulated(Bundle.read(bundle), how or Deployment(), Clock()), port)
+        return UdpServer(_simulated(_bundle(bundle), how or Deployment(), Clock()), port)
     except BundleError as error:
         raise UserError(str(error)) from None
     except OSError as error:
         raise UserError(f"port {port} cannot be taken: {error.strerror}") from None
+
+
+def _bundle(path: str | Path) -> Bundle:
+    if not Path(path, "contract.json").exists():
+        raise UserError(
+            f"{path} is no bundle, as it has no contract.json: metarl export RUN -o DIR writes one of a run"
+        )
+    return Bundle.read(path)
 
 
 def _run(bundle: Bundle, how: Deployment, limits: Limits) -> Deployed:

@@ -126,6 +126,11 @@ def test_mistakes_are_one_sentence(standing, capsys, words, said):
     assert re.search(said, error.replace("\n", " ")) and "Traceback" not in error
 
 
+def test_a_run_in_the_place_of_a_bundle_is_told_how_to_make_one(tmp_path, capsys):
+    assert main(["deploy", str(tmp_path)]) == 2
+    assert "is no bundle, as it has no contract.json: metarl export" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_code_that_a_bundle_names_is_not_run(tmp_path):
     (tmp_path / "evil.py").write_text("raise SystemExit('run')")
     named = handmade.write(tmp_path / "b", lambda said: said.update(run={"family": f"{tmp_path}/evil.py:Family"}))

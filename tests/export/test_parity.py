@@ -13,6 +13,7 @@ from metarl.core.errors import UserError
 from metarl.core.registry import make_family
 from metarl.export.bundle import runtimes_of
 from metarl.export.compiled import compiler
+from metarl.export.contract import read_out
 from metarl.export.parity import AS_TRAINED, ROUNDING, TOLERANCE, compare, numpy_calls
 from metarl.export.trace import traced
 from metarl.rl.normalize import RunningNorm
@@ -89,6 +90,18 @@ def test_every_runtime_does_what_torch_does(case, env, tmp_path):
     expected = case not in ("rl2 action", "rl2 none") and case.split()[0] not in ("ppo", "ppo-oracle", "sac")
     told_at_the_end = case.startswith("maml")  # it remembers the reward, and adapts later
     assert written.programs["observe"].needs("reward") == (expected or told_at_the_end)
+
+
+def test_the_contract_says_what_can_be_watched(env):
+    beliefs, latent = (small_policy(case.split()[0], CASES[case], env.info) for case in ("rl2 beliefs", "rma"))
+    rows = read_out(beliefs, traced(beliefs).programs)
+    parts = env.info.privileged
+    assert [row["name"] for row in rows] == [*(p.name for p in parts), *(f"{p.name} ±" for p in parts)]
+    assert rows[0] == {"name": parts[0].name, "size": parts[0].size, "meaning": parts[0].help, "low": -1.0, "high": 1.0}
+    assert rows[-1] == {"name": f"{parts[-1].name} ±", "size": parts[-1].size}
+    assert read_out(latent, traced(latent).programs) == [
+        {"name": "z", "size": latent.belief(latent.initial_state(1)).shape[1]}
+    ]
 
 
 class Looking(PolicyModule):
