@@ -67,7 +67,7 @@ def run(words: list[str]) -> int:
     """Run it, and print what happened; 1 where the guard stopped for good."""
     options = parse(DeployOptions, "deploy", words)
     from metarl.export.deploy import Deployment, deploy, served
-    from metarl.export.guard import Limits
+    from metarl.export.runtime.guard import Limits
 
     how = Deployment(
         on="udp" if options.udp else "replay" if options.replay else "sim",

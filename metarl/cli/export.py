@@ -45,7 +45,7 @@ def run(words: list[str]) -> int:
     for name, found in made.parity.items():
         row = found.to_json()
         microseconds = 1e6 * row["seconds_per_step"]
-        print(f"  {name:<12} action {row['action']:.1e}  state {row['state']:.1e}  {microseconds:.0f} µs a step")
+        print(f"  {name:<16} action {row['action']:.1e}  state {row['state']:.1e}  {microseconds:.0f} µs a step")
     for remark in made.remarks:
         print(f"note: {remark}")
     return 0

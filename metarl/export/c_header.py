@@ -144,7 +144,7 @@ class _Function:
         return f"{self.at(name)}[{flat(own, ['0' if n == 1 else i for n, i in zip(own, index, strict=True)])}]"
 
     def _operation(self, one: Operation) -> list[str]:
-        made = {"cat": self._cat, "matmul": self._matmul, "cumsum": self._cumsum, "softmax": self._softmax}
+        made = {"cat": self._cat, "matmul": self._matmul, "cumsum": self._cumsum}
         if one.op in made:
             return made[one.op](one)
         if one.op in ("sum", "mean", "amax", "amin"):
@@ -244,20 +244,6 @@ class _Function:
         out = self.at(one.out)
         added = f"({index[d]} ? {out}[{before}] : 0)" if one.shape[d] > 1 else "0"
         return looped(one.shape, [f"{out}[{here}] = {self.at(source)}[{here}] + {added};"])
-
-    def _softmax(self, one: Operation) -> list[str]:
-        d, (source,), n = one.attributes["dim"], one.inputs, one.shape[one.attributes["dim"]]
-        others = tuple(1 if k == d else size for k, size in enumerate(one.shape))
-        at = flat(one.shape, ["k" if k == d else i for k, i in enumerate(index_of(others))])
-        c, x, out = KINDS[one.dtype], f"{self.at(source)}[{at}]", f"{self.at(one.out)}[{at}]"
-        exp = "expf" if one.dtype == "float32" else "exp"
-        body = [
-            f"{c} most = -INFINITY, total = 0;",
-            f"for (int k = 0; k < {n}; k++) if ({x} > most) most = {x};",
-            f"for (int k = 0; k < {n}; k++) total += {out} = {exp}({x} - most);",
-            f"for (int k = 0; k < {n}; k++) {out} /= total;",
-        ]
-        return looped(others, body)
 
     def _scatter(self, one: Operation) -> list[str]:
         source, index_name, new = one.inputs

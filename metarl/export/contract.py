@@ -20,11 +20,11 @@ import numpy as np
 from metarl.core.config import TrainConfig, task_visible
 from metarl.core.distributions import Distribution
 from metarl.core.info import PolicyInfo
-from metarl.export.guard import LARGEST
 from metarl.export.parity import Met
 from metarl.export.program import STATE, Program
 from metarl.export.robot import action_of, gravity_part, physics_step
 from metarl.export.runtime import SCHEMA
+from metarl.export.runtime.guard import LARGEST
 from metarl.export.trace import Traced
 from metarl.rl.policy import Believing, Policy
 from metarl.run.run import Run
@@ -66,7 +66,7 @@ def contract_of(run: Run, policy: Policy[Any], env: TrialEnv, written: Traced, t
         "learner": dataclasses.asdict(config.learner),
         "tasks": [dataclasses.asdict(one) for one in info.parameters],
         "disturbances": _disturbances(family),
-        "read_out": _read_out(policy, programs),
+        "read_out": read_out(policy, programs),
         "meaning": {name: _said(getattr(policy, name)) for name in programs},
         "programs": {name: program.to_json() for name, program in programs.items()},
     }
@@ -86,7 +86,7 @@ def bound(contract: dict[str, Any], met: Met) -> None:
         margin = np.maximum(high - low, 10.0 * np.array(part.get("std", 0.0)))
         margin[margin < _CONSTANT] = LARGEST  # one that never changed says nothing of its sensor
         low, high = low - margin, high + margin
-        if part["name"] == contract["gravity"]:
+        if part["name"] == contract.get("gravity"):
             low, high = np.full(3, -_UNIT), np.full(3, _UNIT)
         elif part["name"] == action.get("joint_position") and "position_low" in action and "position_high" in action:
             low, high = np.array(action["position_low"]) - _ASTRAY, np.array(action["position_high"]) + _ASTRAY
@@ -135,7 +135,7 @@ def _noise(policy: Policy[Any], act: Program) -> dict[str, Any]:
     return {"size": policy.noise_size, "deterministic": sorted(used), "when": when}
 
 
-def _read_out(policy: Policy[Any], programs: Mapping[str, Program]) -> list[dict[str, Any]]:
+def read_out(policy: Policy[Any], programs: Mapping[str, Program]) -> list[dict[str, Any]]:
     """What can be watched, with its size; of a belief of the task, which is told as `task_code`, the range in training.
 
     Such a belief is of a task parameter, by whose name and meaning it goes.

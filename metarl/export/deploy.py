@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from metarl.core.errors import UserError
-from metarl.export.computing import Computing, InlinePolicy, ProcessPolicy
-from metarl.export.guard import Limits
-from metarl.export.runner import Clock, Runner, SteppedClock, Summary, Transport
 from metarl.export.runtime import Bundle, BundleError
+from metarl.export.runtime.computing import Computing, InlinePolicy, ProcessPolicy
+from metarl.export.runtime.guard import Limits
+from metarl.export.runtime.runner import Clock, Runner, SteppedClock, Summary, Transport
 
 if TYPE_CHECKING:
     from metarl.core.tasks import Split
-    from metarl.export.transports import UdpServer
+    from metarl.export.runtime.transports import UdpServer
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def deploy(bundle: str | Path | Bundle, how: Deployment | None = None, limits: L
     """
     how = how or Deployment()
     try:
-        read = bundle if isinstance(bundle, Bundle) else Bundle.read(bundle)
+        read = bundle if isinstance(bundle, Bundle) else _bundle(bundle)
         return _run(read, how, limits or Limits(restart=how.on == "sim"))
     except BundleError as error:
         raise UserError(str(error)) from None
@@ -77,14 +77,22 @@ def deploy(bundle: str | Path | Bundle, how: Deployment | None = None, limits: L
 
 def served(bundle: str | Path, port: int, how: Deployment | None = None) -> UdpServer:
     """The simulated robot behind UDP on this machine: its `serve` has `deploy` drive it by `udp`."""
-    from metarl.export.transports import UdpServer
+    from metarl.export.runtime.transports import UdpServer
 
     try:
-        return UdpServer(_simulated(Bundle.read(bundle), how or Deployment(), Clock()), port)
+        return UdpServer(_simulated(_bundle(bundle), how or Deployment(), Clock()), port)
     except BundleError as error:
         raise UserError(str(error)) from None
     except OSError as error:
         raise UserError(f"port {port} cannot be taken: {error.strerror}") from None
+
+
+def _bundle(path: str | Path) -> Bundle:
+    if not Path(path, "contract.json").exists():
+        raise UserError(
+            f"{path} is no bundle, as it has no contract.json: metarl export RUN -o DIR writes one of a run"
+        )
+    return Bundle.read(path)
 
 
 def _run(bundle: Bundle, how: Deployment, limits: Limits) -> Deployed:
@@ -103,7 +111,7 @@ def _run(bundle: Bundle, how: Deployment, limits: Limits) -> Deployed:
 
 
 def _transport(bundle: Bundle, how: Deployment, clock: Clock) -> tuple[Transport, float]:
-    from metarl.export.transports import Replay, UdpRobot
+    from metarl.export.runtime.transports import Replay, UdpRobot
 
     if how.on == "udp":
         host, _, port = how.udp.rpartition(":")

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from metarl.export.program import CONST, Operation, Slot
+from metarl.export import runtime
+from metarl.export.program import CONST, Operation
 
 _SMALL = 16  # numbers of a constant that is not worth an operation `full`
 
@@ -29,14 +29,6 @@ class Value:
 
     name: str
     example: Tensor
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A complex value: its parts, each a `Value` or a constant tensor."""
-
-    real: Any
-    imag: Any
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -59,8 +51,6 @@ class Lowering:
 
     def named(self, value: Any, dtype: torch.dtype | None = None, shape: Sequence[int] | None = None) -> Value:
         """The value by a name: constants get one. In another dtype, or expanded to a shape, where that is told."""
-        if isinstance(value, Pair):
-            raise UnsupportedError("a complex number where a real one is needed")
         if isinstance(value, Value):
             if dtype is not None and value.example.dtype != dtype:
                 value = self.emit("cast", [value], value.example.to(dtype))
@@ -105,7 +95,7 @@ class Lowering:
 
     def lower(self, target: Any, args: Sequence[Any], words: dict[str, Any]) -> Any:
         """What a call becomes: a constant where it depends on nothing else, else values."""
-        held = [x for x in _leaves([*args, *words.values()]) if isinstance(x, Value | Pair)]
+        held = [x for x in _leaves([*args, *words.values()]) if isinstance(x, Value)]
         if not held:
             return target(*args, **words)
         if not isinstance(target, torch._ops.OpOverload):  # getitem, of what was split
@@ -115,8 +105,6 @@ class Lowering:
             name = name.removesuffix("_copy").removeprefix("unsafe_")
         if target._schema.is_mutable:  # on what nobody else looks at: the caller puts the result in its place
             name = name.removesuffix("_")
-        if any(isinstance(x, Pair) for x in held) or name == "complex":
-            return self._complex(name, list(args), words)
         given = _mapped(args, lambda x: x.example.clone() if isinstance(x, Value) else x)
         example = target(*given, **words) if name not in _NO_EXAMPLE else None
         if name in PLAIN:
@@ -145,67 +133,27 @@ class Lowering:
         if op in ("eq", "ne") and isinstance(args[1], float) and math.isinf(args[1]):
             most = torch.finfo(dtype).max
             op, args = ("gt", [args[0], most]) if args[1] > 0 else ("lt", [args[0], -most])
-            return (
-                self.emit(op, [self.named(x, dtype) for x in args], example)
-                if name == "eq"
-                else self._plain(
-                    "logical_not", [self.emit(op, [self.named(x, dtype) for x in args], ~example)], example
-                )
-            )
-        if (
-            op == "mul"
-            and isinstance(args[1], Tensor)
-            and _neutral(args[1], example)
-            and args[0].example.shape == example.shape
-        ):
+            same = self.emit(op, [self.named(x, dtype) for x in args], example)
+            return same if name == "eq" else self._plain("logical_not", [same], example)
+        if op == "mul" and _neutral(args[1], example) and example_of(args[0]).shape == example.shape:
             return self.named(args[0], dtype)
         if op == "where":
             condition = self.named(args[0], torch.bool)
             return self.emit("where", [condition, *(self.named(x, example.dtype) for x in args[1:])], example)
         return self.emit(op, [self.named(x, dtype) for x in args], example)
 
-    def _complex(self, name: str, args: list[Any], words: dict[str, Any]) -> Any:
-        """Complex numbers are pairs of real ones: the little that a linear recurrence does with them."""
-        aten = torch.ops.aten
-        if name == "complex":
-            return Pair(*args)
-        if name in ("add", "sub", "mul", "addcmul"):
-            first, *others = (_pair(x) for x in args)
-            if name == "addcmul":
-                product = self._complex("mul", others, {})
-                return self._complex("add", [first, product], {})
-            a, b, c, d = first.real, first.imag, others[0].real, others[0].imag
-            if name != "mul":
-                both = aten.add.Tensor if name == "add" else aten.sub.Tensor
-                return Pair(self.call(both, a, c), self.call(both, b, d))
-            mul = aten.mul.Tensor
-            real = self.call(aten.sub.Tensor, self.call(mul, a, c), self.call(mul, b, d))
-            return Pair(real, self.call(aten.add.Tensor, self.call(mul, a, d), self.call(mul, b, c)))
-        if name == "view_as_real":
-            return self.call(aten.stack.default, [args[0].real, args[0].imag], -1)
-        function = getattr(aten, name, None)
-        if name not in ("slice", "select", "view", "unsqueeze", "squeeze", "cat", "alias", "clone", "expand"):
-            raise UnsupportedError(f"torch's operation '{name}' on complex numbers has no counterpart in a program")
-        of = getattr(function, "Tensor" if name == "slice" else "int" if name == "select" else "default")
-        if name == "squeeze":
-            of = aten.squeeze.dim
-        pairs = _mapped(args, lambda x: _pair(x) if _is_complex(x) else x)
-        parts = []
-        for part in ("real", "imag"):
-            own = [_mapped(x, attrgetter(part)) if k == 0 else x for k, x in enumerate(pairs)]
-            parts.append(self.call(of, *own, **words))
-        return Pair(*parts)
 
-
-def inputs_of(slots: Sequence[tuple[str, Tensor]]) -> tuple[tuple[Slot, ...], list[Value]]:
+def inputs_of(slots: Sequence[tuple[str, Tensor]]) -> tuple[tuple[runtime.Tensor, ...], list[Value]]:
     """The inputs of a program, and their values."""
-    made = tuple(Slot(name, tuple(example.shape), dtype_name(example.dtype)) for name, example in slots)
+    made = tuple(runtime.Tensor(name, tuple(example.shape), dtype_name(example.dtype)) for name, example in slots)
     return made, [Value(name, example) for name, example in slots]
 
 
-def _neutral(factor: Tensor, product: Tensor) -> bool:
+def _neutral(factor: Any, product: Tensor) -> bool:
     """Whether a product by this is the other factor."""
-    return factor.dtype == product.dtype and bool((factor == 1).all())
+    if isinstance(factor, Tensor):
+        return factor.dtype == product.dtype and bool((factor == 1).all())
+    return isinstance(factor, int | float) and factor == 1
 
 
 def _content(tensor: Tensor) -> tuple[Any, ...]:
@@ -227,18 +175,6 @@ def _mapped(items: Any, change: Callable[[Any], Any]) -> Any:
 def example_of(value: Any) -> Any:
     """A value's example; what is none stays as it is."""
     return value.example if isinstance(value, Value) else value
-
-
-def _is_complex(value: Any) -> bool:
-    return isinstance(value, Pair) or (isinstance(value, Tensor) and value.is_complex())
-
-
-def _pair(value: Any) -> Pair:
-    if isinstance(value, Pair):
-        return value
-    if isinstance(value, Tensor):
-        return Pair(value.real, value.imag) if value.is_complex() else Pair(value, torch.zeros_like(value))
-    return Pair(value, 0.0)
 
 
 # --------------------------------------------------------------------------------------- element by element

@@ -26,7 +26,6 @@ _SAME = {
 }
 """Operations that ONNX has as they are."""
 _ALONG = {"cat": "Concat", "gather": "GatherElements", "index_select": "Gather", "scatter": "ScatterElements"}
-_ALONG["softmax"] = "Softmax"
 _TWO = {"ne": ("Equal", "Not"), "rsqrt": ("Sqrt", "Reciprocal")}
 _REDUCE = {"sum": "ReduceSum", "mean": "ReduceMean", "amax": "ReduceMax", "amin": "ReduceMin"}
 

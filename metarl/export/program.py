@@ -1,6 +1,6 @@
 """What a traced policy becomes: a short list of operations on named tensors of fixed shapes, as plain data.
 
-`metarl/export/runtime.py` defines what each operation does, in NumPy; `c_header.py` and `onnx_file.py` write the same.
+`metarl/export/runtime` defines what each operation does, in NumPy; `c_header.py` and `onnx_file.py` write the same.
 """
 
 from __future__ import annotations
@@ -9,25 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from metarl.export.runtime import Tensor
+
 Shape = tuple[int, ...]
-DTYPES = ("float32", "float64", "int64", "bool")
-"""Kinds of numbers; float64 within a fit of least squares alone."""
 CONST = "const."
 """Begins the names of constants, which are tensors of `policy.safetensors`."""
 STATE = "state."
 """Begins the names of the adaptation state's tensors."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """An input of a program."""
-
-    name: str
-    """`obs`, `noise`, `state.memory`, ..."""
-    shape: Shape
-    """One world stands in front."""
-    dtype: str
-    """One of `DTYPES`."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +46,7 @@ class Operation:
 class Program:
     """A function of a policy, for one world."""
 
-    inputs: tuple[Slot, ...]
+    inputs: tuple[Tensor, ...]
     """What it depends on, and nothing else."""
     outputs: Mapping[str, str]
     """Name of each result, and of the value that it is: an input may pass unchanged."""

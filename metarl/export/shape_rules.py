@@ -73,22 +73,6 @@ def _remainder(to: Lowering, example: Tensor, x: Any, by: Any) -> Any:
     return rest if example_of(rest).dtype == example.dtype else to.named(rest, example.dtype)
 
 
-@rule("gelu")
-def _gelu(to: Lowering, example: Tensor, x: Any, approximate: str = "none") -> Any:
-    if approximate != "none":
-        raise UnsupportedError("gelu by tanh")
-    aten = torch.ops.aten
-    share = to.call(aten.add.Tensor, to.call(aten.erf.default, to.call(aten.mul.Tensor, x, math.sqrt(0.5))), 1.0)
-    return to.call(aten.mul.Tensor, to.call(aten.mul.Tensor, x, 0.5), share)
-
-
-@rule("special_ndtr")
-def _normal_share(to: Lowering, example: Tensor, x: Any) -> Any:
-    aten = torch.ops.aten
-    share = to.call(aten.add.Tensor, to.call(aten.erf.default, to.call(aten.mul.Tensor, x, math.sqrt(0.5))), 1.0)
-    return to.call(aten.mul.Tensor, share, 0.5)
-
-
 # --------------------------------------------------------------------------------------- shapes
 
 
@@ -100,14 +84,6 @@ def _reshape(to: Lowering, example: Tensor, x: Any, *_: Any, **__: Any) -> Value
 
 @rule("expand")
 def _expand(to: Lowering, example: Tensor, x: Any, *_: Any, **__: Any) -> Value:
-    return to.named(x, shape=example.shape)
-
-
-@rule("repeat")
-def _repeat(to: Lowering, example: Tensor, x: Any, times: Sequence[int]) -> Any:
-    x = to.named(x)
-    if any(t != 1 and s != 1 for t, s in zip(times, x.example.shape, strict=True)):
-        raise UnsupportedError("repeat of more than one row")
     return to.named(x, shape=example.shape)
 
 

@@ -10,9 +10,9 @@ import torch
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.seeding import key
 from metarl.core.tasks import Split, Tasks, TaskSpace
-from metarl.export.guard import Command, Observation
 from metarl.export.robot import action_of
-from metarl.export.runner import Clock, Robot
+from metarl.export.runtime.guard import Command, Observation
+from metarl.export.runtime.runner import Clock, Robot
 from metarl.sim.family import Family
 from metarl.sim.make import make_env
 

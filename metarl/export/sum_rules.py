@@ -18,14 +18,6 @@ def _matmul(to: Lowering, example: Tensor, a: Any, b: Any) -> Value:
     return to.emit("matmul", [to.named(a), to.named(b)], example)
 
 
-@rule("addmm", "baddbmm")
-def _addmm(to: Lowering, example: Tensor, bias: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) -> Any:
-    if (beta, alpha) != (1, 1):
-        raise UnsupportedError("a scaled product")
-    product = to.emit("matmul", [to.named(a), to.named(b)], example)
-    return to.call(torch.ops.aten.add.Tensor, product, bias)
-
-
 def _reduction(name: str) -> Callable[..., Any]:
     def rule(to: Lowering, example: Tensor, x: Any, dim: Any = None, keepdim: bool = False, **_: Any) -> Value:
         rank = example_of(x).dim()
@@ -48,16 +40,6 @@ def _any(to: Lowering, example: Tensor, x: Any, dim: Any = None, keepdim: bool =
     return to.call(torch.ops.aten.gt.Scalar, most, 0.0)
 
 
-@rule("linalg_vector_norm")
-def _norm(to: Lowering, example: Tensor, x: Any, order: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:
-    if order != 2:
-        raise UnsupportedError(f"the norm of order {order}")
-    aten = torch.ops.aten
-    dims = list(range(example_of(x).dim())) if dim is None else dim
-    total = to.call(aten.sum.dim_IntList, to.call(aten.mul.Tensor, x, x), dims, keepdim)
-    return to.call(aten.sqrt.default, total)
-
-
 @rule("var_mean")
 def _var_mean(to: Lowering, example: None, x: Any, dim: Any = None, correction: Any = 1, keepdim: bool = False) -> Any:
     if correction != 0:
@@ -71,11 +53,6 @@ def _var_mean(to: Lowering, example: None, x: Any, dim: Any = None, correction: 
 @rule("cumsum")
 def _cumsum(to: Lowering, example: Tensor, x: Any, dim: int, **_: Any) -> Value:
     return to.emit("cumsum", [to.named(x, example.dtype)], example, dim=dim % example.dim())
-
-
-@rule("_softmax")
-def _softmax(to: Lowering, example: Tensor, x: Any, dim: int, *_: Any) -> Value:
-    return to.emit("softmax", [to.named(x)], example, dim=dim % example.dim())
 
 
 def _first_of(extreme: str) -> Callable[..., Any]:

@@ -31,7 +31,11 @@ from metarl.rl.state import copied
 
 _aten = torch.ops.aten
 _RULES = shape_rules, sum_rules  # imported, they are known to the lowering
-_WHOLE = (_aten.softplus, _aten.gelu, _aten.slice_scatter, _aten.select_scatter)  # lowered as they are
+_WHOLE = (_aten.softplus, _aten.slice_scatter, _aten.select_scatter)  # lowered as they are
+_FURTHER = (  # torch writes these in simpler ones, beyond its core
+    *(_aten.native_layer_norm, _aten.addcmul, _aten.lerp, _aten.addmm, _aten.baddbmm, _aten.gelu, _aten._softmax),
+    *(_aten.linalg_vector_norm, _aten.special_ndtr, _aten.repeat),
+)
 
 
 def fixed_of(policy: Policy[Any]) -> Policy[Any]:
@@ -118,7 +122,7 @@ def _program(
         names[:] = result
         return list(result.values())
 
-    table = {**core_aten_decompositions(), **get_decompositions([_aten.native_layer_norm, _aten.addcmul, _aten.lerp])}
+    table = {**core_aten_decompositions(), **get_decompositions(_FURTHER)}
     table = {target: rule for target, rule in table.items() if getattr(target, "overloadpacket", None) not in _WHOLE}
     examples = [value.clone() for _, value in slots]
     with unlooked(), torch.no_grad():  # what the policy keeps for speed must not be of the trace

@@ -70,20 +70,20 @@ class LruBlock(nn.Module):
         self.skip = nn.Parameter(torch.randn(width))
         self.gate = nn.Linear(width, 2 * width)
 
-    def drive(self, u: Float[Tensor, "*B H"]) -> tuple[Complex[Tensor, "H"], Complex[Tensor, "*B H"], Tensor]:
-        """λ, what drives the recurrence, and the normalised input."""
+    def drive(self, u: Float[Tensor, "*B H"]) -> tuple[Complex[Tensor, "H"], Tensor, Tensor, Tensor]:
+        """λ, what drives the recurrence by its real and imaginary part, and the normalised input."""
         decay = self.log_decay.exp()
         rate = torch.polar((-decay).exp(), self.log_phase.exp())
         gain = (-torch.expm1(-2.0 * decay)).sqrt()  # √(1 − |λ|²): states of about the inputs' size, whatever λ
         normed = self.norm(u)
         real, imaginary = self.into(normed).chunk(2, dim=-1)
-        return rate, torch.complex(gain * real, gain * imaginary), normed
+        return rate, gain * real, gain * imaginary, normed
 
     def read(
-        self, u: Float[Tensor, "*B H"], normed: Float[Tensor, "*B H"], x: Complex[Tensor, "*B H"]
+        self, u: Float[Tensor, "*B H"], normed: Float[Tensor, "*B H"], x: Float[Tensor, "*B H2"]
     ) -> Float[Tensor, "*B H"]:
-        """The block's output, by its state."""
-        y = self.out(torch.cat((x.real, x.imag), dim=-1)) + self.skip * normed
+        """The block's output, by its state's real and imaginary parts."""
+        y = self.out(x) + self.skip * normed
         value, gate = self.gate(nn.functional.gelu(y)).chunk(2, dim=-1)
         output: Tensor = u + value * gate.sigmoid()
         return output
@@ -101,25 +101,31 @@ class Lru(StepCell):
     def step(
         self, inputs: Float[Tensor, "N I"], carried: Float[Tensor, "N C"]
     ) -> tuple[Float[Tensor, "N H"], Float[Tensor, "N C"]]:
-        """See `StepCell.step`."""
-        outputs, carried = self._run(inputs[None], carried)
-        return outputs[0], carried
+        """See `StepCell.step`; in real numbers, as an exported policy has no others."""
+        u, after = self.encode(inputs), []
+        for block, before in zip(self.blocks, carried.chunk(_BLOCKS, dim=-1), strict=True):
+            assert isinstance(block, LruBlock)
+            rate, driven, turned, normed = block.drive(u)
+            real, imaginary = before.chunk(2, dim=-1)
+            driven = driven + rate.real * real - rate.imag * imaginary
+            turned = turned + rate.real * imaginary + rate.imag * real
+            after.append(torch.cat((driven, turned), dim=-1))
+            u = block.read(u, normed, after[-1])
+        return torch.tanh(self.norm(u)), torch.cat(after, dim=-1)
 
     def sequence(
         self, inputs: Float[Tensor, "T N I"], state: Float[Tensor, "N S"]
     ) -> tuple[Float[Tensor, "T N H"], Float[Tensor, "N S"]]:
         """All steps at once."""
-        outputs, carried = self._run(inputs, state[:, self.hidden :])
-        return outputs, torch.cat((outputs[-1], carried), dim=-1)
-
-    def _run(self, inputs: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
         u, after = self.encode(inputs), []
-        parts = carried.chunk(2 * _BLOCKS, dim=-1)
+        parts = state[:, self.hidden :].chunk(2 * _BLOCKS, dim=-1)
         for block, real, imaginary in zip(self.blocks, parts[::2], parts[1::2], strict=True):
             assert isinstance(block, LruBlock)
-            rate, driven, normed = block.drive(u)
+            rate, *drive, normed = block.drive(u)
+            driven = torch.complex(*drive)
             first = torch.addcmul(driven[:1], rate, torch.complex(real, imaginary))
             x = linear_recurrence(rate, torch.cat((first, driven[1:])))
-            u = block.read(u, normed, x)
+            u = block.read(u, normed, torch.cat((x.real, x.imag), dim=-1))
             after += [x[-1].real, x[-1].imag]
-        return torch.tanh(self.norm(u)), torch.cat(after, dim=-1)
+        outputs = torch.tanh(self.norm(u))
+        return outputs, torch.cat((outputs[-1], *after), dim=-1)

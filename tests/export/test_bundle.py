@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -51,6 +52,14 @@ def test_the_contract_says_what_the_robot_has_to_be(made):
     assert action["kind"] == "position" and action["kp"] == [50.0] * 12 and action["kd"] == [1.0] * 12
     assert action["default"] == [0.0, 0.9, -1.8] * 4 and action["scale"] == [0.4, 0.7, 0.8] * 4
     assert action["torque_limit"] == [23.7, 23.7, 35.55] * 4
+    assert action["velocity_limit"] == [30.1, 30.1, 20.06] * 4
+    for rate, scale in zip(action["rate_limit"], action["scale"], strict=True):
+        assert 0.1 * scale <= rate * 0.02 < 2.0 * scale
+    parts = {part["name"]: part for part in contract["observation"]}
+    assert parts["gravity"]["high"] == [1.2] * 3 and parts["joint_velocity"]["low"][2] == pytest.approx(-3 * 20.06)
+    for part in parts.values():  # the guard is not to take for an error what training showed, and all the policy sees
+        low, high, mean, std = (np.array(part[key]) for key in ("low", "high", "mean", "std"))
+        assert (low < mean - 3 * std).all() and (high > mean + 3 * std).all(), part["name"]
     assert (action["joint_position"], action["joint_velocity"], contract["gravity"]) == (
         "joint_position",
         "joint_velocity",
@@ -61,6 +70,13 @@ def test_the_contract_says_what_the_robot_has_to_be(made):
     assert {task["name"] for task in contract["tasks"]} >= {"payload"}
     assert contract["reward"]["needed"] is False and contract["deployable"] is True
     assert contract["run"]["trained_by"]["git_commit"]
+
+
+def test_the_onnx_file_has_the_contract_with_it(made):
+    model = onnx.load(made.path / "policy.onnx")
+    told = json.loads({one.key: one.value for one in model.metadata_props}["contract"])
+    contract = json.loads((made.path / "contract.json").read_text())
+    assert told == {key: value for key, value in contract.items() if key not in ("programs", "files")}
 
 
 def test_numpy_alone_acts_as_the_policy(made):

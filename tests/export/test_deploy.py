@@ -13,12 +13,12 @@ import pytest
 
 from metarl.cli.main import main
 from metarl.core.errors import UserError
-from metarl.export.computing import InlinePolicy
 from metarl.export.deploy import Deployment, deploy, served as served_by
-from metarl.export.guard import Command, Observation
-from metarl.export.runner import Clock, Robot, Runner, SteppedClock
 from metarl.export.runtime import Bundle, BundleError
-from metarl.export.transports import Replay, UdpRobot, UdpServer
+from metarl.export.runtime.computing import InlinePolicy
+from metarl.export.runtime.guard import Command, Observation
+from metarl.export.runtime.runner import Clock, Robot, Runner, SteppedClock
+from metarl.export.runtime.transports import Replay, UdpRobot, UdpServer
 
 _SPEC = importlib.util.spec_from_file_location("handmade", Path(__file__).parent / "handmade.py")
 handmade = importlib.util.module_from_spec(_SPEC)
@@ -126,6 +126,11 @@ def test_mistakes_are_one_sentence(standing, capsys, words, said):
     assert re.search(said, error.replace("\n", " ")) and "Traceback" not in error
 
 
+def test_a_run_in_the_place_of_a_bundle_is_told_how_to_make_one(tmp_path, capsys):
+    assert main(["deploy", str(tmp_path)]) == 2
+    assert "is no bundle, as it has no contract.json: metarl export" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_code_that_a_bundle_names_is_not_run(tmp_path):
     (tmp_path / "evil.py").write_text("raise SystemExit('run')")
     named = handmade.write(tmp_path / "b", lambda said: said.update(run={"family": f"{tmp_path}/evil.py:Family"}))
@@ -220,7 +225,7 @@ def test_udp_takes_nothing_that_is_not_its_robots(served):
     own = robot._socket.getsockname()
     stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with stranger:
-        from metarl.export.transports import _packed
+        from metarl.export.runtime.transports import _packed
 
         stranger.sendto(_packed(b"C", 1, 0.0, [9.0, 9.0]), ("127.0.0.1", server.port))
         stranger.sendto(_packed(b"H", 0, 0.0), ("127.0.0.1", server.port))

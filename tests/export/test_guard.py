@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metarl.export.computing import Answer, InlinePolicy, ProcessPolicy
-from metarl.export.guard import Guard, Limits, Observation
-from metarl.export.runner import Robot, Runner, SteppedClock, require_fit
 from metarl.export.runtime import Bundle, BundleError
+from metarl.export.runtime.computing import Answer, InlinePolicy, ProcessPolicy
+from metarl.export.runtime.guard import Guard, Limits, Observation
+from metarl.export.runtime.runner import Robot, Runner, SteppedClock, require_fit
 
 _SPEC = importlib.util.spec_from_file_location("handmade", Path(__file__).parent / "handmade.py")
 handmade = importlib.util.module_from_spec(_SPEC)

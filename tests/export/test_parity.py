@@ -13,6 +13,7 @@ from metarl.core.errors import UserError
 from metarl.core.registry import make_family
 from metarl.export.bundle import runtimes_of
 from metarl.export.compiled import compiler
+from metarl.export.contract import read_out
 from metarl.export.parity import AS_TRAINED, ROUNDING, TOLERANCE, compare, numpy_calls
 from metarl.export.trace import traced
 from metarl.rl.normalize import RunningNorm
@@ -48,6 +49,16 @@ CASES = {
 }
 
 
+WATCHED = {
+    "rma": lambda parts: [{"name": "z", "size": 8}],
+    "rl2 beliefs": lambda parts: [
+        *({"name": p.name, "size": p.size, "meaning": p.help, "low": -1.0, "high": 1.0} for p in parts),
+        *({"name": f"{p.name} ±", "size": p.size} for p in parts),
+    ],
+}
+"""What the contract says can be watched, by the numbers that an oracle is told."""
+
+
 @pytest.fixture(scope="module")
 def env():
     with make_env(make_family(FAMILY), 1, episodes_per_trial=3, episode_steps=40, threads=1) as made:
@@ -79,6 +90,8 @@ def test_every_learner_of_the_table_is_among_them():
 def test_every_runtime_does_what_torch_does(case, env, tmp_path):
     policy = small_policy(case.split()[0], CASES[case], env.info)
     written = traced(policy)
+    if case in WATCHED:
+        assert read_out(policy, written.programs) == WATCHED[case](env.info.privileged)
     runtimes, remarks = runtimes_of(tmp_path, written)
     assert set(runtimes) == {"numpy", "onnxruntime", *(["c"] if compiler() else [])}, remarks
     played, parity = compare(policy, env, runtimes, steps=130)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,12 +74,9 @@ if __name__ == "__main__":
 """
 
 
-def test_the_files_alone_drive_a_robot(tmp_path):
-    """As the docs have it: five files in a folder, and a policy in a process of its own."""
-    (tmp_path / "robot").mkdir()
-    for name in ("runtime", "guard", "computing", "runner", "transports"):
-        source = Path(runtime.__file__).with_name(f"{name}.py")
-        (tmp_path / "robot" / source.name).write_bytes(source.read_bytes())
+def test_the_folder_alone_drives_a_robot(tmp_path):
+    """As the docs have it: a copy of the folder, and a policy in a process of its own."""
+    shutil.copytree(Path(runtime.__file__).parent, tmp_path / "robot")
     (tmp_path / "main.py").write_text(ROBOT)
     folder, env = handmade.write(tmp_path / "bundle"), {**os.environ, "PYTHONPATH": str(tmp_path)}
     words = [sys.executable, str(tmp_path / "main.py"), str(folder)]
@@ -213,7 +211,6 @@ CASES = {
     "scatter": ([X, np.arange(24).reshape(2, 3, 4) // 4 % 3, Y], {"dim": 1}),
     **{name: ([X], {"dim": [0, 2], "keepdim": True}) for name in ("sum", "mean", "amax", "amin")},
     "cumsum": ([X], {"dim": 1}),
-    "softmax": ([X], {"dim": 2}),
     "cast": ([X], {"dtype": "int64"}),
     "full": ([], {"shape": [2, 2], "value": 1.5, "dtype": "float32"}),
 }

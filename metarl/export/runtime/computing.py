@@ -1,7 +1,4 @@
-"""Where a policy computes: in this process, or in one of its own that cannot delay whoever asks.
-
-NumPy and the standard library alone, as `runtime.py`.
-"""
+"""Where a policy computes: in this process, or in one of its own that cannot delay whoever asks."""
 
 from __future__ import annotations
 
@@ -11,8 +8,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from .guard import Observation  # beside this file, also where they were copied to
-from .runtime import Bundle, BundleError, BundlePolicy
+from . import Bundle, BundleError, BundlePolicy
+from .guard import Observation
 
 _MOST = 2000  # numbers of an observation
 

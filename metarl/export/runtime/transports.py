@@ -1,6 +1,6 @@
 """Robots at a distance, and logs in their place: UDP with its jitter recorded, and CSV or MCAP played back.
 
-NumPy and the standard library alone, as `runner.py`; MCAP files need the package mcap.
+MCAP files need the package mcap.
 
 A datagram is `MRL1`, a letter for its kind, a number and a time [s] of the sender's clock, and float32 numbers. A
 `H`ello is answered by a `D`escription, the fields of `Robot` as JSON. `O`bservations carry reward, terminated, new
@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from .guard import Command, Observation  # beside this file, also where they were copied to
+from . import Bundle, BundleError, listed
+from .guard import Command, Observation
 from .runner import Clock, Robot, Transport
-from .runtime import Bundle, BundleError, listed
 
 _HEAD = struct.Struct("<4scqd")
 _MOST = 60_000  # bytes of a datagram

@@ -1,7 +1,6 @@
 """Runs a bundle on a robot: a policy in a process of its own, and a loop that guards it and owns the clock.
 
-NumPy and the standard library alone. On a robot, put `runtime.py`, `guard.py`, `computing.py` and this file into one
-folder, as `robot`:
+On a robot, with a copy of this folder by the name `robot`:
 
     from robot.runner import Bundle, Runner
 
@@ -24,9 +23,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from .computing import Computing, ProcessPolicy, Question  # beside this file, also where they were copied to
+from . import Bundle, BundleError, listed
+from .computing import Computing, ProcessPolicy, Question
 from .guard import Command, Guard, Limits, Observation
-from .runtime import Bundle, BundleError, listed
 
 _BINS = 50  # of a latency histogram, per control step
 _WAITING = 4096  # rows of a log that wait for the disk, at most

@@ -1,7 +1,6 @@
 """What stands between a policy and a robot: which observations are believed, and which commands go out.
 
-NumPy and the standard library alone, as `runtime.py`: copied beside it into one folder, the two run on a robot. The
-guard has no clock and does no input or output: the same times, observations and actions give the same commands.
+The guard has no clock and does no input or output: the same times, observations and actions give the same commands.
 
 | state | command | left for |
 |---|---|---|
@@ -23,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .runtime import Bundle  # beside this file, also where both were copied to
+from . import Bundle
 
 LARGEST = 1e6
 """Of any number of an observation."""

@@ -1,4 +1,7 @@
-"""Runs an exported policy with numpy and the standard library alone: this one file may be copied to a robot.
+"""Runs an exported policy with numpy and the standard library alone.
+
+This folder may be copied to a robot, by any name: beside this file, which needs none of the others, `runner.py` drives
+a robot, `guard.py` stands between it and the policy, and `transports.py` reaches others and recordings.
 
 A bundle is a folder that is read as data; nothing of it is executed. `contract.json`, schema 1, holds:
 
@@ -15,13 +18,13 @@ A bundle is a folder that is read as data; nothing of it is executed. `contract.
 | `state` | tensors `name`, `shape`, `dtype`, `initial` (name of a tensor in the file) |
 | `noise` | `size`, and `deterministic`: the indices that are needed where the mean action is asked for |
 | `reward` | `needed`: whether the policy adapts by the reward, which a robot must then tell |
-| `programs` | step functions as data: `act`, `observe`, `end_episode`; optional `adapt`, `read_out` |
+| `programs` | step functions as data: `act`, `observe`, `end_episode`; optional `read_out` |
 
 A program is `inputs` (`name`, `shape`, `dtype`), `operations` and `outputs` (`name`, `value`); an operation is an `op`
 of the table `OPERATIONS`, the names `in` that it takes, the name `out` it makes, and its attributes. `const.x` is the
 tensor of that very name in policy.safetensors; `state.x` as input and output is the state tensor x, and one that is no
 output stays as it is. Inputs are `obs`, `noise` of `act`; `obs`, `action`, `reward`, `final_obs`, `terminated` of
-`observe`, all with one row; `end_episode` may have an output `adapt` (bool): where true, the program `adapt` is run.
+`observe`, all with one row.
 """
 
 from __future__ import annotations
@@ -75,11 +78,6 @@ def _scatter(x: np.ndarray, index: np.ndarray, source: np.ndarray, *, dim: int) 
 
 def _slice(x: np.ndarray, *, dim: int, start: int, end: int, step: int = 1) -> np.ndarray:
     return x[(slice(None),) * (dim % x.ndim) + (slice(start, end, step),)]
-
-
-def _softmax(x: np.ndarray, *, dim: int) -> np.ndarray:
-    e = np.exp(x - x.max(axis=dim, keepdims=True))
-    return np.asarray(e / e.sum(axis=dim, keepdims=True))
 
 
 def _reduced(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
@@ -140,12 +138,11 @@ OPERATIONS: dict[str, Operation] = {
     "amax": Operation(_reduced(np.max), 1, ("dim",), ("keepdim",)),
     "amin": Operation(_reduced(np.min), 1, ("dim",), ("keepdim",)),
     "cumsum": Operation(lambda x, *, dim: np.cumsum(x, axis=dim, dtype=x.dtype), 1, ("dim",)),
-    "softmax": Operation(_softmax, 1, ("dim",)),
     "cast": Operation(lambda x, *, dtype: x.astype(dtype), 1, ("dtype",)),
     "full": Operation(lambda *, shape, value, dtype: np.full(shape, value, dtype), -1, ("shape", "value", "dtype")),
 }
 """The definition of all that a program may do. `full` has no operand; `sum`, `mean`, `amax`, `amin` take `dim` as a
-list and `cat`, `slice`, `gather`, `index_select`, `scatter`, `cumsum`, `softmax` as a number; `reshape` and `expand`
+list and `cat`, `slice`, `gather`, `index_select`, `scatter`, `cumsum` as a number; `reshape` and `expand`
 name the whole `shape`; `scatter` writes its third operand, of the index's shape, into a copy of the first; an index
 beyond the operand is an error. All operands have one dtype, but for the condition of `where` (bool) and an index."""
 
@@ -190,11 +187,14 @@ def _elements(op: str, shapes: Sequence[tuple[int, ...]], attributes: Mapping[st
 
 @dataclass(frozen=True)
 class Tensor:
-    """Name, shape and dtype of an input of a program, or of a tensor of the state."""
+    """An input of a program, or a tensor of the state."""
 
     name: str
+    """`obs`, `noise`, `state.memory`, ..."""
     shape: tuple[int, ...]
+    """One world stands in front."""
     dtype: str
+    """One of `DTYPES`."""
 
     @staticmethod
     def of(row: Any, where: str) -> Tensor:
@@ -532,7 +532,7 @@ def _require_sound(bundle: Bundle) -> None:
     }
     given["reward"] = (1,)
     kinds = {name: Tensor(name, shape, "float32") for name, shape in given.items()}
-    kinds |= {name: Tensor(name, (1,), "bool") for name in ("terminated", "worlds", "adapt")}
+    kinds |= {name: Tensor(name, (1,), "bool") for name in ("terminated", "worlds")}
     kinds |= {f"state.{t.name}": Tensor(f"state.{t.name}", t.shape, t.dtype) for t in bundle.state}
     for name, program in bundle.programs.items():
         outputs = {} if name == "read_out" else program.made
@@ -644,9 +644,7 @@ class BundlePolicy:
 
     def end_episode(self) -> None:
         """The robot is back at a start, on the same task: what was learnt of it stays."""
-        made = self._step("end_episode", {"worlds": [True]})
-        if "adapt" in self.bundle.programs and ("adapt" not in made or bool(made["adapt"].all())):
-            self._step("adapt", {"worlds": [True]})
+        self._step("end_episode", {"worlds": [True]})
 
     def read_out(self) -> dict[str, np.ndarray]:
         """What is worth watching of the state, by name; empty where the bundle has no such program."""
