@@ -44,7 +44,8 @@ class Page:
 
     def pick(self, present, wanted):
         """Choose from the menu that shows `present`."""
-        menu = f"[...document.querySelectorAll('input[type=text]')].find(one => one.value === {json.dumps(present)})"
+        there = f"one.type === 'text' && one.value === {json.dumps(present)}"
+        menu = f"[...document.querySelectorAll('input')].find(one => {there})"
         self.until(menu)
         self.browser.evaluate(f"{menu}.click()")
         self.click(wanted, "[role=option]")
