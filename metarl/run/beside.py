@@ -19,7 +19,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import imageio.v3 as iio
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -168,6 +167,8 @@ def _evaluate(folder: Path) -> None:
     if not all(map(math.isfinite, returns)):
         sys.exit("the physics of every task diverged")
     with suppress(UserError):  # nothing here can draw
+        import imageio.v3 as iio
+
         iio.imwrite(folder / _PICTURE, filmstrip(policy, family, config, tasks))
     (folder / _RETURNS).write_text(json.dumps(returns))
 
