@@ -19,8 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import imageio.v3 as iio
 import numpy as np
+import torch
 from jaxtyping import UInt8
 from torch import nn
 
@@ -143,10 +143,10 @@ def filmstrip(
     with make_env(family, 1, episodes_per_trial=episodes, threads=1, pictures=True, **options) as env:
         length = env.episode_steps
         due = [e * length + (2 * i + 1) * length // (2 * _COLUMNS) for e in {0, episodes - 1} for i in range(_COLUMNS)]
-        steps, drawn = trial_steps(env, policy, tasks.select([0]), seeding.key(config.seed, "evaluate"), True), []
-        cameras = None
+        first, key = tasks.select(torch.tensor([0])), seeding.key(config.seed, "evaluate")
+        cameras, drawn = None, []
         try:
-            for t, _ in enumerate(steps):
+            for t, _ in enumerate(trial_steps(env, policy, first, key, True)):
                 if t in due:
                     cameras = cameras or env.cameras([0], _SIZE)
                     drawn.append(cameras.draw()[0].copy())
@@ -167,6 +167,8 @@ def _evaluate(folder: Path) -> None:
     if not all(map(math.isfinite, returns)):
         sys.exit("the physics of every task diverged")
     with suppress(UserError):  # nothing here can draw
+        import imageio.v3 as iio
+
         iio.imwrite(folder / _PICTURE, filmstrip(policy, family, config, tasks))
     (folder / _RETURNS).write_text(json.dumps(returns))
 

@@ -16,9 +16,10 @@ from metarl.core.errors import UserError
 from metarl.core.registry import make_family
 from metarl.core.tasks import family_of_tasks, load_ranges
 from metarl.run import folder
+from metarl.run.books import Callback
 from metarl.run.ranks import digest, joined, of_leader, rank, require_alike, restarted
 from metarl.run.run import CONFIG, Run
-from metarl.run.train import Callback, Outcome, Training
+from metarl.run.train import Outcome, Training
 
 
 @contextmanager

@@ -8,8 +8,6 @@ import io
 import warnings
 from typing import Any
 
-import imageio.v3 as iio
-
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.types import Metrics
 from metarl.run.run import Run
@@ -43,8 +41,12 @@ class Tracker:
         """An iteration's numbers, and a PNG where there is one. A tracker that fails is left alone from then on."""
         if self._run is None:
             return
+        shown = {}
         try:
-            shown = {"evaluation/pictures": self._module.Image(iio.imread(io.BytesIO(picture)))} if picture else {}
+            if picture:
+                import imageio.v3 as iio
+
+                shown = {"evaluation/pictures": self._module.Image(iio.imread(io.BytesIO(picture)))}
             self._run.log({**metrics, **shown}, step=total_steps)
         except Exception as error:
             warnings.warn(f"{self._name} is told no more: {error}", stacklevel=2)

@@ -28,14 +28,17 @@ class Field:
         self, handle: Any, read: Callable[[Any], Any], write: Callable[[Any], Any] = lambda value: value
     ) -> None:
         self.handle, self._read, self._write = handle, read, write
-        self._showing, self._touched = False, -math.inf
+        self._touched = -math.inf
 
     def on_change(self, order: Callable[[Any], None]) -> None:
-        """Have `order` called with what is set on the page, and not with what `show` shows."""
+        """Have `order` called with what is set on the page, and not with what `show` shows.
+
+        At once, in the thread that hears of it: `show` would undo what is set while its order waits for another one.
+        """
 
         @self.handle.on_update  # type: ignore[untyped-decorator]
-        def _(event: Any) -> None:
-            if not self._showing:
+        async def _(event: Any) -> None:
+            if event.client is not None:
                 self._touched = time.monotonic()
                 order(self._read(event.target.value))
 
@@ -43,11 +46,7 @@ class Field:
         """Show a value."""
         wanted = self._write(value)
         if self.handle.value != wanted and time.monotonic() - self._touched > _HELD:
-            self._showing = True
-            try:
-                self.handle.value = wanted
-            finally:
-                self._showing = False
+            self.handle.value = wanted
 
 
 class TaskPanel:

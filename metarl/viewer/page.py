@@ -16,8 +16,7 @@ from metarl.run.statistics import Interval
 from metarl.viewer.choices import NEWEST, Choice, Seen
 from metarl.viewer.clip import Clip
 from metarl.viewer.clock import Clock
-from metarl.viewer.painter import Painter
-from metarl.viewer.panels import Panels
+from metarl.viewer.panels import Painter, Panels
 from metarl.viewer.player import Player
 from metarl.viewer.scene import FOV, Scene
 from metarl.viewer.server import LOOPBACK, PORT, address, serve

@@ -28,7 +28,7 @@ TRAINING = {
     "collecting": COLLECTING,
     "updating": "metarl.agents.rl2:RL2.update",
     "logging": "metarl.run.logs:MetricsFile.write",
-    "evaluating": "metarl.run.train:evaluate",
+    "evaluating": "metarl.run.beside:evaluate",
     "saving": "metarl.run.checkpoint:dump_tensors",
     "renaming": "metarl.run.checkpoint:_swap",
 }

@@ -171,7 +171,7 @@ def test_a_full_disk_under_the_metrics_is_one_sentence(tmp_path, monkeypatch):
     log = MetricsFile(run.path)
     log._file.close()
     log._file = Full()
-    monkeypatch.setattr("metarl.run.train.MetricsFile", lambda *_: log)
+    monkeypatch.setattr("metarl.run.books.MetricsFile", lambda *_: log)
     with pytest.raises(UserError, match=r"cannot write .*metrics.jsonl: No space left"):
         training.execute(console())
 

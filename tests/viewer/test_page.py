@@ -2,12 +2,17 @@
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 import warnings
+import weakref
 from pathlib import Path
 
+import imageio_ffmpeg
 import msgspec
+import numpy as np
 import pytest
 import viser
 from viser import _messages
@@ -110,12 +115,18 @@ def test_a_slider_changes_the_world_that_runs(viewer):
 
 
 def test_a_broken_motor_is_broken_and_the_page_says_so(viewer):
-    viewer.panels.hand._fields["motor"].handle.value = "RR_hip"
-    until(lambda: viewer.player.hand.grip.motor >= 0)
+    """Also while the server's other callbacks keep their threads busy: what is set is not undone in the meantime."""
+    motor, others = handle(viewer, "break motor"), threading.Event()
+    with joined(viewer) as connection:
+        for _ in range(viewer.server.gui._thread_executor._max_workers):
+            viewer.server.gui._thread_executor.submit(others.wait, CLOCK)
+        say(connection, _messages.GuiUpdateMessage(motor._impl.uuid, {"value": "RR_hip"}))
+        until(lambda: viewer.player.hand.grip.motor >= 0, viewer)
+        others.set()
     model = viewer.clock.do(lambda player: player.env.physics.model_of(0)).result()
     assert model.actuator_gainprm[list(viewer.player.hand.motors).index("RR_hip"), 0] == 0.0
     viewer.order(lambda player: player.grip(motor=-1))
-    until(lambda: viewer.panels.hand._fields["motor"].handle.value == "none")
+    until(lambda: motor.value == "none")
 
 
 def test_it_goes_on_pauses_and_steps(viewer):
@@ -157,34 +168,102 @@ def test_what_goes_wrong_stops_it_and_is_raised():
     assert not viewer.clock.is_alive()
 
 
+def opened_and_closed():
+    """A viewer's whole life, with a client; a weak reference to what it was."""
+    viewer = metarl.view("point-goal", port=0, plain=True)
+    with joined(viewer):
+        until(lambda: viewer.frames > 1, viewer)
+    viewer.close()
+    return weakref.ref(viewer)
+
+
+def left():
+    """Threads, files and sockets of this process, and its memory [MB]."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return threading.active_count(), len(os.listdir("/proc/self/fd")), pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def more_after(rounds):
+    """Open and close so many viewers; the memory that is taken for good [MB]."""
+    opened_and_closed()
+    threads, files, memory = left()
+    for _ in range(rounds):
+        was = opened_and_closed()
+    until(lambda: left()[0] <= threads)
+    assert left()[1] <= files
+    assert was() is None
+    return left()[2] - memory
+
+
 def test_opening_and_closing_leaves_nothing():
-    def opened():
-        viewer = metarl.view("point-goal", port=0, plain=True)
-        until(lambda: viewer.frames > 1)
-        viewer.close()
-
-    opened()
-    gc.collect()
-    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
-    for _ in range(2):
-        opened()
-    gc.collect()
-    until(lambda: threading.active_count() <= threads)
-    assert len(os.listdir("/proc/self/fd")) <= files
+    more_after(2)
 
 
 @pytest.mark.slow
-def test_twenty_times_too():
-    for _ in range(10):
-        test_opening_and_closing_leaves_nothing()
+def test_twenty_times_too(figure):
+    more_after(10)  # what libraries keep for good
+    more = more_after(20)
+    figure(f"20 viewers opened and closed take {more:.1f} MB more")
+    assert more < 20.0
 
 
-@pytest.mark.slow
-def test_a_quadruped_takes_less_than_the_time_of_a_frame(viewer):
-    """50 frames/s on one core: of CPU time, which a busy machine does not change much."""
+MEASURE = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from test_page import joined, until
+import metarl
+with metarl.view("pretrained:quadruped-command-rl2", port=0, plain=True) as viewer, joined(viewer):
+    until(lambda: viewer.frames > 100)
     frames, before = viewer.frames, time.process_time()
-    until(lambda: viewer.frames >= frames + 100)
-    assert (time.process_time() - before) / 100 < 0.02
+    until(lambda: viewer.frames >= frames + 200)
+    print((time.process_time() - before) / (viewer.frames - frames))
+"""
+
+
+@pytest.mark.slow
+def test_a_quadruped_takes_less_than_the_time_of_a_frame(figure):
+    """50 frames/s on one core: of CPU time, which a busy machine does not change much; no types are checked."""
+    program = MEASURE.format(tests=str(Path(__file__).parent))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    figure(f"a frame of one quadruped takes {1000 * float(done.stdout.split()[0]):.1f} ms of CPU time")
+    assert float(done.stdout.split()[0]) < 0.015
+
+
+def pictures(path, height, width):
+    """Those of a film. (imageio's reader leaves its pipes open.)"""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+
+
+def test_a_clip_is_drawn_without_a_browser(viewer):
+    try:
+        viewer.clip.start(0.2)
+    except UserError as error:
+        pytest.skip(str(error))
+    with pytest.raises(UserError, match="already"):
+        viewer.clip.start(0.2)
+    until(lambda: not viewer.clip.running, viewer)
+    film = pictures(viewer.clip.path, 288, 1024)
+    assert len(film) == 5  # of two robots beside each other
+    assert all(
+        abs(film[-1, :, half].astype(int) - film[0, :, half]).max() > 40 for half in (slice(512), slice(512, 1024))
+    )
+
+
+def test_a_run_that_trains_is_followed(tmp_path):
+    small = {"num_worlds": 2, "episode_steps": 10, "total_steps": 40, "validation_tasks": 0}
+    run = metarl.train("rl2", "point-goal", output=tmp_path / "run", **small)
+    with metarl.view(run, port=0, plain=True) as viewer:
+        first = viewer.clock.do(lambda player: player.policy).result()
+        metarl.resume(run, total_steps=80)
+        until(lambda: viewer.player.policy is not first, viewer)
+        assert viewer._loaded == "iteration-000002" and viewer.choice.checkpoints[2:] == [
+            viewer._loaded,
+            "iteration-000001",
+        ]
+        until(lambda: "took up" in viewer.panels._note.content, viewer)
 
 
 def test_a_family_of_another_simulator_is_refused(tmp_path):
