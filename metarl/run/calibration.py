@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from rich.table import Table
 from torch import Tensor
 
 from metarl.core import seeding
+from metarl.core.errors import UserError
+from metarl.core.files import sealed
 from metarl.core.info import element_names
 from metarl.core.tasks import Tasks
 from metarl.rl.policy import Believing, Policy
@@ -39,6 +42,23 @@ class Calibration:
     error: Float[np.ndarray, "K P"]
     """Root mean square error of the beliefs' means, divided by that of guessing the mean of all."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with a checksum of itself."""
+        lists = {"coverage": self.coverage.tolist(), "error": self.error.tolist()}
+        return sealed({"names": list(self.names), "seconds": list(self.seconds), **lists})
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any], where: str = "this") -> Calibration:
+        """Inverse of `to_json`; `UserError` says what is wrong with the content."""
+        try:
+            names, seconds = tuple(map(str, content["names"])), tuple(map(float, content["seconds"]))
+            coverage, error = (np.array(content[key], np.float64) for key in ("coverage", "error"))
+            if {coverage.shape, error.shape} != {(len(seconds), len(names))} or not np.isfinite(error).all():
+                raise ValueError("its numbers do not fit its names and instants")
+        except (KeyError, TypeError, ValueError) as problem:
+            raise UserError(f"{where} holds no calibration of beliefs: {problem}") from None
+        return Calibration(names, seconds, coverage, error)
+
     def table(self) -> Table:
         """Error and coverage by number and instant."""
         table = Table(title="what it believes of its task: error (1: knows nothing), and coverage of 90 % intervals")
@@ -60,7 +80,7 @@ def calibration(
     tasks: Tasks,
     num_episodes: int,
     *,
-    seconds: float = 1.0,
+    seconds: float | Sequence[float] = 1.0,
     seed: int = 0,
     origin: Origin,
 ) -> Calibration | None:
@@ -72,7 +92,8 @@ def calibration(
         return None
     options: dict[str, Any] = {"episode_steps": origin.episode_steps or None, "task_visible": origin.task_visible}
     with make_env(family, len(tasks), episodes_per_trial=num_episodes, **options) as env:
-        instants = sorted({0, min(round(seconds / family.control_step), env.trial_steps - 1), env.trial_steps - 1})
+        last, after = env.trial_steps - 1, np.atleast_1d(seconds).tolist()
+        instants = sorted({0, last, *(min(round(each / family.control_step), last) for each in after)})
         names = element_names(env.info.privileged)
         stepper = Stepper(env, policy, tasks, seeding.key(seed, "evaluate"))
         truth, rows = env.privileged(), []
