@@ -106,7 +106,8 @@ def _percent(point: Content) -> tuple[str, str]:
 def reward_caption(lines: Sequence[Content]) -> str:
     """Say which reward each method has at the begin and at the end of what is shown."""
     ends = [f"{one['label']}: {number(one['first'][0])}, then {number(one['first'][-1])}" for one in lines]
-    return f"Reward of a step at the begin of the first episode, and {lines[0]['seconds'][-1]:.1f} s on. {'; '.join(ends)}."
+    seconds = lines[0]["seconds"][-1]
+    return f"Reward of a step at the begin of the first episode, and {seconds:.1f} s on. {'; '.join(ends)}."
 
 
 def recovery_caption(lines: Sequence[Content]) -> str:

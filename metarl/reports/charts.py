@@ -184,7 +184,7 @@ def from_zero(axes: Axes, low: float | None = None, high: float | None = None) -
     data = axes.dataLim
     low, high = min(0.0, float(data.y0) if low is None else low), max(0.0, float(data.y1) if high is None else high)
     room = 0.06 * (high - low) or 1.0
-    axes.set_ylim(low - room if low < 0.0 else 0.0, high + room if high > 0.0 else 0.0)
+    axes.set_ylim(low - room if low < 0.0 else 0.0, high + room if high > 0.0 or low == 0.0 else 0.0)
 
 
 @contextmanager

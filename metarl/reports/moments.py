@@ -21,7 +21,7 @@ BELIEFS = "beliefs.json"
 _FIRST = 4.0
 """What is shown of an episode [s]."""
 _POINTS = 100
-_CELLS = 5
+_CELLS = 6
 """Cells along a number's axis."""
 
 
@@ -91,20 +91,26 @@ def surface(axes: Sequence[Axis], parameters: Sequence[Mapping[str, Any]], metho
     """Mean return of the last episode over the two parameters that matter most, by method; None with fewer."""
     worth = {p["name"]: max((_spread(one) for one in p["returns"]), default=0.0) for p in parameters}
     chosen = sorted(sorted(axes, key=lambda axis: -worth.get(axis.name, 0.0))[:2], key=lambda axis: axes.index(axis))
-    pools = [(method.label, pool) for method in methods if (pool := method.headline("test")) is not None]
+    pools = [
+        (method.label, found)
+        for method in methods
+        if (found := [pool for split in ("test", "ood") if (pool := method.headline(split)) is not None])
+    ]
     if len(chosen) < 2 or not pools:
         return None
-    tasks = [task for _, pool in pools for task in pool.one.tasks.rows()]
+    tasks = [task for _, found in pools for pool in found for task in pool.one.tasks.rows()]
     edges = [_edges(axis, np.array([axis.value(task[axis.name]) for task in tasks])) for axis in chosen]
     maps = []
-    for label, pool in pools:
-        at = [np.array([axis.value(task[axis.name]) for task in pool.one.tasks.rows()]) for axis in chosen]
+    for label, found in pools:
+        rows = [task for pool in found for task in pool.one.tasks.rows()]
+        at = [np.array([axis.value(task[axis.name]) for task in rows]) for axis in chosen]
         places = [np.clip(np.searchsorted(e, x, "right") - 1, 0, len(e) - 2) for e, x in zip(edges, at, strict=True)]
-        last = np.mean(pool.column(-1), axis=0)
+        last = np.concatenate([np.mean(pool.column(-1), axis=0) for pool in found])
         total, count = np.zeros([len(e) - 1 for e in edges]), np.zeros([len(e) - 1 for e in edges])
         np.add.at(total, tuple(places), last)
         np.add.at(count, tuple(places), 1)
-        cells = [[t / n if n else None for t, n in zip(*rows, strict=True)] for rows in zip(total, count, strict=True)]
+        mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        cells = [[None if np.isnan(value) else value for value in line] for line in mean.tolist()]
         maps.append({"label": label, "returns": cells})
     named = [
         {"name": axis.name, "label": axis.label, "edges": e.tolist(), "categories": [c[1] for c in axis.categories]}

@@ -320,7 +320,7 @@ def test_mistakes_are_explained(tmp_path, capsys):
         ([str(tmp_path / "run"), "--output", "x.pdf"], "'x.pdf' does not end in .html"),
         ([str(tmp_path / "run"), "--output", str(tmp_path / "run" / "eval" / "no" / "x.html")], ""),
         ([], "report needs at least one run folder"),
-        (["pretrained:half-cheetah-dir-rl2"], "a policy alone, without the log of its training"),
+        (["pretrained:half-cheetah-dir-rl3"], "did you mean 'half-cheetah-dir-rl2'"),
     ]:
         assert main(["report", *words]) == (2 if expected else 0)
         assert expected in capsys.readouterr().err
