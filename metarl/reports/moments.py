@@ -121,7 +121,7 @@ def surface(axes: Sequence[Axis], parameters: Sequence[Mapping[str, Any]], metho
 
 def _spread(returns: Mapping[str, Any]) -> float:
     means = [bin["last"] for bin in returns["trend"]]
-    return max(means) - min(means)
+    return max(means) - min(means) if min(returns["x"]) < max(returns["x"]) else 0.0
 
 
 def _edges(axis: Axis, x: Float64[np.ndarray, "N"]) -> Float64[np.ndarray, "E"]:

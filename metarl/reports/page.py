@@ -267,7 +267,10 @@ def _tasks(content: Content, palette: Palette) -> str:
         if family["surface"]
         for number, one in enumerate(family["surface"]["maps"])
     ]
-    over = "<h3>Over two parameters at once</h3><p>The two on which return depends most, test and ood tasks; empty: no task there.</p>"
+    over = (
+        "<h3>Over two parameters at once</h3><p>The two on which return depends most, test and ood tasks; empty: no "
+        "task there.</p>"
+    )
     both = over + grid(maps) if maps else ""
     return words + legend(content["labels"], palette, *notes) + grid(figures) + both if figures else ""
 

@@ -252,7 +252,8 @@ class TrialEnv(ABC):
     def _restart(self, mask: Bool[Tensor, "N"]) -> None:
         """Put the worlds of `mask` at the start of an episode.
 
-        All draws come from the world's `_roots`, of its key and stream, and the episode's `_number`."""
+        All draws come from the world's `_roots`, of its key and stream, and the episode's `_number`.
+        """
 
     @abstractmethod
     def _observe(self) -> Float32[Tensor, "N S"]:
