@@ -30,12 +30,12 @@ def rewards(methods: Sequence[Method], control_step: float | None) -> list[dict[
     shown = []
     for method in methods:
         pool = method.headline("test")
-        known = [one for one in pool.evaluations if one.reward_by_step is not None] if pool else []
-        step = control_step or (known[0].control_step if known else 0.0)
+        known = [one.reward_by_step for one in pool.evaluations if one.reward_by_step is not None] if pool else []
+        step = control_step or (pool.one.control_step if pool else 0.0)
         if pool is None or not known or not step:
             continue
         episodes = pool.one.returns.shape[1]
-        reward = np.mean([one.reward_by_step for one in known], axis=0).reshape(episodes, -1)
+        reward = np.mean(known, axis=0).reshape(episodes, -1)
         length = min(reward.shape[1], max(2, round(_FIRST / step)))
         cuts = np.linspace(0, length, min(length, _POINTS) + 1).round().astype(int)
         first, last = ([float(row[a:b].mean()) for a, b in pairwise(cuts)] for row in (reward[0], reward[-1]))
