@@ -18,7 +18,7 @@ def recovered_figure(families: Sequence[Content], palette: Palette) -> str:
         for label, own in family["headroom"]["recovered"].items()
         if own["value"] is not None
     ]
-    size = (10.0, 0.7 + 0.27 * len(rows))
+    size = (6.0, 0.65 + 0.25 * len(rows))
     with panel("recovered share of the headroom", "share of the headroom that is recovered", "", size) as (axes, svg):
         axes.axvline(0.0, color=MUTED, linewidth=1.0)
         axes.axvline(1.0, color=MUTED, linewidth=1.0)
