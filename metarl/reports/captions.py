@@ -93,7 +93,11 @@ def headroom_sentence(family: Content) -> str:
     parts = [f"{words}, {share} {limits} of the oracle's return."]
     for label, own in found["recovered"].items():
         share, limits = _percent(own["value"])
-        seeds = f" ({', '.join(f'{100 * one:.0f} %' for one in own['by_seed'])})" if len(own["by_seed"]) > 1 else ""
+        seeds = (
+            f" ({', '.join(f'{100 * one:.0f} %' for one in own['by_seed']).replace('-', '−')})"
+            if len(own["by_seed"]) > 1
+            else ""
+        )
         parts.append(f"{label} recovers {share} {limits}{seeds}.")
     return " ".join(parts)
 

@@ -9,6 +9,9 @@ import numpy as np
 from metarl.reports.captions import Content
 from metarl.reports.charts import INK, MUTED, Palette, from_zero, panel
 
+_LEAST, _MOST = -0.5, 1.6
+"""Shares of a headroom that are drawn in their place; what lies beyond is named at the edge."""
+
 
 def recovered_figure(families: Sequence[Content], palette: Palette) -> str:
     """Plot what each method recovers of its family's headroom, between memoryless (0) and oracle (1)."""
@@ -29,12 +32,22 @@ def recovered_figure(families: Sequence[Content], palette: Palette) -> str:
             if len(own["by_seed"]) > 1:
                 axes.plot(own["by_seed"], [row] * len(own["by_seed"]), "|", color=colour, markersize=9, alpha=0.6)
         lows, highs = ([own["value"][key] for *_, own in rows] for key in ("low", "high"))
-        axes.set_xlim(min(-0.05, *lows) - 0.02, max(1.1, *highs) + 0.02)
+        left, right = max(_LEAST, min(-0.05, *lows) - 0.02), min(_MOST, max(1.1, *highs) + 0.02)
+        axes.set_xlim(left, right)
+        for row, (_, label, own) in enumerate(rows):
+            value, colour = own["value"]["value"], palette.colour(label)
+            if not left <= value <= right:  # one that is far off would make all others one
+                edge, side, words = (left, "left", "◂ {}") if value < left else (right, "right", "{} ▸")
+                axes.text(edge, row, words.format(_percent(value)), color=colour, ha=side, va="center", fontsize=8)
         axes.set_yticks(range(len(rows)), [f"{name}: {label}" for name, label, _ in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %".replace("-", "−"))
+        axes.xaxis.set_major_formatter(lambda value, _: _percent(value))
         axes.grid(visible=False, axis="y")
     return "".join(svg)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %".replace("-", "−")
 
 
 def reward_figure(family: Content, palette: Palette) -> str:
