@@ -71,6 +71,8 @@ def _panel(axis: Axes, place: str, agents: Mapping[str, Sequence[Run]]) -> None:
         axis.scatter([last.mean()], [height], color=_AFTER, s=42, zorder=4)
         if (by_mean != last).any():
             axis.scatter([by_mean.mean()], [height], facecolors="none", edgecolors=_AFTER, s=42, zorder=4)
+    low, high = axis.get_xlim()
+    axis.set_xlim(min(low, 0.0), max(high, 0.0))  # a small gain of a large return looks small
     axis.set_yticks(range(len(agents)), list(agents))
     axis.set_ylim(len(agents) - 0.4, -0.6)
     axis.set_title(place, fontsize=10)

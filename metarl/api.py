@@ -260,8 +260,8 @@ def report(
     """Write one self-contained HTML file of one or several runs, with every number in a JSON file beside it.
 
     Args:
-        runs: Runs or their folders. Runs that differ in their seed only are pooled.
-        output: The HTML file; `RUN/report.html` by default for one run, `report.html` for several.
+        runs: Runs, their folders, or `pretrained:NAME`. Runs that differ in their seed only are pooled.
+        output: The HTML file; `RUN/report.html` by default for one run, else `report.html`.
         evaluate_missing: Evaluate runs that have a checkpoint on 100 `test` and `ood` tasks, where that is missing.
         film: Film runs that have a checkpoint, where that is missing and this machine can draw.
         say: Called with what is made on the way, as `print`.
@@ -283,6 +283,7 @@ def report(
         if evaluate_missing:
             for split in build.missing_evaluations(run):
                 tell(evaluate(run, split=split))
+            build.find_beliefs(run)
         if film:
             build.film_missing(run, tell)
     path = build.default_path(opened) if output is None else Path(output)

@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 
 from metarl.cli.main import main
@@ -48,7 +49,9 @@ BUDGETS = {
 def shortened(command):
     words = shlex.split(command, comments=True)[1:]
     kind = " ".join(words[:2]) if words[0] == "train" else words[0]
-    return [*words, *BUDGETS.get("train rl2" if "--config" in words else kind, "").split()]
+    if "--config" in words:
+        kind = f"train {tomllib.loads((ROOT / words[words.index('--config') + 1]).read_text())['agent']}"
+    return [*words, *BUDGETS.get(kind, "").split()]
 
 
 def made_by_make():

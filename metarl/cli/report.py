@@ -16,13 +16,14 @@ class ReportOptions:
     """One self-contained HTML file of one or several runs, and every number in it as JSON beside it.
 
     What is missing of a run that has a checkpoint is made first: evaluations on 100 test and ood tasks, and a video.
-    Recorded results, as in experiments/results, are reported as they are.
+    Recorded results, as in experiments/results, and pretrained:NAME are reported as they are; of a run that still
+    trains, what there is.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders. Runs that differ in their seed only are pooled."""
+    """Run folders, or pretrained:NAME. Runs that differ in their seed only are pooled."""
     output: Path | None = None
-    """The HTML file; RUN/report.html by default for one run, report.html for several."""
+    """The HTML file; RUN/report.html by default for one run, else report.html."""
     no_eval: bool = False
     """Do not evaluate: report what there is."""
     no_videos: bool = False

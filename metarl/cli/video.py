@@ -46,9 +46,9 @@ class VideoOptions:
     megabytes: float = 2.0
     """Largest size of a gif or webp [MB]: it gets smaller, and has fewer pictures, until it fits."""
     width: int = 0
-    """Width of one robot's picture [pixels], a multiple of 16; 0 for 480, or 240 on the wall."""
+    """Width of one robot's picture [pixels], a multiple of 16; 0 for 480, or 288 on the wall."""
     height: int = 0
-    """Height of one robot's picture [pixels], a multiple of 16; 0 for 320, or 160 on the wall."""
+    """Height of one robot's picture [pixels], a multiple of 16; 0 for 320, or 192 on the wall."""
     tasks: Path | None = None
     """Task list (JSON) to film instead of a split, as `metarl identify` writes."""
     split: Literal["train", "test", "ood"] = "test"

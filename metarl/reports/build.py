@@ -9,40 +9,62 @@ from metarl.core.errors import UserError
 from metarl.core.files import write_atomic, write_json
 from metarl.core.tasks import Split
 from metarl.reports.content import content_of
+from metarl.reports.moments import BELIEFS
 from metarl.reports.page import page
 from metarl.run import checkpoint
+from metarl.run.calibration import calibration
 from metarl.run.logs import provenance
+from metarl.run.pretrained import PREFIX
 from metarl.run.run import Run
 from metarl.video.recorder import Performer, VideoConfig, record
 
 _VIDEO = VideoConfig(size=(320, 240), layout="side-by-side", seconds=10.0)
 _FILM = "adaptation-after-"
 """Prefix of the names of videos that a report films; the checkpoint's name follows."""
+_INSTANTS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # [s] at which beliefs are looked at
+_BELIEVED = 50  # tasks on which they are
 _LARGEST = 8 * 2**20
 """Videos larger than this are not embedded [bytes]."""
 
 
 def default_path(runs: Sequence[Run]) -> Path:
-    """A single run's report is written into its folder, one of several runs into the working directory."""
-    return runs[0].path / "report.html" if len(runs) == 1 else Path("report.html")
+    """A single run's report is written into its folder, another into the working directory."""
+    return runs[0].path / "report.html" if len(runs) == 1 and not runs[0].pretrained else Path("report.html")
 
 
 def open_runs(sources: Sequence[Run | str | Path]) -> list[Run]:
-    """Read the runs anew, each once; `UserError` where one is no run folder, or a policy alone."""
+    """Read the runs anew, each once; `UserError` where one is no run folder."""
     if not sources:
         raise UserError("a report needs at least one run")
-    opened = [Run.open(source.path if isinstance(source, Run) else source) for source in sources]
-    for run in opened:
-        run.require_training()
+    opened = [Run.open(_place(source) if isinstance(source, Run) else source) for source in sources]
     return list({run.path.resolve(): run for run in opened}.values())
+
+
+def _place(run: Run) -> str | Path:
+    return f"{PREFIX}{run.pretrained}" if run.pretrained else run.path
 
 
 def missing_evaluations(run: Run) -> Iterator[Split]:
     """Splits on which a run's newest checkpoint was not evaluated; none where there is no checkpoint."""
-    if checkpoint.existing(run.checkpoints):
+    if checkpoint.existing(run.checkpoints) and not run.pretrained:
         newest = run.manifest().iteration
         done = {record.split for record in run.evaluations if record.iteration == newest}
         yield from (split for split in run.family().space.splits if split not in {"train", *done})
+
+
+def find_beliefs(run: Run) -> None:
+    """Measure how wrong a run's policy's beliefs of its task are over a trial, and keep it in the run's folder.
+
+    Nothing is done for a policy without beliefs, nor where there is a file younger than the checkpoint.
+    """
+    found, file = checkpoint.existing(run.checkpoints), run.path / BELIEFS
+    if run.pretrained or not found or (file.is_file() and file.stat().st_mtime > found[-1].stat().st_mtime):
+        return
+    policy, family = run.policy(), run.family()
+    tasks, episodes = family.space.fixed("test", _BELIEVED), run.config().episodes_per_trial
+    measured = calibration(policy, family, tasks, episodes, seconds=_INSTANTS, origin=run.origin())
+    if measured is not None:
+        write_json(file, measured.to_json(), parents=False)
 
 
 def film(run: Run) -> Path | None:
@@ -51,7 +73,7 @@ def film(run: Run) -> Path | None:
     Returns None if there is nothing to film: no checkpoint, or one that was filmed before. Raises `UserError` if this
     machine cannot draw.
     """
-    found = checkpoint.existing(run.checkpoints)
+    found = () if run.pretrained else checkpoint.existing(run.checkpoints)
     target = run.path / "videos" / f"{_FILM}{found[-1].name}.mp4" if found else None
     if target is None or target.exists():
         return None

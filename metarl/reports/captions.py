@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -93,7 +93,11 @@ def headroom_sentence(family: Content) -> str:
     parts = [f"{words}, {share} {limits} of the oracle's return."]
     for label, own in found["recovered"].items():
         share, limits = _percent(own["value"])
-        seeds = f" ({', '.join(f'{100 * one:.0f} %' for one in own['by_seed'])})" if len(own["by_seed"]) > 1 else ""
+        seeds = (
+            f" ({', '.join(f'{100 * one:.0f} %' for one in own['by_seed']).replace('-', '−')})"
+            if len(own["by_seed"]) > 1
+            else ""
+        )
         parts.append(f"{label} recovers {share} {limits}{seeds}.")
     return " ".join(parts)
 
@@ -101,6 +105,29 @@ def headroom_sentence(family: Content) -> str:
 def _percent(point: Content) -> tuple[str, str]:
     value, low, high = (f"{100 * point[key]:.0f}".replace("-", "−") for key in ("value", "low", "high"))
     return f"{value} %", f"[{low}, {high}]"
+
+
+def reward_caption(lines: Sequence[Content]) -> str:
+    """Say which reward each method has at the begin and at the end of what is shown."""
+    ends = [f"{one['label']}: {number(one['first'][0])}, then {number(one['first'][-1])}" for one in lines]
+    seconds = lines[0]["seconds"][-1]
+    return f"Reward of a step at the begin of the first episode, and {seconds:.1f} s on. {'; '.join(ends)}."
+
+
+def recovery_caption(lines: Sequence[Content]) -> str:
+    """Say how long each method takes to recover."""
+    parts = [
+        f"{one['label']}: {'not recovered' if one['to_recover'] is None else format(one['to_recover'], '.2g') + ' s'} "
+        f"({one['onsets']} faults)"
+        for one in lines
+    ]
+    return f"Time to recover 90 % of {lines[0]['of']}. {'; '.join(parts)}. Nothing is earned any more after a fall."
+
+
+def error_caption(lines: Sequence[Content]) -> str:
+    """Say how wrong each method's beliefs are at first and at last."""
+    parts = [f"{one['label']}: {number(one['error'][0])} at first, {number(one['error'][-1])} at last" for one in lines]
+    return f"Root mean square error over that of guessing the mean of all tasks. {'; '.join(parts)}."
 
 
 def control_sentence(method: Content, evaluation: Content, control: Content) -> str:

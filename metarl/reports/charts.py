@@ -21,12 +21,12 @@ from metarl.reports.captions import Content
 
 COLOURS = 7
 """Number of colours that the page has for methods, `--c0` to `--c6`."""
-_INK, _MUTED, _BAND = "#010203", "#040506", "#070809"
+INK, MUTED, _BAND = "#010203", "#040506", "#070809"
 _METHOD = [f"#0a0b{number:02x}" for number in range(COLOURS)]
-_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _BAND: "--band"} | {c: f"--c{i}" for i, c in enumerate(_METHOD)}
+_VARIABLES = {INK: "--ink", MUTED: "--muted", _BAND: "--band"} | {c: f"--c{i}" for i, c in enumerate(_METHOD)}
 _STYLE: Any = {
-    **dict.fromkeys(("axes.labelcolor", "text.color", "xtick.labelcolor", "ytick.labelcolor"), _INK),
-    **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), _MUTED),
+    **dict.fromkeys(("axes.labelcolor", "text.color", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), MUTED),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
     **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
     **dict.fromkeys(("axes.linewidth", "grid.linewidth"), 0.6),
@@ -68,7 +68,7 @@ class Palette:
 def learning_figure(family: Content, over: str, palette: Palette) -> str:
     """Plot the return of the last episode over `steps` or `minutes` of training: runs thin, their mean bold."""
     scale, unit = (1e6, "control steps [million]") if over == "steps" else (1.0, "training time [min]")
-    with _panel(f"learning curves on {family['name']} over {over}", unit, "return of an episode") as (axes, svg):
+    with panel(f"learning curves on {family['name']} over {over}", unit, "return of an episode") as (axes, svg):
         for method in family["methods"]:
             curve = method["learning"].get(over)
             if curve is None:
@@ -81,6 +81,7 @@ def learning_figure(family: Content, over: str, palette: Palette) -> str:
             axes.plot(x, curve["first"], color=colour, linewidth=1.0, linestyle=(0, (1, 2)))
             axes.plot(x, curve["last"], color=colour, linewidth=1.8)
         axes.set_xlim(left=0)
+        from_zero(axes)
     return "".join(svg)
 
 
@@ -90,7 +91,7 @@ def adaptation_figure(family: Content, split: str, palette: Palette) -> str:
     shown = [(label, e) for label, e in evaluations if e["split"] == split]
     longest = max(evaluation["episodes"] for _, evaluation in shown)
     title = f"adaptation curves on {family['name']}, {split} tasks"
-    with _panel(title, "episode on a task", "return, interquartile mean") as (axes, svg):
+    with panel(title, "episode on a task", "return, interquartile mean") as (axes, svg):
         for number, (label, evaluation) in enumerate(shown):
             value, low, high = (np.array([p[key] for p in evaluation["iqm"]]) for key in ("value", "low", "high"))
             colour, dashes = palette.colour(label), "--" if evaluation["actions"] == "sampled" else "-"
@@ -105,9 +106,7 @@ def adaptation_figure(family: Content, split: str, palette: Palette) -> str:
         axes.set_xlim(0.6, longest + 0.4)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         points = [point for _, evaluation in evaluations for point in evaluation["iqm"]]  # one range for all splits
-        lowest, highest = min(point["low"] for point in points), max(point["high"] for point in points)
-        room = 0.06 * (highest - lowest) or 0.1 * abs(highest) or 1.0
-        axes.set_ylim(lowest - room, highest + room)
+        from_zero(axes, min(point["low"] for point in points), max(point["high"] for point in points))
     return "".join(svg)
 
 
@@ -121,7 +120,7 @@ def parameter_figure(family: Content, parameter: Content, palette: Palette) -> s
         return np.abs(x[:, None] - known).argmin(axis=1).astype(float) if known else x
 
     title = f"return on {family['name']} over {parameter['name']}"
-    with _panel(title, parameter["label"], "return of the last episode") as (axes, svg):
+    with panel(title, parameter["label"], "return of the last episode") as (axes, svg):
         shaded = [parameter["span"]] if parameter["span"] else []
         shaded += [(i - 0.5, i + 0.5) for i, (_, _, trained) in enumerate(parameter["categories"]) if trained]
         for low, high in shaded:
@@ -140,6 +139,7 @@ def parameter_figure(family: Content, parameter: Content, palette: Palette) -> s
                     axes.hlines(mean, bins - 0.3, bins + 0.3, color=colour, linestyle=dashes, linewidth=width)
                 else:
                     axes.plot(bins, mean, color=colour, linestyle=dashes, linewidth=width)
+        from_zero(axes)
         if known:
             axes.set_xticks(np.arange(len(known)), [label for _, label, _ in parameter["categories"]])
             axes.grid(visible=False, axis="x")
@@ -159,7 +159,7 @@ def swept_figure(axis: Content, of: str, lines: Sequence[Content], palette: Pale
     """
     x = np.arange(len(axis["values"])) if axis["labels"] else np.array(axis["values"])
     unit = f" [{axis['unit']}]" if axis["unit"] not in ("", "1", "index") else ""
-    with _panel(f"{of} over {axis['name']}", f"{axis['name'].replace('_', ' ')}{unit}", of) as (axes, svg):
+    with panel(f"{of} over {axis['name']}", f"{axis['name'].replace('_', ' ')}{unit}", of) as (axes, svg):
         if axis["trained"] and not axis["labels"]:
             axes.axvspan(*axis["trained"], color=_BAND, linewidth=0, zorder=0)
         for place, known in enumerate(axis["known"]):
@@ -179,15 +179,23 @@ def swept_figure(axis: Content, of: str, lines: Sequence[Content], palette: Pale
     return "".join(svg)
 
 
+def from_zero(axes: Axes, low: float | None = None, high: float | None = None) -> None:
+    """Let the vertical axis hold 0, so that a small difference of large numbers looks small."""
+    data = axes.dataLim
+    low, high = min(0.0, float(data.y0) if low is None else low), max(0.0, float(data.y1) if high is None else high)
+    room = 0.06 * (high - low) or 1.0
+    axes.set_ylim(low - room if low < 0.0 else 0.0, high + room if high > 0.0 or low == 0.0 else 0.0)
+
+
 @contextmanager
-def _panel(title: str, x: str, y: str) -> Iterator[tuple[Axes, list[str]]]:
-    """Make a panel to draw into; at the end its SVG element is put into the list.
+def panel(title: str, x: str, y: str, size: tuple[float, float] = (5.0, 3.2)) -> Iterator[tuple[Axes, list[str]]]:
+    """Make a panel of a size [inches] to draw into; at the end its SVG element is put into the list.
 
     The element's ids are unique in the page, and its title is read to people who cannot see it.
     """
     svg: list[str] = []
     with mpl.rc_context(_STYLE | {"svg.hashsalt": title}):
-        figure = Figure(figsize=(5.0, 3.2), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot(xlabel=x, ylabel=y)
         axes.yaxis.set_major_locator(MaxNLocator(6))
         yield axes, svg

@@ -14,6 +14,7 @@ from metarl.core.registry import family_names, make_family
 from metarl.core.tasks import Parameter
 from metarl.reports.axes import Axis, axes_of, trend
 from metarl.reports.methods import Method, Pooled, improvement, methods_of
+from metarl.reports.moments import errors, recoveries, rewards, surface
 from metarl.run.described import Described
 from metarl.run.placing import placing
 from metarl.run.run import Run, short
@@ -86,6 +87,8 @@ def _family(name: str, runs: Sequence[Run], remarks: list[str]) -> dict[str, Any
         if not method.pools
     ]
     limit = runs[0].config_values["episode_steps"] or (family.episode_steps if family else 0)
+    axes = _axes(family.parameters if family else {}, methods)
+    parameters = [vars(axis) | {"returns": _over(axis, methods)} for axis in axes]
     return {
         "name": name,
         "family": runs[0].config_values["family"],
@@ -94,7 +97,11 @@ def _family(name: str, runs: Sequence[Run], remarks: list[str]) -> dict[str, Any
         "episode_seconds": limit * family.control_step if family and limit else None,
         "methods": [_method(method) for method in methods],
         "headroom": _headroom(methods),
-        "parameters": _parameters(family.parameters if family else {}, methods),
+        "parameters": parameters,
+        "surface": surface(axes, parameters, methods),
+        "rewards": rewards(methods, family.control_step if family else None),
+        "recoveries": recoveries(methods),
+        "errors": errors(methods),
         "comparisons": list(_comparisons(methods)),
     }
 
@@ -230,12 +237,16 @@ def _learning(runs: Sequence[Run]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------- tasks, and who is better
 
 
-def _parameters(known: Mapping[str, Parameter], methods: Sequence[Method]) -> list[dict[str, Any]]:
-    """For each task parameter the returns of each method by task, on `test` and `ood`."""
+def _axes(known: Mapping[str, Parameter], methods: Sequence[Method]) -> list[Axis]:
+    """The task parameters of all that was evaluated."""
+    pools = [pool for m in methods for split in ("test", "ood") if (pool := m.headline(split)) is not None]
+    return axes_of(known, [task for pool in pools for task in pool.one.tasks.rows()])
+
+
+def _over(axis: Axis, methods: Sequence[Method]) -> list[dict[str, Any]]:
+    """The returns of each method by task, on `test` and `ood`."""
     shown = [(m.label, pool) for m in methods for split in ("test", "ood") if (pool := m.headline(split)) is not None]
-    tasks = [task for _, pool in shown for task in pool.one.tasks.rows()]
-    axes = axes_of(known, tasks)
-    return [vars(axis) | {"returns": [_returns(axis, label, pool) for label, pool in shown]} for axis in axes]
+    return [_returns(axis, label, pool) for label, pool in shown]
 
 
 def _returns(axis: Axis, label: str, pool: Pooled) -> dict[str, Any]:

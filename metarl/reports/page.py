@@ -13,14 +13,24 @@ from metarl.reports.captions import (
     adaptation_caption,
     comparison_sentence,
     control_sentence,
+    error_caption,
     facts,
     headroom_sentence,
     interval,
     learning_caption,
     number,
     parameter_caption,
+    recovery_caption,
+    reward_caption,
 )
 from metarl.reports.charts import Palette, adaptation_figure, learning_figure, parameter_figure
+from metarl.reports.moment_charts import (
+    error_figure,
+    recovered_figure,
+    recovery_figure,
+    reward_figure,
+    surface_figure,
+)
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"
 """Makes the browser refuse every request and script, whatever a name contains."""
@@ -39,8 +49,10 @@ def page(content: Content, videos: Sequence[tuple[str, str, Path]]) -> str:
     """The content of the HTML file; `videos` are run, caption and file each."""
     palette = Palette([[method["label"] for method in family["methods"]] for family in content["families"]])
     sections = {
+        "Recovered": _recovered(content, palette),
         "Results": _results(content, palette),
         "Adaptation": _adaptation(content, palette),
+        "Moments": _moments(content, palette),
         "Videos": _videos(videos),
         "Learning": _learning(content, palette),
         "Tasks": _tasks(content, palette),
@@ -123,9 +135,7 @@ def _results(content: Content, palette: Palette) -> str:
     if failed := sum(evaluation["failed"] for _, evaluation in found):
         note += f" {failed} tasks failed, as their physics diverged: each counts as the worst of the others."
     listed = "".join(f"<li>{escape(comparison_sentence(f, one))}</li>" for f in families for one in f["comparisons"])
-    better = f"<h3>Probability of improvement</h3><ul>{listed}</ul>" if listed else ""
-    rooms = "".join(f"<li>{escape(headroom_sentence(family))}</li>" for family in families if family["headroom"])
-    placed = f"<h3>Headroom</h3><ul>{rooms}</ul>" if rooms else ""
+    better = f"<details><summary>Probability of improvement</summary><ul>{listed}</ul></details>" if listed else ""
     played = "".join(
         f"<li>{escape(control_sentence(method, evaluation, control))}</li>"
         for method, evaluation in found
@@ -133,7 +143,22 @@ def _results(content: Content, palette: Palette) -> str:
     )
     controls = f"<h3>Controls</h3><ul>{played}</ul>" if played else ""
     head = '<th class="text">algorithm, tasks</th>' + "".join(f"<th>{name}</th>" for name in _HEADS.split("|"))
-    return f'{placed}{table(head, rows)}<p class="quiet">{note}</p>{better}{controls}'
+    return f'{table(head, rows)}<p class="quiet">{note}</p>{better}{controls}'
+
+
+def _recovered(content: Content, palette: Palette) -> str:
+    families = [family for family in content["families"] if family["headroom"]]
+    if not families:
+        return ""
+    words = (
+        "<p>What a method recovers of its family's headroom, which is what knowing the task is worth: 0 is the best "
+        "memoryless policy, 100 % the best oracle. Last episode of the test tasks, with 95 % intervals over seeds and "
+        "tasks; ticks are seeds.</p>"
+    )
+    placed = [f for f in families if any(own["value"] for own in f["headroom"]["recovered"].values())]
+    drawn = f'<figure class="wide">{recovered_figure(placed, palette)}</figure>' if placed else ""
+    rooms = "".join(f"<li>{escape(headroom_sentence(family))}</li>" for family in families)
+    return f"{words}{drawn}<ul>{rooms}</ul>"
 
 
 def _evaluations(family: Content) -> list[tuple[Content, Content]]:
@@ -196,6 +221,23 @@ def _adaptation(content: Content, palette: Palette) -> str:
     return legend(content["labels"], palette, "bars: 95 % intervals", sampled) + grid(figures) if figures else ""
 
 
+def _moments(content: Content, palette: Palette) -> str:
+    """What happens within an episode: reward, recovery from faults, and what a policy comes to believe."""
+    kinds = (
+        ("rewards", reward_figure, "the first seconds", reward_caption),
+        ("recoveries", recovery_figure, "a fault in mid-episode", recovery_caption),
+        ("errors", error_figure, "what it believes of its task", error_caption),
+    )
+    figures = [
+        figure(f"{family['name']}: {what}", draw(family, palette), caption(family[key]))
+        for family in content["families"]
+        for key, draw, what, caption in kinds
+        if family[key]
+    ]
+    notes = ("solid: first episode on a task", "dotted: last episode", "means over test tasks and seeds")
+    return legend(content["labels"], palette, *notes) + grid(figures) if figures else ""
+
+
 def _learning(content: Content, palette: Palette) -> str:
     families = [family for family in content["families"] if any(method["learning"] for method in family["methods"])]
     grids = [
@@ -219,7 +261,18 @@ def _tasks(content: Content, palette: Palette) -> str:
     ]
     notes = ("shaded: the training range", "dots: test tasks", "diamonds: ood tasks", "lines: means, dotted episode 1")
     words = "<p>Return of the last episode on each task, mean over seeds, against what makes the task.</p>"
-    return words + legend(content["labels"], palette, *notes) + grid(figures) if figures else ""
+    maps = [
+        figure(f"{family['name']}: {one['label']}", surface_figure(family, number))
+        for family in content["families"]
+        if family["surface"]
+        for number, one in enumerate(family["surface"]["maps"])
+    ]
+    over = (
+        "<h3>Over two parameters at once</h3><p>The two on which return depends most, test and ood tasks; empty: no "
+        "task there.</p>"
+    )
+    both = over + grid(maps) if maps else ""
+    return words + legend(content["labels"], palette, *notes) + grid(figures) + both if figures else ""
 
 
 def _videos(videos: Sequence[tuple[str, str, Path]]) -> str:

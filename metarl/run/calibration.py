@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from rich.table import Table
 from torch import Tensor
 
 from metarl.core import seeding
+from metarl.core.errors import UserError
+from metarl.core.files import sealed
 from metarl.core.info import element_names
 from metarl.core.tasks import Tasks
 from metarl.rl.policy import Believing, Policy
@@ -33,28 +35,52 @@ _Row = tuple[Float32[Tensor, "_n P"], Float32[Tensor, "_n P"], Float32[Tensor, "
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the beliefs of many trials are worth, at K instants, for each of P privileged numbers.
+    """What the beliefs of many trials are worth, at K times, for each of P privileged numbers.
 
-    Where something changes unseen (a fault begins, a command is redrawn), an instant is counted from the change. What a
-    fault brings is left out until it has come, and what has been redrawn as soon as it has.
+    Where something changes unseen (a fault begins, a command is redrawn), time is counted from the change. What a fault
+    brings is left out until it has come, and what has been redrawn as soon as it has.
     """
 
     names: tuple[str, ...]
     """Of the privileged numbers, without those that are always the same."""
-    instants: tuple[str, ...]
+    seconds: tuple[float, ...]
+    """The times [s]."""
     coverage: Float[np.ndarray, "K P"]
     """Share of the truths that lie within the 90 % interval; NaN where there are none."""
     error: Float[np.ndarray, "K P"]
     """Root mean square error of the beliefs' means, divided by that of guessing the mean of all; NaN where none."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with a checksum of itself."""
+        coverage, error = (plain(each) for each in (self.coverage, self.error))
+        names, seconds = list(self.names), list(self.seconds)
+        return sealed({"names": names, "seconds": seconds, "coverage": coverage, "error": error})
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any], where: str = "this") -> Calibration:
+        """Inverse of `to_json`; `UserError` says what is wrong with the content."""
+        try:
+            names, seconds = tuple(map(str, content["names"])), tuple(map(float, content["seconds"]))
+            coverage, error = (np.array(content[key], np.float64) for key in ("coverage", "error"))
+            if {coverage.shape, error.shape} != {(len(seconds), len(names))} or np.isinf(error).any():
+                raise ValueError("its numbers do not fit its names and times")
+        except (KeyError, TypeError, ValueError) as problem:
+            raise UserError(f"{where} holds no calibration of beliefs: {problem}") from None
+        return Calibration(names, seconds, coverage, error)
+
+    @property
+    def overall(self) -> Float[np.ndarray, "K"]:
+        """Root mean square error of all numbers."""
+        overall: Float[np.ndarray, "K"] = np.sqrt(np.nanmean(np.square(self.error), axis=1))
+        return overall
+
     def table(self) -> Table:
-        """Error and coverage by number and instant."""
+        """Error and coverage by number and time."""
         table = Table(title="what it believes of its task: error (1: knows nothing), and coverage of 90 % intervals")
         table.add_column("task parameter")
-        for instant in self.instants:
-            table.add_column(instant, justify="right")
-        overall = np.sqrt(np.nanmean(np.square(self.error), axis=1)), np.nanmean(self.coverage, axis=1)
-        rows = [("all", *overall)]
+        for seconds in self.seconds:
+            table.add_column(f"after {seconds:.3g} s", justify="right")
+        rows = [("all", self.overall, np.nanmean(self.coverage, axis=1))]
         if 1 < len(self.names) <= _MOST_ROWS:
             rows += list(zip(self.names, self.error.T, self.coverage.T, strict=True))
         for name, error, coverage in rows:
@@ -69,36 +95,39 @@ def calibration(
     tasks: Tasks,
     num_episodes: int,
     *,
-    seconds: float = 1.0,
+    seconds: float | Sequence[float] = 1.0,
     seed: int = 0,
     origin: Origin,
 ) -> Calibration | None:
     """Play a trial on each task, all at once, and hold the beliefs against the truth.
 
-    When a task begins or changes, `seconds` after that if it is still so, and at the trial's end. None where the policy
-    has no beliefs, or the tasks are all one.
+    That is when a task begins or changes, `seconds` after that where it is still so, and where nothing changed all
+    along, at the trial's last step. None where the policy has no beliefs, or the tasks are all one.
     """
     if not isinstance(policy, Believing):
         return None
     options: dict[str, Any] = {"episode_steps": origin.episode_steps or None, "task_visible": origin.task_visible}
     with make_env(family, len(tasks), episodes_per_trial=num_episodes, **options) as env:
-        later = max(1, min(round(seconds / family.control_step), env.trial_steps - 1))
+        last, after = env.trial_steps - 1, np.atleast_1d(seconds).tolist()
+        ages = sorted({0, last, *(min(round(each / family.control_step), last) for each in after)})
         names = element_names(env.info.privileged)
         stepper = Stepper(env, policy, tasks, seeding.key(seed, "evaluate"))
-        truth, age = env.privileged().cpu(), torch.zeros(len(tasks), dtype=torch.long)
-        known = _Knowable(family, names)
-        rows: tuple[list[_Row], ...] = ([], [], [])
-        for t, now in enumerate(stepper.steps(policy, env.trial_steps, deterministic=True)):
-            at = (age == 0, age == later, torch.full_like(age, t == env.trial_steps - 1, dtype=torch.bool))
-            if any(worlds.any() for worlds in at):
+        truth, age, known = env.privileged().cpu(), torch.zeros(len(tasks), dtype=torch.long), _Knowable(family, names)
+        rows: dict[int, list[_Row]] = {}
+        for now in stepper.steps(policy, env.trial_steps, deterministic=True):
+            if due := set(age.tolist()).intersection(ages):
                 mean, std = (each.cpu() for each in policy.beliefs(now.state))
-                for row, worlds in zip(rows, at, strict=True):
-                    row.append((known(truth)[worlds], mean[worlds], std[worlds]))
+                for each in due:
+                    rows.setdefault(each, []).append((known(truth)[age == each], mean[age == each], std[age == each]))
             before, truth = truth, env.privileged().cpu()
             age = torch.where((truth != before).any(dim=1), 0, age + 1)
-    changes = "a change" if family.disturbances else "the start"
-    instants = ("at first", f"{later * family.control_step:.3g} s after {changes}", "at the end")
-    return measured(tuple(names), instants, [_joined(row) for row in rows])
+    met = sorted(rows)
+    return measured(tuple(names), tuple(each * family.control_step for each in met), [_joined(rows[e]) for e in met])
+
+
+def plain(numbers: Float[np.ndarray, "_A _B"]) -> list[list[float | None]]:
+    """As JSON may have them: None where NaN."""
+    return [[None if np.isnan(number) else number for number in row] for row in numbers.tolist()]
 
 
 def _joined(rows: list[_Row]) -> _Row:
@@ -128,10 +157,10 @@ class _Knowable:
 
 def measured(
     names: tuple[str, ...],
-    instants: tuple[str, ...],
+    seconds: tuple[float, ...],
     rows: Sequence[_Row],
 ) -> Calibration | None:
-    """The calibration of beliefs at K instants, a row for each."""
+    """The calibration of beliefs at K times, a row for each."""
     truths = torch.cat([truth for truth, _, _ in rows]).double()
     told = [i for i, column in enumerate(truths.T) if column[~column.isnan()].unique().numel() > 1]
     if not told:
@@ -143,4 +172,4 @@ def measured(
         inside = torch.where(off.isnan(), torch.nan, (off <= _REACH * std[:, told]).double())
         error.append(off.square().nanmean(dim=0).sqrt().numpy() / spread)
         covered.append(inside.nanmean(dim=0).numpy())
-    return Calibration(tuple(names[i] for i in told), instants, np.stack(covered), np.stack(error))
+    return Calibration(tuple(names[i] for i in told), seconds, np.stack(covered), np.stack(error))

@@ -48,8 +48,6 @@ class TrialEnv(ABC):
     """No element of an observation is larger; beyond it a step counts as diverged."""
     info: PolicyInfo
     """What a policy has to know of these worlds."""
-    same_starts: bool = False
-    """Every episode of a trial draws what its first one draws, and so starts where that did."""
     replayable: bool = False
     """The work of `advance` may be captured and replayed: nothing but tensors goes from one step to the next."""
 
@@ -77,11 +75,11 @@ class TrialEnv(ABC):
         self._all = self._streams = self._roots = torch.arange(num_worlds, device=device)
         self._every, self._no = torch.ones_like(self._all, dtype=torch.bool), torch.zeros_like(self._all).bool()
         self._keys, self._episode, self._due, self._played = (torch.zeros_like(self._all) for _ in range(4))
+        self._number = self._episode  # by which an episode's draws differ from another's
         self._tasks: Tasks | None = None
         self._code = torch.empty(num_worlds, 0, device=device)
         self._queued: tuple[Tasks, Tensor, int] | None = None
-        # Numbers on the CPU are looked at, which costs nothing there, to skip what has nothing to do. A device would
-        # have to be waited for. Of trials the host knows when they end: they have one length.
+        # Numbers on a CPU are looked at, to skip what has nothing to do. The host knows when trials end.
         self._looks = looks(device)
         self._steps = 0
         self._clock = torch.zeros((), dtype=torch.long, device=device)  # the same number, where it can be compared
@@ -116,8 +114,7 @@ class TrialEnv(ABC):
     def privileged(self) -> Float32[Tensor, "N P"]:
         """What a simulator knows and a robot does not, as numbers of about unit size.
 
-        Each world's task as `task_code`, then what else is `_hidden`; `info.privileged` says what they are. To be read,
-        not written to.
+        Each world's task as `task_code`, then what else is `_hidden`; `info.privileged` says what they are. Read only.
         """
         hidden = self._hidden()
         return torch.cat((self._code, *(part.float() for part in hidden)), dim=1) if hidden else self._code
@@ -155,6 +152,10 @@ class TrialEnv(ABC):
         obs = self._first_observation(self._every)
         self.check()
         return obs
+
+    def start_alike(self) -> None:
+        """From now on every episode of a trial makes the draws of its first one, and starts where that did."""
+        self._number = torch.zeros_like(self._episode)
 
     def queue(self, tasks: Tasks) -> None:
         """Let each world begin its next trial on its row of `tasks`, in the step that ends its present one.
@@ -201,8 +202,7 @@ class TrialEnv(ABC):
         reward = rows.sum(dim=0).float()
         names = tuple(moved.reward_terms)
         self._faults.reward(names, rows, reward, tasks, self._looks)
-        terms = dict(zip(names, rows.unbind(), strict=True))
-        return self._advance(self._with_task(obs), reward, terms, moved)
+        return self._advance(self._with_task(obs), reward, dict(zip(names, rows.unbind(), strict=True)), moved)
 
     def restart(self, mask: Bool[Tensor, "N"]) -> Float32[Tensor, "N O"]:
         """Let the worlds of `mask` begin their next episode, before or at the end of this one: what all observe."""
@@ -215,8 +215,7 @@ class TrialEnv(ABC):
     def check(self) -> None:
         """Raise what went wrong since the last check; the one place that waits for the device.
 
-        `RewardError` where a reward was not finite, in float32, in a world that had not diverged; `UserError` where a
-        first observation was not.
+        `RewardError`: a reward not finite in float32, of a world that had not diverged; `UserError`: an observation.
         """
         self._faults.check()
 
@@ -253,7 +252,7 @@ class TrialEnv(ABC):
     def _restart(self, mask: Bool[Tensor, "N"]) -> None:
         """Put the worlds of `mask` at the start of an episode.
 
-        All draws come from the world's `_roots`, of its key and stream, and a number of an episode (`_draws`).
+        All draws come from the world's `_roots`, of its key and stream, and the episode's `_number`.
         """
 
     @abstractmethod
@@ -263,11 +262,6 @@ class TrialEnv(ABC):
     @abstractmethod
     def _move(self, action: Float[Tensor, "N A"], tasks: Tasks) -> Moved:
         """One control step under `action`, in [-1, 1]."""
-
-    @property
-    def _draws(self) -> Int64[Tensor, "N"]:
-        """Number of the episode whose draws a world's next episode makes."""
-        return torch.zeros_like(self._episode) if self.same_starts else self._episode
 
     def _hidden(self) -> list[Float[Tensor, "N size"]]:
         """Present values of what changes within an episode, part by part."""

@@ -206,7 +206,9 @@ def _with_interval(residuals: Residuals, found: Fit) -> tuple[np.ndarray, np.nda
     """
     jacobian, residual = found.jacobian, residuals.weighted(found.residual)
     weight = 1.0 / np.sqrt(1.0 + np.square(residual))
-    hessian = np.einsum("smi,sm,smj->ij", jacobian, weight, jacobian, optimize=True) + np.diag(1.0 / residuals.spread**2)
+    hessian = np.einsum("smi,sm,smj->ij", jacobian, weight, jacobian, optimize=True) + np.diag(
+        1.0 / residuals.spread**2
+    )
     gradients = np.einsum("smi,sm->si", jacobian, weight * residual)
     inverse, number = np.linalg.inv(hessian), len(gradients)
     gradients = gradients - gradients.mean(axis=0)

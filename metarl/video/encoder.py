@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import imageio.v2 as imageio
 import numpy as np
@@ -146,9 +146,9 @@ class _Animation:
     def _save(self, kept: list[bytes], way: _Way) -> int:
         """Write the file in one way, and return its size."""
         pictures = [Image.open(io.BytesIO(data)) for data in kept[:: way.every]]
-        size = tuple(max(1, round(way.scale * edge)) for edge in pictures[0].size)
-        scaled = [picture if picture.size == size else picture.resize(size) for picture in pictures]
-        options: dict[str, object] = {"quality": way.quality, "method": 4}
+        width, height = (max(1, round(way.scale * edge)) for edge in pictures[0].size)
+        scaled = [picture if way.scale == 1.0 else picture.resize((width, height)) for picture in pictures]
+        options: dict[str, Any] = {"quality": way.quality, "method": 4}
         if self._path.suffix == ".gif":  # one palette for all, so that what stands still stays the same
             palette = scaled[len(scaled) // 2].convert("RGB").quantize(4 * way.quality)
             scaled = [p.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for p in scaled]

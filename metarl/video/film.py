@@ -94,7 +94,7 @@ def record(
     tasks = tasks.select(torch.arange(min(len(tasks), num_tasks or usual)))
     played = episodes or max(each.episodes for each in subjects)
     settings = VideoConfig(
-        size=(size[0] or (240 if wall else 480), size[1] or (160 if wall else 320)),
+        size=(size[0] or (288 if wall else 480), size[1] or (192 if wall else 320)),
         seed=seed,
         title=f"{subject.origin.family}: {shown}" if beside else subject.origin.title(shown),
         layout="side-by-side" if layout == "side-by-side" else "sequence",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -125,9 +124,8 @@ def record(
     window = max(1, round(_MEMORY / family.control_step))
     same = config.layout == "side-by-side"
     wanted = Wanted(config.size, frozenset(), stride, limit, config.plot, same)
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(family).__name__).lower()  # HalfCheetahVel: half-cheetah-vel
-    names = [name] if len(performers) == 1 else [performer.name for performer in performers]
-    labels = [[f"{whose}: {describe(family.space, row)}" for row in tasks.rows()] for whose in names]
+    names = [f"{performer.name}: " if len(performers) > 1 else "" for performer in performers]
+    labels = [[f"{whose}{describe(family.space, row)}" for row in tasks.rows()] for whose in names]
     worlds = {"threads": config.threads, **worlds_on(config.device, config.physics)}
     plan = scenes(config.layout, len(tasks), shown)
     with movie(path, fps, config.megabytes) as file, ExitStack() as kept:

@@ -160,7 +160,8 @@ def filmed(
             **worlds,
         )
         with made as env:
-            env.same_starts = wanted.same_starts
+            if wanted.same_starts:
+                env.start_alike()
             take = _shoot(env, policy, tasks, wanted, seed, Pictures(file, len(tasks)))
         yield take
 

@@ -5,16 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from metarl.cli.main import main
 from metarl.core.errors import UserError
 from metarl.core.info import Part, PolicyInfo
 from metarl.core.tasks import Choice, Disc, LogUniform, Parameter, TaskSpace, Uniform
 from metarl.reports.axes import axes_of, trend
-from metarl.reports.captions import interval, number
-from metarl.reports.charts import COLOURS, Palette, parameter_figure
+from metarl.reports.captions import interval, number, recovery_caption
+from metarl.reports.charts import COLOURS, Palette, from_zero, parameter_figure
 from metarl.reports.content import content_of
+from metarl.reports.moment_charts import recovery_figure, surface_figure
 from metarl.reports.page import page
+from metarl.run.calibration import Calibration
 from metarl.run.run import Run
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
@@ -222,6 +225,71 @@ def test_returns_stand_over_the_parameter_with_its_training_range(tmp_path):
     assert "var(--band)" in svg and "velocity [m/s]" in svg and "#0a0b" not in svg
 
 
+def test_a_small_gain_of_a_large_return_is_not_drawn_over_the_full_height():
+    axes = Figure().add_subplot()
+    axes.plot([1, 2], [1600.0, 1623.0])
+    from_zero(axes)
+    assert axes.get_ylim()[0] == 0.0 and 1623.0 < axes.get_ylim()[1] < 1800.0
+    from_zero(axes, -80.0, -20.0)
+    assert axes.get_ylim()[0] < -80.0 and axes.get_ylim()[1] == 0.0
+
+
+def timed(tmp_path, **more):
+    """A run with two episodes of two steps of 0.1 s, and rewards of each step."""
+    run = recorded(tmp_path / "run")
+    (file,) = (run.path / "eval").iterdir()
+    reward = {"reward_by_step": {"seconds": [0.05, 0.15, 0.25, 0.35], "reward": [1.0, 2.0, 5.0, 6.0]}}
+    known = REWARD | reward | {"time_to_adapt": None}
+    file.write_text(json.dumps(json.loads(file.read_text()) | known | more))
+    return run
+
+
+def test_reward_in_the_first_seconds_of_the_first_and_the_last_episode(tmp_path):
+    (line,) = family_of(timed(tmp_path))["rewards"]
+    assert (line["label"], line["first"], line["last"], line["episodes"]) == ("rl2", [1.0, 2.0], [5.0, 6.0], 2)
+    assert line["seconds"] == pytest.approx([0.025, 0.075])  # half-cheetah-vel has steps of 0.05 s
+
+
+def test_reward_around_a_fault_and_when_it_is_recovered():
+    runs = [Run.open(RESULTS / "compare" / f"quadruped-signs-{agent}-s1") for agent in ("ppo", "ppo-oracle", "rl2")]
+    family = family_of(*runs)
+    lines = {line["label"]: line for line in family["recoveries"]}
+    assert lines["ppo"]["seconds"][:2] == pytest.approx([-1.0, -0.98]) and lines["ppo"]["onsets"] == 74
+    assert lines["ppo"]["to_recover"] is None and 0.0 < lines["rl2"]["to_recover"] < 0.5
+    assert "ppo: not recovered (74 faults)" in recovery_caption(family["recoveries"])
+    assert "around a fault" in recovery_figure(family, Palette([list(lines)]))
+
+
+def test_what_it_believes_of_its_task_over_time(tmp_path):
+    run = timed(tmp_path)
+    assert family_of(run)["errors"] == []
+    error = np.array([[1.0, 0.6], [0.3, 0.4]])
+    known = Calibration(("mass", "friction"), (0.0, 1.0), np.full((2, 2), 0.9), error)
+    (run.path / "beliefs.json").write_text(json.dumps(known.to_json()))
+    (line,) = family_of(run)["errors"]
+    assert line["error"] == pytest.approx([np.sqrt((1 + 0.36) / 2), np.sqrt((0.09 + 0.16) / 2)])
+    assert line["by_name"] == {"mass": [1.0, 0.3], "friction": [0.6, 0.4]}
+    assert "0.35 at last" in page(content_of([run], ORIGIN), [])
+    for damaged in ({"names": ["mass"]}, {"seconds": [0.0]}, {"error": [[1.0, None], [0.3, 0.4]]}):
+        (run.path / "beliefs.json").write_text(json.dumps({**known.to_json(), **damaged}))
+        with pytest.raises(UserError, match=r"beliefs\.json"):
+            family_of(run)
+
+
+def test_a_map_over_the_two_parameters_that_matter_most(tmp_path):
+    tasks = [{"a": float(i % 7), "same": 0.5, "b": float(i // 7)} for i in range(49)]
+    last = [10.0 * task["a"] + task["b"] for task in tasks]
+    run = recorded(tmp_path / "run", family="/gone/robot.py:Robot", tasks=tasks, returns=([0.0] * 49, last))
+    (family,) = content_of([run], ORIGIN)["families"]
+    found = family["surface"]
+    assert [axis["name"] for axis in found["axes"]] == ["a", "b"]
+    (cells,) = [one["returns"] for one in found["maps"]]
+    assert (cells[0][0], cells[3][0], cells[0][2], len(cells)) == (0.0, 30.0, 2.0, 6)
+    assert cells[5][5] == pytest.approx(60.5), "the mean of 5 and 6 in both"
+    assert "return of rl2 on" in surface_figure(family, 0)
+    assert family_of(recorded(tmp_path / "one"))["surface"] is None, "one parameter"
+
+
 def test_what_stands_for_a_vector_and_for_a_choice():
     space = TaskSpace(
         {
@@ -320,7 +388,7 @@ def test_mistakes_are_explained(tmp_path, capsys):
         ([str(tmp_path / "run"), "--output", "x.pdf"], "'x.pdf' does not end in .html"),
         ([str(tmp_path / "run"), "--output", str(tmp_path / "run" / "eval" / "no" / "x.html")], ""),
         ([], "report needs at least one run folder"),
-        (["pretrained:half-cheetah-dir-rl2"], "a policy alone, without the log of its training"),
+        (["pretrained:half-cheetah-dir-rl3"], "did you mean 'half-cheetah-dir-rl2'"),
     ]:
         assert main(["report", *words]) == (2 if expected else 0)
         assert expected in capsys.readouterr().err

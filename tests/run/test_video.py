@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import closing
 from typing import NamedTuple
 
 import imageio_ffmpeg
@@ -15,11 +16,13 @@ from PIL import Image, ImageDraw
 from robots import info_of
 
 from metarl.core.errors import UserError
+from metarl.core.registry import make_family
 from metarl.core.tasks import LogUniform, Parameter, TaskSpace
 from metarl.envs.half_cheetah import HalfCheetahBody, HalfCheetahVel
 from metarl.rl.policy import NoState
 from metarl.run.evaluate import evaluate
 from metarl.run.records import Origin
+from metarl.sim.make import make_env
 from metarl.sim.mujoco import rendering
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 from metarl.video import encoder
@@ -257,6 +260,62 @@ def test_without_a_camera_the_view_follows_the_robot(tmp_path):
     robot = (picture[..., 0] - picture[..., 2]) > 35  # the only thing that is orange
     across = np.flatnonzero(robot.any(axis=0))
     assert 0.3 < (across[-1] - across[0]) / 320 < 0.9
+
+
+def drawn(family, row, steps=0):
+    """A world's picture on a task, and its colours as sums over all pixels."""
+    made = make_family(family)
+    tasks = made.space.nominal(1)
+    for name, value in row.items():
+        tasks.values[name][0] = torch.as_tensor(value, dtype=torch.float64)
+    with make_env(made, 1, threads=1, pictures=True) as env:
+        env.begin(tasks, key=0)
+        for _ in range(steps):
+            env.step(torch.zeros(1, env.action_size))
+        with closing(env.cameras([0], (192, 128))) as cameras:
+            return cameras.draw()[0].astype(int)
+
+
+def is_blue(picture):
+    return (picture[..., 2] > picture[..., 0] + 60) & (picture[..., 2] > picture[..., 1] + 40)
+
+
+def is_yellow(picture):
+    return (picture.min(axis=2, keepdims=False) < 90) & (picture[..., 0] > 200) & (picture[..., 1] > 140)
+
+
+def test_wind_is_an_arrow_and_no_wind_is_none():
+    left, still = drawn("point-wind", {"wind": [-0.08, 0.0]}), drawn("point-wind", {"wind": [0.0, 0.0]})
+    assert is_blue(left).sum() > 5 and not is_blue(still).any()
+    assert np.flatnonzero(is_blue(left).any(axis=0)).mean() < 94, "it points to the left"
+
+
+def test_the_start_is_a_line_on_flat_ground_only():
+    assert is_yellow(drawn("half-cheetah-vel", {})).sum() > 30
+    rough = {"terrain": 3.0, "difficulty": 0.5}
+    assert not is_yellow(drawn("half-cheetah-terrain", rough)).any()
+
+
+def test_a_slope_is_seen_and_a_weak_leg_is_red_from_hip_to_foot():
+    level, slope = (drawn("quadruped-load", {"slope": slope}) for slope in (0.0, 0.25))
+
+    def horizon(picture):
+        """Row of the first pixel that is no sky, at the left and at the right."""
+        sky = picture[..., 2] > picture[..., 1] + 8
+        return [int(np.argmin(sky[:, column])) for column in (2, -3)]
+
+    assert abs(np.subtract(*horizon(level))) <= 2 and np.subtract(*horizon(slope)) > 15, "it rises to the right"
+    reddish = [
+        (p[..., 0] > p[..., 1] + 40).sum()
+        for p in (level, drawn("quadruped-crippled", {"motor": 3.0, "strength": 0.2}))
+    ]
+    assert reddish[1] > reddish[0] + 60
+
+
+def test_an_arrow_goes_where_the_reward_is():
+    picture = drawn("quadruped-direction", {"direction": np.pi})
+    green = (picture[..., 1] > picture[..., 0] + 50) & (picture[..., 1] > picture[..., 2] + 50)
+    assert np.flatnonzero(green[20:50].any(axis=0)).mean() < 96, "to the left"
 
 
 def test_captions():

@@ -121,11 +121,11 @@ class ExternalEnv(TrialEnv):
 
     def _restart(self, mask: Bool[Tensor, "N"]) -> None:
         numbers = np.flatnonzero(mask.numpy()).tolist()
-        seeds = WorldRandom(self._keys[mask], self._streams[mask], self._draws[mask]).uniform(0.0, _SEEDS, 1)
+        seeds = WorldRandom(self._keys[mask], self._streams[mask], self._number[mask]).uniform(0.0, _SEEDS, 1)
         first = self._workers.reset(numbers, seeds[:, 0].long().tolist(), [self._rows[world] for world in numbers])
         self._obs[mask] = torch.from_numpy(first)
         if self._disturber:
-            self._disturber.begin(self._keys, self._streams, self._draws, mask, self.tasks)
+            self._disturber.begin(self._keys, self._streams, self._number, mask, self.tasks)
 
     def _observe(self) -> Float32[Tensor, "N S"]:
         return self._disturber.sense(self._obs) if self._disturber else self._obs.clone()

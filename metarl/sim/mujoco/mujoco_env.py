@@ -143,17 +143,17 @@ class MujocoEnv(TrialEnv):
 
     def _restart(self, mask: Bool[Tensor, "N"]) -> None:
         if self._disturber:
-            self._disturber.begin(self._keys, self._streams, self._draws, mask, self.tasks)
+            self._disturber.begin(self._keys, self._streams, self._number, mask, self.tasks)
         self.physics.restart(mask, self._write)
         if self._disturber:
             self._disturber.rest(mask)
 
     def _write(self, worlds: Int64[Tensor, "n"]) -> None:
-        drawn = self._roots, self._draws
+        drawn = self._roots, self._number
         if len(worlds) == self.num_worlds:  # in their order
             tasks = self.tasks
         else:
-            drawn, tasks = (self._roots[worlds], self._draws[worlds]), self.tasks.select(worlds)
+            drawn, tasks = (self._roots[worlds], self._number[worlds]), self.tasks.select(worlds)
         random = WorldRandom.rooted(*drawn, self.dtype, self._drawn)
         self.family.reset(self.physics, worlds, tasks, random)
         self._drawn = random.used
