@@ -28,6 +28,7 @@ import torch
 from metarl.core import seeding
 from metarl.core.config import configure
 from metarl.core.registry import make_family
+from metarl.rl.adam import Adam
 from metarl.rl.parallel import Group, Shares
 from metarl.run.ranks import MEETING, joined
 from metarl.run.run import Run
@@ -44,8 +45,9 @@ _CALLS = ("gather", "swap", "add")
 
 def measured(agent: str, family: str, iterations: int, fields: dict[str, Any]) -> dict[str, float]:
     """Per iteration: CPU seconds of this process's collection, its physics, update and exchange; bytes received."""
-    spent = dict.fromkeys(("physics", "exchange", "bytes", "exchanges"), 0.0)
+    spent = dict.fromkeys(("physics", "adam", "exchange", "bytes", "exchanges"), 0.0)
     """Of the present iteration."""
+    timed(Adam, "step", spent, "adam")
     with joined(configure(agent, family, {"validation_tasks": 0, "threads": 1} | fields)) as shares:
         told = Shares(shares.pieces, shares.rank, shares.size, shares.group and Watched(shares.group, spent))
         config = configure(agent, family, {"validation_tasks": 0, "threads": 1} | fields)
@@ -62,7 +64,11 @@ def measured(agent: str, family: str, iterations: int, fields: dict[str, Any]) -
                 training.learner.update(segment, seeding.generator(0, "update", number), number / iterations)
                 updated = time.process_time()
                 training.iteration += 1
-                times = {"collect": collected - begun - before["exchange"], "physics": spent["physics"]}
+                times = {
+                    "collect": collected - begun - before["exchange"],
+                    "physics": spent["physics"],
+                    "adam": spent["adam"],
+                }
                 times["update"] = updated - collected - (spent["exchange"] - before["exchange"])
                 sent = {"bytes_segment": before["bytes"], "bytes_gradients": spent["bytes"] - before["bytes"]}
                 counted = {"exchange": spent["exchange"], "exchanges": spent["exchanges"]}
@@ -105,7 +111,8 @@ class Watched:
 def in_processes(size: int, words: Sequence[str]) -> list[dict[str, float]]:
     """`measured` in each of so many processes at once."""
     with tempfile.TemporaryDirectory() as meeting:
-        ours = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "TORCHELASTIC_RUN_ID": "scale", MEETING: meeting}
+        ours = {"WORLD_SIZE": size, "TORCHELASTIC_RUN_ID": "scale", MEETING: meeting}
+        ours["LOCAL_WORLD_SIZE"] = max(size, os.cpu_count() or 1)  # a thread each
         ours |= {"OMP_NUM_THREADS": 1, "GLOO_SOCKET_IFNAME": "lo"}
         started = []
         for rank in range(size):
@@ -121,7 +128,9 @@ def slowest(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def fitted(runs: dict[str, dict[str, float]], worlds: int, shards: int, most: int) -> dict[str, float]:
-    """The model's constants: collect(n worlds) = step + n (world + physics), update(S pieces) = alike + S piece + data.
+    """The model's constants.
+
+    collect(n worlds) = step + n (world + physics); update(S pieces) = alike + adam + S piece + data.
 
     `runs`: `whole` in one piece, `small` with a part of the worlds in one piece, `1` in all shards, and of `most`
     processes.
@@ -140,7 +149,8 @@ def fitted(runs: dict[str, dict[str, float]], worlds: int, shards: int, most: in
         "physics": physics,
         "piece": piece,
         "data": data,
-        "alike": max(0.0, cut["update"] - shards * piece - data),
+        "adam": shared["adam"],
+        "alike": max(0.0, cut["update"] - shards * piece - data - shared["adam"]),
         "exchanges": shared["exchanges"],
         "bytes_segment": shared["bytes_segment"],
         "bytes_gradients": shared["bytes_gradients"],
@@ -154,7 +164,7 @@ def predicted(cost: dict[str, float], size: int) -> dict[str, float]:
     worlds = own * cost["worlds"] / cost["shards"]
     return {
         "collect": own * cost["step"] + worlds * (cost["world"] + cost["physics"]),
-        "update": cost["alike"] + own * (cost["piece"] + cost["data"] / cost["shards"]),
+        "update": cost["alike"] + cost["adam"] + own * (cost["piece"] + cost["data"] / cost["shards"]),
     }
 
 
@@ -163,33 +173,31 @@ def iteration_time(
 ) -> float:
     """Seconds of an iteration of so many tasks, by a design of `DESIGNS`: a share of the tasks, and a piece, each.
 
-    The physics of a task costs one of the measured `factors` times the mean. Sums over long rows are two exchanges, and
-    receive twice the parameters, whatever the number of workers; an exchange is a ring of workers - 1 messages, or a
-    tree of twice log2(workers). With data that stay where they were collected, no segment is sent, and what all do
-    alike is done for the own tasks. Collectors a step behind the learner collect while it updates.
+    The physics of a task costs one of the measured `factors` times the mean. Gradient steps are as many whatever the
+    number of tasks, in larger minibatches. A sum is two exchanges, which receive twice the parameters whatever the
+    number of workers, each a ring of workers - 1 messages, or both a tree of twice log2(workers). With data that stay
+    where they were collected no segment is sent, and what all do alike with data is done with their own. Collectors a
+    step behind the learner collect while it updates.
     """
     scale, busy = tasks / cost["worlds"], min(workers, tasks)
     load = [cost["physics"] * part.sum() for part in np.array_split(rng.choice(factors, tasks), busy)]
     collect = cost["step"] + -(-tasks // busy) * cost["world"] + max(load)
-    alike = cost["alike"] * scale / (busy if design >= 2 else 1)
+    alike = cost["adam"] + cost["alike"] * scale / (busy if design >= 2 else 1)
     update = alike + cost["piece"] + cost["data"] * scale / busy
     if workers == 1:
         return float(collect + update)
-    gradients = cost["bytes_gradients"] * (1 if workers == 2 else 2)
-    sent = gradients + (0.0 if design >= 2 else cost["bytes_segment"] * scale)
-    messages = workers - 1 if design < 1 else 2 * np.log2(workers)
-    exchange = cost["exchanges"] * (1 if workers == 2 else 2) * messages * LATENCY + sent / BANDWIDTH
+    sent = cost["bytes_gradients"] + (0.0 if design >= 2 else cost["bytes_segment"] * scale)
+    messages = cost["exchanges"] * (workers - 1 if design < 1 else np.log2(workers)) / (2 if workers == 2 else 1)
+    exchange = messages * LATENCY + sent / BANDWIDTH
     return float(max(collect, update + exchange) if design >= 3 else collect + update + exchange)
 
 
 def simulate(cost: dict[str, float], factors: np.ndarray, tasks: int) -> None:
     """Print how many times as fast as one worker so many are, by every design."""
     rng = np.random.default_rng(0)
-    # one piece per worker, of whose gradients each receives one copy
-    own = cost | {"bytes_gradients": cost["bytes_gradients"] / cost["shards"]}
 
     def mean(workers: int, design: int) -> float:
-        return float(np.mean([iteration_time(own, factors, workers, tasks, design, rng) for _ in range(100)]))
+        return float(np.mean([iteration_time(cost, factors, workers, tasks, design, rng) for _ in range(100)]))
 
     alone = mean(1, 0)
     print(f"{tasks} tasks, {alone:.2f} s an iteration of one worker; the physics of a task deviates by "
@@ -232,13 +240,18 @@ def run_one(given: argparse.Namespace) -> None:
 
 
 def run_efficiency(given: argparse.Namespace) -> None:
-    """Seconds per iteration of one and of two processes in turns, each on one thread, and their ratio."""
+    """One process and two, in turns, each on one thread: what share of twice one the two reach."""
     ratios, words = [], words_of(given, given.worlds, given.shards)
-    for turn in range(3):
-        one, two = (slowest(in_processes(size, words))["seconds"] for size in (1, 2))
-        ratios.append(one / two / 2.0)
-        print(f"turn {turn + 1}: {one:.3f} s and {two:.3f} s, efficiency {ratios[-1]:.3f}", flush=True)
-    print(f"{given.agent} on {given.family}: two processes reach {np.median(ratios):.2f} of twice one")
+    for turn in range(given.turns):
+        one, two = (slowest(in_processes(size, words)) for size in (1, 2))
+        cpu = [sum(run[name] for name in ("collect", "update", "exchange")) for run in (one, two)]
+        ratios.append((one["seconds"] / two["seconds"] / 2.0, cpu[0] / cpu[1] / 2.0))
+        print(f"turn {turn + 1}: {one['seconds']:.3f} s and {two['seconds']:.3f} s an iteration, {ratios[-1][0]:.2f}; "
+              f"by CPU time {cpu[0]:.3f} s and {cpu[1]:.3f} s, {ratios[-1][1]:.2f}", flush=True)  # fmt: skip
+    seconds, cpu_time = np.median(ratios, axis=0)
+    print(
+        f"{given.agent} on {given.family}: two processes reach {seconds:.2f} of twice one, by CPU time {cpu_time:.2f}"
+    )
 
 
 def run_measure(given: argparse.Namespace) -> None:
@@ -289,6 +302,7 @@ def main() -> None:
         verb.add_argument("--worlds", type=int, default=32)
         verb.add_argument("--shards", type=int, default=2 if name == "efficiency" else 4)
         verb.add_argument("--set", nargs="*", default=[], help="field=value of the configuration")
+        verb.add_argument("--turns", type=int, default=3)
         verb.add_argument("--output", type=Path)
     verb = verbs.add_parser("costs", help=run_costs.__doc__)
     verb.set_defaults(work=run_costs)
