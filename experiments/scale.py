@@ -30,6 +30,7 @@ from metarl.core.config import configure
 from metarl.core.registry import make_family
 from metarl.rl.adam import Adam
 from metarl.rl.parallel import Group, Shares
+from metarl.run.fleet import Fleet
 from metarl.run.ranks import MEETING, joined
 from metarl.run.run import Run
 from metarl.run.train import Training
@@ -45,12 +46,13 @@ _CALLS = ("gather", "swap", "add")
 
 def measured(agent: str, family: str, iterations: int, fields: dict[str, Any]) -> dict[str, float]:
     """Per iteration: CPU seconds of this process's collection, its physics, update and exchange; bytes received."""
-    spent = dict.fromkeys(("physics", "adam", "exchange", "bytes", "exchanges"), 0.0)
+    spent = dict.fromkeys(("physics", "joined", "adam", "exchange", "bytes", "exchanges"), 0.0)
     """Of the present iteration."""
     timed(Adam, "step", spent, "adam")
-    with joined(configure(agent, family, {"validation_tasks": 0, "threads": 1} | fields)) as shares:
+    timed(Fleet, "_joined", spent, "joined")
+    config = configure(agent, family, {"validation_tasks": 0, "threads": 1} | fields)
+    with joined(config) as shares:
         told = Shares(shares.pieces, shares.rank, shares.size, shares.group and Watched(shares.group, spent))
-        config = configure(agent, family, {"validation_tasks": 0, "threads": 1} | fields)
         training = Training(Run(Path()), config, told)
         with training.fleet:
             for env in training.fleet.envs:
@@ -64,11 +66,9 @@ def measured(agent: str, family: str, iterations: int, fields: dict[str, Any]) -
                 training.learner.update(segment, seeding.generator(0, "update", number), number / iterations)
                 updated = time.process_time()
                 training.iteration += 1
-                times = {
-                    "collect": collected - begun - before["exchange"],
-                    "physics": spent["physics"],
-                    "adam": spent["adam"],
-                }
+                times = {"collect": collected - begun - before["exchange"]}
+                times |= {"joined": before["joined"] - before["exchange"]}
+                times |= {name: spent[name] for name in ("physics", "adam")}
                 times["update"] = updated - collected - (spent["exchange"] - before["exchange"])
                 sent = {"bytes_segment": before["bytes"], "bytes_gradients": spent["bytes"] - before["bytes"]}
                 counted = {"exchange": spent["exchange"], "exchanges": spent["exchanges"]}
@@ -130,40 +130,36 @@ def slowest(rows: list[dict[str, float]]) -> dict[str, float]:
 def fitted(runs: dict[str, dict[str, float]], worlds: int, shards: int, most: int) -> dict[str, float]:
     """The model's constants.
 
-    collect(n worlds) = step + n (world + physics); update(S pieces) = alike + adam + S piece + data.
-
-    `runs`: `whole` in one piece, `small` with a part of the worlds in one piece, `1` in all shards, and of `most`
-    processes.
+    collect(S shards, n worlds) = S step + n (world + physics) + joined, update(S pieces) = alike + adam + S piece +
+    data; `joined` and `adam` are timed by themselves.
+    `runs`: `whole` is one process with all worlds in one shard, `1` one with all shards; `most` processes share them.
     """
-    whole, small, cut, shared = runs["whole"], runs["small"], runs["1"], runs[str(most)]
-    fewer = worlds // shards
-    physics = whole["physics"] / worlds
-    per_world = (whole["collect"] - small["collect"]) / (worlds - fewer)
-    piece = max(0.0, (cut["update"] - whole["update"]) / (shards - 1))
-    data = max(0.0, (cut["update"] - shared["update"]) / (1.0 - 1.0 / most) - shards * piece)
+    whole, cut, shared = runs["whole"], runs["1"], runs[str(most)]
+    step, piece = (max(0.0, cut[name] - whole[name]) / (shards - 1) for name in ("collect", "update"))
+    physics, data = whole["physics"] / worlds, (cut["update"] - shared["update"]) / (1.0 - 1.0 / most) - shards * piece
     return {
         "worlds": worlds,
         "shards": shards,
-        "step": max(0.0, small["collect"] - fewer * per_world),
-        "world": max(0.0, per_world - physics),
+        "step": step,
+        "world": max(0.0, (whole["collect"] - step) / worlds - physics),
         "physics": physics,
+        "joined": shared["joined"],
         "piece": piece,
-        "data": data,
+        "data": max(0.0, data),
         "adam": shared["adam"],
         "alike": max(0.0, cut["update"] - shards * piece - data - shared["adam"]),
         "exchanges": shared["exchanges"],
         "bytes_segment": shared["bytes_segment"],
         "bytes_gradients": shared["bytes_gradients"],
-        "exchange": shared["exchange"],
     }
 
 
 def predicted(cost: dict[str, float], size: int) -> dict[str, float]:
-    """What the model says of `size` processes that share `shards` pieces, as they were measured."""
+    """What the model says of `size` processes that share the shards, as they were measured."""
     own = -(-int(cost["shards"]) // size)
-    worlds = own * cost["worlds"] / cost["shards"]
+    worlds, joined = own * cost["worlds"] / cost["shards"], cost["joined"] if size > 1 else 0.0
     return {
-        "collect": own * cost["step"] + worlds * (cost["world"] + cost["physics"]),
+        "collect": own * cost["step"] + worlds * (cost["world"] + cost["physics"]) + joined,
         "update": cost["alike"] + cost["adam"] + own * (cost["piece"] + cost["data"] / cost["shards"]),
     }
 
@@ -186,6 +182,8 @@ def iteration_time(
     update = alike + cost["piece"] + cost["data"] * scale / busy
     if workers == 1:
         return float(collect + update)
+    if design < 2:
+        collect += cost["joined"] * scale
     sent = cost["bytes_gradients"] + (0.0 if design >= 2 else cost["bytes_segment"] * scale)
     messages = cost["exchanges"] * (workers - 1 if design < 1 else np.log2(workers)) / (2 if workers == 2 else 1)
     exchange = messages * LATENCY + sent / BANDWIDTH
@@ -258,8 +256,7 @@ def run_measure(given: argparse.Namespace) -> None:
     """What one, two and four processes take, the model's constants, and what it says of the same."""
     worlds, shards = given.worlds, given.shards
     runs = {str(size): slowest(in_processes(size, words_of(given, worlds, shards))) for size in (1, 2, 4)}
-    sizes = {"whole": worlds, "small": worlds // shards}
-    runs |= {name: in_processes(1, words_of(given, number, 1))[0] for name, number in sizes.items()}
+    runs["whole"] = in_processes(1, words_of(given, worlds, 1))[0]
     cost = fitted(runs, worlds, shards, 4)
     for name, run in runs.items():
         print(f"{name:6}", *(f"{key} {value:.4g}" for key, value in run.items()), sep="  ")
