@@ -39,7 +39,7 @@ from metarl.sim.make import make_env
 LATENCY, BANDWIDTH = 50e-6, 1.25e9
 """Of a message over a network of 10 Gbit/s [s], [bytes/s]."""
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-DESIGNS = ("as it is", "and sums in a tree", "and data stay", "and collectors a step behind")
+DESIGNS = ("as it is", "and sums in a tree", "and data stay", "and some collect, a step behind")
 """What the simulation adds one after the other: see docs/scale.md."""
 _CALLS = ("gather", "swap", "add")
 
@@ -172,22 +172,29 @@ def iteration_time(
     The physics of a task costs one of the measured `factors` times the mean. Gradient steps are as many whatever the
     number of tasks, in larger minibatches. A sum is two exchanges, which receive twice the parameters whatever the
     number of workers, each a ring of workers - 1 messages, or both a tree of twice log2(workers). With data that stay
-    where they were collected no segment is sent, and what all do alike with data is done with their own. Collectors a
-    step behind the learner collect while it updates.
+    where they were collected no segment is sent, and what all do alike with data is done with their own. Where some
+    workers collect for the others, a step behind them, they are as many as is best, and send their segments.
     """
-    scale, busy = tasks / cost["worlds"], min(workers, tasks)
-    load = [cost["physics"] * part.sum() for part in np.array_split(rng.choice(factors, tasks), busy)]
-    collect = cost["step"] + -(-tasks // busy) * cost["world"] + max(load)
-    alike = cost["adam"] + cost["alike"] * scale / (busy if design >= 2 else 1)
-    update = alike + cost["piece"] + cost["data"] * scale / busy
-    if workers == 1:
-        return float(collect + update)
-    if design < 2:
-        collect += cost["joined"] * scale
-    sent = cost["bytes_gradients"] + (0.0 if design >= 2 else cost["bytes_segment"] * scale)
-    messages = cost["exchanges"] * (workers - 1 if design < 1 else np.log2(workers)) / (2 if workers == 2 else 1)
-    exchange = messages * LATENCY + sent / BANDWIDTH
-    return float(max(collect, update + exchange) if design >= 3 else collect + update + exchange)
+    scale, sent = tasks / cost["worlds"], cost["bytes_segment"] * tasks / cost["worlds"]
+
+    def collect(number: int) -> float:
+        shares = np.array_split(rng.choice(factors, tasks), busy := min(number, tasks))
+        joined = cost["joined"] * scale if design < 2 and number > 1 else 0.0
+        load = max(part.sum() for part in shares) * cost["physics"]
+        return float(cost["step"] + -(-tasks // busy) * cost["world"] + load + joined)
+
+    def update(number: int) -> float:
+        busy = min(number, tasks)
+        alike = cost["adam"] + cost["alike"] * scale / (busy if design >= 2 else 1)
+        found = alike + cost["piece"] + cost["data"] * scale / busy
+        received = (0.0, cost["bytes_gradients"])[number > 1] + (sent, sent, 0.0, sent / number)[design]
+        messages = cost["exchanges"] * (number - 1 if design < 1 else np.log2(number)) / (2 if number == 2 else 1)
+        return float(found + messages * LATENCY + (received / BANDWIDTH if workers > 1 else 0.0))
+
+    if design < 3 or workers == 1:
+        return collect(workers) + update(workers)
+    splits = {round(workers * part) for part in (0.25, 0.4, 0.5, 0.6, 0.75, 0.9)} - {0, workers}
+    return min(max(collect(number), update(workers - number)) for number in splits)
 
 
 def simulate(cost: dict[str, float], factors: np.ndarray, tasks: int) -> None:
@@ -200,9 +207,9 @@ def simulate(cost: dict[str, float], factors: np.ndarray, tasks: int) -> None:
     alone = mean(1, 0)
     print(f"{tasks} tasks, {alone:.2f} s an iteration of one worker; the physics of a task deviates by "
           f"{factors.std():.3f}, and is at most {factors.max():.2f} of the mean")  # fmt: skip
-    print(f"{'workers':30}", *(f"{workers:6d}" for workers in WORKERS))
+    print(f"{'workers':32}", *(f"{workers:6d}" for workers in WORKERS))
     for number, design in enumerate(DESIGNS):
-        print(f"{design:30}", *(f"{alone / mean(workers, number):6.1f}" for workers in WORKERS))
+        print(f"{design:32}", *(f"{alone / mean(workers, number):6.1f}" for workers in WORKERS))
 
 
 def episode_costs(name: str, number: int) -> list[float]:
