@@ -134,7 +134,8 @@ def fitted(runs: dict[str, dict[str, float]], worlds: int, shards: int, most: in
     data; `joined` and `adam` are timed by themselves.
     `runs`: `whole` is one process with all worlds in one shard, `1` one with all shards; `most` processes share them.
     """
-    whole, cut, shared = runs["whole"], runs["1"], runs[str(most)]
+    cut = runs["1"]
+    whole, shared = undisturbed(runs["whole"], 1, cut), undisturbed(runs[str(most)], most, cut)
     step, piece = (max(0.0, cut[name] - whole[name]) / (shards - 1) for name in ("collect", "update"))
     physics, data = whole["physics"] / worlds, (cut["update"] - shared["update"]) / (1.0 - 1.0 / most) - shards * piece
     return {
@@ -152,6 +153,12 @@ def fitted(runs: dict[str, dict[str, float]], worlds: int, shards: int, most: in
         "bytes_segment": shared["bytes_segment"],
         "bytes_gradients": shared["bytes_gradients"],
     }
+
+
+def undisturbed(run: dict[str, float], size: int, by: dict[str, float]) -> dict[str, float]:
+    """A run's CPU times as they were, had its physics, which is the same work, taken as long as that of another."""
+    slowed = size * run["physics"] / by["physics"]
+    return run | {name: run[name] / slowed for name in ("collect", "joined", "physics", "update", "adam", "exchange")}
 
 
 def predicted(cost: dict[str, float], size: int) -> dict[str, float]:
@@ -268,6 +275,8 @@ def run_measure(given: argparse.Namespace) -> None:
     for name, run in runs.items():
         print(f"{name:6}", *(f"{key} {value:.4g}" for key, value in run.items()), sep="  ")
         if name.isdigit():
+            same = undisturbed(run, int(name), runs["1"])
+            print(f"{'':6}  undisturbed:", *(f"{key} {same[key]:.4g}" for key in ("collect", "update", "exchange")))
             print(f"{'':6}  model:", *(f"{key} {value:.4g}" for key, value in predicted(cost, int(name)).items()))
     print(*(f"{key} {value:.4g}" for key, value in cost.items()), sep="  ")
     if given.output:
