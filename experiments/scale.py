@@ -28,7 +28,9 @@ import torch
 from metarl.core import seeding
 from metarl.core.config import configure
 from metarl.core.registry import make_family
+from metarl.rl.adam import Adam
 from metarl.rl.parallel import Group, Shares
+from metarl.run.fleet import Fleet
 from metarl.run.ranks import MEETING, joined
 from metarl.run.run import Run
 from metarl.run.train import Training
@@ -37,18 +39,20 @@ from metarl.sim.make import make_env
 LATENCY, BANDWIDTH = 50e-6, 1.25e9
 """Of a message over a network of 10 Gbit/s [s], [bytes/s]."""
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-DESIGNS = ("as it is", "and sums in a tree", "and data stay", "and collectors a step behind")
+DESIGNS = ("as it is", "and sums in a tree", "and data stay", "and some collect, a step behind")
 """What the simulation adds one after the other: see docs/scale.md."""
 _CALLS = ("gather", "swap", "add")
 
 
 def measured(agent: str, family: str, iterations: int, fields: dict[str, Any]) -> dict[str, float]:
     """Per iteration: CPU seconds of this process's collection, its physics, update and exchange; bytes received."""
-    spent = dict.fromkeys(("physics", "exchange", "bytes", "exchanges"), 0.0)
+    spent = dict.fromkeys(("physics", "joined", "adam", "exchange", "bytes", "exchanges"), 0.0)
     """Of the present iteration."""
-    with joined(configure(agent, family, {"validation_tasks": 0, "threads": 1} | fields)) as shares:
+    timed(Adam, "step", spent, "adam")
+    timed(Fleet, "_joined", spent, "joined")
+    config = configure(agent, family, {"validation_tasks": 0, "threads": 1} | fields)
+    with joined(config) as shares:
         told = Shares(shares.pieces, shares.rank, shares.size, shares.group and Watched(shares.group, spent))
-        config = configure(agent, family, {"validation_tasks": 0, "threads": 1} | fields)
         training = Training(Run(Path()), config, told)
         with training.fleet:
             for env in training.fleet.envs:
@@ -62,7 +66,9 @@ def measured(agent: str, family: str, iterations: int, fields: dict[str, Any]) -
                 training.learner.update(segment, seeding.generator(0, "update", number), number / iterations)
                 updated = time.process_time()
                 training.iteration += 1
-                times = {"collect": collected - begun - before["exchange"], "physics": spent["physics"]}
+                times = {"collect": collected - begun - before["exchange"]}
+                times |= {"joined": before["joined"] - before["exchange"]}
+                times |= {name: spent[name] for name in ("physics", "adam")}
                 times["update"] = updated - collected - (spent["exchange"] - before["exchange"])
                 sent = {"bytes_segment": before["bytes"], "bytes_gradients": spent["bytes"] - before["bytes"]}
                 counted = {"exchange": spent["exchange"], "exchanges": spent["exchanges"]}
@@ -105,7 +111,8 @@ class Watched:
 def in_processes(size: int, words: Sequence[str]) -> list[dict[str, float]]:
     """`measured` in each of so many processes at once."""
     with tempfile.TemporaryDirectory() as meeting:
-        ours = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "TORCHELASTIC_RUN_ID": "scale", MEETING: meeting}
+        ours = {"WORLD_SIZE": size, "TORCHELASTIC_RUN_ID": "scale", MEETING: meeting}
+        ours["LOCAL_WORLD_SIZE"] = max(size, os.cpu_count() or 1)  # a thread each
         ours |= {"OMP_NUM_THREADS": 1, "GLOO_SOCKET_IFNAME": "lo"}
         started = []
         for rank in range(size):
@@ -121,40 +128,46 @@ def slowest(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def fitted(runs: dict[str, dict[str, float]], worlds: int, shards: int, most: int) -> dict[str, float]:
-    """The model's constants: collect(n worlds) = step + n (world + physics), update(S pieces) = alike + S piece + data.
+    """The model's constants.
 
-    `runs`: `whole` in one piece, `small` with a part of the worlds in one piece, `1` in all shards, and of `most`
-    processes.
+    collect(S shards, n worlds) = S step + n (world + physics) + joined, update(S pieces) = alike + adam + S piece +
+    data; `joined` and `adam` are timed by themselves.
+    `runs`: `whole` is one process with all worlds in one shard, `1` one with all shards; `most` processes share them.
     """
-    whole, small, cut, shared = runs["whole"], runs["small"], runs["1"], runs[str(most)]
-    fewer = worlds // shards
-    physics = whole["physics"] / worlds
-    per_world = (whole["collect"] - small["collect"]) / (worlds - fewer)
-    piece = max(0.0, (cut["update"] - whole["update"]) / (shards - 1))
-    data = max(0.0, (cut["update"] - shared["update"]) / (1.0 - 1.0 / most) - shards * piece)
+    cut = runs["1"]
+    whole, shared = undisturbed(runs["whole"], 1, cut), undisturbed(runs[str(most)], most, cut)
+    step, piece = (max(0.0, cut[name] - whole[name]) / (shards - 1) for name in ("collect", "update"))
+    physics, data = whole["physics"] / worlds, (cut["update"] - shared["update"]) / (1.0 - 1.0 / most) - shards * piece
     return {
         "worlds": worlds,
         "shards": shards,
-        "step": max(0.0, small["collect"] - fewer * per_world),
-        "world": max(0.0, per_world - physics),
+        "step": step,
+        "world": max(0.0, (whole["collect"] - step) / worlds - physics),
         "physics": physics,
+        "joined": shared["joined"],
         "piece": piece,
-        "data": data,
-        "alike": max(0.0, cut["update"] - shards * piece - data),
+        "data": max(0.0, data),
+        "adam": shared["adam"],
+        "alike": max(0.0, cut["update"] - shards * piece - data - shared["adam"]),
         "exchanges": shared["exchanges"],
         "bytes_segment": shared["bytes_segment"],
         "bytes_gradients": shared["bytes_gradients"],
-        "exchange": shared["exchange"],
     }
 
 
+def undisturbed(run: dict[str, float], size: int, by: dict[str, float]) -> dict[str, float]:
+    """A run's CPU times as they were, had its physics, which is the same work, taken as long as that of another."""
+    slowed = size * run["physics"] / by["physics"]
+    return run | {name: run[name] / slowed for name in ("collect", "joined", "physics", "update", "adam", "exchange")}
+
+
 def predicted(cost: dict[str, float], size: int) -> dict[str, float]:
-    """What the model says of `size` processes that share `shards` pieces, as they were measured."""
+    """What the model says of `size` processes that share the shards, as they were measured."""
     own = -(-int(cost["shards"]) // size)
-    worlds = own * cost["worlds"] / cost["shards"]
+    worlds, joined = own * cost["worlds"] / cost["shards"], cost["joined"] if size > 1 else 0.0
     return {
-        "collect": own * cost["step"] + worlds * (cost["world"] + cost["physics"]),
-        "update": cost["alike"] + own * (cost["piece"] + cost["data"] / cost["shards"]),
+        "collect": own * cost["step"] + worlds * (cost["world"] + cost["physics"]) + joined,
+        "update": cost["alike"] + cost["adam"] + own * (cost["piece"] + cost["data"] / cost["shards"]),
     }
 
 
@@ -163,40 +176,47 @@ def iteration_time(
 ) -> float:
     """Seconds of an iteration of so many tasks, by a design of `DESIGNS`: a share of the tasks, and a piece, each.
 
-    The physics of a task costs one of the measured `factors` times the mean. Sums over long rows are two exchanges, and
-    receive twice the parameters, whatever the number of workers; an exchange is a ring of workers - 1 messages, or a
-    tree of twice log2(workers). With data that stay where they were collected, no segment is sent, and what all do
-    alike is done for the own tasks. Collectors a step behind the learner collect while it updates.
+    The physics of a task costs one of the measured `factors` times the mean. Gradient steps are as many whatever the
+    number of tasks, in larger minibatches. A sum is two exchanges, which receive twice the parameters whatever the
+    number of workers, each a ring of workers - 1 messages, or both a tree of twice log2(workers). With data that stay
+    where they were collected no segment is sent, and what all do alike with data is done with their own. Where some
+    workers collect for the others, a step behind them, they are as many as is best, and send their segments.
     """
-    scale, busy = tasks / cost["worlds"], min(workers, tasks)
-    load = [cost["physics"] * part.sum() for part in np.array_split(rng.choice(factors, tasks), busy)]
-    collect = cost["step"] + -(-tasks // busy) * cost["world"] + max(load)
-    alike = cost["alike"] * scale / (busy if design >= 2 else 1)
-    update = alike + cost["piece"] + cost["data"] * scale / busy
-    if workers == 1:
-        return float(collect + update)
-    gradients = cost["bytes_gradients"] * (1 if workers == 2 else 2)
-    sent = gradients + (0.0 if design >= 2 else cost["bytes_segment"] * scale)
-    messages = workers - 1 if design < 1 else 2 * np.log2(workers)
-    exchange = cost["exchanges"] * (1 if workers == 2 else 2) * messages * LATENCY + sent / BANDWIDTH
-    return float(max(collect, update + exchange) if design >= 3 else collect + update + exchange)
+    scale, sent = tasks / cost["worlds"], cost["bytes_segment"] * tasks / cost["worlds"]
+
+    def collect(number: int) -> float:
+        shares = np.array_split(rng.choice(factors, tasks), busy := min(number, tasks))
+        joined = cost["joined"] * scale if design < 2 and number > 1 else 0.0
+        load = max(part.sum() for part in shares) * cost["physics"]
+        return float(cost["step"] + -(-tasks // busy) * cost["world"] + load + joined)
+
+    def update(number: int) -> float:
+        busy = min(number, tasks)
+        alike = cost["adam"] + cost["alike"] * scale / (busy if design >= 2 else 1)
+        found = alike + cost["piece"] + cost["data"] * scale / busy
+        received = (0.0, cost["bytes_gradients"])[number > 1] + (sent, sent, 0.0, sent / number)[design]
+        messages = cost["exchanges"] * (number - 1 if design < 1 else np.log2(number)) / (2 if number == 2 else 1)
+        return float(found + messages * LATENCY + (received / BANDWIDTH if workers > 1 else 0.0))
+
+    if design < 3 or workers == 1:
+        return collect(workers) + update(workers)
+    splits = {round(workers * part) for part in (0.25, 0.4, 0.5, 0.6, 0.75, 0.9)} - {0, workers}
+    return min(max(collect(number), update(workers - number)) for number in splits)
 
 
 def simulate(cost: dict[str, float], factors: np.ndarray, tasks: int) -> None:
     """Print how many times as fast as one worker so many are, by every design."""
     rng = np.random.default_rng(0)
-    # one piece per worker, of whose gradients each receives one copy
-    own = cost | {"bytes_gradients": cost["bytes_gradients"] / cost["shards"]}
 
     def mean(workers: int, design: int) -> float:
-        return float(np.mean([iteration_time(own, factors, workers, tasks, design, rng) for _ in range(100)]))
+        return float(np.mean([iteration_time(cost, factors, workers, tasks, design, rng) for _ in range(100)]))
 
     alone = mean(1, 0)
     print(f"{tasks} tasks, {alone:.2f} s an iteration of one worker; the physics of a task deviates by "
           f"{factors.std():.3f}, and is at most {factors.max():.2f} of the mean")  # fmt: skip
-    print(f"{'workers':30}", *(f"{workers:6d}" for workers in WORKERS))
+    print(f"{'workers':32}", *(f"{workers:6d}" for workers in WORKERS))
     for number, design in enumerate(DESIGNS):
-        print(f"{design:30}", *(f"{alone / mean(workers, number):6.1f}" for workers in WORKERS))
+        print(f"{design:32}", *(f"{alone / mean(workers, number):6.1f}" for workers in WORKERS))
 
 
 def episode_costs(name: str, number: int) -> list[float]:
@@ -232,25 +252,31 @@ def run_one(given: argparse.Namespace) -> None:
 
 
 def run_efficiency(given: argparse.Namespace) -> None:
-    """Seconds per iteration of one and of two processes in turns, each on one thread, and their ratio."""
+    """One process and two, in turns, each on one thread: what share of twice one the two reach."""
     ratios, words = [], words_of(given, given.worlds, given.shards)
-    for turn in range(3):
-        one, two = (slowest(in_processes(size, words))["seconds"] for size in (1, 2))
-        ratios.append(one / two / 2.0)
-        print(f"turn {turn + 1}: {one:.3f} s and {two:.3f} s, efficiency {ratios[-1]:.3f}", flush=True)
-    print(f"{given.agent} on {given.family}: two processes reach {np.median(ratios):.2f} of twice one")
+    for turn in range(given.turns):
+        one, two = (slowest(in_processes(size, words)) for size in (1, 2))
+        cpu = [sum(run[name] for name in ("collect", "update", "exchange")) for run in (one, two)]
+        ratios.append((one["seconds"] / two["seconds"] / 2.0, cpu[0] / cpu[1] / 2.0))
+        print(f"turn {turn + 1}: {one['seconds']:.3f} s and {two['seconds']:.3f} s an iteration, {ratios[-1][0]:.2f}; "
+              f"by CPU time {cpu[0]:.3f} s and {cpu[1]:.3f} s, {ratios[-1][1]:.2f}", flush=True)  # fmt: skip
+    seconds, cpu_time = np.median(ratios, axis=0)
+    print(
+        f"{given.agent} on {given.family}: two processes reach {seconds:.2f} of twice one, by CPU time {cpu_time:.2f}"
+    )
 
 
 def run_measure(given: argparse.Namespace) -> None:
     """What one, two and four processes take, the model's constants, and what it says of the same."""
     worlds, shards = given.worlds, given.shards
     runs = {str(size): slowest(in_processes(size, words_of(given, worlds, shards))) for size in (1, 2, 4)}
-    sizes = {"whole": worlds, "small": worlds // shards}
-    runs |= {name: in_processes(1, words_of(given, number, 1))[0] for name, number in sizes.items()}
+    runs["whole"] = in_processes(1, words_of(given, worlds, 1))[0]
     cost = fitted(runs, worlds, shards, 4)
     for name, run in runs.items():
         print(f"{name:6}", *(f"{key} {value:.4g}" for key, value in run.items()), sep="  ")
         if name.isdigit():
+            same = undisturbed(run, int(name), runs["1"])
+            print(f"{'':6}  undisturbed:", *(f"{key} {same[key]:.4g}" for key in ("collect", "update", "exchange")))
             print(f"{'':6}  model:", *(f"{key} {value:.4g}" for key, value in predicted(cost, int(name)).items()))
     print(*(f"{key} {value:.4g}" for key, value in cost.items()), sep="  ")
     if given.output:
@@ -289,6 +315,7 @@ def main() -> None:
         verb.add_argument("--worlds", type=int, default=32)
         verb.add_argument("--shards", type=int, default=2 if name == "efficiency" else 4)
         verb.add_argument("--set", nargs="*", default=[], help="field=value of the configuration")
+        verb.add_argument("--turns", type=int, default=3)
         verb.add_argument("--output", type=Path)
     verb = verbs.add_parser("costs", help=run_costs.__doc__)
     verb.set_defaults(work=run_costs)
