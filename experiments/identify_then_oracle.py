@@ -53,13 +53,13 @@ class Told:
         return self._oracle.act(seen, state, noise, deterministic)
 
 
-def identified(family: MujocoFamily, name: str, tasks: Tasks, seconds: float) -> tuple[Tasks, list[dict[str, Any]]]:
+def identified(family: MujocoFamily, name: str, tasks: Tasks, seconds: float, starts: int) -> tuple[Tasks, list[dict[str, Any]]]:
     """What the logs of robots say of their tasks, with what was found of each parameter."""
     rows, details = [], []
     for number, row in enumerate(tasks.rows()):
         log = simulated_log(family, row, seconds=seconds, seed=number)
         begun = time.process_time()
-        found = metarl.identify(name, log, starts=1, threads=1)
+        found = metarl.identify(name, log, starts=starts, threads=1)
         rows += found.tasks.rows()
         details.append(
             {
@@ -81,13 +81,14 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=12)
     parser.add_argument("--split", default="test")
     parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--starts", type=int, default=1)
     given = parser.parse_args()
     single_threaded_math()
     oracle = trained(given.oracle)
     family = oracle.family
     assert isinstance(family, MujocoFamily)
     tasks = family.space.fixed(given.split, given.tasks)
-    found, details = identified(family, given.family, tasks, given.seconds)
+    found, details = identified(family, given.family, tasks, given.seconds, given.starts)
     told = {"the truth": tasks, "what was identified": found, "the nominal task": family.space.nominal(len(tasks))}
     played: dict[str, Subject] = {
         f"oracle, told {what}": oracle._replace(policy=Told(oracle.policy, family, shown)) for what, shown in told.items()
@@ -101,6 +102,7 @@ def main() -> None:
         "family": given.family,
         "split": given.split,
         "log_seconds": given.seconds,
+        "starts": given.starts,
         "tasks": details,
         "returns": {name: values.tolist() for name, values in returns.items()},
         **provenance(sys.argv),

@@ -12,6 +12,7 @@ from metarl.sysid.plant import Plant
 _BEYOND = 0.5  # [rad, m] that a joint may be measured outside its range
 _FACTOR = 5.0  # by which a unit must be off
 _FOLLOWS, _STRANGER = 0.8, 0.3  # correlations
+_MOVES = 0.03  # [rad, m] of a target that is followed: less, and it may be a policy's answer to the joint
 
 
 def require_plausible(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import metarl
 from metarl.cli.main import main
 from metarl.core.errors import UserError
 from metarl.export.computing import InlinePolicy
@@ -73,6 +74,14 @@ def test_the_command_line_runs_a_bundle_in_simulation_and_replays_its_log(standi
     assert main(["deploy", str(standing), "--replay", str(log), "--fast"]) == 0
     differs = re.search("commands differ from the log's by at most (.*)", capsys.readouterr().out)
     assert float(differs[1]) < 1e-6
+
+
+def test_a_log_of_deploy_is_what_identify_reads(standing, tmp_path):
+    log = tmp_path / "log.csv"
+    deploy(standing, Deployment(fast=True, seconds=6.0, task={"payload": 3.0}, log=log))
+    found = metarl.identify("quadruped-body", log, parameters=["payload"], starts=1, max_shots=8, threads=1)
+    assert found.tasks["payload"].item() == pytest.approx(3.0, rel=0.1)
+    assert not found.notes
 
 
 def test_a_replay_tells_how_far_another_policy_is_from_the_log(standing, tmp_path):

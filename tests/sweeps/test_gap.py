@@ -10,7 +10,8 @@ from disturbed import Cart
 from metarl.cli.main import main
 from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo
-from metarl.core.tasks import Uniform
+from metarl.core.registry import make_family
+from metarl.core.tasks import Uniform, save_tasks
 from metarl.reports.gap_page import write_gap
 from metarl.rl.scripted import UNTRAINED
 from metarl.run.evaluate import evaluate
@@ -132,3 +133,15 @@ def test_the_gate_closes_with_exit_code_1(tmp_path, capsys):
     assert "unknown sweep 'gravity_'" in capsys.readouterr().err
     assert main(["gap"]) == 2
     assert torch.get_num_threads() == 1
+
+
+def test_tasks_of_a_file_are_swept(tmp_path, capsys):
+    run, path, page = "pretrained:half-cheetah-dir-rl2", tmp_path / "mine.json", tmp_path / "gap.html"
+    space = make_family("half-cheetah-dir").space
+    save_tasks(path, "half-cheetah-dir", space.fixed("test", 1))
+    words = ["gap", run, "--tasks", str(path), "--sweep", "timestep=0.01", "--episodes", "1", "--output", str(page)]
+    assert main(words) == 0
+    content = json.loads(page.with_suffix(".json").read_text())
+    assert (content["split"], content["num_tasks"]) == ("list-mine", 1)
+    assert main([*words, "--split", "ood"]) == 2
+    assert "takes the place of --split ood" in capsys.readouterr().err
