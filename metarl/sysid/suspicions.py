@@ -99,7 +99,8 @@ def _own_orders(
     together = _correlation(command[sound][:, list(own)], seen[sound][:, list(own.values())])
     for i, (motor, column) in enumerate(own.items()):
         best = int(np.argmax(together[i]))
-        if together[i, best] > _FOLLOWS and together[i, i] < _STRANGER:
+        moves = float(np.std(command[sound, motor])) > _MOVES
+        if moves and together[i, best] > _FOLLOWS and together[i, i] < _STRANGER:
             other = list(own.values())[best]
             raise UserError(
                 f"{where}: 'target.{plant.targets[motor]}' is followed by '{plant.names[other]}' (correlation "

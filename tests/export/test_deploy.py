@@ -78,8 +78,9 @@ def test_the_command_line_runs_a_bundle_in_simulation_and_replays_its_log(standi
 
 def test_a_log_of_deploy_is_what_identify_reads(standing, tmp_path):
     log = tmp_path / "log.csv"
-    deploy(standing, Deployment(fast=True, seconds=6.0, task={"payload": 3.0}, log=log))
-    found = metarl.identify("quadruped-body", log, parameters=["payload"], starts=1, max_shots=8, threads=1)
+    truth = {"payload": 3.0, "centre": 0.0, "friction": 1.0, "strength": 1.0, "damping": 1.0}
+    deploy(standing, Deployment(fast=True, seconds=5.5, task=truth, log=log))
+    found = metarl.identify("quadruped-body", log, parameters=["payload"], starts=1, max_shots=7, threads=1)
     assert found.tasks["payload"].item() == pytest.approx(3.0, rel=0.1)
     assert not found.notes
 

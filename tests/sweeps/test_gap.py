@@ -1,12 +1,15 @@
 """Sweeps of the physics: what each point is, what is lost there, and the gate."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from disturbed import Cart
 
+import metarl
 from metarl.cli.main import main
 from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo
@@ -125,6 +128,22 @@ def test_the_gate_names_every_point_below_it_and_the_page_shows_all(tmp_path):
     page = (tmp_path / "gap.html").read_text()
     assert page.count("<svg") == 4
     assert "diverged" in page
+
+
+def test_a_report_of_a_run_shows_its_gap(tmp_path):
+    run = tmp_path / "quickstart"
+    shutil.copytree(Path(__file__).parents[2] / "experiments" / "results" / "quickstart", run)
+    record = sweep("strength=0,1", "latency=0,0.06")
+    (policy,) = record.policies
+    policy.points["strength"][0].returns[:] = policy.nominal.returns - 2.0 * abs(policy.nominal.returns.mean())
+    write_gap(record, run / "gap.html")
+    output = metarl.report(run, output=tmp_path / "report.html", evaluate_missing=False, film=False)
+    page = output.read_text()
+    assert '<section id="gap">' in page and (run / "gap.html").as_uri() in page
+    rows = json.loads((tmp_path / "report.json").read_text())["gaps"][0]["axes"]
+    assert [(row["name"], row["value"]) for row in rows][0] == ("strength", "0") and rows[0]["of_nominal"] < 0.0
+    (run / "gap.json").write_text("{}")
+    assert '<section id="gap">' not in metarl.report(run, output=tmp_path / "report.html", evaluate_missing=False, film=False).read_text()
 
 
 def test_the_gate_closes_with_exit_code_1(tmp_path, capsys):
