@@ -25,8 +25,10 @@ class GapOptions(Checked):
     """Only what tells most, at few values."""
     fail_below: float = number(0.0, least=0, most=1)
     """Exit with 1 where a return is below this share of the nominal one, at any value swept."""
-    split: Literal["train", "test", "ood"] = "test"
-    """Tasks: test (a fixed list, as in training), ood (outside its range) or train."""
+    split: Literal["train", "test", "ood"] | None = None
+    """Tasks: test (a fixed list, as in training; the default), ood (outside its range) or train."""
+    tasks: Path | None = None
+    """Or those of a file: a JSON list, as `metarl identify` writes one."""
     num_tasks: int = number(20, least=2, most=4096)
     """Tasks, each in a world of its own at each value."""
     episodes: int = number(0, least=0, most=1000)
@@ -44,6 +46,8 @@ class GapOptions(Checked):
         super().__post_init__()
         if not self.runs:
             raise UserError("gap needs a run: metarl gap RUN, or metarl gap pretrained:NAME")
+        if self.tasks and self.split:
+            raise UserError(f"--tasks {self.tasks} takes the place of --split {self.split}: leave one of the two out")
 
 
 def run(words: list[str]) -> int:
@@ -59,7 +63,8 @@ def run(words: list[str]) -> int:
         *options.runs,
         sweeps=options.sweep,
         quick=options.quick,
-        split=options.split,
+        split=options.split or "test",
+        tasks=options.tasks,
         num_tasks=options.num_tasks,
         episodes=options.episodes,
         seed=options.seed,

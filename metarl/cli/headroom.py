@@ -27,6 +27,8 @@ class HeadroomOptions:
     """Seeds: two trainings of each."""
     num_tasks: int = 100
     """Test tasks to evaluate on."""
+    tasks: Path | None = None
+    """Or those of a file: a JSON list, as `metarl identify` writes one."""
     config: Path | None = None
     """A TOML file with other settings of the trainings."""
     output: Path | None = None
@@ -52,6 +54,7 @@ def run(words: list[str]) -> int:
         total_steps=options.total_steps,
         seeds=options.seeds,
         num_tasks=options.num_tasks,
+        tasks=options.tasks,
         config=options.config,
         output=options.output,
         show=True,

@@ -27,8 +27,8 @@ class IdentifyOptions:
     """Task parameters to find, the others nominal; by default all that have a range and change the model."""
     base: Literal["standing", "hung", "logged"] = "standing"
     """A free base stands on its feet, is held in the air, or is in the log as qpos.JOINT.0 and on."""
-    shot: float = 0.4
-    """Length of the pieces of the log that are compared [s]; each needs 0.6 s of run-up."""
+    shot: float = 0.6
+    """Length of the pieces of the log that are compared [s]; each needs 0.8 s of run-up."""
     max_shots: int = 24
     """Use at most so many pieces, spread over the log."""
     starts: int = 2
@@ -39,7 +39,7 @@ class IdentifyOptions:
     """Seed of the first guesses."""
 
     def __post_init__(self) -> None:
-        require(self, "shot", 0.05 <= self.shot <= 0.5, "in [0.05, 0.5]")
+        require(self, "shot", 0.05 <= self.shot <= 1.0, "in [0.05, 1]")
         require(self, "max_shots", 4 <= self.max_shots <= 1000, "in [4, 1000]")
         require(self, "starts", 1 <= self.starts <= 13, "in [1, 13]")
         require(self, "seed", 0 <= self.seed < 2**32, "in [0, 2^32)")

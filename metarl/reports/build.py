@@ -9,6 +9,7 @@ from metarl.core.errors import UserError
 from metarl.core.files import write_atomic, write_json
 from metarl.core.tasks import Split
 from metarl.reports.content import content_of
+from metarl.reports.gap_section import gap_section, gaps_of
 from metarl.reports.moments import BELIEFS
 from metarl.reports.page import page
 from metarl.run import checkpoint
@@ -112,7 +113,9 @@ def write_report(runs: Sequence[Run], output: Path, argv: Sequence[str]) -> Path
             videos.append((run.name, caption, path))
     content["videos"] = [{"run": name, "caption": caption, "path": str(path)} for name, caption, path in videos]
     stem = output.stem if output.stem.endswith("report") else f"{output.stem}-report"
-    text, numbers = page(content, videos), output.with_name(f"{stem}.json")  # NAME.json may be an evaluation
+    content["gaps"] = gaps_of(runs, output)
+    more = {"Gap": gap_section(content["gaps"])}
+    text, numbers = page(content, videos, more), output.with_name(f"{stem}.json")  # NAME.json may be an evaluation
     own = output.parent.resolve() not in [run.path.resolve() for run in runs]  # a run's folder may be a stranger's
     write_json(numbers, content, parents=own)
     write_atomic(output, text, parents=own)

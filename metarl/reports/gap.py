@@ -11,7 +11,7 @@ from metarl.core.tasks import Split, Tasks
 from metarl.reports.gap_page import write_gap
 from metarl.run.logs import words_of
 from metarl.run.run import Run
-from metarl.run.subject import subject_of
+from metarl.run.subject import on_tasks, subject_of
 from metarl.sweeps.bundles import bundle_subject, is_bundle
 from metarl.sweeps.measure import Plan, swept
 from metarl.sweeps.record import GapRecord
@@ -22,7 +22,7 @@ def gap(
     sweeps: Sequence[str] = (),
     quick: bool = False,
     split: Split = "test",
-    tasks: Tasks | None = None,
+    tasks: Tasks | str | Path | None = None,
     num_tasks: int = 20,
     episodes: int = 0,
     seed: int = 0,
@@ -38,7 +38,7 @@ def gap(
         sweeps: What to sweep, as `latency`, or at which values, as `friction=0.3,0.6`; all that makes sense if empty.
         quick: The most telling of it, at few values.
         split: Tasks of this split's fixed list.
-        tasks: Tasks of your own in place of a split.
+        tasks: Tasks of your own in place of a split, or a file of them, as `metarl identify` writes one.
         num_tasks: How many, each in a world of its own at each value.
         episodes: Episodes on each task; 0 for as many as in training (of several runs, the most).
         seed: Seed of the initial states and of what is drawn.
@@ -57,11 +57,16 @@ def gap(
     subjects = [
         bundle_subject(Path(str(run)), **options) if is_bundle(run) else subject_of(run, **options) for run in runs
     ]
+    name = split if tasks is None else "list-python"
+    if isinstance(tasks, str | Path):
+        path, name = Path(tasks), f"list-{Path(tasks).stem}"
+        found = [on_tasks(subject, path, str(disturbances)) for subject in subjects]
+        subjects, tasks = [subject for subject, _ in found], found[0][1] if found else None
     given = {"num_tasks": num_tasks, "seed": seed, "quick": quick} | ({"sweep": sweeps} if sweeps else {})
     given |= {"disturbances": str(disturbances)} if disturbances else {}
     words = ["gap", *map(str, runs), *words_of(given)]
     names = [str(run) for run in runs]
-    plan = Plan(tuple(sweeps), quick, split if tasks is None else "list-python", tasks, num_tasks, episodes, seed)
+    plan = Plan(tuple(sweeps), quick, name, tasks, num_tasks, episodes, seed)
     record = swept(dict(zip(names, subjects, strict=True)), plan, words, say or (lambda what: None))
     if output is not None:
         write_gap(record, Path(output))

@@ -45,8 +45,8 @@ _NOTE = (
 )
 
 
-def page(content: Content, videos: Sequence[tuple[str, str, Path]]) -> str:
-    """The content of the HTML file; `videos` are run, caption and file each."""
+def page(content: Content, videos: Sequence[tuple[str, str, Path]], more: Mapping[str, str] | None = None) -> str:
+    """The content of the HTML file; `videos` are run, caption and file each, `more` are sections of others."""
     palette = Palette([[method["label"] for method in family["methods"]] for family in content["families"]])
     sections = {
         "Recovered": _recovered(content, palette),
@@ -57,6 +57,7 @@ def page(content: Content, videos: Sequence[tuple[str, str, Path]]) -> str:
         "Learning": _learning(content, palette),
         "Tasks": _tasks(content, palette),
         "Time": _time(content, palette),
+        **(more or {}),
         "Configuration": _variants(content, palette) + "".join(_run(run) for run in content["runs"]),
     }
     remarks = "".join(f"<p>{escape(remark)}</p>" for remark in content["remarks"])

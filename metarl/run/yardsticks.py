@@ -23,7 +23,7 @@ from metarl.run.headroom import Headroom, still_rising
 from metarl.run.logs import words_of
 from metarl.run.records import EvaluationRecord
 from metarl.run.run import Run, short
-from metarl.run.subject import trained
+from metarl.run.subject import on_tasks, trained
 from metarl.sim.family import Family
 
 RISE = 0.05
@@ -66,7 +66,7 @@ class FamilyHeadroom:
     gradient_steps: Mapping[str, int]
     """Gradient steps of each run."""
     num_tasks: int
-    """Test tasks that the returns are means over."""
+    """Tasks that the returns are means over."""
 
     @property
     def doubts(self) -> list[str]:
@@ -98,6 +98,7 @@ def headroom(
     total_steps: int = 2_000_000,
     seeds: Sequence[int] = (1, 2),
     num_tasks: int = 100,
+    tasks: str | Path | None = None,
     config: str | Path | None = None,
     output: str | Path | None = None,
     show: bool = False,
@@ -111,6 +112,7 @@ def headroom(
         total_steps: Length of each training [control steps over all worlds].
         seeds: Seeds: two trainings of each.
         num_tasks: Test tasks to evaluate on.
+        tasks: Or those of a file, as `metarl identify` writes one.
         config: A TOML file with other settings of the trainings.
         output: Folder of the runs, `runs/headroom-FAMILY` by default. What is trained in it already is used.
         show: Whether progress lines are printed.
@@ -128,14 +130,16 @@ def headroom(
     folder = Path("runs") / f"headroom-{short(name).rpartition(':')[2]}" if output is None else Path(output)
     words = ["headroom", name, *words_of({"total_steps": total_steps, "seeds": list(seeds)})]
     console = Console(quiet=not show, highlight=False)
-    return family_headroom(name, budget, folder, num_tasks, console, words, trust_code)
+    on = num_tasks if tasks is None else Path(tasks)
+    return family_headroom(name, budget, folder, on, console, words, trust_code)
 
 
 def family_headroom(
-    family: str, budget: Budget, folder: Path, num_tasks: int, console: Console, argv: Sequence[str],
+    family: str, budget: Budget, folder: Path, on: int | Path, console: Console, argv: Sequence[str],
     trust_code: bool = False,
 ) -> FamilyHeadroom:  # fmt: skip
-    """Train what is missing in `folder`, evaluate it on the test tasks, and write `headroom.json` beside the runs.
+    """Train what is missing in `folder`, evaluate it `on` so many test tasks, or those of a file, and write
+    `headroom.json` beside the runs.
 
     Runs that are there are used, and trained further where they are shorter. Raises `UserError` where one is of other
     settings or longer than asked for, and where the learner adapts.
@@ -152,7 +156,7 @@ def family_headroom(
                 f"{name}: {config.agent} on {config.family}, {config.total_steps:,} steps, in {folder / name}"
             )
             runs[name] = _trained(config, folder / name, trust_code, console, argv)
-            record = _evaluated(runs[name], role, num_tasks, argv)
+            record = _evaluated(runs[name], role, on, argv)
             rows.append(record.returns[:, -1])
             spent[name] = record.gradient_steps
     low, high = (np.stack(rows) for rows in returns.values())
@@ -164,7 +168,7 @@ def family_headroom(
         runs={name: run.path for name, run in runs.items()},
         rising={name: still_rising(run.curve["last"], abs(room.value.value)) for name, run in runs.items()},
         gradient_steps=spent,
-        num_tasks=num_tasks,
+        num_tasks=low.shape[1],
     )
     write_json(folder / "headroom.json", found.to_json())
     return found
@@ -192,11 +196,15 @@ def _options(config: TrainConfig[Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != "learner"} | dict(options["learner"])
 
 
-def _evaluated(run: Run, role: str, num_tasks: int, argv: Sequence[str]) -> EvaluationRecord:
-    subject = trained(run)
+def _evaluated(run: Run, role: str, on: int | Path, argv: Sequence[str]) -> EvaluationRecord:
+    subject, split = trained(run), "test"
     if subject.origin.role != role:
         raise UserError(f"{subject.origin.agent} adapts: headroom is that of a learner that does not, as ppo or sac")
-    record = evaluate_subject(subject, subject.family.space.fixed("test", num_tasks), "test", argv)
+    if isinstance(on, Path):
+        (subject, tasks), split = on_tasks(subject, on), f"list-{on.stem}"
+    else:
+        tasks = subject.family.space.fixed("test", on)
+    record = evaluate_subject(subject, tasks, split, argv)
     run.write_evaluation(record)
     assert task_visible(run.config()) == (role == "oracle")
     return record

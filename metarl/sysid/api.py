@@ -22,7 +22,7 @@ def identify(
     output: str | Path | None = None,
     parameters: Sequence[str] = (),
     base: Base = "standing",
-    shot: float = 0.4,
+    shot: float = 0.6,
     max_shots: int = 24,
     starts: int = 2,
     threads: int = 0,
@@ -50,7 +50,7 @@ def identify(
     made = make_family(family)
     if not isinstance(made, MujocoFamily):
         raise UserError(f"'{family}' is an environment of others: only a MuJoCo family's parameters can be identified")
-    options = Options(tuple(parameters), base, shot, max_shots, starts, threads, seed)
+    options = Options(tuple(parameters), base, shot, max_shots=max_shots, starts=starts, threads=threads, seed=seed)
     taken = log if isinstance(log, Log) else read_log(Path(log))
     found = find(made, family, taken, options, say or (lambda what: None))
     if output is not None:

@@ -15,7 +15,6 @@ from metarl.sysid.plant import Base, Plant
 
 TYPICAL = {"gyro": 0.02, "gravity": 5e-3, "acc": 0.15, "rad": 1.5e-3, "rad/s": 0.1, "m": 1e-3, "m/s": 0.02, "1": 5e-3}
 """Typical noise of a sensor by part or unit: a first guess, for where a shot starts."""
-SETTLE = 0.8  # [s]
 _UNKNOWN = (0.02, 0.5)
 """How well the state is known where a shot starts [rad or m, and per s]."""
 _LOST = (1e-5, 1e-3)
@@ -33,6 +32,8 @@ class Options:
     base: Base = "standing"
     shot: float = 0.6
     """Length of a shot that is compared [s]."""
+    settle: float = 0.8
+    """Run-up of each [s], in which a filter finds where the robot is: shorter, and payloads came out low."""
     max_shots: int = 24
     """At most so many, spread over the log."""
     starts: int = 2
@@ -118,14 +119,14 @@ def shots_of(
     plant: Plant, log: Log, seen: np.ndarray, command: np.ndarray, noise: np.ndarray, period: float, o: Options
 ) -> Shots:
     """The log cut up: shots compared follow each other, each after a run-up that may be part of another."""
-    settle, length = round(SETTLE / period), max(2, round(o.shot / period))
+    settle, length = round(o.settle / period), max(2, round(o.shot / period))
     rows = settle + length + 1
     starts = [
         first for piece in log.pieces(period, command) for first in range(piece.start, piece.stop - rows + 1, length)
     ]
     if len(starts) < _LEAST:
         raise UserError(
-            f"{log.where} has {len(starts)} unbroken pieces of {SETTLE + o.shot:g} s, and at least {_LEAST} are needed"
+            f"{log.where} has {len(starts)} unbroken pieces of {o.settle + o.shot:g} s, and at least {_LEAST} are needed"
         )
     if len(starts) > o.max_shots:
         starts = [starts[round(i)] for i in np.linspace(0, len(starts) - 1, o.max_shots)]

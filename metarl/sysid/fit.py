@@ -143,7 +143,7 @@ class Residuals:
         return np.moveaxis((residual[len(by) :] - residual[: len(by)]) / apart[:, None, None], 0, -1)
 
     def fit(self, start: Float64[np.ndarray, "P"], width: float = _WIDE) -> Fit:
-        """The least cost within the bounds, by Gauss-Newton's steps from `start` and slopes over ever less `width`."""
+        """The least cost within the bounds, by Gauss-Newton's steps from `start`; slopes are over `width` at first."""
         values = np.clip(start, self.low, self.high)
         residual, cost = self._at(values[None])
         for _ in range(_ITERATIONS):

@@ -12,6 +12,7 @@ from metarl.sysid.plant import Plant
 _BEYOND = 0.5  # [rad, m] that a joint may be measured outside its range
 _FACTOR = 5.0  # by which a unit must be off
 _FOLLOWS, _STRANGER = 0.8, 0.3  # correlations
+_MOVES = 0.03  # [rad, m] of a target that is followed: less, and it may be a policy's answer to the joint
 
 
 def require_plausible(
@@ -98,7 +99,8 @@ def _own_orders(
     together = _correlation(command[sound][:, list(own)], seen[sound][:, list(own.values())])
     for i, (motor, column) in enumerate(own.items()):
         best = int(np.argmax(together[i]))
-        if together[i, best] > _FOLLOWS and together[i, i] < _STRANGER:
+        moves = float(np.std(command[sound, motor])) > _MOVES
+        if moves and together[i, best] > _FOLLOWS and together[i, i] < _STRANGER:
             other = list(own.values())[best]
             raise UserError(
                 f"{where}: 'target.{plant.targets[motor]}' is followed by '{plant.names[other]}' (correlation "

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import metarl
 from metarl.cli.main import main
 from metarl.core.errors import UserError
 from metarl.export.deploy import Deployment, deploy, served as served_by
@@ -73,6 +74,15 @@ def test_the_command_line_runs_a_bundle_in_simulation_and_replays_its_log(standi
     assert main(["deploy", str(standing), "--replay", str(log), "--fast"]) == 0
     differs = re.search("commands differ from the log's by at most (.*)", capsys.readouterr().out)
     assert float(differs[1]) < 1e-6
+
+
+def test_a_log_of_deploy_is_what_identify_reads(standing, tmp_path):
+    log = tmp_path / "log.csv"
+    truth = {"payload": 3.0, "centre": 0.0, "friction": 1.0, "strength": 1.0, "damping": 1.0}
+    deploy(standing, Deployment(fast=True, seconds=5.5, task=truth, log=log))
+    found = metarl.identify("quadruped-body", log, parameters=["payload"], starts=1, max_shots=7, threads=1)
+    assert found.tasks["payload"].item() == pytest.approx(3.0, rel=0.1)
+    assert not found.notes
 
 
 def test_a_replay_tells_how_far_another_policy_is_from_the_log(standing, tmp_path):

@@ -10,6 +10,8 @@ import torch
 import metarl
 from metarl.cli.main import main
 from metarl.core.errors import UserError
+from metarl.core.registry import make_family
+from metarl.core.tasks import save_tasks
 from metarl.run import checkpoint
 from metarl.run.headroom import Headroom
 from metarl.run.records import EvaluationRecord
@@ -52,6 +54,11 @@ def test_what_is_there_is_used_and_trained_further_and_other_settings_are_refuse
     again = metarl.headroom(SHORT, seeds=(2,), total_steps=120, **given)
     assert again.headroom.oracle == found.headroom.oracle[1:]
     assert all((path / "run.json").read_bytes() == text for path, text in before.items())
+    path, space = tmp_path / "mine.json", make_family(SHORT).space
+    save_tasks(path, SHORT, space.fixed("test", 3))
+    mine = metarl.headroom(SHORT, seeds=(2,), total_steps=120, **given, tasks=path)
+    assert mine.num_tasks == 3
+    assert metarl.Run.open(mine.runs["oracle-s2"]).evaluations[-1].split == "list-mine"
     with pytest.raises(UserError, match=r"has trained for 120 already"):
         metarl.headroom(SHORT, seeds=(1,), total_steps=80, **given)
     longer = metarl.headroom(SHORT, seeds=(2,), total_steps=160, **given)

@@ -1,16 +1,20 @@
 """Sweeps of the physics: what each point is, what is lost there, and the gate."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from disturbed import Cart
 
+import metarl
 from metarl.cli.main import main
 from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo
-from metarl.core.tasks import Uniform
+from metarl.core.registry import make_family
+from metarl.core.tasks import Uniform, save_tasks
 from metarl.reports.gap_page import write_gap
 from metarl.rl.scripted import UNTRAINED
 from metarl.run.evaluate import evaluate
@@ -126,9 +130,37 @@ def test_the_gate_names_every_point_below_it_and_the_page_shows_all(tmp_path):
     assert "diverged" in page
 
 
+def test_a_report_of_a_run_shows_its_gap(tmp_path):
+    run = tmp_path / "quickstart"
+    shutil.copytree(Path(__file__).parents[2] / "experiments" / "results" / "quickstart", run)
+    record = sweep("strength=0,1", "latency=0,0.06")
+    (policy,) = record.policies
+    policy.points["strength"][0].returns[:] = policy.nominal.returns - 2.0 * abs(policy.nominal.returns.mean())
+    write_gap(record, run / "gap.html")
+    output = metarl.report(run, output=tmp_path / "report.html", evaluate_missing=False, film=False)
+    page = output.read_text()
+    assert '<section id="gap">' in page and (run / "gap.html").as_uri() in page
+    rows = json.loads((tmp_path / "report.json").read_text())["gaps"][0]["axes"]
+    assert [(row["name"], row["value"]) for row in rows][0] == ("strength", "0") and rows[0]["of_nominal"] < 0.0
+    (run / "gap.json").write_text("{}")
+    assert '<section id="gap">' not in metarl.report(run, output=tmp_path / "report.html", evaluate_missing=False, film=False).read_text()
+
+
 def test_the_gate_closes_with_exit_code_1(tmp_path, capsys):
     words = ["gap", "pretrained:half-cheetah-dir-rl2", "--sweep", "gravity_", "--num-tasks", "2"]
     assert main(words) == 2
     assert "unknown sweep 'gravity_'" in capsys.readouterr().err
     assert main(["gap"]) == 2
     assert torch.get_num_threads() == 1
+
+
+def test_tasks_of_a_file_are_swept(tmp_path, capsys):
+    run, path, page = "pretrained:half-cheetah-dir-rl2", tmp_path / "mine.json", tmp_path / "gap.html"
+    space = make_family("half-cheetah-dir").space
+    save_tasks(path, "half-cheetah-dir", space.fixed("test", 1))
+    words = ["gap", run, "--tasks", str(path), "--sweep", "timestep=0.01", "--episodes", "1", "--output", str(page)]
+    assert main(words) == 0
+    content = json.loads(page.with_suffix(".json").read_text())
+    assert (content["split"], content["num_tasks"]) == ("list-mine", 1)
+    assert main([*words, "--split", "ood"]) == 2
+    assert "takes the place of --split ood" in capsys.readouterr().err
