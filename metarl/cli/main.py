@@ -30,6 +30,8 @@ Train robot policies that adapt to a task they have never met within a few episo
   report RUN...        what runs have shown, as one HTML file
   list [FAMILY]        families with their task parameters, and agents
   deploy BUNDLE        run an exported policy on a robot, or in simulation, guarded
+  push RUN USER/NAME   publish a policy on the Hugging Face Hub, with a model card
+  pull USER/NAME       fetch one from there, as data
   new ROBOT.xml        write a family of tasks for a robot of your own
   check FAMILY         test a family against the contract every family fulfils, or a MJCF file
   bench                speed of environments and training, against bare physics
@@ -57,6 +59,8 @@ VERBS = {
     "report": "report",
     "list": "list",
     "deploy": "deploy",
+    "push": "push",
+    "pull": "pull",
     "new": "new",
     "check": "check",
     "bench": "bench",

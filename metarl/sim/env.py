@@ -71,6 +71,8 @@ class TrialEnv(ABC):
         """What falls forfeit."""
         self.task_visible = task_visible
         """Observations end with what `privileged` says."""
+        self.success: Bool[Tensor, "N"] | None = None
+        """Whether the last step succeeded, where an environment of another simulator says so."""
         self.device, self.dtype = device, dtype
         self._all = self._streams = self._roots = torch.arange(num_worlds, device=device)
         self._every, self._no = torch.ones_like(self._all, dtype=torch.bool), torch.zeros_like(self._all).bool()
