@@ -23,6 +23,11 @@ MOVES = {"free": "freely", "rail": "in a plane", "fixed": "fixed"}
 TINY = {"num_worlds": 8, "total_steps": 640, "episode_steps": 40, "validation_tasks": 0, "seed": 1, "threads": 1}
 
 
+def named(model: Path) -> str:
+    """A name that tells robots apart: packages call many a file robot.xml."""
+    return f"{model.parent.name}/{model.stem}" if model.stem in ("robot", "reach") else model.stem
+
+
 def plays(name: str) -> bool:
     """Whether four robots on training tasks stand 50 control steps of random actions."""
     env = metarl.make(make_family(name), num_worlds=4, episode_steps=60)
@@ -38,18 +43,18 @@ def row(package: str, model: Path, folder: Path | None) -> str:
         try:
             made = metarl.new(model, Path(place) / "robot.py", folder=folder)
         except UserError as error:
-            return f"| {model.stem} | {package} |  |  |  |  | {error} |  |  |"
+            return f"| {named(model)} | {package} |  |  |  |  | {error} |  |  |"
         robot, passed = made.robot, sum(finding.problem is None for finding in made.findings)
         guessed = sum(servo.estimated for servo in robot.servos)
         servos = f"{len(robot.servos)}" + (f" ({guessed} guessed)" if guessed else "")
         for finding in made.findings:
             if finding.problem is not None:
-                print(f"{model.stem}: {finding.problem}", file=sys.stderr)
+                print(f"{named(model)}: {finding.problem}", file=sys.stderr)
         try:
             trained = "yes" if metarl.train("rl2", made.name, output=Path(place) / "run", **TINY).metrics else "no"
         except UserError as error:
             trained = str(error)
-        cells = (model.stem, package, MOVES[robot.kind], f"{robot.mass:.3g}", servos, len(robot.kept))
+        cells = (named(model), package, MOVES[robot.kind], f"{robot.mass:.3g}", servos, len(robot.kept))
         found = ("yes" if plays(made.name) else "no", f"{passed} of {len(made.findings)}", trained)
         return f"| {' | '.join(map(str, (*cells, *found)))} |"
 
@@ -59,9 +64,9 @@ def main(package: str, *models: str) -> None:
     for model in models:
         words = [sys.executable, __file__, "--one", package, *model.split("=")]
         done = subprocess.run(words, capture_output=True, text=True)
-        said = done.stdout.strip() or f"| {Path(model).stem} | {package} | {done.stderr.strip().splitlines()[-1]} |"
+        said = done.stdout.strip() or f"| {named(Path(words[4]))} | {package} | {done.stderr.strip().splitlines()[-1]} |"
         print(said, flush=True)
-        print("\n".join(line for line in done.stderr.splitlines() if line.startswith(Path(model).stem)), end="")
+        print("\n".join(line for line in done.stderr.splitlines() if line.startswith(named(Path(words[4])))), end="")
 
 
 if __name__ == "__main__":

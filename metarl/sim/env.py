@@ -50,6 +50,7 @@ class TrialEnv(ABC):
     """What a policy has to know of these worlds."""
     replayable: bool = False
     """The work of `advance` may be captured and replayed: nothing but tensors goes from one step to the next."""
+    success: Bool[Tensor, "N"] | None = None  # of the last step, where an environment of another simulator tells it
 
     def __init__(
         self,
@@ -71,8 +72,6 @@ class TrialEnv(ABC):
         """What falls forfeit."""
         self.task_visible = task_visible
         """Observations end with what `privileged` says."""
-        self.success: Bool[Tensor, "N"] | None = None
-        """Whether the last step succeeded, where an environment of another simulator says so."""
         self.device, self.dtype = device, dtype
         self._all = self._streams = self._roots = torch.arange(num_worlds, device=device)
         self._every, self._no = torch.ones_like(self._all, dtype=torch.bool), torch.zeros_like(self._all).bool()
@@ -83,11 +82,10 @@ class TrialEnv(ABC):
         # Numbers on the CPU are looked at, which costs nothing there, to skip what has nothing to do. A device would
         # have to be waited for. Of trials the host knows when they end: they have one length.
         self._looks = looks(device)
-        self._steps = 0
         self._clock = torch.zeros((), dtype=torch.long, device=device)  # the same number, where it can be compared
         self._due_steps: set[int] = set()
         self._ends: set[int] = set()
-        self._phase, self._over = self._all, False
+        self._steps, self._phase, self._over = 0, self._all, False
         self._faults = Faults(num_worlds, device)
         self._carried = Carried(*((self, name) for name in ("_tasks", "_code", "_keys", "_streams", "_roots")))
 
