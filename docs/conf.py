@@ -160,7 +160,14 @@ def _escaped(line: str) -> str:
     return "".join(parts)
 
 
+def _to_the_repository(app, name, source):
+    """Links to files beside docs/ lead to the repository; those to the page on security to our copy of it."""
+    found = source[0].replace("](../SECURITY.md)", f"]({'../' * name.count('/')}_generated/security.md)")
+    source[0] = re.sub(r"(?<!\!)(\[[^\]]*\])\(\.\./([^)]+)\)", rf"\1({URLS['Repository']}/blob/main/\2)", found)
+
+
 def setup(app):
     """Generate ahead of reading."""
+    app.connect("source-read", _to_the_repository)
     app.connect("autodoc-process-docstring", _readable, priority=400)
     generate()

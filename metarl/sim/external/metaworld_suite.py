@@ -57,6 +57,10 @@ def is_benchmark(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
+def _numbers(first: int, end: int) -> Choice:
+    return Choice(tuple(float(number) for number in range(first, end)))
+
+
 @functools.cache
 def benchmark(name: str) -> type[MetaWorld]:
     """The family called `metaworld:ML10`; `UserError` says which there are."""
@@ -68,17 +72,17 @@ def benchmark(name: str) -> type[MetaWorld]:
     kind = found[1] or "ML1"
     train, held_out = KINDS[kind]
     variation = Parameter(
-        Choice(range(GOALS)),
-        ood=Choice(range(GOALS, 2 * GOALS)) if kind == "ML1" else None,
+        _numbers(0, GOALS),
+        ood=_numbers(GOALS, 2 * GOALS) if kind == "ML1" else None,
         unit="1",
         help="which of the kind's tasks: where goal and object are",
     )
     own = {"variation": variation}
     if kind != "ML1":
         of_kind = Parameter(
-            Choice(range(train)), ood=Choice(range(train, train + held_out)), unit="1", help="kind of task, by number"
+            _numbers(0, train), ood=_numbers(train, train + held_out), unit="1", help="kind of task, by number"
         )
-        own = {"kind": of_kind, **own}
+        own |= {"kind": of_kind}  # last: a split's fixed list takes the kinds in turn
     called = f"{kind}_{found[2].replace('-', '_')}" if found[2] else kind
     fields = {
         "__doc__": f"Meta-World's {name.removeprefix(PREFIX)}; goals are hidden, and {_SEED_HINT}.",
