@@ -42,8 +42,8 @@ def pages(place: Path, families_page: str) -> Iterator[tuple[Path, str]]:
         lines = [f"# {robot}", ""]
         lines += [f"![{robot}]({picture.name})", ""] if picture.exists() else []
         lines += [
-            f"{model.nu} actuators, {model.nv} degrees of freedom, {float(model.body_mass.sum()):.3g} kg; a control step is "
-            f"{first.control_step:g} s, an episode {first.episode_steps} of them.",
+            f"{model.nu} actuators, {model.nv} degrees of freedom, {float(model.body_mass.sum()):.3g} kg; a control step "
+            f"is {first.control_step:g} s, an episode {first.episode_steps} of them.",
             "",
         ]
         for name, family in families.items():

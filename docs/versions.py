@@ -1,7 +1,9 @@
-"""Put a built documentation beside those of other versions: docs/versions.py PAGES NAME BUILD
+"""Put a built documentation beside those of other versions.
 
-PAGES/NAME is replaced by BUILD; PAGES/versions.json lists the versions, newest first, for the switch in the sidebar, and
-PAGES/index.html leads to the newest release, or to `latest` before there is one.
+    docs/versions.py PAGES NAME BUILD
+
+PAGES/NAME is replaced by BUILD; PAGES/versions.json lists the versions, newest first, for the switch in the sidebar,
+and PAGES/index.html leads to the newest release, or to `latest` before there is one.
 """
 
 import json
@@ -22,7 +24,9 @@ def publish(pages: Path, name: str, build: Path) -> list[str]:
     numbers.sort(key=lambda one: [int(digits) for digits in re.findall(r"\d+", one)], reverse=True)
     names = [*numbers, *(["latest"] if (pages / "latest").is_dir() else [])]
     (pages / "versions.json").write_text(json.dumps(names))
-    first = f'<meta http-equiv="refresh" content="0; url={names[0]}/index.html"><a href="{names[0]}/index.html">metarl</a>'
+    first = (
+        f'<meta http-equiv="refresh" content="0; url={names[0]}/index.html"><a href="{names[0]}/index.html">metarl</a>'
+    )
     (pages / "index.html").write_text(f"<!doctype html><title>metarl</title>{first}\n")
     return names
 

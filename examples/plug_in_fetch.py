@@ -3,7 +3,7 @@
     python3 -m venv examples/.fetch
     examples/.fetch/bin/pip install gymnasium-robotics==1.4.2 mujoco==3.3.0    # it does not run on MuJoCo 4
     metarl check examples/plug_in_fetch.py:Reach
-    metarl train rl2 examples/plug_in_fetch.py:Reach --seed 1 --num-worlds 32 --total-steps 2_000_000 --output runs/fetch
+    metarl train rl2 examples/plug_in_fetch.py:Reach --seed 1 --total-steps 2_000_000 --output runs/fetch
     metarl eval runs/fetch
 
 An arm finds a place that only the reward tells, −distance at 25 Hz. `fetch_env.py` is the side that runs in the other

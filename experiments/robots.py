@@ -64,7 +64,9 @@ def main(package: str, *models: str) -> None:
     for model in models:
         words = [sys.executable, __file__, "--one", package, *model.split("=")]
         done = subprocess.run(words, capture_output=True, text=True)
-        said = done.stdout.strip() or f"| {named(Path(words[4]))} | {package} | {done.stderr.strip().splitlines()[-1]} |"
+        said = (
+            done.stdout.strip() or f"| {named(Path(words[4]))} | {package} | {done.stderr.strip().splitlines()[-1]} |"
+        )
         print(said, flush=True)
         print("\n".join(line for line in done.stderr.splitlines() if line.startswith(named(Path(words[4])))), end="")
 

@@ -84,7 +84,9 @@ def test_meta_worlds_protocol_counts_each_task_by_itself(monkeypatch, capsys):
     assert "mean over kinds: 33.3%" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not (HERE / ".fetch").exists(), reason="gymnasium-robotics in examples/.fetch: see plug_in_fetch.py")
+@pytest.mark.skipif(
+    not (HERE / ".fetch").exists(), reason="gymnasium-robotics in examples/.fetch: see plug_in_fetch.py"
+)
 def test_the_fetch_arm_in_its_own_python():
     record = metarl.evaluate(f"{HERE / 'plug_in_fetch.py'}:Reach", agent="random", num_tasks=4, episodes=1)
     assert record.success is not None and (record.returns < 0.0).all()

@@ -159,8 +159,9 @@ def suite(train, test, seed):
     classes = {kind: type(kind, (Robot,), {"kind": kind}) for kind in (*train, *test)}
     def tasks(kinds, first):
         return [SimpleNamespace(env_name=k, goal=float(first + v)) for k in kinds for v in range(50)]
-    return SimpleNamespace(train_classes={k: classes[k] for k in train}, train_tasks=tasks(train, 0),
-                           test_classes={k: classes[k] for k in test}, test_tasks=tasks(test, 50 if train == test else 0))
+    found = SimpleNamespace(train_tasks=tasks(train, 0), test_tasks=tasks(test, 50 if train == test else 0))
+    found.train_classes, found.test_classes = {k: classes[k] for k in train}, {k: classes[k] for k in test}
+    return found
 
 def ML1(name, seed):
     return suite([name], [name], seed)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import cast
 
-from metarl.core.errors import UserError, printable, unknown_name
+from metarl.core.errors import UserError, missing_package, printable, unknown_name
 
 HELP = """\
 usage: metarl VERB ...
@@ -74,8 +74,11 @@ def main(argv: list[str] | None = None) -> int:
         if argv is None:  # a process of our own
             _answer_signals()
         return _main(list(sys.argv[1:] if argv is None else argv))
-    except UserError as error:
-        print(*map(printable, f"metarl: {error}".split("\n")), sep="\n", file=sys.stderr)
+    except (UserError, ModuleNotFoundError) as error:
+        said = missing_package(error) if isinstance(error, ModuleNotFoundError) else error
+        if said is None:
+            raise
+        print(*map(printable, f"metarl: {said}".split("\n")), sep="\n", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at exit

@@ -19,7 +19,6 @@ from metarl.run.evaluate import evaluate_subject
 from metarl.run.records import EvaluationRecord
 from metarl.run.run import CONFIG, FAMILY, INFO, PROVENANCE, Run
 from metarl.run.subject import trained
-from metarl.video.film import record
 
 BUNDLE = "bundle"
 """The exported policy, in a folder of its own."""
@@ -66,8 +65,10 @@ def write_package(
         left.append(f"there is no bundle: {error}")
     if film:
         try:
+            from metarl.video.film import record
+
             record(run, target / FILM, num_tasks=1, seconds=_FILM_SECONDS, size=_FILM_SIZE, checkpoint=checkpoint)
-        except UserError as error:
+        except (UserError, ModuleNotFoundError) as error:
             left.append(f"there is no film: {error}")
     write_atomic(target / "README.md", card(Run(target), measured, title))
     return left
