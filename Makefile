@@ -8,7 +8,7 @@ RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all faults check format docs bench results lock
+.PHONY: help setup train test test-all faults check types coverage format docs bench results lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -48,6 +48,12 @@ check: setup ## lint and types only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+types: setup ## types of tests, examples, experiments and benchmarks too
+	$(BIN)/mypy --config-file tests/mypy.ini
+
+coverage: setup ## the tests, and which lines of the code they run
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=metarl --cov=envs --cov=agents --cov-report=term:skip-covered
 
 format: setup ## format the code and fix what the linter can
 	$(BIN)/ruff format .

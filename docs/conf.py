@@ -15,22 +15,34 @@ import os
 import re
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(HERE)]
 os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
+
+import robots  # noqa: E402
 
 import metarl  # noqa: E402
 from metarl.cli.main import VERBS, main  # noqa: E402
 
 project, author, copyright = "metarl", "the metarl authors", "Apache-2.0"
 version = release = metarl.__version__
+URLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme, html_title = "furo", f"metarl {release}"
 html_extra_path = ["_generated/llms.txt"]
-exclude_patterns = ["_build", "conf.py", "_generated/llms.txt"]
+html_theme_options = {"source_repository": URLS["Repository"], "source_branch": "main", "source_directory": "docs/"}
+templates_path = ["_templates"]
+html_sidebars = {
+    "**": [
+        *("sidebar/brand.html", "sidebar/search.html", "sidebar/scroll-start.html", "sidebar/navigation.html"),
+        *("versions.html", "sidebar/scroll-end.html"),
+    ]
+}
+exclude_patterns = ["_build", "_templates", "conf.py", "_generated/llms.txt"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath", "colon_fence"]
@@ -98,6 +110,10 @@ def generate() -> None:
         shown = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue()).rstrip()
         lines += [f"## metarl {verb}".rstrip(), "", "```text", shown, "```", ""]
     write(place / "cli.md", "\n".join(lines))
+    for path, text in robots.pages(place / "robots", (HERE / "families.md").read_text()):
+        write(path, text)
+    security = (ROOT / "SECURITY.md").read_text().replace("](docs/", "](../")
+    write(place / "security.md", security)
     write(place / "llms.txt", llms())
 
 
@@ -116,7 +132,8 @@ def llms() -> str:
         title = next((line[2:] for line in text.splitlines() if line.startswith("# ")), page.stem)
         prose = [line for line in text.splitlines()[1:] if line and line[0].isalpha()]
         lines.append(f"- [{title}]({page.stem}.html): {prose[0] if prose else ''}")
-    return "\n".join([*lines, "- [Command line](_generated/cli.html)", "- [Python](_generated/api/index.html)", ""])
+    made = {"Robots": "robots/index", "Security": "security", "Command line": "cli", "Python": "api/index"}
+    return "\n".join([*lines, *(f"- [{title}](_generated/{page}.html)" for title, page in made.items()), ""])
 
 
 def _readable(app, what, name, obj, options, lines):
@@ -143,7 +160,14 @@ def _escaped(line: str) -> str:
     return "".join(parts)
 
 
+def _to_the_repository(app, name, source):
+    """Links to files beside docs/ lead to the repository; those to the page on security to our copy of it."""
+    found = source[0].replace("](../SECURITY.md)", f"]({'../' * name.count('/')}_generated/security.md)")
+    source[0] = re.sub(r"(?<!\!)(\[[^\]]*\])\(\.\./([^)]+)\)", rf"\1({URLS['Repository']}/blob/main/\2)", found)
+
+
 def setup(app):
     """Generate ahead of reading."""
+    app.connect("source-read", _to_the_repository)
     app.connect("autodoc-process-docstring", _readable, priority=400)
     generate()

@@ -14,12 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from record import portable
-
 from metarl.api import evaluate
 from metarl.core.errors import UserError
 from metarl.core.files import write_atomic, write_json
-from metarl.rl.state import policy_alone
+from metarl.hub.package import write_policy
 from metarl.run import checkpoint
 from metarl.run.pretrained import MAX_BYTES, PREFIX, describe_pretrained, recorded_evaluation
 from metarl.run.run import INFO, Run
@@ -31,20 +29,10 @@ RECORDED = {"test.json": 100, "repeat.json": 16}
 
 def pretrain(run: Run, name: str) -> None:
     """Write `pretrained/NAME`; one that is there already is replaced."""
-    state, manifest = checkpoint.load(checkpoint.find(run.checkpoints))
     target = Run(ROOT / name)
     shutil.rmtree(target.path, ignore_errors=True)
-    target.path.mkdir(parents=True)
-    shutil.copy(run.path / "config.toml", target.path / "config.toml")
-    write_json(target.path / "run.json", portable(run.provenance()))
-    write_json(target.path / INFO, run.info.to_json())
-    path = checkpoint.save(
-        target.checkpoints,
-        policy_alone(state),
-        iteration=manifest.iteration,
-        total_steps=manifest.total_steps,
-        elapsed=manifest.elapsed,
-    )
+    write_policy(run, target.path)
+    path = checkpoint.find(target.checkpoints)
     size = sum(file.stat().st_size for file in path.iterdir())
     if size > MAX_BYTES:
         shutil.rmtree(target.path)

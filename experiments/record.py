@@ -10,16 +10,14 @@ the time went: enough to repeat it and to check every number of the table.
 from __future__ import annotations
 
 import json
-import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import figures
 import summary
 
 from metarl.core.files import write_atomic, write_json
+from metarl.hub.package import portable
 from metarl.run.logs import POINTS
 from metarl.run.records import EvaluationRecord
 from metarl.run.run import Run
@@ -43,14 +41,6 @@ def record(run: Run, results: Path = RESULTS) -> None:
     write_json(target / "time.json", run.times())
     write_atomic(target / "config.toml", run.toml())
     write_json(target / "run.json", portable(run.provenance()))  # last: recorded whole
-
-
-def portable(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the folders of the machine it was made on: `runs/NAME` stands for them."""
-    words = shlex.split(provenance["command"])
-    command = shlex.join(f"runs/{Path(word).name}" if word.startswith("/") else word for word in words)
-    resumed = {"resumed": [portable(entry) for entry in provenance["resumed"]]} if "resumed" in provenance else {}
-    return {**provenance, "command": command, **resumed}
 
 
 def table() -> str:

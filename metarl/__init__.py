@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from metarl.core.tasks import Parameter as Parameter, Tasks as Tasks, TaskSpace as TaskSpace
     from metarl.export.bundle import export as export
     from metarl.export.deploy import deploy as deploy
+    from metarl.hub.share import pull as pull, push as push
     from metarl.reports.gap import gap as gap
     from metarl.rl.learner import Learner as Learner
     from metarl.rl.policy import Policy as Policy
@@ -57,6 +58,7 @@ _HOME = {
     "metarl.core.tasks": "Parameter Tasks TaskSpace",
     "metarl.export.bundle": "export",
     "metarl.export.deploy": "deploy",
+    "metarl.hub.share": "pull push",
     "metarl.reports.gap": "gap",
     "metarl.rl.learner": "Learner",
     "metarl.rl.policy": "Policy",

@@ -28,7 +28,16 @@ MODEL = CORE | {
 ENGINE = {"core", "sim", "rl", "run"}
 ALLOWED = {
     "core": {"core"},
-    "core/registry": {"core", "agents", "envs", "sim.declarations", "sim.extended", "sim.family", "rl.learner"},
+    "core/registry": {
+        "core",
+        "agents",
+        "envs",
+        "sim.external.metaworld_suite",
+        "sim.declarations",
+        "sim.extended",
+        "sim.family",
+        "rl.learner",
+    },
     "sim": CORE | {"sim"},
     "rl": CORE | {"rl"},
     "run": ENGINE,
@@ -40,12 +49,13 @@ ALLOWED = {
     "export/runtime": set(),
     "sweeps": ENGINE | {"sweeps", "export.runtime"},
     "reports": ENGINE | {"video", "sweeps", "reports"},
+    "hub": ENGINE | {"video", "export", "hub"},
     "viewer": ENGINE | {"video", "viewer"},
     "sketch": ENGINE | {"check", "sketch"},
-    "cli": ENGINE | {"video", "check", "bench", "reports", "viewer", "export", "sketch", "sysid", "cli", "api"},
+    "cli": ENGINE | {"video", "check", "bench", "reports", "viewer", "export", "sketch", "sysid", "hub", "cli", "api"},
     "envs": MODEL | {"envs"},
     "agents": CORE | {"rl", "agents"},
-    "experiments": ENGINE | {"video", "check", "reports", "api", "envs", "cli"},
+    "experiments": ENGINE | {"video", "check", "reports", "hub", "api", "envs", "cli"},
 }
 """What the modules of a folder may import of ours: whole folders, or modules of them. `core` knows nothing above it."""
 FOLDERS = {path.stem for path in (ROOT / "metarl").iterdir()}

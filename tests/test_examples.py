@@ -3,8 +3,11 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 import metarl
 from metarl.check.learner import check_learner
@@ -25,7 +28,8 @@ def example(name):
 def test_an_example_is_short_and_says_how_to_run_it(path):
     text = path.read_text()
     assert len([line for line in text.splitlines() if line.strip()]) < 80
-    assert f"examples/{path.name}" in text.split('"""')[1]
+    runs_elsewhere = path.stem.endswith("_env")
+    assert f"examples/{path.name}" in text.split('"""')[1] or runs_elsewhere
 
 
 def test_training_loading_and_adapting_by_hand(tmp_path):
@@ -63,6 +67,29 @@ def test_two_policies_compared(capsys):
 def test_the_loop_of_a_robot(capsys):
     assert example("deploy_loop").main(seconds=0.2) == pytest.approx(0.2 * 50 * 2, abs=20)
     assert "steps came late" in capsys.readouterr().out
+
+
+def test_meta_worlds_protocol_counts_each_task_by_itself(monkeypatch, capsys):
+    """Ten episodes do not count; kinds weigh alike, however many tasks of them there are."""
+    success = np.zeros((3, 13), bool)
+    success[:, :10] = True  # while adapting
+    success[1, 10:] = success[2, 11] = True
+    tasks = metarl.Tasks({"kind": torch.tensor([10.0, 11.0, 11.0]), "variation": torch.tensor([0.0, 0.0, 1.0])})
+    asked = {}
+    monkeypatch.setattr(
+        metarl, "evaluate", lambda run, **words: asked.update(words) or SimpleNamespace(success=success, tasks=tasks)
+    )
+    assert example("metaworld_protocol").main("run", num_tasks=3) == {10: 0.0, 11: pytest.approx(2 / 3)}
+    assert asked["split"] == "ood" and asked["episodes"] == 13
+    assert "mean over kinds: 33.3%" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(
+    not (HERE / ".fetch").exists(), reason="gymnasium-robotics in examples/.fetch: see plug_in_fetch.py"
+)
+def test_the_fetch_arm_in_its_own_python():
+    record = metarl.evaluate(f"{HERE / 'plug_in_fetch.py'}:Reach", agent="random", num_tasks=4, episodes=1)
+    assert record.success is not None and (record.returns < 0.0).all()
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from metarl.cli.main import main
 from metarl.core.registry import family_names, make_family
 
 ROOT = Path(__file__).parent.parent
-FINGER = f"{ROOT}/experiments/plug_in_finger.py:FingerTurn"
+FINGER = f"{ROOT}/examples/plug_in_finger.py:FingerTurn"
 TINY = ["--num-worlds", "8", "--chunk-steps", "5", "--hidden-size", "16", "--total-steps", "960", "--threads", "1"]
 SMALL = ["--grid", "2", "--width", "96", "--height", "64", "--episodes", "1"]
 

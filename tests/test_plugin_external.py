@@ -15,9 +15,12 @@ import pytest
 from waiting import has_lines, wait_for
 
 from metarl.cli.main import main
+from metarl.run.records import EvaluationRecord
+from metarl.sim.external.metaworld_suite import benchmark
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--num-worlds", "8", "--chunk-steps", "5", "--hidden-size", "16", "--total-steps", "960", "--threads", "1"]
+ZERO = ["--agent", "zero", "--split", "ood"]
 SMALL = ["--grid", "2", "--width", "96", "--height", "64", "--episodes", "1"]
 CART = f"{ROOT}/tests/external_family.py:CartGoal"
 
@@ -136,41 +139,80 @@ from types import SimpleNamespace
 
 class Robot(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (39,), np.float64)
-    action_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
-    _random_reset_space = gymnasium.spaces.Box(np.array([-.1, .6, 0, -.1, .8, 0]), np.array([.1, .7, 0, .1, .9, .3]))
-    _set_task_called = _freeze_rand_vec = _partially_observable = False
 
     def __init__(self, render_mode, camera_name, width, height):
         self.model = SimpleNamespace(vis=SimpleNamespace(quality=SimpleNamespace()))
 
+    def set_task(self, task):
+        assert task.env_name == self.kind
+        self.goal, self.steps = task.goal, 0
+
     def reset(self, seed=None, options=None):
-        assert self._set_task_called and self._freeze_rand_vec and self._partially_observable
-        self.place, self.goal = self._last_rand_vec[:3], self._last_rand_vec[3:]
-        assert np.linalg.norm(self.place[:2] - self.goal[:2]) >= 0.15
-        return np.concatenate((self.place, np.zeros(36))), {}
+        return np.zeros(39), {}
 
     def step(self, action):
-        return np.zeros(39), float(self.goal.sum()), False, False, {}
+        self.steps += 1
+        return np.zeros(39), self.goal, False, self.steps == 500, {"success": float(self.steps == 7 and self.goal > 25)}
 
-ALL_V3_ENVIRONMENTS = {"reach-v3": Robot}
+def suite(train, test, seed):
+    assert seed == 1
+    classes = {kind: type(kind, (Robot,), {"kind": kind}) for kind in (*train, *test)}
+    def tasks(kinds, first):
+        return [SimpleNamespace(env_name=k, goal=float(first + v)) for k in kinds for v in range(50)]
+    found = SimpleNamespace(train_tasks=tasks(train, 0), test_tasks=tasks(test, 50 if train == test else 0))
+    found.train_classes, found.test_classes = {k: classes[k] for k in train}, {k: classes[k] for k in test}
+    return found
+
+def ML1(name, seed):
+    return suite([name], [name], seed)
+
+def ML10(seed):
+    return suite([f"train-{k}" for k in range(10)], [f"test-{k}" for k in range(5)], seed)
 """
-"""Meta-World's reach in its words, for machines without it; the reward is the sum of the goal's coordinates."""
+"""Meta-World in its words, for machines without it: a reward is the variation's number, and those above 25 succeed."""
 
 
-def test_the_example_of_a_suite_in_its_own_environment(tmp_path, capsys):
-    for name in ("plug_in_metaworld.py", "metaworld_env.py"):
-        (tmp_path / name).write_text((ROOT / "experiments" / name).read_text())
-    look = ("eval", f"{tmp_path}/plug_in_metaworld.py:Reach", "--agent", "zero", "--num-tasks", "3", "--episodes", "1")
-    assert run(*look) == 2
-    assert f"the interpreter {tmp_path}/.metaworld/bin/python cannot be run" in capsys.readouterr().err
-    venv.create(tmp_path / ".metaworld", with_pip=False, symlinks=True)
-    (site,) = (tmp_path / ".metaworld").glob("lib/python*/site-packages")
+@pytest.fixture
+def suite(tmp_path, monkeypatch):
+    """A Python of its own that has the stand-in."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    benchmark.cache_clear()
+    place = tmp_path / "metarl" / "metaworld"
+    venv.create(place, with_pip=False, symlinks=True)
+    (site,) = place.glob("lib/python*/site-packages")
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
     (site / "metaworld.py").write_text(STAND_IN_SUITE)
-    assert run(*look, "--json", tmp_path / "out.json") == 0
-    content = json.loads((tmp_path / "out.json").read_text())
-    for task, (total,) in zip(content["tasks"], content["returns"], strict=True):
-        assert total == pytest.approx(500 * sum(task.values()), rel=1e-5)
+    yield tmp_path
+    benchmark.cache_clear()
+
+
+def test_meta_world_by_name_returns_and_success_by_a_hand_count(suite):
+    """Of every kind held out as many tasks as of the others; each is its own, over all episodes of a trial."""
+    assert run("eval", "metaworld:ML10", *ZERO, "--num-tasks", "20", "--json", suite / "out.json") == 0
+    content = json.loads((suite / "out.json").read_text())
+    kinds = [task["kind"] for task in content["tasks"]]
+    assert set(kinds) == {10, 11, 12, 13, 14}
+    for task, returns, success in zip(*(content[key] for key in ("tasks", "returns", "success")), strict=True):
+        assert returns == [500 * task["variation"]] * 2
+        assert success == [task["variation"] > 25] * 2
+    record = EvaluationRecord.read(suite / "out.json")
+    assert record.success is not None and record.success.tolist() == content["success"]
+
+
+def test_other_goals_of_ml1_are_its_test_tasks(suite):
+    assert run("eval", "metaworld:ML1-reach", *ZERO, "--num-tasks", "3", "--json", suite / "out.json") == 0
+    content = json.loads((suite / "out.json").read_text())
+    assert all(task["variation"] >= 50 for task in content["tasks"])
+    assert content["returns"] == [[500 * task["variation"]] * 2 for task in content["tasks"]]
+
+
+def test_meta_worlds_names_and_its_python_are_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    benchmark.cache_clear()
+    assert run("eval", "metaworld:ML10", *ZERO) == 2
+    assert f"python3 -m venv {tmp_path}/metarl/metaworld && " in capsys.readouterr().err
+    assert run("eval", "metaworld:ML11", *ZERO) == 2
+    assert "unknown benchmark 'metaworld:ML11': there are metaworld:ML1-TASK" in capsys.readouterr().err
 
 
 def test_the_benchmark_is_for_mujoco(capsys):

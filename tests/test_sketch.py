@@ -88,6 +88,14 @@ def test_a_model_without_actuators_is_given_servos_by_its_masses():
     assert robot.servos[0].limit == pytest.approx(2 * weight * 0.1, rel=0.01)
 
 
+def test_sensors_of_motors_follow_them_to_their_new_names(tmp_path):
+    model = walker().replace("<motor joint", '<motor name="m" joint', 1)
+    file = tmp_path / "sensed.xml"
+    file.write_text(model.replace("</mujoco>", '<sensor><actuatorfrc actuator="m"/></sensor></mujoco>'))
+    made = metarl.new(file, tmp_path / "sensed.py")
+    assert compile_spec(make_family(made.name).spec()).sensor_objid.tolist() == [0]
+
+
 @pytest.mark.parametrize(
     ("file", "kind", "base", "servos"),
     [("ant", "free", "torso", 8), ("half_cheetah", "rail", "torso", 6), ("reacher", "fixed", "fingertip", 2)],

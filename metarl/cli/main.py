@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import cast
 
-from metarl.core.errors import UserError, printable, unknown_name
+from metarl.core.errors import UserError, missing_package, printable, unknown_name
 
 HELP = """\
 usage: metarl VERB ...
@@ -30,6 +30,8 @@ Train robot policies that adapt to a task they have never met within a few episo
   report RUN...        what runs have shown, as one HTML file
   list [FAMILY]        families with their task parameters, and agents
   deploy BUNDLE        run an exported policy on a robot, or in simulation, guarded
+  push RUN USER/NAME   publish a policy on the Hugging Face Hub, with a model card
+  pull USER/NAME       fetch one from there, as data
   new ROBOT.xml        write a family of tasks for a robot of your own
   check FAMILY         test a family against the contract every family fulfils, or a MJCF file
   bench                speed of environments and training, against bare physics
@@ -57,6 +59,8 @@ VERBS = {
     "report": "report",
     "list": "list",
     "deploy": "deploy",
+    "push": "push",
+    "pull": "pull",
     "new": "new",
     "check": "check",
     "bench": "bench",
@@ -70,8 +74,11 @@ def main(argv: list[str] | None = None) -> int:
         if argv is None:  # a process of our own
             _answer_signals()
         return _main(list(sys.argv[1:] if argv is None else argv))
-    except UserError as error:
-        print(*map(printable, f"metarl: {error}".split("\n")), sep="\n", file=sys.stderr)
+    except (UserError, ModuleNotFoundError) as error:
+        said = missing_package(error) if isinstance(error, ModuleNotFoundError) else error
+        if said is None:
+            raise
+        print(*map(printable, f"metarl: {said}".split("\n")), sep="\n", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at exit

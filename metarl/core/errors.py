@@ -14,6 +14,24 @@ class Diverged(UserError):  # noqa: N818
     """A learner's loss, gradient or parameters are not finite, again and again: it cannot go on."""
 
 
+EXTRAS = {
+    "stable_baselines3": "baselines",
+    "sb3_contrib": "recurrent-ppo",
+    "matplotlib": "reports",
+    "imageio": "video",
+    "imageio_ffmpeg": "video",
+}
+"""Packages that acting and training do without, each with the extra that brings it."""
+
+
+def missing_package(error: ModuleNotFoundError) -> UserError | None:
+    """One sentence for an optional package that is not installed; None for any other module."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        return None
+    return UserError(f"this needs {package.replace('_', '-')}: pip install 'metarl-robotics[{EXTRAS[package]}]'")
+
+
 def printable(text: str) -> str:
     """A text that a terminal shows as it is: what would move its cursor or hide a part of it is escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from metarl.sim.family import Family
 
 _FAMILY_GROUP, _LEARNER_GROUP = "metarl.families", "metarl.learners"
+_METAWORLD = "metaworld:"
+"""Begins the names of Meta-World's benchmarks: see `metarl.sim.external.metaworld_suite`."""
 MAX_CODE = 2**24
 """No file of Python is larger [bytes]."""
 
@@ -66,7 +68,7 @@ def make_family(name: str, disturbances: str = "", ranges: Sequence[str] = ()) -
 
 def names_family(name: str) -> bool:
     """Whether this is the name of a known family, or could be one in a file."""
-    return ".py:" in name or _parts(name)[0] in family_names()
+    return ".py:" in name or name.startswith(_METAWORLD) or _parts(name)[0] in family_names()
 
 
 def _parts(name: str) -> list[str]:
@@ -149,6 +151,10 @@ def absolute(name: str) -> str:
 def _find(name: str, kind: str, table: dict[str, str], group: str) -> Any:
     if name in table:
         return _load(table[name])
+    if kind == "family" and name.startswith(_METAWORLD):
+        from metarl.sim.external.metaworld_suite import benchmark
+
+        return benchmark(name)
     if (path := file_of(name)) is not None:
         return _from_file(path, *name.rsplit(":", 1))
     if name.endswith(".py"):

@@ -33,6 +33,7 @@ _BLOCK = 128
 """Tasks that are played at once; a longer list is played in blocks of as many, each by one process."""
 _FAULT = "fault"
 """Name of the privileged number that is 1 while a fault is there."""
+_SUCCESS = "success"
 
 
 def evaluate(
@@ -81,6 +82,10 @@ def evaluate(
     episode = (ended.long().cumsum(dim=0) - ended.long()).clamp(max=num_episodes)  # the last column: beyond K
     returns = torch.zeros(num_episodes + 1, len(tasks), dtype=torch.float64).scatter_add_(0, episode, reward)
     failed = count > 0
+    success = None
+    if _SUCCESS in kept:  # at any step of the episode
+        won = torch.zeros(num_episodes + 1, len(tasks), dtype=torch.long)
+        success = (won.scatter_add_(0, episode, kept[_SUCCESS].cpu().long())[:num_episodes].T > 0).numpy()
     recovery = None
     if _FAULT in kept:
         fault = torch.cat((kept[_FAULT][:1], kept[_FAULT][:-1])).numpy()  # known after a step, for the next one
@@ -93,6 +98,7 @@ def evaluate(
         control_step=control_step,
         num_diverged=int(count.sum()),
         diverged=count,
+        success=success,
         recovery=recovery,
         falls=(kept["terminated"] & ~diverged).sum(dim=0).numpy(),
         seed=seed,
@@ -125,6 +131,8 @@ def _played(
             rows[name].append(getattr(now.step, name).clone())
         if fault is not None:
             rows.setdefault(_FAULT, []).append(env.privileged()[:, fault] > 0.5)
+        if env.success is not None:
+            rows.setdefault(_SUCCESS, []).append(env.success)
     return {name: torch.stack(values) for name, values in rows.items()}
 
 

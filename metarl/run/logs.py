@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ class MetricsFile:
         """
         self._path, self._purge_step = folder / "metrics.jsonl", total_steps + 1
         self._board: EventFile | None = None
+        self._has_boards = find_spec("tensorboard") is not None  # an extra
         if self._path.exists():
             text = read_text(self._path, MAX_LOG)
             kept = "".join(line for line, row in _lines(self._path, text) if row["iteration"] <= iteration)
@@ -76,6 +78,8 @@ class MetricsFile:
         with self._explained(self._path):
             self._file.write(json.dumps({"iteration": iteration, "total_steps": total_steps} | metrics | known) + "\n")
             self._file.flush()
+        if not self._has_boards:
+            return
         with self._explained(board := self._path.parent / "tensorboard"):
             if self._board is None:
                 self._board = EventFile(board, self._purge_step)

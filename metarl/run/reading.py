@@ -48,6 +48,7 @@ def record_of(content: Mapping[str, Any], source: Path | None) -> EvaluationReco
         controls=tuple(_controlled(one, returns) for one in content.get("controls", ())),
         standing=None if standing is None else _standing(standing),
         recovery=None if recovery is None else Recovery.from_json(recovery),
+        success=None if content.get("success") is None else np.array(content["success"], bool).reshape(returns.shape),
         falls=None if content.get("falls") is None else np.array(content["falls"], np.int64).reshape(len(returns)),
         split=_text(content, "split"),
         held_out=_flag(content, "held_out"),

@@ -138,6 +138,8 @@ class EvaluationRecord(Origin):
     """The same by task; None where it was not recorded."""
     falls: Int64[np.ndarray, "N"] | None = None
     """How often each task's robot ended an episode by the family's rules, in the whole trial; None in older files."""
+    success: Bool[np.ndarray, "N K"] | None = None
+    """Whether each episode succeeded at any of its steps; None where the environment says nothing of success."""
     split: str = ""
     """`train`, `test`, `ood`, or `list-NAME` for a list of the user's."""
     held_out: bool = False
@@ -245,6 +247,7 @@ class EvaluationRecord(Origin):
             "num_diverged": self.num_diverged,
             "diverged": None if self.diverged is None else self.diverged.tolist(),
             "falls": None if self.falls is None else self.falls.tolist(),
+            "success": None if self.success is None else self.success.tolist(),
             "control_step": self.control_step,
             "reward_by_step": None if self.reward_by_step is None else self._thinned(self.reward_by_step),
             "tasks": self.tasks.rows(),

@@ -41,7 +41,7 @@ def record_table(record: EvaluationRecord, run: str = "") -> Group:
         if mixed:
             lines.append("it samples before it adapts: last − first is of episodes that are both sampled")
         lines.append(_adaptation(record.time_to_adapt))
-    return Group(table, *map(Text, (*lines, *_divergence(record), *_recovery(record))))
+    return Group(table, *map(Text, (*lines, *_divergence(record), *_recovery(record), *_success(record))))
 
 
 def _add_row(table: Table, label: str, summary: Summary, episode: int, digits: int) -> None:
@@ -64,6 +64,12 @@ def _recovery(record: EvaluationRecord) -> Iterator[str]:
         yield f"time to recover: 90 % of the reward before a fault {after} its onset ({found.num_onsets} onsets)"
         if record.standing is not None and (seconds := record.standing.seconds_to_recover) is not None:
             yield f"time to recover: 90 % of what the oracle reaches after it, {seconds:.2f} s after its onset"
+
+
+def _success(record: EvaluationRecord) -> Iterator[str]:
+    if record.success is not None:
+        shares = ", ".join(f"{share:.0%}" for share in record.success.mean(axis=0))
+        yield f"success at any step, by episode: {shares} of the tasks"
 
 
 def control_table(record: EvaluationRecord, memoryless: Sequence[EvaluationRecord] = ()) -> Group:

@@ -50,6 +50,7 @@ class TrialEnv(ABC):
     """What a policy has to know of these worlds."""
     replayable: bool = False
     """The work of `advance` may be captured and replayed: nothing but tensors goes from one step to the next."""
+    success: Bool[Tensor, "N"] | None = None  # of the last step, where an environment of another simulator tells it
 
     def __init__(
         self,
@@ -81,11 +82,10 @@ class TrialEnv(ABC):
         self._queued: tuple[Tasks, Tensor, int] | None = None
         # Numbers on a CPU are looked at, to skip what has nothing to do. The host knows when trials end.
         self._looks = looks(device)
-        self._steps = 0
         self._clock = torch.zeros((), dtype=torch.long, device=device)  # the same number, where it can be compared
         self._due_steps: set[int] = set()
         self._ends: set[int] = set()
-        self._phase, self._over = self._all, False
+        self._steps, self._phase, self._over = 0, self._all, False
         self._faults = Faults(num_worlds, device)
         self._carried = Carried(*((self, name) for name in ("_tasks", "_code", "_keys", "_streams", "_roots")))
 

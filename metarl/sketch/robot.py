@@ -65,6 +65,8 @@ class Robot:
     """The model asks for MuJoCo's Euler integrator, which servos with much damping upset."""
     unnamed: int
     """Number of the body if it has no name in the file, else 0: the family has to name it `base`."""
+    sensed: bool
+    """Sensors of the model are of its actuators, by their names."""
     ranges: tuple[tuple[int, float, float], ...]
     """Kept actuators without a range: their index, and the range they are given."""
 
@@ -125,6 +127,7 @@ def look_at(spec: mujoco.MjSpec) -> Robot:
         timestep=float(model.opt.timestep),
         euler=int(model.opt.integrator) == int(mujoco.mjtIntegrator.mjINT_EULER),
         unnamed=0 if model.body(body).name else body,
+        sensed=bool((model.sensor_objtype == int(mujoco.mjtObj.mjOBJ_ACTUATOR)).any()),
         ranges=ranges,
     )
 

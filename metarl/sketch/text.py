@@ -30,6 +30,12 @@ _SERVOS = """\
         servo.ctrllimited = servo.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
         servo.ctrlrange, servo.forcerange = (home - reach, home + reach), (-limit, limit)
 """
+_SENSED = """\
+    named = {servo.name: servo.target for servo in spec.actuators if servo.target in SERVOS}
+    for sensor in spec.sensors:  # of motors, which get new names
+        if sensor.objtype == mujoco.mjtObj.mjOBJ_ACTUATOR:
+            sensor.objname = named.get(sensor.objname, sensor.objname)
+"""
 _PREVIOUS = '''
 def previous_action(self, physics):
     """What was commanded last, in [-1, 1]."""
@@ -234,6 +240,7 @@ def _spec(draft: Draft) -> str:
         ]
     elif robot.servos:
         chosen = "[servo for servo in spec.actuators if servo.target in SERVOS]" if robot.kept else "spec.actuators"
+        lines += [_SENSED.rstrip()] if robot.sensed else []
         lines.append(f"    for servo in {chosen}:")
     return "\n".join(lines) + "\n" + (_SERVOS if robot.servos else "") + "    return spec\n"
 

@@ -35,8 +35,9 @@ class ExternalFamily(Family):
     An episode begins with `env.reset(seed=s, options={"task": {...}})`, the words that our own ids understand: a
     number or a float64 array per parameter. Whatever differs from this is a matter of a small wrapper in the
     environment's file. Spaces are boxes; actions in [-1, 1] map linearly onto the action space's bounds. The reward
-    is one term, `reward`, or those in `info["reward_terms"]`, which must add up to it. An observation that is not
-    finite ends the episode as diverged.
+    is one term, `reward`, or those in `info["reward_terms"]`, which must add up to it. Where `info["success"]` is told,
+    evaluations say in which episodes it was true at any step. An observation that is not finite ends the episode as
+    diverged.
     """
 
     environment: ClassVar[str]
@@ -135,7 +136,8 @@ class ExternalEnv(TrialEnv):
 
     def _move(self, action: Float[Tensor, "N A"], tasks: Tasks) -> Moved:
         command = self._disturber.command(action) if self._disturber else action
-        obs, terminated, truncated, terms = self._workers.step(command.numpy())
+        obs, terminated, truncated, terms, won = self._workers.step(command.numpy())
+        self.success = None if won is None else torch.from_numpy(won)
         seen = torch.from_numpy(obs)
         self._obs.copy_(seen)
         rewards = {name: torch.from_numpy(term) for name, term in terms.items()}

@@ -107,8 +107,13 @@ class Workers:
                     asked.append(process)
             return np.concatenate([self._receive(process)[1][0] for process in asked])
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """One step under `actions` (N, A): observations (N, O), terminated, truncated, terms of the reward (N,)."""
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray], np.ndarray | None]:
+        """One step under `actions` (N, A): observations (N, O), terminated, truncated, terms of the reward (N,).
+
+        Last whether each succeeded, None where the environments say nothing of success.
+        """
         for running in self._running:
             running.step += 1
         with self._failing_together():
@@ -122,9 +127,10 @@ class Workers:
                 raise WorkerError(
                     f"{self._setting.environment} has the reward terms {here} in one world, {there} in another"
                 )
-        obs, terminated, truncated = (np.concatenate([arrays[k] for _, arrays in answers]) for k in range(3))
-        terms = np.concatenate([arrays[3] for _, arrays in answers], axis=1)
-        return obs, terminated, truncated, dict(zip(names, terms, strict=True))
+        obs, terminated, truncated, won = (np.concatenate([arrays[k] for _, arrays in answers]) for k in range(4))
+        terms = np.concatenate([arrays[4] for _, arrays in answers], axis=1)
+        told = won if any(message["tells"] for message, _ in answers) else None
+        return obs, terminated, truncated, dict(zip(names, terms, strict=True)), told
 
     def render(self, worlds: Sequence[int]) -> list[np.ndarray]:
         """Pictures (H, W, 3) of `worlds`, in ascending order."""

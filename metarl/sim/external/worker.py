@@ -114,10 +114,10 @@ class Worlds:
     def step(self, actions: np.ndarray) -> tuple[Message, list[np.ndarray]]:
         """One step of every world, with actions (N, A) in [-1, 1].
 
-        Answers with observations (N, O), whether they terminated and were truncated, and the terms of the rewards
-        (names, N).
+        Answers with observations (N, O), whether they terminated, were truncated and succeeded, and the terms of the
+        rewards (names, N). `tells` says whether the environments' `info` has a "success" at all.
         """
-        obs, ends, rewards = [], [], []
+        obs, ends, rewards, tells = [], [], [], False
         for world, (env, action) in enumerate(zip(self._envs, actions)):  # noqa: B905
             self._note(world)
             scaled = self._low + (action.reshape(self._low.shape) + 1.0) * (self._high - self._low) / 2
@@ -125,10 +125,12 @@ class Worlds:
             seen, reward, *flags, info = _parts(env.step(scaled.astype(env.action_space.dtype)), "step", names)
             obs.append(self._flat(seen))
             ends.append([_flag(flag, name) for flag, name in zip(flags, names[2:])])  # noqa: B905
-            terms = _mapping(info, "info of a step").get("reward_terms")
-            rewards.append(self._named(_number(reward, "reward"), terms))
-        ended = np.array(ends).T
-        return {"terms": self._terms}, [np.stack(obs), ended[0], ended[1], np.array(rewards).T]
+            told = _mapping(info, "info of a step")
+            tells = tells or "success" in told
+            ends[-1].append(_number(told.get("success", 0.0), "info['success']") > 0.5)
+            rewards.append(self._named(_number(reward, "reward"), told.get("reward_terms")))
+        found = {"terms": self._terms, "tells": tells}
+        return found, [np.stack(obs), *np.array(ends).T, np.array(rewards).T]
 
     def render(self, worlds: list[int]) -> tuple[Message, list[np.ndarray]]:
         """Pictures (H, W, 3) of `worlds`."""

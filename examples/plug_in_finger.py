@@ -1,9 +1,9 @@
 """A robot of another package, plugged in: dm_control's finger turns a body one way or the other.
 
     pip install --no-deps dm-control                                  # 56 MB, of which only an MJCF file is read
-    metarl check experiments/plug_in_finger.py:FingerTurn
-    metarl video experiments/plug_in_finger.py:FingerTurn --agent random --output videos/look.mp4
-    metarl train rl2 experiments/plug_in_finger.py:FingerTurn --seed 1 --total-steps 1_000_000 --output runs/finger
+    metarl check examples/plug_in_finger.py:FingerTurn
+    metarl video examples/plug_in_finger.py:FingerTurn --agent random --output videos/look.mp4
+    metarl train rl2 examples/plug_in_finger.py:FingerTurn --seed 1 --total-steps 1_000_000 --output runs/finger
     metarl video runs/finger --output videos/finger.mp4
 
 Which way is rewarded, and how stiff the body's bearing is, the finger has to find out by pushing it.
