@@ -78,9 +78,9 @@ class RL2Config(PPOFields):
     """What the memory is fed of the step before: action and reward, the action alone, as on a robot, or nothing."""
     policy_head: Literal["mlp", "hyper"] = "mlp"
     """Action from memory and observation: a network of both, or one of the observation whose weights come of memory."""
-    privileged_critic: bool = False
+    privileged_critic: bool = True
     """Show the value head the task, in training; acting does not change."""
-    task_weight: float = number(0.0, least=0, most=1e6)
+    task_weight: float = number(0.1, least=0, most=1e6)
     """Weight of predicting the task from the memory; above 0 the policy says what it believes of its task."""
     mirror: bool = False
     """Learn from each trial's mirror image too, where the family declares a symmetry of left and right."""

@@ -15,8 +15,8 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import shlex
 import sys
+import tomllib
 import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -27,13 +27,11 @@ from typing import Any
 from record import RESULTS, record, redraw
 
 from metarl import api
-from metarl.core.config import read_toml
+from metarl.core.config import configure, read_toml, to_toml
 from metarl.core.errors import UserError, unknown_name
-from metarl.core.files import read_json
 from metarl.core.registry import family_names, learner_names
 from metarl.run import checkpoint
 from metarl.run.launch import end_with_parent
-from metarl.run.logs import words_of
 from metarl.run.run import Run
 
 HERE = Path(__file__).parent
@@ -62,9 +60,9 @@ class Trial:
         return {"seed": self.seed, "threads": 1, "max_minutes": self.max_minutes} | dict(self.options)
 
     @property
-    def command(self) -> list[str]:
-        """The command that its record names, without the folder."""
-        return ["metarl", "train", self.agent, self.family, *words_of(self.fields)]
+    def settings(self) -> dict[str, Any]:
+        """All that its configuration will say."""
+        return _flat(tomllib.loads(to_toml(configure(self.agent, self.family, self.fields))))
 
 
 @dataclass(frozen=True)
@@ -80,12 +78,17 @@ class Comparison:
     """Folder of what is recorded."""
 
     def state(self, run: Trial) -> str:
-        """`done`, `begun` or `missing`; `UserError` where what is recorded was run with other settings."""
-        recorded = self.results / run.name / "run.json"
-        if recorded.is_file():
-            command = read_json(recorded)["command"]
-            if shlex.split(command.split(" --output ")[0]) != run.command:
-                raise UserError(f"{recorded} is of other settings ({command}): delete {recorded.parent} to run it anew")
+        """`done`, `begun` or `missing`; `UserError` where what is recorded was run with other settings.
+
+        Of settings that there were none of yet, a record says nothing.
+        """
+        recorded = self.results / run.name
+        if (recorded / "run.json").is_file():
+            ours = run.settings
+            for name, value in _flat(read_toml(recorded / "config.toml")).items():
+                if name in ours and name != "family" and value != ours[name]:
+                    other = f"{name} is {value}, not {ours[name]}"
+                    raise UserError(f"{recorded} is of other settings ({other}): delete it to run it anew")
             return "done"
         return "begun" if (self.folder / run.name / "config.toml").is_file() else "missing"
 
@@ -98,6 +101,11 @@ class Comparison:
         if process.exitcode:
             raise UserError(f"its process ended with {process.exitcode}; the end of {log} says why")
         record(Run(folder), self.results)
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's fields and its learner's."""
+    return {name: value for name, value in config.items() if name != "learner"} | dict(config["learner"])
 
 
 def _work(run: Trial, folder: Path, log: Path) -> None:

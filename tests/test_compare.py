@@ -11,6 +11,7 @@ import pytest
 from waiting import wait_for
 
 from metarl.cli.main import main
+from metarl.core.config import configure, to_toml
 from metarl.run import checkpoint
 
 COMPARE = Path(__file__).parent.parent / "experiments" / "compare.py"
@@ -34,8 +35,9 @@ def place(tmp_path):
     (tmp_path / "compare.toml").write_text(CONFIG)
     done = tmp_path / "results" / "point-goal-ppo-s1"
     done.mkdir(parents=True)
-    command = " ".join(["metarl train ppo point-goal", *TRAIN, "100", "--output", "runs/elsewhere"])
-    (done / "run.json").write_text(json.dumps({"command": command}))
+    (done / "run.json").write_text("{}")
+    fields = {"seed": 1, "threads": 1, "max_minutes": 0.0, "total_steps": 100}
+    (done / "config.toml").write_text(to_toml(configure("ppo", "point-goal", fields)))
     return tmp_path
 
 
@@ -96,8 +98,8 @@ def test_what_was_recorded_with_other_settings_is_not_taken_for_done(place, comp
     (place / "compare.toml").write_text(CONFIG.replace("total_steps = 100\n", "total_steps = 200\n"))
     assert compare_here() == 2
     said = capsys.readouterr().err
-    assert "is of other settings" in said
-    assert "delete results/point-goal-ppo-s1 to run it anew" in said
+    assert "results/point-goal-ppo-s1 is of other settings (total_steps is 100, not 200)" in said
+    assert "delete it to run it anew" in said
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_an_agent_may_be_there_with_several_settings_or_on_some_families_alone(c
 
     runs = compare.load(place / "compare.toml", place / "runs", place / "results").runs
     assert [run.name for run in runs] == ["point-goal-ppo-s1", "point-goal-rl2-s1", "point-goal-ppo-history-s1"]
-    assert runs[-1].command[:4] == ["metarl", "train", "ppo", "point-goal"] and "--history" in runs[-1].command
+    assert (runs[-1].settings["agent"], runs[-1].settings["history"]) == ("ppo", 4)
     folder = place / "compare" / runs[-1].name
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text('agent = "ppo"\nfamily = "point-goal"\nseed = 1\n')
