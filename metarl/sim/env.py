@@ -83,8 +83,7 @@ class TrialEnv(ABC):
         # Numbers on a CPU are looked at, to skip what has nothing to do. The host knows when trials end.
         self._looks = looks(device)
         self._clock = torch.zeros((), dtype=torch.long, device=device)  # the same number, where it can be compared
-        self._due_steps: set[int] = set()
-        self._ends: set[int] = set()
+        self._due_steps, self._ends = set[int](), set[int]()
         self._steps, self._phase, self._over = 0, self._all, False
         self._faults = Faults(num_worlds, device)
         self._carried = Carried(*((self, name) for name in ("_tasks", "_code", "_keys", "_streams", "_roots")))
