@@ -28,7 +28,7 @@ class _Bound(Quadruped):
     """Somewhere to go in the world instead of a command."""
 
     episode_steps = 300
-    reward_needs: ClassVar[Mapping[str, bool] | None] = {**Quadruped.reward_needs, "its heading": True}
+    reward_needs: ClassVar[Mapping[str, bool]] = {**Quadruped.reward_needs, "its heading": True}
     observation: ClassVar[tuple[Part, ...]] = (*PROPRIOCEPTION, HEADING)
 
     def spec(self) -> mujoco.MjSpec:
@@ -101,7 +101,7 @@ class QuadrupedGoal(_Bound):
         parameters={"goal": signed(1, -1)},
     )
     camera = "overview"
-    reward_needs: ClassVar[Mapping[str, bool] | None] = {
+    reward_needs: ClassVar[Mapping[str, bool]] = {
         **Quadruped.reward_needs,
         "its place": True,
     }  # among what it observes
