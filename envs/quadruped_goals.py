@@ -101,10 +101,8 @@ class QuadrupedGoal(_Bound):
         parameters={"goal": signed(1, -1)},
     )
     camera = "overview"
-    reward_needs: ClassVar[Mapping[str, bool]] = {
-        **Quadruped.reward_needs,
-        "its place": True,
-    }  # among what it observes
+    # Its place is among what it observes.
+    reward_needs: ClassVar[Mapping[str, bool]] = {**Quadruped.reward_needs, "its place": True}
     observation = (*_Bound.observation, Part("position", 2, "m", ("x", "y"), "of the trunk, from the start"))
 
     def spec(self) -> mujoco.MjSpec:
