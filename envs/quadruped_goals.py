@@ -29,7 +29,7 @@ class _Bound(Quadruped):
     """Somewhere to go in the world instead of a command."""
 
     episode_steps = 300
-    reward_needs: ClassVar[Mapping[str, bool] | None] = {**Quadruped.reward_needs, "its heading": True}
+    reward_needs: ClassVar[Mapping[str, bool]] = {**Quadruped.reward_needs, "its heading": True}
     observation: ClassVar[tuple[Part, ...]] = (*PROPRIOCEPTION, HEADING)
 
     def spec(self) -> mujoco.MjSpec:
@@ -109,10 +109,8 @@ class QuadrupedGoal(_Bound):
         parameters={"goal": signed(1, -1)},
     )
     camera = "overview"
-    reward_needs: ClassVar[Mapping[str, bool] | None] = {
-        **Quadruped.reward_needs,
-        "its place": True,
-    }  # among what it observes
+    # Its place is among what it observes.
+    reward_needs: ClassVar[Mapping[str, bool]] = {**Quadruped.reward_needs, "its place": True}
     observation = (*_Bound.observation, Part("position", 2, "m", ("x", "y"), "of the trunk, from the start"))
 
     def spec(self) -> mujoco.MjSpec:

@@ -71,8 +71,8 @@ def model_of(name: str, written: Traced) -> bytes:
         graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="metarl", ir_version=9
     )
     onnx.checker.check_model(model, full_check=True)
-    written: bytes = model.SerializeToString()
-    return written
+    made: bytes = model.SerializeToString()
+    return made
 
 
 def described(content: bytes, metadata: Mapping[str, str]) -> bytes:
@@ -82,8 +82,8 @@ def described(content: bytes, metadata: Mapping[str, str]) -> bytes:
     model = onnx.load_from_string(content)
     for key, text in metadata.items():
         model.metadata_props.add(key=key, value=text)
-    written: bytes = model.SerializeToString()
-    return written
+    told: bytes = model.SerializeToString()
+    return told
 
 
 def out_name(name: str) -> str:

@@ -310,8 +310,8 @@ def storm(bundle, steps, seed):
             fault = faults[rng.integers(len(faults))] if rng.random() < 0.3 else None
             left = int(rng.integers(1, 40 if fault else 80))
         left -= 1
-        if rng.random() < 0.001:
-            seen = put(5, 45.0)(seen)
+        if (rare := rng.random()) < 0.02:  # beyond the limit, and seldom where that stops
+            seen = put(5, 45.0 if rare < 0.001 else 25.0)(seen)
         if fault is not None:
             seen = fault(seen)
         stopped = stopped + 1 if guard.state == "stop" else 0
@@ -341,6 +341,7 @@ def test_no_command_breaks_a_limit_under_random_faults(bundle):
     assert broken == 0
     assert states == {"approach", "ramp-in", "run", "hold", "ramp-down", "safe", "stop"}
     expected = {"clamp-action", "clamp-rate", "clamp-torque", "clamp-position", "no-action", "bad-action"}
+    expected |= {"clamp-velocity", "joint-speed"}
     assert set(flags) >= {flag for _, flag in FAULTS.values()} | expected
 
 
