@@ -152,7 +152,9 @@ def record(
     return Recording(path, file.num_frames / fps, file.num_frames, returns, words)
 
 
-def _look_for(performers: Sequence[Performer], shown: Sequence[Sequence[int]], returns: Float64[Tensor, "N K"]) -> str:
+def _look_for(
+    performers: Sequence[Performer], family: Family, shown: Sequence[Sequence[int]], returns: Float64[Tensor, "N K"]
+) -> str:
     """What tells adaptation, of episodes beside each other."""
     first, last = shown[0][0], shown[0][-1]
     parts = []
