@@ -157,11 +157,12 @@ def _look_for(
 ) -> str:
     """What tells adaptation, of episodes beside each other."""
     first, last = shown[0][0], shown[0][-1]
+    found, learnt = (round(float(returns[0, episode])) for episode in (first, last))
     parts = []
     if last > first:
         parts.append(
             f"left episode {first + 1}, in which it has to find out its task; right of it episode {last + 1} on the "
-            f"same task, from the same start (return {round(float(returns[0, first]))}, then {round(float(returns[0, last]))})"
+            f"same task, from the same start (return {found}, then {learnt})"
         )
     if len(performers) > 1:
         parts.append(f"on the right {' and '.join(other.name for other in performers[1:])}")
