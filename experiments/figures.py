@@ -15,6 +15,7 @@ from metarl.run.run import Run
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 _BEFORE, _AFTER = "#9aa3ad", "#0072b2"
 
@@ -24,15 +25,15 @@ def learning_curves(results: Path, path: Path) -> None:
     panels: dict[str, list[Run]] = defaultdict(list)
     for run in recorded(results):
         panels[run.panel].append(run)
-    width = 4.5 * len(panels)
-    plots, axes = plt.subplots(1, len(panels), figsize=(width, 3.2), squeeze=False, constrained_layout=True)
-    for axis, (place, runs) in zip(axes[0], panels.items(), strict=True):
+    plots, axes = _grid(len(panels), (4.5, 3.2))
+    for axis, (place, runs) in zip(axes, panels.items(), strict=True):
         for run in runs:
             steps, returns = ([row[key] for row in run.metrics] for key in ("total_steps", "rollout/return_last"))
             axis.plot(np.array(steps) / 1e6, returns, label=run.name, linewidth=1.2)
         axis.set(title=place, xlabel="million control steps", ylabel="return of the last episode (training tasks)")
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, fontsize=8)
+    plots.tight_layout()
     plots.savefig(path, dpi=110)
     plt.close(plots)
 
@@ -43,8 +44,8 @@ def comparison(results: Path, path: Path) -> None:
     Both with sampled actions where an agent samples before it adapts; a ring is then its last with the mean action.
     """
     families = compared(results)
-    plots, axes = plt.subplots(1, len(families), figsize=(4.2 * len(families), 2.6), squeeze=False)
-    for axis, (place, agents) in zip(axes[0], families.items(), strict=True):
+    plots, axes = _grid(len(families), (4.2, 2.2))
+    for axis, (place, agents) in zip(axes, families.items(), strict=True):
         _panel(axis, place, agents)
     faces = (_BEFORE, _AFTER, "none")
     edges = (_BEFORE, _AFTER, _AFTER)
@@ -54,9 +55,18 @@ def comparison(results: Path, path: Path) -> None:
     ]
     words = ("episode 1", "last episode", "last episode by the mean action, of an agent that samples to adapt")
     plots.legend(marks, words, loc="lower center", ncols=3, frameon=False, fontsize=9)
-    plots.tight_layout(rect=(0.0, 0.08, 1.0, 1.0))
+    plots.tight_layout(rect=(0.0, 0.05, 1.0, 1.0))
     plots.savefig(path, dpi=130)
     plt.close(plots)
+
+
+def _grid(number: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """Panels of a size [inches], three in a row."""
+    columns, rows = min(3, number), -(-number // 3)
+    plots, axes = plt.subplots(rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False)
+    for spare in axes.ravel()[number:]:
+        spare.set_visible(False)
+    return plots, list(axes.ravel()[:number])
 
 
 def _panel(axis: Axes, place: str, agents: Mapping[str, Sequence[Run]]) -> None:
@@ -72,7 +82,8 @@ def _panel(axis: Axes, place: str, agents: Mapping[str, Sequence[Run]]) -> None:
         if (by_mean != last).any():
             axis.scatter([by_mean.mean()], [height], facecolors="none", edgecolors=_AFTER, s=42, zorder=4)
     low, high = axis.get_xlim()
-    axis.set_xlim(min(low, 0.0), max(high, 0.0))  # a small gain of a large return looks small
+    room = 0.04 * (max(high, 0.0) - min(low, 0.0))
+    axis.set_xlim(min(low, 0.0), max(high, 0.0) + room)  # from 0: a small gain of a large return looks small
     axis.set_yticks(range(len(agents)), list(agents))
     axis.set_ylim(len(agents) - 0.4, -0.6)
     axis.set_title(place, fontsize=10)

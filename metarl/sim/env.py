@@ -249,10 +249,7 @@ class TrialEnv(ABC):
 
     @abstractmethod
     def _restart(self, mask: Bool[Tensor, "N"]) -> None:
-        """Put the worlds of `mask` at the start of an episode.
-
-        All draws come from the world's `_roots`, of its key and stream, and the episode's `_number`.
-        """
+        """Start an episode in the worlds of `mask`; draws come from its `_roots` and the episode's `_number`."""
 
     @abstractmethod
     def _observe(self) -> Float32[Tensor, "N S"]:

@@ -19,7 +19,7 @@ from metarl.core.tasks import Tasks
 from metarl.rl.policy import Policy
 from metarl.run.records import Origin
 from metarl.run.run import worlds_on
-from metarl.sim.family import Family
+from metarl.sim.family import Family, MujocoFamily
 from metarl.video.encoder import BLOCK, FORMATS, movie
 from metarl.video.layout import Layout, scenes
 from metarl.video.lettering import describe
@@ -148,21 +148,26 @@ def record(
                 tell(0.5 + (place + number / len(ages)) / len(plan) / 2)
                 file.write(sheet.draw(scene, age, number < 2 * hold, plots))
         returns = takes[0].returns(num_episodes)
-    words = _look_for(performers, shown, returns) if same else ""
+    words = _look_for(performers, family, shown, returns) if same else ""
     return Recording(path, file.num_frames / fps, file.num_frames, returns, words)
 
 
-def _look_for(performers: Sequence[Performer], shown: Sequence[Sequence[int]], returns: Float64[Tensor, "N K"]) -> str:
+def _look_for(
+    performers: Sequence[Performer], family: Family, shown: Sequence[Sequence[int]], returns: Float64[Tensor, "N K"]
+) -> str:
     """What tells adaptation, of episodes beside each other."""
     first, last = shown[0][0], shown[0][-1]
+    found, learnt = (round(float(returns[0, episode])) for episode in (first, last))
     parts = []
     if last > first:
         parts.append(
             f"left episode {first + 1}, in which it has to find out its task; right of it episode {last + 1} on the "
-            f"same task, from the same start (return {returns[0, first]:.0f}, then {returns[0, last]:.0f})"
+            f"same task, from the same start (return {found}, then {learnt})"
         )
     if len(performers) > 1:
         parts.append(f"on the right {' and '.join(other.name for other in performers[1:])}")
+    if isinstance(family, MujocoFamily) and type(family).wanted is not MujocoFamily.wanted:
+        parts.append("the green arrow shows where it is to go")
     return "; ".join(parts)
 
 

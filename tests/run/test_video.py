@@ -176,7 +176,8 @@ def test_side_by_side_episodes_start_at_the_same_place_and_a_policy_that_does_no
     assert np.corrcoef(last.ravel(), other.ravel())[0, 1] > 0.95, "the third column shows what the second does"
     measured = evaluate(Push(), family, tasks_of(family, 1), 3).returns
     assert recording.returns[0, 2] == recording.returns[0, 0] == pytest.approx(measured[0, 0]) != measured[0, 2]
-    assert "left episode 1" in recording.look_for and recording.look_for.endswith("on the right ppo, no memory")
+    assert "left episode 1" in recording.look_for and "on the right ppo, no memory" in recording.look_for
+    assert recording.look_for.endswith("the green arrow shows where it is to go"), "to a velocity"
 
 
 @pytest.mark.parametrize(
