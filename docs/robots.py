@@ -62,7 +62,9 @@ def section(name: str, family: Family, measured: str) -> list[str]:
     lines += ["| task parameter | unit | train, test | ood | nominal |", "|---|---|---|---|---|"]
     for key, own in family.space.parameters.items():
         ood = "" if own.ood is None else own.ood.describe()
-        lines.append(f"| {key} | {own.unit} | {own.train.describe()} | {ood} | {'' if own.nominal is None else own.nominal} |")
+        lines.append(
+            f"| {key} | {own.unit} | {own.train.describe()} | {ood} | {'' if own.nominal is None else own.nominal} |"
+        )
     lines += ["", "| observes | size | unit | elements |", "|---|---|---|---|"]
     for part in family.observation:
         lines.append(f"| {part.name} | {part.size} | {part.unit} | {', '.join(part.elements)} |")
