@@ -1,4 +1,4 @@
-"""The habits of the project hold together: workflows call what there is, one version, one address, benchmarks judged."""
+"""The habits of the project hold together: workflows call what there is, one version, one address, one benchmark."""
 
 import importlib.util
 import json
