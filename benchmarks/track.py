@@ -29,7 +29,7 @@ def below(ratios: dict[str, float]) -> list[str]:
     """A sentence for each ratio that is below its floor; keys are `family, contender, worlds`."""
     floors = {key: FLOORS[key.split(" | ")[1]] for key in ratios if key.split(" | ")[1] in FLOORS}
     return [
-        f"{key}: {ratios[key]:.2f} of bare, at least {least} expected"
+        f"{key}: {ratios[key]:.2f} of bare, at least {least:.2f} expected"
         for key, least in floors.items()
         if ratios[key] < least
     ]

@@ -42,8 +42,8 @@ def pages(place: Path, families_page: str) -> Iterator[tuple[Path, str]]:
         lines = [f"# {robot}", ""]
         lines += [f"![{robot}]({picture.name})", ""] if picture.exists() else []
         lines += [
-            f"{model.nu} actuators, {model.nv} degrees of freedom, {float(model.body_mass.sum()):.3g} kg; a control step "
-            f"is {first.control_step:g} s, an episode {first.episode_steps} of them.",
+            f"{model.nu} actuators, {model.nv} degrees of freedom, {float(model.body_mass.sum()):.3g} kg; a control "
+            f"step is {first.control_step:g} s, an episode {first.episode_steps} of them.",
             "",
         ]
         for name, family in families.items():
@@ -61,8 +61,10 @@ def section(name: str, family: Family, measured: str) -> list[str]:
     lines = [f"## {name}", "", definition, "", f"Headroom: {known}.", ""]
     lines += ["| task parameter | unit | train, test | ood | nominal |", "|---|---|---|---|---|"]
     for key, own in family.space.parameters.items():
-        ood = "" if own.ood is None else f"`{own.ood}`"
-        lines.append(f"| {key} | {own.unit} | `{own.train}` | {ood} | {'' if own.nominal is None else own.nominal} |")
+        ood = "" if own.ood is None else own.ood.describe()
+        lines.append(
+            f"| {key} | {own.unit} | {own.train.describe()} | {ood} | {'' if own.nominal is None else own.nominal} |"
+        )
     lines += ["", "| observes | size | unit | elements |", "|---|---|---|---|"]
     for part in family.observation:
         lines.append(f"| {part.name} | {part.size} | {part.unit} | {', '.join(part.elements)} |")
