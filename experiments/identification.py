@@ -125,7 +125,9 @@ def _with_sensors(spec: mujoco.MjSpec) -> mujoco.MjSpec:
     for sensor in list(spec.sensors):
         spec.delete(sensor)
     for kind, name in (("GYRO", "gyro"), ("ACCELEROMETER", "acc")):
-        spec.add_sensor(name=name, type=getattr(mujoco.mjtSensor, f"mjSENS_{kind}"), objtype=mujoco.mjtObj.mjOBJ_SITE, objname="imu")
+        spec.add_sensor(
+            name=name, type=getattr(mujoco.mjtSensor, f"mjSENS_{kind}"), objtype=mujoco.mjtObj.mjOBJ_SITE, objname="imu"
+        )
     for kind, name in (("JOINTPOS", "joint_position"), ("JOINTVEL", "joint_velocity")):
         for joint in spec.joints:
             if joint.type == mujoco.mjtJoint.mjJNT_HINGE:
@@ -151,7 +153,11 @@ def _strength(spec: mujoco.MjSpec, parameter: Any) -> None:
     ratio = float(parameter.value[0])
     for motor in spec.actuators:
         own = PRISTINE.actuator(motor.name)
-        motor.gainprm, motor.biasprm, motor.forcerange = own.gainprm * ratio, own.biasprm * ratio, own.forcerange * ratio
+        motor.gainprm, motor.biasprm, motor.forcerange = (
+            own.gainprm * ratio,
+            own.biasprm * ratio,
+            own.forcerange * ratio,
+        )
 
 
 def _joint_friction(spec: mujoco.MjSpec, parameter: Any) -> None:
@@ -172,7 +178,10 @@ _ENGINES: Mapping[str, Callable[[MujocoFamily, Log], Found]] = {
 def summary(rows: list[Mapping[str, Any]]) -> str:
     """A line of Markdown for each parameter: errors, and how many intervals hold the truth."""
     lines = [f"{len(rows)} logs, {np.mean([row['cpu_seconds'] for row in rows]):.1f} s of CPU time each", ""]
-    lines += ["| parameter | truth | mean | error, typical and largest | width | intervals that hold it |", "|---|---|---|---|---|---|"]
+    lines += [
+        "| parameter | truth | mean | error, typical and largest | width | intervals that hold it |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, truth in TRUTH.items():
         value, low, high = np.array([row["found"][name] for row in rows]).T
         error, held = np.abs(value / truth - 1.0), (low <= truth) & (truth <= high)

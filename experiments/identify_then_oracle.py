@@ -53,7 +53,9 @@ class Told:
         return self._oracle.act(seen, state, noise, deterministic)
 
 
-def identified(family: MujocoFamily, name: str, tasks: Tasks, seconds: float, starts: int) -> tuple[Tasks, list[dict[str, Any]]]:
+def identified(
+    family: MujocoFamily, name: str, tasks: Tasks, seconds: float, starts: int
+) -> tuple[Tasks, list[dict[str, Any]]]:
     """What the logs of robots say of their tasks, with what was found of each parameter."""
     rows, details = [], []
     for number, row in enumerate(tasks.rows()):
@@ -91,7 +93,8 @@ def main() -> None:
     found, details = identified(family, given.family, tasks, given.seconds, given.starts)
     told = {"the truth": tasks, "what was identified": found, "the nominal task": family.space.nominal(len(tasks))}
     played: dict[str, Subject] = {
-        f"oracle, told {what}": oracle._replace(policy=Told(oracle.policy, family, shown)) for what, shown in told.items()
+        f"oracle, told {what}": oracle._replace(policy=Told(oracle.policy, family, shown))
+        for what, shown in told.items()
     }
     played |= {name: trained(f"pretrained:{given.family}-{name}") for name in ("rl2", "ppo")}
     returns = {

@@ -213,13 +213,16 @@ def progress_view(num_iterations: int, console: Console, interval: float = 10.0)
 
     def words(rate: float, first: float, last_return: float, remaining: float, more: str = "") -> str:
         minutes, seconds = divmod(round(remaining), 60)
-        left = f"{minutes}:{seconds:02d} left"
-        return f"{rate:,.0f} steps/s · return {first:.1f} → {last_return:.1f} · {left}{more and f' · {more}'}"
+        told = [f"return {first:.1f} → {last_return:.1f}", f"{minutes}:{seconds:02d} left", more]
+        return " · ".join([f"{rate:,.0f} steps/s", *filter(None, told)])
 
-    def bar_words(*told: Any) -> str:
-        """Shorter where a terminal has its usual 80 columns."""
-        long = words(*told)
-        return long if console.width >= 100 else long.replace("return ", "").replace(" steps/s", "/s")
+    def bar_words(rate: float, first: float, last_return: float, remaining: float, more: str = "") -> str:
+        """Shorter where a terminal has its usual 80 columns: the training's own return gives way to another one."""
+        if console.width >= 100:
+            return words(rate, first, last_return, remaining, more)
+        own = words(rate, first, last_return, remaining).replace("return ", "").replace(" steps/s", "/s")
+        rate_alone, _, left = own.split(" · ")
+        return f"{rate_alone} · {more} · {left}" if more else own
 
     if not (console.is_terminal or console.quiet):
         yield show_line

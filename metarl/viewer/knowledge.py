@@ -19,6 +19,7 @@ from metarl.viewer.player import Instant
 
 _BAND = 1.6448536  # standard deviations: a 90 % interval of a Gaussian
 _SHARE_OF_PLOT = 400  # steps of the past that a plot shows
+_SHOWN = 300  # states of the past that are shown as points
 _SAMPLE = 64  # rows by which a plane is chosen
 _FEW = 12  # numbers that are drawn as lines of their own; of more a few
 
@@ -205,11 +206,13 @@ def state_plane(told: Told) -> str:
     """The adaptation state in the plane of its two widest directions in this trial, a colour for each episode."""
     if not told.past or told.past[-1].memory is None:
         return ""
-    rows = _row(told, lambda one: one.memory)  # type: ignore[arg-type,return-value]
+    past = list(told.past)
+    shown = told._replace(past=[*past[: -1 : -(-len(past) // _SHOWN)], past[-1]])
+    rows = _row(shown, lambda one: one.memory)  # type: ignore[arg-type,return-value]
     number = rows.shape[1]
     return trail(
         plane(rows),
-        [int(one.episode[told.world]) for one in told.past],
+        [int(one.episode[told.world]) for one in shown.past],
         title="its adaptation state, as a point",
         note=f"{number} numbers on two axes · a colour per episode",
     )

@@ -263,8 +263,13 @@ class Player:
             mean, deviation = (numbers.detach().numpy() for numbers in self.policy.beliefs(now.state))
         elif isinstance(self.policy, ReadOut):
             reading = {name: value.detach().numpy() for name, value in self.policy.read_out(now.state).items()}
-        points = [value for name, value in reading.items() if value.shape[1] > 1 and not name.endswith(BAND)]
-        memory = getattr(now.state, "memory", None)
+        points = [getattr(now.state, name, None) for name in ("memory", "parameters")]
+        points += [torch.from_numpy(value) for name, value in reading.items() if not name.endswith(BAND)]
+        known = [one.detach().flatten(1) for one in points if isinstance(one, Tensor) and one[0].numel() > 1]
+        memory = known[0].numpy() if known else None
+        before = self.past[-1].memory if self.past else None
+        if memory is not None:  # adapted weights are many, and change from episode to episode only
+            memory = before if before is not None and np.array_equal(memory, before) else memory.copy()
         self.past.append(
             Instant(
                 time=self._steps * self.dt,
@@ -276,7 +281,7 @@ class Player:
                 mean=mean,
                 deviation=deviation,
                 reading=reading,
-                memory=memory.detach().clone().numpy() if isinstance(memory, Tensor) else points[0] if points else None,
+                memory=memory,
                 wanted=speeds[0],
                 actual=speeds[1],
                 policies=self._policies,

@@ -33,6 +33,13 @@ def test_the_progress_line_fits_a_terminal(total):
     assert any(f"{total - 1}/{total} · 123,456/s" in line for line in lines)
     assert any("return -1234.5 → -1034.5" in line for line in shown(act, 120))
 
+    def evaluated(console):
+        with logs.progress_view(total, console) as show:
+            show(total - 1, 123456.0, -1234.5, -1034.5, 7425.0, "evaluated -9.5 → -7.5")
+
+    assert any("123,456/s · evaluated -9.5 → -7.5 · 123:45 left" in line for line in shown(evaluated))
+    assert any("→ -1034.5 · 123:45 left · evaluated -9.5 → -7.5" in line for line in shown(evaluated, 140))
+
 
 def test_a_film_has_a_progress_line_too(capsys):
     def act(console):

@@ -147,6 +147,21 @@ def test_another_policy_goes_on_in_the_same_worlds(player):
     assert len(told.past) == 2 and "its adaptation state" in knowledge.state_plane(told)
 
 
+@pytest.mark.parametrize(
+    ("name", "numbers"), [("half-cheetah-dir-maml", 5900), ("half-cheetah-vel-pearl", 5), ("quadruped-body-ppo", 0)]
+)
+def test_every_kind_of_adaptation_state_is_shown(name, numbers):
+    subject = subject_of(f"pretrained:{name}")
+    player = Player(subject.family, 2, episode_steps=5, episodes=4)
+    player.use(subject.policy)
+    steps(player, 17)
+    told = knowledge.Told(player.past, 1, player.env.info, player.space, [], ())
+    drawn = knowledge.state_plane(told)
+    assert (f"{numbers} numbers on two axes" in drawn) if numbers else drawn == ""
+    assert bool(knowledge.knowledge(told)) == bool(numbers)
+    player.close()
+
+
 def test_a_policy_of_another_robot_is_refused(player):
     policy = subject_of("pretrained:half-cheetah-dir-rl2").policy
     with pytest.raises(UserError, match="observes 20 numbers and commands 6: this robot has 42"):
