@@ -2,10 +2,10 @@
 
     python experiments/identification.py metarl --logs 20
     python experiments/identification.py mujoco.sysid --logs 20
-    python experiments/identification.py mujoco.sysid-told --logs 20       # and told the true state where a piece begins
+    python experiments/identification.py mujoco.sysid-told --logs 20       # told the true states
 
-Each log is 8 s of noisy squats of a quadruped with a payload of 1.7 kg, motors at 0.78 and 2.2 times the dry friction of
-its joints (0.22 N·m). What was found is written to experiments/results/identify/, a line for each log, and summed up.
+Each log is 8 s of noisy squats of a quadruped with a payload of 1.7 kg, motors at 0.78 and 2.2 times the dry friction
+of its joints (0.22 N·m). What was found is written to experiments/results/identify/, and summed up.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import Any
 import mujoco
 import numpy as np
 import torch
-from jaxtyping import Float64
 
 import metarl
 from metarl.core.files import write_json
@@ -58,7 +57,7 @@ class Recorded(Plant):
 
     states: list[tuple[np.ndarray, np.ndarray]]
 
-    def _sense(self, physics: Physics, tasks: Tasks) -> Float64[np.ndarray, "N C"]:
+    def _sense(self, physics: Physics, tasks: Tasks) -> np.ndarray:
         kept = physics.bind("qpos").numpy().copy(), physics.bind("qvel").numpy().copy()
         self.states = [*getattr(self, "states", []), kept]
         return super()._sense(physics, tasks)
@@ -125,7 +124,9 @@ def _with_sensors(spec: mujoco.MjSpec) -> mujoco.MjSpec:
     for sensor in list(spec.sensors):
         spec.delete(sensor)
     for kind, name in (("GYRO", "gyro"), ("ACCELEROMETER", "acc")):
-        spec.add_sensor(name=name, type=getattr(mujoco.mjtSensor, f"mjSENS_{kind}"), objtype=mujoco.mjtObj.mjOBJ_SITE, objname="imu")
+        spec.add_sensor(
+            name=name, type=getattr(mujoco.mjtSensor, f"mjSENS_{kind}"), objtype=mujoco.mjtObj.mjOBJ_SITE, objname="imu"
+        )
     for kind, name in (("JOINTPOS", "joint_position"), ("JOINTVEL", "joint_velocity")):
         for joint in spec.joints:
             if joint.type == mujoco.mjtJoint.mjJNT_HINGE:
@@ -151,7 +152,11 @@ def _strength(spec: mujoco.MjSpec, parameter: Any) -> None:
     ratio = float(parameter.value[0])
     for motor in spec.actuators:
         own = PRISTINE.actuator(motor.name)
-        motor.gainprm, motor.biasprm, motor.forcerange = own.gainprm * ratio, own.biasprm * ratio, own.forcerange * ratio
+        motor.gainprm, motor.biasprm, motor.forcerange = (
+            own.gainprm * ratio,
+            own.biasprm * ratio,
+            own.forcerange * ratio,
+        )
 
 
 def _joint_friction(spec: mujoco.MjSpec, parameter: Any) -> None:
@@ -172,7 +177,10 @@ _ENGINES: Mapping[str, Callable[[MujocoFamily, Log], Found]] = {
 def summary(rows: list[Mapping[str, Any]]) -> str:
     """A line of Markdown for each parameter: errors, and how many intervals hold the truth."""
     lines = [f"{len(rows)} logs, {np.mean([row['cpu_seconds'] for row in rows]):.1f} s of CPU time each", ""]
-    lines += ["| parameter | truth | mean | error, typical and largest | width | intervals that hold it |", "|---|---|---|---|---|---|"]
+    lines += [
+        "| parameter | truth | mean | error, typical and largest | width | intervals that hold it |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, truth in TRUTH.items():
         value, low, high = np.array([row["found"][name] for row in rows]).T
         error, held = np.abs(value / truth - 1.0), (low <= truth) & (truth <= high)

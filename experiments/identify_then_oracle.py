@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from torch import Tensor
 
 import metarl
@@ -45,15 +44,15 @@ class Told:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._oracle, name)
 
-    def act(
-        self, obs: Float32[Tensor, "N O"], state: Any, noise: Float32[Tensor, "N Z"], deterministic: bool = False
-    ) -> tuple[Float32[Tensor, "N A"], Any]:
+    def act(self, obs: Tensor, state: Any, noise: Tensor, deterministic: bool = False) -> tuple[Tensor, Any]:
         """The oracle's action, where the task stands that it is told."""
         seen = torch.cat((obs[:, : -self._code.shape[1]], self._code), dim=1)
         return self._oracle.act(seen, state, noise, deterministic)
 
 
-def identified(family: MujocoFamily, name: str, tasks: Tasks, seconds: float, starts: int) -> tuple[Tasks, list[dict[str, Any]]]:
+def identified(
+    family: MujocoFamily, name: str, tasks: Tasks, seconds: float, starts: int
+) -> tuple[Tasks, list[dict[str, Any]]]:
     """What the logs of robots say of their tasks, with what was found of each parameter."""
     rows, details = [], []
     for number, row in enumerate(tasks.rows()):
@@ -91,7 +90,8 @@ def main() -> None:
     found, details = identified(family, given.family, tasks, given.seconds, given.starts)
     told = {"the truth": tasks, "what was identified": found, "the nominal task": family.space.nominal(len(tasks))}
     played: dict[str, Subject] = {
-        f"oracle, told {what}": oracle._replace(policy=Told(oracle.policy, family, shown)) for what, shown in told.items()
+        f"oracle, told {what}": oracle._replace(policy=Told(oracle.policy, family, shown))
+        for what, shown in told.items()
     }
     played |= {name: trained(f"pretrained:{given.family}-{name}") for name in ("rl2", "ppo")}
     returns = {

@@ -18,9 +18,8 @@ TYPICAL = {"gyro": 0.02, "gravity": 5e-3, "acc": 0.15, "rad": 1.5e-3, "rad/s": 0
 _UNKNOWN = (0.02, 0.5)
 """How well the state is known where a shot starts [rad or m, and per s]."""
 _LOST = (1e-5, 1e-3)
-"""What of that is lost in a row. Much more, and the filter follows noise into contacts that jump; nothing, and a shot is
-one long replay."""
-_LEAST = 6  # shots: each group has one
+"""What of that is lost in a row: much more, and the filter follows noise into contacts that jump."""
+_LEAST = 6  # shots
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def shots_of(
     ]
     if len(starts) < _LEAST:
         raise UserError(
-            f"{log.where} has {len(starts)} unbroken pieces of {o.settle + o.shot:g} s, and at least {_LEAST} are needed"
+            f"{log.where} has {len(starts)} unbroken pieces of {o.settle + o.shot:g} s, and needs at least {_LEAST}"
         )
     if len(starts) > o.max_shots:
         starts = [starts[round(i)] for i in np.linspace(0, len(starts) - 1, o.max_shots)]
