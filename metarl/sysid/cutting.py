@@ -101,9 +101,7 @@ def filtering(plant: Plant, noise: np.ndarray, rows: int) -> Float64[np.ndarray,
     nv = plant.model.nv
     known, lost = np.repeat(_UNKNOWN, nv), np.repeat(_LOST, nv)
     if plant.base == "hung" and plant.free is not None:
-        first = int(plant.model.jnt_dofadr[plant.free])
-        held = [*range(first, first + 6), *range(nv + first, nv + first + 6)]
-        known[held] = lost[held] = 0.0
+        known[_base(plant)] = lost[_base(plant)] = 0.0
     covariance, moves = np.diag(known**2), plant.transition()
     slope = np.where(np.isfinite(noise)[:, None], plant.slope, 0.0)
     gains = np.zeros((rows, 2 * nv, len(noise)))
@@ -112,6 +110,13 @@ def filtering(plant: Plant, noise: np.ndarray, rows: int) -> Float64[np.ndarray,
         covariance = moves @ (covariance - gains[number] @ slope @ covariance) @ moves.T + np.diag(lost**2)
         covariance = (covariance + covariance.T) / 2.0
     return gains
+
+
+def _base(plant: Plant) -> list[int]:
+    """Which of the numbers of a state are a free base's."""
+    assert plant.free is not None
+    first, nv = int(plant.model.jnt_dofadr[plant.free]), plant.model.nv
+    return [*range(first, first + 6), *range(nv + first, nv + first + 6)]
 
 
 def shots_of(
@@ -144,8 +149,7 @@ def _guessed(
         qpos, qvel = _from_outside(plant, log, qpos, qvel, rows)
     gain = plant.correcting(noise, np.diag(np.repeat((1.0, 10.0), nv) ** 2))
     if plant.free is not None and plant.base != "standing":
-        first = int(plant.model.jnt_dofadr[plant.free])
-        gain[[*range(first, first + 6), *range(nv + first, nv + first + 6)]] = 0.0
+        gain[_base(plant)] = 0.0
     for _ in range(3):
         qpos, qvel = plant.moved(qpos, qvel, np.nan_to_num(seen - plant.sensed(qpos, qvel)) @ gain.T)
     if plant.base == "standing" and plant.free is not None:
