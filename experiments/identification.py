@@ -2,10 +2,10 @@
 
     python experiments/identification.py metarl --logs 20
     python experiments/identification.py mujoco.sysid --logs 20
-    python experiments/identification.py mujoco.sysid-told --logs 20       # and told the true state where a piece begins
+    python experiments/identification.py mujoco.sysid-told --logs 20       # told the true states
 
-Each log is 8 s of noisy squats of a quadruped with a payload of 1.7 kg, motors at 0.78 and 2.2 times the dry friction of
-its joints (0.22 N·m). What was found is written to experiments/results/identify/, a line for each log, and summed up.
+Each log is 8 s of noisy squats of a quadruped with a payload of 1.7 kg, motors at 0.78 and 2.2 times the dry friction
+of its joints (0.22 N·m). What was found is written to experiments/results/identify/, and summed up.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import Any
 import mujoco
 import numpy as np
 import torch
-from jaxtyping import Float64
 
 import metarl
 from metarl.core.files import write_json
@@ -58,7 +57,7 @@ class Recorded(Plant):
 
     states: list[tuple[np.ndarray, np.ndarray]]
 
-    def _sense(self, physics: Physics, tasks: Tasks) -> Float64[np.ndarray, "N C"]:
+    def _sense(self, physics: Physics, tasks: Tasks) -> np.ndarray:
         kept = physics.bind("qpos").numpy().copy(), physics.bind("qvel").numpy().copy()
         self.states = [*getattr(self, "states", []), kept]
         return super()._sense(physics, tasks)

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from torch import Tensor
 
 import metarl
@@ -45,9 +44,7 @@ class Told:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._oracle, name)
 
-    def act(
-        self, obs: Float32[Tensor, "N O"], state: Any, noise: Float32[Tensor, "N Z"], deterministic: bool = False
-    ) -> tuple[Float32[Tensor, "N A"], Any]:
+    def act(self, obs: Tensor, state: Any, noise: Tensor, deterministic: bool = False) -> tuple[Tensor, Any]:
         """The oracle's action, where the task stands that it is told."""
         seen = torch.cat((obs[:, : -self._code.shape[1]], self._code), dim=1)
         return self._oracle.act(seen, state, noise, deterministic)

@@ -57,7 +57,7 @@ def gap(
     subjects = [
         bundle_subject(Path(str(run)), **options) if is_bundle(run) else subject_of(run, **options) for run in runs
     ]
-    name = split if tasks is None else "list-python"
+    name: str = split if tasks is None else "list-python"
     if isinstance(tasks, str | Path):
         path, name = Path(tasks), f"list-{Path(tasks).stem}"
         found = [on_tasks(subject, path, str(disturbances)) for subject in subjects]

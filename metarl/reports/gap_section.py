@@ -23,7 +23,7 @@ _WORDS = (
 
 
 def gaps_of(runs: Sequence[Run], output: Path) -> list[dict[str, Any]]:
-    """Of each run that has a `gap.json`: its worst value along each axis, the worst axis first; with a link to its page.
+    """Of each run that has a `gap.json` its worst value along each axis, the worst axis first, and a link to its page.
 
     A file that is no sweep is left out: a run's folder may be a stranger's.
     """
@@ -65,9 +65,9 @@ def _of_run(gap: Content) -> str:
         unit = "" if axis["unit"] in ("", "1", "index") else f" {axis['unit']}"
         known = " <small>in training</small>" if axis["in_training"] else ""
         share = "diverged" if axis["of_nominal"] is None else number(axis["of_nominal"], digits=2)
+        name, value = escape(axis["name"].replace("_", " ")), escape(axis["value"] + unit)
         rows += (
-            f"<tr><td class=text>{escape(axis['name'].replace('_', ' '))}</td><td>{escape(axis['value'] + unit)}{known}</td>"
-            f"<td>{share}</td><td>{axis['falls']:.2f}</td></tr>"
+            f"<tr><td class=text>{name}</td><td>{value}{known}</td><td>{share}</td><td>{axis['falls']:.2f}</td></tr>"
         )
     link = f'. <a href="{escape(gap["page"])}">All values</a>' if gap["page"] else ""
     head = '<th class="text">swept</th><th>worst at</th><th>of nominal</th><th>falls</th>'

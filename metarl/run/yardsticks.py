@@ -138,8 +138,9 @@ def family_headroom(
     family: str, budget: Budget, folder: Path, on: int | Path, console: Console, argv: Sequence[str],
     trust_code: bool = False,
 ) -> FamilyHeadroom:  # fmt: skip
-    """Train what is missing in `folder`, evaluate it `on` so many test tasks, or those of a file, and write
-    `headroom.json` beside the runs.
+    """Train what is missing in `folder`, evaluate it, and write `headroom.json` beside the runs.
+
+    It is evaluated `on` so many test tasks, or on those of a file.
 
     Runs that are there are used, and trained further where they are shorter. Raises `UserError` where one is of other
     settings or longer than asked for, and where the learner adapts.

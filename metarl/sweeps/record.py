@@ -145,7 +145,8 @@ def _table(record: GapRecord) -> Table:
     table.add_column("swept", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     for policy in record.policies:
-        table.add_column(f"{policy.name}\nreturn, of nominal, falls", justify="right")
+        name = policy.name.removeprefix("pretrained:").rpartition("/")[2]
+        table.add_column(f"{name}\nreturn, of nominal, falls", justify="right")
     table.add_row("as it is", "", *(_cell(policy, policy.nominal) for policy in record.policies))
     for axis in record.axes:
         table.add_section()

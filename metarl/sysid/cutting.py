@@ -18,9 +18,8 @@ TYPICAL = {"gyro": 0.02, "gravity": 5e-3, "acc": 0.15, "rad": 1.5e-3, "rad/s": 0
 _UNKNOWN = (0.02, 0.5)
 """How well the state is known where a shot starts [rad or m, and per s]."""
 _LOST = (1e-5, 1e-3)
-"""What of that is lost in a row. Much more, and the filter follows noise into contacts that jump; nothing, and a shot is
-one long replay."""
-_LEAST = 6  # shots: each group has one
+"""What of that is lost in a row: much more, and the filter follows noise into contacts that jump."""
+_LEAST = 6  # shots
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,7 @@ def filtering(plant: Plant, noise: np.ndarray, rows: int) -> Float64[np.ndarray,
     nv = plant.model.nv
     known, lost = np.repeat(_UNKNOWN, nv), np.repeat(_LOST, nv)
     if plant.base == "hung" and plant.free is not None:
-        first = int(plant.model.jnt_dofadr[plant.free])
-        held = [*range(first, first + 6), *range(nv + first, nv + first + 6)]
-        known[held] = lost[held] = 0.0
+        known[_base(plant)] = lost[_base(plant)] = 0.0
     covariance, moves = np.diag(known**2), plant.transition()
     slope = np.where(np.isfinite(noise)[:, None], plant.slope, 0.0)
     gains = np.zeros((rows, 2 * nv, len(noise)))
@@ -113,6 +110,13 @@ def filtering(plant: Plant, noise: np.ndarray, rows: int) -> Float64[np.ndarray,
         covariance = moves @ (covariance - gains[number] @ slope @ covariance) @ moves.T + np.diag(lost**2)
         covariance = (covariance + covariance.T) / 2.0
     return gains
+
+
+def _base(plant: Plant) -> list[int]:
+    """Which of the numbers of a state are a free base's."""
+    assert plant.free is not None
+    first, nv = int(plant.model.jnt_dofadr[plant.free]), plant.model.nv
+    return [*range(first, first + 6), *range(nv + first, nv + first + 6)]
 
 
 def shots_of(
@@ -126,7 +130,7 @@ def shots_of(
     ]
     if len(starts) < _LEAST:
         raise UserError(
-            f"{log.where} has {len(starts)} unbroken pieces of {o.settle + o.shot:g} s, and at least {_LEAST} are needed"
+            f"{log.where} has {len(starts)} unbroken pieces of {o.settle + o.shot:g} s, and needs at least {_LEAST}"
         )
     if len(starts) > o.max_shots:
         starts = [starts[round(i)] for i in np.linspace(0, len(starts) - 1, o.max_shots)]
@@ -145,8 +149,7 @@ def _guessed(
         qpos, qvel = _from_outside(plant, log, qpos, qvel, rows)
     gain = plant.correcting(noise, np.diag(np.repeat((1.0, 10.0), nv) ** 2))
     if plant.free is not None and plant.base != "standing":
-        first = int(plant.model.jnt_dofadr[plant.free])
-        gain[[*range(first, first + 6), *range(nv + first, nv + first + 6)]] = 0.0
+        gain[_base(plant)] = 0.0
     for _ in range(3):
         qpos, qvel = plant.moved(qpos, qvel, np.nan_to_num(seen - plant.sensed(qpos, qvel)) @ gain.T)
     if plant.base == "standing" and plant.free is not None:

@@ -16,7 +16,7 @@ from metarl.core.seeding import rng
 from metarl.core.tasks import Tasks
 from metarl.sim.family import MujocoFamily
 from metarl.sysid.cutting import Options, commands_of, filtering, plant_of, sensors_of, shots_of, typical_noise
-from metarl.sysid.fit import Fit, Residuals, Shots, Unknown, tasks_of
+from metarl.sysid.fit import Fit, Residuals, Unknown, tasks_of
 from metarl.sysid.log import Log
 from metarl.sysid.suspicions import require_plausible
 
@@ -32,6 +32,8 @@ _POLISHED = 0.02
 """Finite differences at first, as a share of a parameter's range, of the last fit."""
 _ODD = 4.0
 """Residuals that are larger than this, in terms of a usual sensor's noise, are no noise."""
+_UNLIKE = 1.3
+"""Held-out residuals that are larger than this, in terms of the fit's, are not of its kind."""
 _CONFIDENCE = 0.95
 
 
@@ -174,7 +176,7 @@ def unknowns_of(family: MujocoFamily, chosen: Sequence[str] = ()) -> tuple[Unkno
 def _best(rough: Residuals, o: Options, say: Callable[[str], None], notes: list[str]) -> Fit:
     """The best fit of several first guesses: the unmodified robot, and the best of some that are drawn."""
     draws = rng(o.seed, "sysid/starts").uniform(rough.low, rough.high, (_SCREENED, len(rough.low)))
-    order = np.argsort(rough.costs(rough.played(draws), draws)) if o.starts > 1 else []
+    order = np.argsort(rough.costs(rough.played(draws), draws)) if o.starts > 1 else np.zeros(0, int)
     fits = []
     for number, start in enumerate([rough.expected, *draws[order]][: o.starts]):
         fits.append(rough.fit(start))
@@ -230,9 +232,11 @@ def _remarks(estimates: Sequence[Estimate], held_out: tuple[float, float], odd: 
             notes.append(f"{one.unknown.label} is at the end of its range: the robot may differ in something else")
     if held_out[0] > 0.95 * held_out[1]:
         notes.append("on shots that were held out this task explains the log no better than the unmodified robot")
-    if odd:
+    if odd or held_out[0] > _UNLIKE:
+        what = f"what is left of {', '.join(odd)} is no noise of a usual sensor"
+        what = what if odd else f"held-out residuals are {held_out[0]:.2f} times those of the fit"
         notes.append(
-            f"what is left of {', '.join(odd)} is no noise of a usual sensor: intervals may be too narrow, as where feet "
-            "lift or slip, the robot differs in something else, or another first guess does better (--starts)"
+            f"{what}: intervals may be too narrow, as where feet lift or slip, the robot differs in something else, or "
+            "another first guess does better (--starts)"
         )
     return notes

@@ -58,7 +58,7 @@ def test_what_is_there_is_used_and_trained_further_and_other_settings_are_refuse
     save_tasks(path, SHORT, space.fixed("test", 3))
     mine = metarl.headroom(SHORT, seeds=(2,), total_steps=120, **given, tasks=path)
     assert mine.num_tasks == 3
-    assert metarl.Run.open(mine.runs["oracle-s2"]).evaluations[-1].split == "list-mine"
+    assert "list-mine" in {record.split for record in metarl.Run.open(mine.runs["oracle-s2"]).evaluations}
     with pytest.raises(UserError, match=r"has trained for 120 already"):
         metarl.headroom(SHORT, seeds=(1,), total_steps=80, **given)
     longer = metarl.headroom(SHORT, seeds=(2,), total_steps=160, **given)
