@@ -143,14 +143,7 @@ def test_a_report_of_a_run_shows_its_gap(tmp_path):
     rows = json.loads((tmp_path / "report.json").read_text())["gaps"][0]["axes"]
     assert (rows[0]["name"], rows[0]["value"]) == ("strength", "0") and rows[0]["of_nominal"] < 0.0
     (run / "gap.json").write_text("{}")
-<<<<<<< HEAD
-    assert (
-        '<section id="gap">'
-        not in metarl.report(run, output=tmp_path / "report.html", evaluate_missing=False, film=False).read_text()
-    )
-=======
     assert '<section id="gap">' not in metarl.report(run, **report).read_text()
->>>>>>> gap
 
 
 def test_the_gate_closes_with_exit_code_1(tmp_path, capsys):
