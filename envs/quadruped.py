@@ -167,7 +167,7 @@ class Quadruped(MujocoFamily):
         """Wanted forward velocity [m/s] and turn rate [rad/s]."""
         return physics.bind("userdata")[:, :2]
 
-    def wanted(self, physics: Physics, tasks: Tasks) -> Wanted:
+    def wanted(self, physics: Physics, tasks: Tasks) -> Wanted | None:
         """The command, along the trunk's heading."""
         speed, turn = self.command(physics, tasks).unbind(dim=1)
         w, x, y, z = physics.bind("qpos")[:, 3:7].unbind(dim=1)

@@ -28,7 +28,7 @@ class Wanted(NamedTuple):
     """Where a robot is to go, as it is drawn; never shown to a policy."""
 
     direction: Float[Tensor, "N 2"]
-    """Of unit length, in the world's plane."""
+    """Of unit length, in the world's plane; 0 where it is to go nowhere."""
     speed: Float[Tensor, "N"] | None = None
     """Along it [m/s]; None where faster is better."""
     turn: Float[Tensor, "N"] | None = None
