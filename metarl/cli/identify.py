@@ -14,7 +14,7 @@ from metarl.core.parameters import require
 class IdentifyOptions:
     """Find the task parameters of a family that explain a log, with 95 % intervals, and write them as a task list.
 
-    `train`, `eval`, `headroom` and `video` take that file as --tasks. What a log holds: docs/identify.md.
+    `train`, `eval`, `headroom`, `gap` and `video` take it as --tasks. What a log holds: docs/identify.md.
     """
 
     family: str

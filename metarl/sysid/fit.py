@@ -1,9 +1,9 @@
 """Task parameters fitted to what the sensors measured, by least squares over short shots of a log.
 
-A long replay runs through contacts into wrong minima and reports them with confidence, so a log is cut into short shots.
-No robot knows the full state of its base where a shot starts: each is led there. A filter keeps it near the sensors,
-with whichever parameters are tried; what is compared, after the first rows, is what the sensors say with what was
-played a row ahead. So the starts are no unknowns, and the finite differences of all shots are one batch of worlds.
+A long replay runs through contacts into wrong minima and reports them with confidence, so a log is cut into short
+shots. No robot knows the full state of its base where a shot starts: each is led there. A filter keeps it near the
+sensors, with whichever parameters are tried; what is compared, after the first rows, is what the sensors say with what
+was played a row ahead. So the starts are no unknowns, and the finite differences of all shots are one batch of worlds.
 """
 
 from __future__ import annotations
