@@ -33,9 +33,14 @@ def run(words: list[str]) -> int:
     options = parse(PushOptions, "push", words)
     from metarl.hub.share import push
 
-    given = {"checkpoint": options.checkpoint, "private": options.private, "trust_code": options.trust_code}
     address = push(
-        options.run, options.repo, film=not options.no_film, say=lambda what: print(f"note: {what}"), **given
+        options.run,
+        options.repo,
+        checkpoint=options.checkpoint,
+        private=options.private,
+        film=not options.no_film,
+        trust_code=options.trust_code,
+        say=lambda what: print(f"note: {what}"),
     )
     print(f"published {address}")
     return 0

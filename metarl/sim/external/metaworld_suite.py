@@ -11,6 +11,7 @@ import functools
 import os
 import re
 from pathlib import Path
+from typing import cast
 
 from metarl.core.distributions import Choice
 from metarl.core.errors import UserError
@@ -92,4 +93,4 @@ def benchmark(name: str) -> type[MetaWorld]:
         "python": str(home() / "bin" / "python"),
         "constant_observations": (36, 37, 38),
     }
-    return type(called, (MetaWorld,), fields)
+    return cast("type[MetaWorld]", type(called, (MetaWorld,), fields))
