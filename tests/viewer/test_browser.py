@@ -57,8 +57,7 @@ class Page:
         """Write another number into the field that shows `present`."""
         near = f"Math.abs(parseFloat(one.value) - {present}) < 1e-5"
         field = f"[...document.querySelectorAll('input[type=text]')].find(one => {near})"
-        self.until(field)
-        self.browser.evaluate(f"{field}.focus()")
+        self.until(f"{field} && ({field}.focus(), document.activeElement === {field})")  # a folder takes time to open
         self.browser.evaluate("document.activeElement.select()")
         self.browser.call("Input.insertText", text=str(wanted))
         self.browser.evaluate("document.activeElement.blur()")
