@@ -16,7 +16,7 @@ from metarl.core import trust
 from metarl.core.config import TrainConfig, configure, task_visible
 from metarl.core.errors import UserError
 from metarl.core.files import write_json
-from metarl.core.registry import reference
+from metarl.core.registry import make_family, reference
 from metarl.run import checkpoint, headroom as statistics, sessions
 from metarl.run.evaluate import evaluate_subject
 from metarl.run.headroom import Headroom, still_rising
@@ -140,12 +140,12 @@ def family_headroom(
 ) -> FamilyHeadroom:  # fmt: skip
     """Train what is missing in `folder`, evaluate it, and write `headroom.json` beside the runs.
 
-    It is evaluated `on` so many test tasks, or on those of a file.
-
-    Runs that are there are used, and trained further where they are shorter. Raises `UserError` where one is of other
-    settings or longer than asked for, and where the learner adapts.
+    It is evaluated `on` so many test tasks, or on those of a file. Runs that are there are used, and trained further
+    where they are shorter. Raises `UserError` where one is of other settings or longer than asked for, where the learner
+    adapts, and for an unknown family.
     """
     trust.named(budget.agent, family)
+    make_family(family)
     returns: dict[str, list[Any]] = {"memoryless": [], "oracle": []}
     runs, spent = {}, {}
     for seed in budget.seeds:  # both of a seed first: a measurement cut short has a seed of each

@@ -130,6 +130,13 @@ def test_a_yardstick_of_the_wrong_kind_is_refused(measured, capsys):
     assert "nothing to wipe" in capsys.readouterr().err
 
 
+def test_an_unknown_family_is_refused_before_anything_is_said_or_made(capsys, tmp_path):
+    assert main(["headroom", "point-gaol", "--output", str(tmp_path / "room")]) == 2
+    said = capsys.readouterr()
+    assert "unknown family 'point-gaol' (did you mean 'point-goal'?)" in said.err
+    assert not said.out and not (tmp_path / "room").exists()
+
+
 def test_any_learner_can_be_the_oracle(tmp_path):
     run = metarl.train(
         "rl2", SHORT, output=tmp_path / "run", task_visible=True, num_worlds=4, total_steps=80, hidden_size=8
