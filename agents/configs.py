@@ -61,6 +61,8 @@ class RL2Config(PPOFields):
         "minibatch_chunks": 512,
     }
     """Defaults where the worlds are on a GPU: many of them, and short segments with eight minibatches each."""
+    before: ClassVar[Mapping[str, float]] = {"privileged_critic": False, "task_weight": 0.0}
+    """What options are in runs on disk from before there were any."""
 
     cell: Literal["gru", "lstm", "lru", "transformer", "memory"] = "lstm"
     """Memory: recurrent, linear recurrent (LRU), attention over --window steps, or an LSTM with a table to write to.

@@ -150,8 +150,10 @@ def to_toml(config: TrainConfig[Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def load_config(path: Path, trust_code: bool = False) -> TrainConfig[Any]:
+def load_config(path: Path, trust_code: bool = False, of_run: bool = False) -> TrainConfig[Any]:
     """A training configuration from TOML, the learner's part typed by its agent.
+
+    One `of_run` was written whole: an option that it lacks is younger, and was as the learner's `before` says.
 
     An agent in a file is imported for that, if it may be: see `trust.require`, which is to be asked for the family too
     before that is made.
@@ -164,18 +166,19 @@ def load_config(path: Path, trust_code: bool = False) -> TrainConfig[Any]:
         raise UserError(f"{path}: learner must be a table, [learner]")
     trust.require(values["agent"], path, trust_code)
     config_class = learner_config_class(values["agent"])
-    of_run, of_learner = _names(TrainConfig), _names(config_class)
+    run_options, of_learner = _names(TrainConfig), _names(config_class)
     if "device" not in of_learner and (device := learner.pop("device", "cpu")) != "cpu":
         values = {"device": device, "physics": "mujoco"} | values  # once of the learner's gradient steps alone
-    for key in values.keys() - of_run:
+    for key in values.keys() - run_options:
         if key in of_learner:
             raise UserError(f"{path}: {key} belongs into the table [learner], below the options of the run")
     for key in learner.keys() - of_learner:
-        if key in of_run:
+        if key in run_options:
             raise UserError(f"{path}: {key} is an option of the run and belongs above the table [learner]")
         if owners := agents_with(key):
             raise UserError(f"{path}, [learner]: {values['agent']} has no option {key}; {', '.join(owners)} have it")
-    values["learner"] = build(config_class, learner, f"{path}, [learner]")
+    was: Mapping[str, Any] = getattr(config_class, "before", {}) if of_run else {}
+    values["learner"] = build(config_class, {**was, **learner}, f"{path}, [learner]")
     return build(TrainConfig, {**train_defaults(config_class), **values}, str(path))
 
 

@@ -98,7 +98,7 @@ class Run:
     def config(self) -> TrainConfig[Any]:
         """The resolved configuration, typed by its learner."""
         self.toml()
-        return load_config(self.path / CONFIG, self.trust_code)
+        return load_config(self.path / CONFIG, self.trust_code, of_run=True)
 
     @property
     def is_trusted(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import multiprocessing
 import os
@@ -123,7 +124,7 @@ class Tuner:
                         found = _received(pipe, process)
                         if isinstance(found, tuple):
                             trial.report(*found)
-                            pipe.send(trial.should_prune())
+                            pipe.send(bool(trial.should_prune()))
                             continue
                         del running[pipe]
                         stopped = self._booked(f"trial {number}/{num_trials}", number, trial, found) or stopped
@@ -138,6 +139,7 @@ class Tuner:
         self, number: int, values: dict[str, Any], reported: dict[int, float], pipe: Any, deadline: float, jobs: int
     ) -> None:
         """Train in a process of its own, that shares the machine with as many others, and tell what came of it."""
+        gc.freeze()  # what the other process left to be collected may wait for threads that are not here
         os.setpgid(0, 0)  # Ctrl-C is for the one that began it, and passes it on
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -141,8 +141,8 @@ def family_headroom(
     """Train what is missing in `folder`, evaluate it, and write `headroom.json` beside the runs.
 
     It is evaluated `on` so many test tasks, or on those of a file. Runs that are there are used, and trained further
-    where they are shorter. Raises `UserError` where one is of other settings or longer than asked for, where the learner
-    adapts, and for an unknown family.
+    where they are shorter. Raises `UserError` where one is of other settings or longer than asked for, where the
+    learner adapts, and for an unknown family.
     """
     trust.named(budget.agent, family)
     make_family(family)

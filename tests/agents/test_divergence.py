@@ -115,7 +115,8 @@ def test_a_segment_of_one_step_trains(name):
     one = MujocoEnv(Rail(edge=9.0), 1, episodes_per_trial=1, episode_steps=1, threads=1)
     for number in range(2):
         tasks = one.family.space.fixed("train", 1)
-        segment = collect(one, learner.behaviour, tasks, seeding.key(0, "collect"), record=learner.record)
+        wants = {"record": learner.record, "privileged": learner.wants_privileged}
+        segment = collect(one, learner.behaviour, tasks, seeding.key(0, "collect"), **wants)
         metrics = learner.update(segment, seeding.generator(0, "update", number), 0.0)
         assert all(abs(value) < float("inf") for value in metrics.values())
     assert not_finite(learner) == []

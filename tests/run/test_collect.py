@@ -16,6 +16,7 @@ from metarl.run.collect import Stepper, collect, trial_steps
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 STEPS = 8  # of a trial: two episodes of four
+PLAIN = {"privileged_critic": False, "task_weight": 0.0}
 
 
 class Tally(NamedTuple):
@@ -116,7 +117,9 @@ def test_a_segment_of_a_whole_trial_is_the_trial():
     states = []
     for segment_steps in (0, STEPS):
         env = env_of()
-        learner = RL2(RL2Config(hidden_size=8, segment_steps=segment_steps), env.info, seeding.generator(0, "init"))
+        learner = RL2(
+            RL2Config(**PLAIN, hidden_size=8, segment_steps=segment_steps), env.info, seeding.generator(0, "init")
+        )
         key = seeding.key(0, "collect")
         if segment_steps:
             segment = running_on(env, learner.policy, key).segment(learner.behaviour, STEPS, learner.record)
@@ -129,7 +132,7 @@ def test_a_segment_of_a_whole_trial_is_the_trial():
 
 def test_values_and_targets_do_not_depend_on_where_a_segment_is_cut():
     """Two trials at once, and in four parts of which each is bootstrapped from the seam: with λ = 0 targets agree."""
-    config = RL2Config(hidden_size=8, chunk_steps=4, gae_lambda=0.0, segment_steps=16)
+    config = RL2Config(**PLAIN, hidden_size=8, chunk_steps=4, gae_lambda=0.0, segment_steps=16)
     env = env_of()
     learner = RL2(config, env.info, seeding.generator(0, "init"))
     whole, _ = learner.prepare(running_on(env, learner.policy).segment(learner.policy, 16, learner.record))
@@ -145,7 +148,7 @@ def test_values_and_targets_do_not_depend_on_where_a_segment_is_cut():
 
 def test_a_trial_that_begins_within_a_chunk_is_refused():
     env = env_of()
-    learner = RL2(RL2Config(hidden_size=8, segment_steps=6), env.info, seeding.generator(0, "init"))
+    learner = RL2(RL2Config(**PLAIN, hidden_size=8, segment_steps=6), env.info, seeding.generator(0, "init"))
     segment = running_on(env, learner.policy).segment(learner.policy, 6, learner.record)
     shifted = segment.trial_start.clone()
     shifted[1, 0] = True

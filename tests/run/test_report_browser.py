@@ -74,8 +74,8 @@ def test_it_opens_in_a_browser(report, content, tmp_path):
         narrow = browser.evaluate("document.documentElement.scrollWidth")
     assert browser.errors == []
     assert [url for url in browser.requests if not url.startswith("data:")] == [report.as_uri()]
-    # adaptation on test and ood, the first seconds, learning by steps and minutes, and the distance of the goal
-    assert len(figures) == 6
+    # adaptation on test and ood, the first seconds, beliefs, learning by steps and minutes, the distance of the goal
+    assert len(figures) == 7
     assert all(figure["lines"] > 10 and (figure["width"] is None or figure["width"] > 300) for figure in figures)
     assert (wide, narrow) == (1280, 400)
     assert len(videos) == 2
