@@ -127,6 +127,7 @@ class Tuner:
                             pipe.send(bool(trial.should_prune()))
                             continue
                         del running[pipe]
+                        process.join()  # it has said its last word
                         stopped = self._booked(f"trial {number}/{num_trials}", number, trial, found) or stopped
             finally:
                 for pipe, (*_, process) in running.items():
