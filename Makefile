@@ -27,7 +27,7 @@ setup: .venv/.installed ## make .venv from requirements.lock
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-train: setup ## meta-train MAML, evaluate it on held-out tasks, film it adapting: 5 minutes in all
+train: setup ## meta-train MAML, evaluate it on held-out tasks, film it adapting: 5 minutes
 	$(BIN)/metarl train --config "$(CONFIG)" --output "$(RUN)"
 	$(BIN)/metarl eval "$(RUN)"
 	-$(BIN)/metarl video "$(RUN)" --grid 2 --output videos/quickstart.mp4
