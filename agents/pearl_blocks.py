@@ -13,17 +13,21 @@ from torch import Tensor
 from metarl.core.graphs import Replay
 
 COMPILED = "METARL_COMPILE"
-"""Environment variable: with the value 1 the objectives are compiled on CUDA (`torch.compile`)."""
+"""Environment variable: with the value 1 the objectives are compiled on CUDA (`torch.compile`), with another in that mode.
+
+As `max-autotune-no-cudagraphs`, which takes minutes once and tries many kernels.
+"""
 Step = Callable[..., Float32[Tensor, "R"] | None]
 """`Pearl.gradient_step`."""
 
 
 def compiled(device: torch.device, *functions: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
     """Compile functions for a GPU, where that is asked for; else they stay as they are."""
-    if device.type != "cuda" or os.environ.get(COMPILED, "0") != "1":
+    mode = os.environ.get(COMPILED, "0")
+    if device.type != "cuda" or mode == "0":
         return functions
     torch._dynamo.config.suppress_errors = True  # what cannot be compiled is done without
-    return tuple(torch.compile(function, dynamic=False) for function in functions)
+    return tuple(torch.compile(function, dynamic=False, mode=None if mode == "1" else mode) for function in functions)
 
 
 class Block:

@@ -58,9 +58,9 @@ def compare(family: str, num_worlds: int, contenders: Mapping[str, Work], second
 
 
 def rate(work: Work, seconds: float, times: dict[str, float] | None = None) -> float:
-    """Steps per second of `work`, repeated for at least `seconds`; adds where the time went to `times`."""
+    """Steps per second of `work`, done once and until `seconds` are over; adds where the time went to `times`."""
     steps, begun = 0, time.perf_counter()
-    while time.perf_counter() - begun < seconds:
+    while not steps or time.perf_counter() - begun < seconds:
         done = work()
         steps += done.steps
         if times is not None:
