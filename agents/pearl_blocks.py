@@ -13,9 +13,9 @@ from torch import Tensor
 from metarl.core.graphs import Replay
 
 COMPILED = "METARL_COMPILE"
-"""Environment variable: with the value 1 the objectives are compiled on CUDA (`torch.compile`), with another in that mode.
+"""Environment variable: with the value 1 the objectives are compiled on CUDA (`torch.compile`).
 
-As `max-autotune-no-cudagraphs`, which takes minutes once and tries many kernels.
+With another value but 0 in the mode of that name, as `max-autotune-no-cudagraphs`, which takes minutes once.
 """
 Step = Callable[..., Float32[Tensor, "R"] | None]
 """`Pearl.gradient_step`."""
