@@ -24,6 +24,7 @@ FAMILIES: dict[str, str] = {
     "quadruped-body": "metarl.envs.quadruped_tasks:QuadrupedBody",
     "quadruped-terrain": "metarl.envs.quadruped_tasks:QuadrupedTerrain",
     "quadruped-crippled": "metarl.envs.quadruped_tasks:QuadrupedCrippled",
+    "quadruped-vel": "metarl.envs.quadruped_tasks:QuadrupedVel",
     "quadruped-command": "metarl.envs.quadruped_tasks:QuadrupedCommand",
     "quadruped-command-wide": "metarl.envs.quadruped_disturbed:QuadrupedCommandWide",
     "quadruped-faults": "metarl.envs.quadruped_disturbed:QuadrupedFaults",

@@ -26,7 +26,7 @@ from metarl.envs.quadruped import (
     SYMMETRY,
     Quadruped,
 )
-from metarl.envs.quadruped_tasks import QuadrupedCommand
+from metarl.envs.quadruped_tasks import QuadrupedCommand, long_tailed
 from metarl.sim.disturbances import ActionLatency, EncoderOffset, Fault, Force, ImuTilt, Redrawn
 from metarl.sim.family import constant_like
 from metarl.sim.mujoco.physics import Physics
@@ -186,8 +186,7 @@ class QuadrupedCommandWide(QuadrupedCommand):
     """Walk at an unknown speed and turn rate, forward or backward, which change unseen every 2 to 4 s (42 elements).
 
     The task is the command that an episode begins with; those that follow are drawn from the same range. Reward alone
-    tells them: it falls off as 1 / (1 + (e / 0.5)²) with an error e, as the bell curve of the other quadrupeds would be
-    flat, and tell nothing, a metre per second away from the command.
+    tells them, with a long tail as in `QuadrupedVel`.
     """
 
     episode_steps = 300
@@ -201,5 +200,5 @@ class QuadrupedCommandWide(QuadrupedCommand):
     mirror = replace(SYMMETRY, parameters={"turn": signed(-1), "present_turn": signed(-1)})
 
     def closeness(self, x: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
-        """With a long tail, and as near the command as the others' bell curve."""
-        return 1.0 / (1.0 - x)
+        """With a long tail."""
+        return long_tailed(x)

@@ -103,6 +103,32 @@ class QuadrupedCommand(Quadruped):
         return torch.stack((tasks["velocity"], tasks["turn"]), dim=1)
 
 
+class QuadrupedVel(QuadrupedCommand):
+    """Walk straight on at an unknown speed, forward or backward, known by its reward alone (42 elements).
+
+    The reward falls off as `long_tailed`: a metre per second away a bell curve would be flat, and tell nothing.
+    """
+
+    episode_steps = 300
+    space = TaskSpace(
+        {"velocity": Parameter(Uniform(-1.0, 1.5), ood=Uniform(1.5, 2.0), unit="m/s", help="goal velocity, forward")}
+    )
+    mirror = SYMMETRY
+
+    def command(self, physics: Physics, tasks: Tasks) -> Float[Tensor, "N 2"]:
+        """The task, and no turn."""
+        return torch.stack((tasks["velocity"], torch.zeros_like(tasks["velocity"])), dim=1)
+
+    def closeness(self, x: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+        """With a long tail."""
+        return long_tailed(x)
+
+
+def long_tailed(x: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+    """1 / (1 + (e / 0.5)²) of an error e, for `closeness`: near the command it is the others' bell curve."""
+    return 1.0 / (1.0 - x)
+
+
 class QuadrupedTerrain(Quadruped):
     """Follow the command over unknown ground, blind. Difficulty in [0, 1]; `ood` is harder than any trained on.
 
