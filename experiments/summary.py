@@ -26,6 +26,7 @@ from metarl.run.statistics import Interval, bootstrap_interval, mean
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "experiments" / "results"
 BEGIN, END = "<!-- written by `make results` -->", "<!-- end of what `make results` writes -->"
+RUN_ON_GPU = "`python experiments/compare.py experiments/gpu.toml --runs runs/gpu --results experiments/results/gpu`"
 ROLES = ("memoryless", "adapting", "oracle")
 """The order in a table: what does not adapt, what does, and what is told the task."""
 _HEAD = (
@@ -47,10 +48,10 @@ def kinds(run: Run) -> dict[tuple[str, bool], EvaluationRecord]:
     return {(record.split, record.deterministic): record for record in found}
 
 
-def compared(results: Path = RESULTS) -> dict[str, dict[str, list[Run]]]:
-    """The comparison: its runs, one per seed, by family and agent, or the name that the comparison has for it."""
+def compared(results: Path = RESULTS, folder: str = "compare") -> dict[str, dict[str, list[Run]]]:
+    """A comparison: its runs, one per seed, by family and agent, or the name that the comparison has for it."""
     found: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
-    for run in recorded(results / "compare"):
+    for run in recorded(results / folder):
         found[run.panel][label(run)].append(run)
     return {place: dict(sorted(agents.items(), key=_rank)) for place, agents in found.items()}
 
@@ -142,24 +143,26 @@ class Compared:
     """None without a memoryless policy or an oracle."""
 
 
-def places() -> dict[str, Compared]:
-    """Every family of the comparison."""
+    @property
+    def steps(self) -> int:
+        """What its longest training took [control steps]."""
+        return max(kinds(run)["test", True].train_steps for runs in self.agents.values() for run in runs)
+
+
+def places(folder: str = "compare") -> dict[str, Compared]:
+    """Every family of a comparison."""
     found = {}
-    for place, agents in compared().items():
+    for place, agents in compared(folder=folder).items():
         tests = {agent: [kinds(run)["test", True] for run in runs] for agent, runs in agents.items()}
         found[place] = Compared(agents, placing(tests))
     return found
 
 
-def tables(families: Mapping[str, Compared]) -> Iterator[str]:
-    """The comparison, a table per family; then the longer runs."""
-    for place, family in families.items():
-        agents, found = family.agents, family.placing
-        shares = {} if found is None else found.recovered
-        first = next(kinds(run)["test", True] for runs in agents.values() for run in runs)
-        seen = "" if first.held_out else " Its test tasks are those of training."
-        yield f"**{place}**. {_headroom(found)}{seen}"
-        yield "\n".join((_HEAD, *(row(agent, runs, shares.get(agent)) for agent, runs in agents.items())))
+def tables(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -> Iterator[str]:
+    """The comparison, a table per family; that on a GPU; then the longer runs."""
+    yield from _tables(families)
+    yield f"**On a GPU** ({RUN_ON_GPU}), with RL²'s network and PPO for all three, one training at a time or three side by side:"
+    yield from _tables(on_gpu)
     yield "**Longer runs**, each named as under [experiments/results](../experiments/results):"
     longer = [run for run in recorded(RESULTS) if ("test", True) in kinds(run)]
     longer.sort(key=lambda run: (run.panel, run.config_values["agent"]))
@@ -167,10 +170,21 @@ def tables(families: Mapping[str, Compared]) -> Iterator[str]:
     yield "\n".join((_HEAD, *(row(label, [run]) for label, run in zip(labels, longer, strict=True))))
 
 
-def overview(families: Mapping[str, Compared]) -> str:
-    """A row per family of the comparison that has a memoryless policy and an oracle, the largest headroom first."""
-    rows = []
+def _tables(families: Mapping[str, Compared]) -> Iterator[str]:
     for place, family in families.items():
+        agents, found = family.agents, family.placing
+        shares = {} if found is None else found.recovered
+        first = next(kinds(run)["test", True] for runs in agents.values() for run in runs)
+        seen = "" if first.held_out else " Its test tasks are those of training."
+        yield f"**{place}**. {_headroom(found)}{seen}"
+        yield "\n".join((_HEAD, *(row(agent, runs, shares.get(agent)) for agent, runs in agents.items())))
+
+
+def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -> str:
+    """A row per family that has a memoryless policy and an oracle, the largest headroom first; on a GPU by itself."""
+    rows = []
+    longer = [(f"{place}, {family.steps / 1e6:.0f} M steps", family) for place, family in on_gpu.items()]
+    for place, family in [*families.items(), *longer]:
         found = family.placing
         if found is None:
             continue
@@ -215,11 +229,11 @@ def _mean_of(seeds: Sequence[float]) -> str:
 
 def update(root: Path = ROOT) -> None:
     """Write the tables between the two marks of each page."""
-    families = places()
+    families, on_gpu = places(), places("gpu")
     pages = {
-        "README.md": overview(families),
-        "docs/families.md": worth_adapting(families),
-        "docs/results.md": "\n\n".join(tables(families)),
+        "README.md": overview(families, on_gpu),
+        "docs/families.md": worth_adapting(families | on_gpu),
+        "docs/results.md": "\n\n".join(tables(families, on_gpu)),
     }
     for name, content in pages.items():
         path = root / name

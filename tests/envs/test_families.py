@@ -11,7 +11,14 @@ UNDECIDED = {(name, "every task parameter matters") for name in ("point-goal-spa
 """Random play cannot tell: it never reaches what is rewarded."""
 
 LONG = {"humanoid-dir"}
-VARIANTS = {"half-cheetah-dir-sparse", "ant-dir-2d", "ant-goal-sparse", "point-goal-sparse", "quadruped-command-wide", "quadruped-vel"}
+VARIANTS = {
+    "half-cheetah-dir-sparse",
+    "ant-dir-2d",
+    "ant-goal-sparse",
+    "point-goal-sparse",
+    "quadruped-command-wide",
+    "quadruped-vel",
+}
 """They differ from another family in the reward or the range of a parameter alone."""
 
 

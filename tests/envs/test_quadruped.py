@@ -8,7 +8,7 @@ from families import columns
 from scipy.spatial.transform import Rotation
 
 from metarl.envs.quadruped import LEGS, MOTORS, REACH, STAND
-from metarl.envs.quadruped_tasks import QuadrupedBody, QuadrupedCommand, QuadrupedCrippled, QuadrupedTerrain
+from metarl.envs.quadruped_tasks import QuadrupedBody, QuadrupedCommand, QuadrupedCrippled, QuadrupedTerrain, QuadrupedVel
 from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
 
 NOMINAL = {"payload": 0.0, "centre": 0.0, "friction": 1.0, "strength": 1.0, "damping": 1.0}
@@ -116,6 +116,17 @@ def test_the_goal_of_quadruped_command_is_rewarded_and_not_shown():
         step = env.step(torch.zeros(2, 12))
     assert step.reward_terms["velocity"][0] > 1.9
     assert step.reward_terms["velocity"][1] == pytest.approx(2.0 * np.exp(-4.0), abs=0.02)
+
+
+def test_the_goal_of_quadruped_vel_is_rewarded_with_a_long_tail():
+    env = MujocoEnv(QuadrupedVel(), 3, episodes_per_trial=1, threads=1)
+    obs = env.begin(columns(velocity=[0.0, 1.0, -1.0]), key=0)
+    assert obs.shape == (3, 42)
+    for _ in range(50):
+        step = env.step(torch.zeros(3, 12))
+    assert step.reward_terms["velocity"][0] > 1.9
+    assert step.reward_terms["velocity"][1:].tolist() == pytest.approx([2.0 / 5.0] * 2, abs=0.03)
+    assert (step.reward_terms["turn"] > 0.9).all()
 
 
 @pytest.mark.parametrize(("angle", "falls"), [(50, False), (70, True), (180, True)])
