@@ -21,7 +21,8 @@ from metarl.run.headroom import Recovered
 from metarl.run.placing import Placing, placing
 from metarl.run.records import EvaluationRecord
 from metarl.run.run import Run, short
-from metarl.run.statistics import Interval, bootstrap_interval, mean
+from metarl.run.statistics import Interval, bootstrap_interval, mean, mean_interval
+from metarl.run.tables import LEADS, leads
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "experiments" / "results"
@@ -142,7 +143,6 @@ class Compared:
     placing: Placing | None
     """None without a memoryless policy or an oracle."""
 
-
     @property
     def steps(self) -> int:
         """What its longest training took [control steps]."""
@@ -161,6 +161,13 @@ def places(folder: str = "compare") -> dict[str, Compared]:
 def tables(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -> Iterator[str]:
     """The comparison, a table per family; that on a GPU; then the longer runs."""
     yield from _tables(families)
+    yield (
+        "**Controls**: what it costs in the last episode to wipe a policy's adaptation state every half a second, or to swap it "
+        "between worlds, and its lead over the memoryless policy on its tasks and on the nominal one (one seed each):"
+    )
+    yield controls(
+        dict(families) | {f"{place}, {each.steps / 1e6:.0f} M steps": each for place, each in on_gpu.items()}
+    )
     yield f"**On a GPU** ({RUN_ON_GPU}), with RL²'s network and PPO for all three, one training at a time or three side by side:"
     yield from _tables(on_gpu)
     yield "**Longer runs**, each named as under [experiments/results](../experiments/results):"
@@ -178,6 +185,26 @@ def _tables(families: Mapping[str, Compared]) -> Iterator[str]:
         seen = "" if first.held_out else " Its test tasks are those of training."
         yield f"**{place}**. {_headroom(found)}{seen}"
         yield "\n".join((_HEAD, *(row(agent, runs, shares.get(agent)) for agent, runs in agents.items())))
+
+
+def controls(families: Mapping[str, Compared]) -> str:
+    """A row per policy whose adaptation was interfered with: what that costs, and its lead with and without a task."""
+    rows = []
+    for place, family in families.items():
+        memoryless = [kinds(run)["test", True] for runs in family.agents.values() for run in runs]
+        memoryless = [record for record in memoryless if record.role == "memoryless"]
+        for agent, runs in family.agents.items():
+            for record in (kinds(run)["test", True] for run in runs):
+                if record.role != "adapting" or not record.controls or record.paired is None:
+                    continue
+                plain = record.paired[:, -1]
+                costs = {one.kind: mean_interval(plain - one.returns[:, -1]) for one in record.controls}
+                lead = {where: mean_interval(ahead) for where, ahead in leads(record, memoryless)}
+                found = (*(costs.get(kind) for kind in ("wipe", "swap")), *map(lead.get, LEADS))
+                cells = (place, agent, _mean_of(plain), *("" if each is None else _show(each, "+") for each in found))
+                rows.append("| " + " | ".join(cells) + " |")
+    head = "| family | policy | last episode | wiped | swapped | lead on its tasks | lead on the nominal one |"
+    return "\n".join((head, "|---" * 7 + "|", *rows))
 
 
 def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -> str:

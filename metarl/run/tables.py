@@ -88,7 +88,7 @@ def control_table(record: EvaluationRecord, memoryless: Sequence[EvaluationRecor
     for (label, _, cost), shown in zip(rows, means, strict=True):
         table.add_row(label, _cell(shown, digits), "" if cost is None else _cell(cost, digits, "+"))
     lines = ["an adaptation to the task costs return where its state is wiped or swapped"]
-    for where, ahead in _leads(record, memoryless):
+    for where, ahead in leads(record, memoryless):
         lines.append(f"ahead of the memoryless policy {where}: {_cell(mean_interval(ahead), digits, '+')}")
     return Group(table, *map(Text, lines))
 
@@ -106,17 +106,21 @@ def comparison_table(record: EvaluationRecord, other: EvaluationRecord, run: str
     return Group(table, Text(f"P: how likely {run} does better than {against.run} on a task"))
 
 
-def _leads(
+LEADS = ("on these tasks", "on the nominal task")
+"""Where a policy's lead over a memoryless one is looked at."""
+
+
+def leads(
     record: EvaluationRecord, memoryless: Sequence[EvaluationRecord]
 ) -> Iterator[tuple[str, Float64[np.ndarray, "N"]]]:
     """How far ahead of the memoryless policies it is, task by task: on the tasks, and on the nominal one."""
     theirs = [other.returns[:, -1] for other in memoryless]
     if theirs and record.paired is not None:
-        yield "on these tasks", record.paired[:, -1] - np.mean(theirs, axis=0)
+        yield LEADS[0], record.paired[:, -1] - np.mean(theirs, axis=0)
     nominal = [[one.returns[:, -1] for one in each.controls if one.kind == "nominal"] for each in (record, *memoryless)]
     if theirs and all(nominal):
         ours, *others = (each[0] for each in nominal)
-        yield "on the nominal task", ours - np.mean(others, axis=0)
+        yield LEADS[1], ours - np.mean(others, axis=0)
 
 
 def standing_lines(standing: Standing) -> list[str]:
