@@ -27,7 +27,15 @@ from metarl.run.tables import LEADS, leads
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "experiments" / "results"
 BEGIN, END = "<!-- written by `make results` -->", "<!-- end of what `make results` writes -->"
-RUN_ON_GPU = "`python experiments/compare.py experiments/gpu.toml --runs runs/gpu --results experiments/results/gpu`"
+_CONTROLS = (
+    "**Controls**: what it costs in the last episode to wipe a policy's adaptation state every half a second, or to "
+    "swap it between worlds; and its lead over the memoryless policy on its own tasks and on the nominal one. "
+    "One seed each."
+)
+_ON_GPU = (
+    "**On a GPU**, with RL²'s network and PPO for all three: `python experiments/compare.py experiments/gpu.toml "
+    "--runs runs/gpu --results experiments/results/gpu`."
+)
 ROLES = ("memoryless", "adapting", "oracle")
 """The order in a table: what does not adapt, what does, and what is told the task."""
 _HEAD = (
@@ -161,14 +169,9 @@ def places(folder: str = "compare") -> dict[str, Compared]:
 def tables(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -> Iterator[str]:
     """The comparison, a table per family; that on a GPU; then the longer runs."""
     yield from _tables(families)
-    yield (
-        "**Controls**: what it costs in the last episode to wipe a policy's adaptation state every half a second, or to swap it "
-        "between worlds, and its lead over the memoryless policy on its tasks and on the nominal one (one seed each):"
-    )
-    yield controls(
-        dict(families) | {f"{place}, {each.steps / 1e6:.0f} M steps": each for place, each in on_gpu.items()}
-    )
-    yield f"**On a GPU** ({RUN_ON_GPU}), with RL²'s network and PPO for all three, one training at a time or three side by side:"
+    yield _CONTROLS
+    yield controls({**families, **_by_steps(on_gpu)})
+    yield _ON_GPU
     yield from _tables(on_gpu)
     yield "**Longer runs**, each named as under [experiments/results](../experiments/results):"
     longer = [run for run in recorded(RESULTS) if ("test", True) in kinds(run)]
@@ -185,6 +188,11 @@ def _tables(families: Mapping[str, Compared]) -> Iterator[str]:
         seen = "" if first.held_out else " Its test tasks are those of training."
         yield f"**{place}**. {_headroom(found)}{seen}"
         yield "\n".join((_HEAD, *(row(agent, runs, shares.get(agent)) for agent, runs in agents.items())))
+
+
+def _by_steps(families: Mapping[str, Compared]) -> dict[str, Compared]:
+    """Named by what their training took too, to stand beside those of another comparison."""
+    return {f"{place}, {family.steps / 1e6:.0f} M steps": family for place, family in families.items()}
 
 
 def controls(families: Mapping[str, Compared]) -> str:
@@ -210,8 +218,7 @@ def controls(families: Mapping[str, Compared]) -> str:
 def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -> str:
     """A row per family that has a memoryless policy and an oracle, the largest headroom first; on a GPU by itself."""
     rows = []
-    longer = [(f"{place}, {family.steps / 1e6:.0f} M steps", family) for place, family in on_gpu.items()]
-    for place, family in [*families.items(), *longer]:
+    for place, family in {**families, **_by_steps(on_gpu)}.items():
         found = family.placing
         if found is None:
             continue
