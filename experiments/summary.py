@@ -51,9 +51,9 @@ def recorded(folder: Path) -> list[Run]:
 def kinds(run: Run) -> dict[tuple[str, bool], EvaluationRecord]:
     """A run's evaluations by split and whether actions were the mean.
 
-    Of several the one after the longest training, of most episodes.
+    Of several the one after the longest training, of most tasks, of most episodes.
     """
-    found = sorted(run.evaluations, key=lambda record: (record.train_steps, record.returns.shape[1]))
+    found = sorted(run.evaluations, key=lambda record: (record.train_steps, *record.returns.shape))
     return {(record.split, record.deterministic): record for record in found}
 
 
