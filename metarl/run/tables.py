@@ -62,8 +62,10 @@ def _recovery(record: EvaluationRecord) -> Iterator[str]:
         seconds = found.seconds()
         after = f"{seconds:.2f} s after" if seconds is not None else "not within what was measured after"
         yield f"time to recover: 90 % of the reward before a fault {after} its onset ({found.num_onsets} onsets)"
-        if record.standing is not None and (seconds := record.standing.seconds_to_recover) is not None:
-            yield f"time to recover: 90 % of what the oracle reaches after it, {seconds:.2f} s after its onset"
+        if record.standing is not None:
+            seconds = record.standing.seconds_to_recover
+            when = "not reached" if seconds is None else f"{seconds:.2f} s after its onset"
+            yield f"time to recover: 90 % of what the oracle reaches after it, {when}"
 
 
 def _success(record: EvaluationRecord) -> Iterator[str]:

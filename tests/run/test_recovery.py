@@ -14,6 +14,7 @@ from metarl.run.evaluate import _place_of, evaluate
 from metarl.run.placing import placed
 from metarl.run.records import EvaluationRecord
 from metarl.run.recovery import Recovery, around_onsets, reached, time_to_recover
+from metarl.run.tables import _recovery
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 FLAT = np.full(20, 10.0)
@@ -78,6 +79,12 @@ def test_beside_oracles_it_is_what_they_reach_that_is_recovered():
     assert found.standing.seconds_to_recover == pytest.approx(1.5) and ours.recovery.seconds() is None
     again = EvaluationRecord.from_json(json.loads(json.dumps(found.to_json() | {"split": "test"})))
     assert again.standing == found.standing
+    assert [line for line in _recovery(found) if "1.50 s after its onset" in line]
+    never = placed(record(1.0, 1.2), [("m", record(0.0, 0.0))], oracles)
+    assert (
+        never.standing.seconds_to_recover is None
+        and "the oracle reaches after it, not reached" in list(_recovery(never))[-1]
+    )
 
 
 def test_a_fault_from_the_start_or_none_has_no_onset():
