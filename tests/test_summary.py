@@ -20,11 +20,11 @@ def summary(monkeypatch):
 
 def test_the_pages_are_up_to_date(summary):
     """`make results` would change nothing."""
-    families = summary.places()
+    families, on_gpu = summary.places(), summary.places("gpu")
     for name, content in (
-        ("README.md", summary.overview(families)),
-        ("docs/families.md", summary.worth_adapting(families)),
-        ("docs/results.md", "\n\n".join(summary.tables(families))),
+        ("README.md", summary.overview(families, on_gpu)),
+        ("docs/families.md", summary.worth_adapting(families | on_gpu)),
+        ("docs/results.md", "\n\n".join(summary.tables(families, on_gpu))),
     ):
         section = (ROOT / name).read_text().split(summary.BEGIN)[1].split(summary.END)[0]
         assert section.strip() == content.strip(), name
@@ -80,9 +80,9 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, tmp_path
             (folder / "run.json").write_text("{}")
     monkeypatch.setattr(summary, "RESULTS", tmp_path)
     runs = summary.compared(tmp_path)
-    monkeypatch.setattr(summary, "compared", lambda: runs)
+    monkeypatch.setattr(summary, "compared", lambda folder: runs)
     families = summary.places()
-    title, table = list(summary.tables(families))[:2]
+    title, table = list(summary.tables(families, {}))[:2]
     assert title == (
         "**ant-dir**. Headroom (ppo-oracle − ppo): +100 [+99, +101], 44 % [40, 50] of the oracle's return. "
         "Its test tasks are those of training."
@@ -90,7 +90,30 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, tmp_path
     rows = {line.split("|")[1].strip(): line.split("|")[6].strip() for line in table.splitlines()[2:]}
     assert rows == {"ppo": "", "rl2": "90 % [89, 91]", "ppo-oracle": ""}
     line = "| ant-dir | 126 | 216 (rl2) | 226 | 44 % [40, 50] | 90 % [89, 91] | 2 |"
-    assert summary.overview(families).splitlines()[2:] == [line]
+    assert summary.overview(families, {}).splitlines()[2:] == [line]
+    longer = summary.overview({}, families).splitlines()[2]
+    assert longer == line.replace("ant-dir", "ant-dir, 0 M steps"), "of a GPU, named by its budget"
     worth = summary.worth_adapting(families).splitlines()
     assert "| ant-dir | 44 % [40, 50] | 126 | 226 | 1e-06 M steps, 2 seeds |" in worth
     assert "| ant-goal | not measured |  |  |  |" in worth
+
+
+def test_controls_say_what_they_cost_and_how_far_a_policy_is_ahead(summary, tmp_path, monkeypatch):
+    """RL² loses 60 by a wipe, and is 90 ahead of PPO on these tasks, 10 on the nominal one."""
+    for agent, level, nominal in (("ppo", 100.0, 100.0), ("rl2", 190.0, 110.0)):
+        folder = tmp_path / "compare" / f"ant-dir-{agent}-s1"
+        (folder / "eval").mkdir(parents=True)
+        (folder / "config.toml").write_text(f'agent = "{agent}"\nfamily = "ant-dir"\nseed = 1\n')
+        kinds = {"wipe": level - 60.0, "nominal": nominal}
+        played = [
+            {"kind": kind, "seconds": 0.5, "once": False, "returns": [[value], [value]]}
+            for kind, value in kinds.items()
+        ]
+        content = TASKS | {"split": "test", "deterministic": True, "agent": agent, "train_steps": 1, "controls": played}
+        content |= {"returns": [[level], [level]], "adapts": agent == "rl2", "task_visible": False}
+        (folder / "eval" / "test.json").write_text(json.dumps(content))
+        (folder / "run.json").write_text("{}")
+    runs = summary.compared(tmp_path)
+    monkeypatch.setattr(summary, "compared", lambda folder: runs)
+    row = "| ant-dir | rl2 | 190 | +60 [+60, +60] |  | +90 [+90, +90] | +10.0 [+10.0, +10.0] |"
+    assert summary.controls(summary.places()).splitlines()[2:] == [row]
