@@ -45,7 +45,7 @@ def run(words: list[str]) -> int:
     """Train, evaluate, print the headroom and what speaks against the measurement."""
     options = parse(HeadroomOptions, "headroom", words)
     from metarl.run.logs import console
-    from metarl.run.tables import family_lines
+    from metarl.run.tables import headroom_lines
     from metarl.run.yardsticks import headroom
 
     found = headroom(
@@ -60,5 +60,9 @@ def run(words: list[str]) -> int:
         show=True,
         trust_code=options.trust_code,
     )
-    console().print(*family_lines(found), sep="\n")
+    gradient = sorted(set(found.gradient_steps.values()))
+    learned = " to ".join(f"{number:,}" for number in (gradient[0], gradient[-1])[-len(gradient) :])
+    budget = f"{found.budget.agent}, {found.budget.total_steps:,} control steps and {learned} gradient steps"
+    title = f"{found.family}, {found.num_tasks} test tasks; {budget}"
+    console().print(title, *headroom_lines(found.headroom), *found.doubts, sep="\n")
     return 0

@@ -17,7 +17,7 @@ import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +28,6 @@ from metarl.core import seeding
 from metarl.core.config import TrainConfig, task_visible
 from metarl.core.errors import UserError
 from metarl.core.tasks import Tasks
-from metarl.core.types import Metrics
 from metarl.rl.learner import Learner
 from metarl.rl.parallel import single_threaded_math
 from metarl.rl.policy import Policy
@@ -36,6 +35,7 @@ from metarl.rl.state import policy_alone
 from metarl.run import checkpoint
 from metarl.run.collect import trial_steps
 from metarl.run.evaluate import evaluate
+from metarl.run.logs import Evaluated
 from metarl.run.records import EvaluationRecord, Origin
 from metarl.run.run import CONFIG, INFO, Run
 from metarl.sim.family import Family
@@ -46,22 +46,6 @@ _FEW = 8
 _COLUMNS, _SIZE = 6, (256, 144)
 """Pictures of an episode, and of how many pixels each."""
 _RETURNS, _PICTURE = "returns.json", "picture.png"
-
-
-class Evaluated(NamedTuple):
-    """What an evaluation found."""
-
-    total_steps: int
-    """Control steps that the policy was trained for."""
-    returns: tuple[float, ...]
-    """Mean return of each episode of a trial."""
-    picture: bytes
-    """PNG of the first task, a row each for the first and last episode; empty where nothing can draw."""
-
-    @property
-    def curve(self) -> Metrics:
-        """The adaptation curve, as it is logged."""
-        return {f"evaluation/return_{number}": value for number, value in enumerate(self.returns, start=1)}
 
 
 class Beside:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -29,9 +29,6 @@ from metarl.core.files import parse_json, read_text, write_atomic
 from metarl.core.machine import num_cpus
 from metarl.core.types import Metrics
 from metarl.run import checkpoint
-
-if TYPE_CHECKING:
-    from metarl.run.beside import Evaluated
 
 Show = Callable[[int, float, float, float, float, str], None]
 """Shows a person an iteration: its number, steps/s, returns of the first and last episode, remaining time [s], and
@@ -51,6 +48,22 @@ MAX_LOG = 2**32
 """No log is larger [bytes]."""
 
 _PACKAGES = ("metarl-robotics", "torch", "mujoco", "gymnasium", "stable-baselines3", "numpy")
+
+
+class Evaluated(NamedTuple):
+    """What an evaluation beside a training found."""
+
+    total_steps: int
+    """Control steps that the policy was trained for."""
+    returns: tuple[float, ...]
+    """Mean return of each episode of a trial."""
+    picture: bytes
+    """PNG of the first task, a row each for the first and last episode; empty where nothing can draw."""
+
+    @property
+    def curve(self) -> Metrics:
+        """The adaptation curve, as it is logged."""
+        return {f"evaluation/return_{number}": value for number, value in enumerate(self.returns, start=1)}
 
 
 class MetricsFile:

@@ -17,7 +17,6 @@ from metarl.run.statistics import AdaptationTime, Interval, Summary, mean_interv
 
 if TYPE_CHECKING:
     from metarl.run.records import EvaluationRecord, Standing
-    from metarl.run.yardsticks import FamilyHeadroom
 
 
 def record_table(record: EvaluationRecord, run: str = "") -> Group:
@@ -148,18 +147,12 @@ def headroom_line(room: Headroom) -> str:
     return f"{text}, {_percent(room.share)} of the oracle's return"
 
 
-def family_lines(found: FamilyHeadroom) -> list[str]:
-    """A family's headroom, its seeds and budget, and what speaks against the measurement."""
-    room, by = found.headroom, found.budget
+def headroom_lines(room: Headroom) -> list[str]:
+    """The headroom, and every seed of both."""
     digits = _digits([Interval(value, value, value) for value in (*room.memoryless, *room.oracle)])
-    gradient = sorted(set(found.gradient_steps.values()))
-    learned = " to ".join(f"{number:,}" for number in (gradient[0], gradient[-1])[-len(gradient) :])
     return [
-        f"{found.family}, {found.num_tasks} test tasks; {by.agent}, {by.total_steps:,} control "
-        f"steps and {learned} gradient steps",
         headroom_line(room),
         f"by seed: memoryless {_listed(room.memoryless, digits)}, oracle {_listed(room.oracle, digits)}",
-        *found.doubts,
     ]
 
 
