@@ -36,6 +36,10 @@ _ON_GPU = (
     "**On a GPU**, with RL²'s network and PPO for all three: `python experiments/compare.py experiments/gpu.toml "
     "--runs runs/gpu --results experiments/results/gpu`."
 )
+_ABLATIONS = (
+    "**RL²'s options**, one changed at a time, last episode; `rl2-told` is the default: `python experiments/compare.py "
+    "experiments/ablations.toml --runs runs/ablations --results experiments/results/ablations`, one seed."
+)
 ROLES = ("memoryless", "adapting", "oracle")
 """The order in a table: what does not adapt, what does, and what is told the task."""
 _HEAD = (
@@ -166,13 +170,17 @@ def places(folder: str = "compare") -> dict[str, Compared]:
     return found
 
 
-def tables(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -> Iterator[str]:
-    """The comparison, a table per family; that on a GPU; then the longer runs."""
+def tables(
+    families: Mapping[str, Compared], on_gpu: Mapping[str, Compared], ablated: Mapping[str, Mapping[str, Sequence[Run]]]
+) -> Iterator[str]:
+    """The comparison, a table per family; that on a GPU; RL²'s options; then the longer runs."""
     yield from _tables(families)
     yield _CONTROLS
     yield controls({**families, **_by_steps(on_gpu)})
     yield _ON_GPU
     yield from _tables(on_gpu)
+    yield _ABLATIONS
+    yield options(ablated)
     yield "**Longer runs**, each named as under [experiments/results](../experiments/results):"
     longer = [run for run in recorded(RESULTS) if ("test", True) in kinds(run)]
     longer.sort(key=lambda run: (run.panel, run.config_values["agent"]))
@@ -188,6 +196,20 @@ def _tables(families: Mapping[str, Compared]) -> Iterator[str]:
         seen = "" if first.held_out else " Its test tasks are those of training."
         yield f"**{place}**. {_headroom(found)}{seen}"
         yield "\n".join((_HEAD, *(row(agent, runs, shares.get(agent)) for agent, runs in agents.items())))
+
+
+def options(families: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
+    """A row per option, a column per family: the return of the last episode."""
+    names = list(dict.fromkeys(label for agents in families.values() for label in agents))
+    rows = []
+    for name in names:
+        lasts = [
+            [kinds(run)["test", True].returns[:, -1] for run in agents.get(name, [])] for agents in families.values()
+        ]
+        cells = (name, *(_show(bootstrap_interval(last, mean)) if last else "" for last in lasts))
+        rows.append("| " + " | ".join(cells) + " |")
+    head = "| option | " + " | ".join(families) + " |"
+    return "\n".join((head, "|---" * (1 + len(families)) + "|", *rows))
 
 
 def _by_steps(families: Mapping[str, Compared]) -> dict[str, Compared]:
@@ -267,7 +289,7 @@ def update(root: Path = ROOT) -> None:
     pages = {
         "README.md": overview(families, on_gpu),
         "docs/families.md": worth_adapting(families | on_gpu),
-        "docs/results.md": "\n\n".join(tables(families, on_gpu)),
+        "docs/results.md": "\n\n".join(tables(families, on_gpu, compared(folder="ablations"))),
     }
     for name, content in pages.items():
         path = root / name

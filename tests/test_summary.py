@@ -24,7 +24,7 @@ def test_the_pages_are_up_to_date(summary):
     for name, content in (
         ("README.md", summary.overview(families, on_gpu)),
         ("docs/families.md", summary.worth_adapting(families | on_gpu)),
-        ("docs/results.md", "\n\n".join(summary.tables(families, on_gpu))),
+        ("docs/results.md", "\n\n".join(summary.tables(families, on_gpu, summary.compared(folder="ablations")))),
     ):
         section = (ROOT / name).read_text().split(summary.BEGIN)[1].split(summary.END)[0]
         assert section.strip() == content.strip(), name
@@ -82,7 +82,7 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, tmp_path
     runs = summary.compared(tmp_path)
     monkeypatch.setattr(summary, "compared", lambda folder: runs)
     families = summary.places()
-    title, table = list(summary.tables(families, {}))[:2]
+    title, table = list(summary.tables(families, {}, {}))[:2]
     assert title == (
         "**ant-dir**. Headroom (ppo-oracle − ppo): +100 [+99, +101], 44 % [40, 50] of the oracle's return. "
         "Its test tasks are those of training."
@@ -91,6 +91,9 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, tmp_path
     assert rows == {"ppo": "", "rl2": "90 % [89, 91]", "ppo-oracle": ""}
     line = "| ant-dir | 126 | 216 (rl2) | 226 | 44 % [40, 50] | 90 % [89, 91] | 2 |"
     assert summary.overview(families, {}).splitlines()[2:] == [line]
+    assert summary.options({"ant-dir": {"rl2": runs["ant-dir"]["rl2"]}, "ant-goal": {}}).splitlines()[2:] == [
+        "| rl2 | 216 [191, 242] |  |"
+    ]
     longer = summary.overview({}, families).splitlines()[2]
     assert longer == line.replace("ant-dir", "ant-dir, 0 M steps"), "of a GPU, named by its budget"
     worth = summary.worth_adapting(families).splitlines()
