@@ -61,7 +61,7 @@ class RL2Config(PPOFields):
         "minibatch_chunks": 512,
     }
     """Defaults where the worlds are on a GPU: many of them, and short segments with eight minibatches each."""
-    before: ClassVar[Mapping[str, float]] = {"privileged_critic": False, "task_weight": 0.0}
+    before: ClassVar[Mapping[str, float]] = {"privileged_critic": False, "task_weight": 0.0, "segment_steps": 0}
     """What options are in runs on disk from before there were any."""
 
     cell: Literal["gru", "lstm", "lru", "transformer", "memory"] = "lstm"
@@ -92,8 +92,11 @@ class RL2Config(PPOFields):
     """Chunks per gradient step."""
     chunk_steps: int = number(50, least=1, most=1_000_000)
     """Control steps per chunk: how far gradients flow back in time. At most: it becomes a divisor of the trial's."""
-    segment_steps: int = number(0, least=0, most=1_000_000)
-    """Control steps between updates, the memory carried from one to the next; 0 for whole trials."""
+    segment_steps: int = number(100, least=0, most=1_000_000, search=OneOf(50, 100, 200))
+    """Control steps between updates, the memory carried from one to the next; 0 for whole trials.
+
+    At most: it becomes a divisor of the trial's.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metarl.agents.configs import RL2Config
-from metarl.agents.rl2_policy import BelievingRL2Policy, RL2Policy, RL2State, policy_inputs, whole_steps
+from metarl.agents.rl2_policy import BelievingRL2Policy, RL2Policy, RL2State, policy_inputs, segment_length, whole_steps
 from metarl.core.errors import UserError
 from metarl.core.info import Mirror, PolicyInfo
 from metarl.core.mirror import reflect
@@ -61,7 +61,7 @@ class RL2(BaseLearner):
         self, config: RL2Config, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
     ) -> None:
         self.config = config
-        self.segment_steps = config.segment_steps or None
+        self.segment_steps = segment_length(config, info) if config.segment_steps else None
         self.kept_every = {"cell": chunk_length(whole_steps(config, info), config.chunk_steps)}
         self.wants_privileged = config.privileged_critic or config.task_weight > 0
         with seeded(generator):
@@ -73,15 +73,9 @@ class RL2(BaseLearner):
         self._mirrored: Tensor | None = None
         """Memories of the mirrored worlds, to go on from; None where their trials begin."""
         settings = Settings.of(config)
-        trial_steps = info.episode_steps * info.episodes_per_trial
         self._longest = config.chunk_steps
         if not self.policy.network.memory.recorded:  # whole segments are its chunks: as many steps per minibatch
-            self._longest = config.segment_steps or trial_steps
-            if trial_steps % self._longest:
-                raise UserError(
-                    f"segment_steps = {config.segment_steps} must divide the trial's {trial_steps} control steps, as "
-                    f"the memory of a {config.cell} is kept at the begin of segments only"
-                )
+            self._longest = segment_length(config, info)
             chunks = max(2, config.minibatch_chunks * min(config.chunk_steps, self._longest) // self._longest)
             settings = replace(settings, minibatch_chunks=chunks)
         if config.mirror:  # a chunk and its image: as many gradient steps as without

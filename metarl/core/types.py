@@ -116,10 +116,17 @@ class Segment:
 
     def episode_returns(self, num_episodes: int) -> Float64[Tensor, "N K"]:
         """Undiscounted return of the first `num_episodes` episodes of each world."""
-        number = (self.episode_start.long().cumsum(0) - 1).clamp(max=num_episodes)
-        returns = self.reward.new_zeros(num_episodes + 1, self.reward.shape[1]).double()
-        returns.scatter_add_(0, number, self.reward.double())
-        return returns[:num_episodes].T.contiguous()
+        return episode_returns(self.reward, self.episode_start, num_episodes)
+
+
+def episode_returns(
+    reward: Float32[Tensor, "T N"], episode_start: Bool[Tensor, "T N"], num_episodes: int
+) -> Float64[Tensor, "N K"]:
+    """Undiscounted return of the first `num_episodes` episodes of each world; the first one begins at step 0."""
+    number = (episode_start.long().cumsum(0) - 1).clamp(max=num_episodes)
+    returns = reward.new_zeros(num_episodes + 1, reward.shape[1]).double()
+    returns.scatter_add_(0, number, reward.double())
+    return returns[:num_episodes].T.contiguous()
 
 
 __getattr__ = old_names(__name__)

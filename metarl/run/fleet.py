@@ -20,7 +20,7 @@ from metarl.core import seeding
 from metarl.core.config import TrainConfig
 from metarl.core.errors import Diverged
 from metarl.core.tasks import Tasks
-from metarl.core.types import Segment
+from metarl.core.types import Segment, episode_returns
 from metarl.rl.learner import Learner
 from metarl.rl.parallel import Shares
 from metarl.rl.policy import Policy, unsound
@@ -46,6 +46,7 @@ class Fleet:
         self._sizes = [worlds * (i + 1) // number - worlds * i // number for i in range(number)]
         self._rows = [slice(worlds * i // number, worlds * (i + 1) // number) for i in shares.own(number)]
         self._steppers: list[Stepper] = []
+        self._earned: list[tuple[Tensor, Tensor]] = []  # rewards of a trial's segments so far, and where episodes start
         self.envs: list[TrialEnv] = []
         with ExitStack() as stack:
             for rows in self._rows:
@@ -65,17 +66,33 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def collect(
-        self, learner: Learner, iteration: int, total_steps: int, draw: Draw
-    ) -> tuple[Segment, Float64[Tensor, "N K"], Dropped]:
-        """What an iteration learns from, the returns of its complete trials, and what went amiss in it, of all worlds.
+    def parts(self, segment_steps: int | None) -> int:
+        """Segments of an iteration: those of a trial that all worlds begin with it, or one where trials run on."""
+        if segment_steps is None or self._runs_on(segment_steps):
+            return 1
+        return self.envs[0].trial_steps // segment_steps
 
-        Where segments are parts of trials and no trial is complete yet, the returns are zeros.
+    def steps(self, segment_steps: int | None) -> int:
+        """Control steps of each world in an iteration."""
+        return self.parts(segment_steps) * (segment_steps or self.envs[0].trial_steps)
+
+    def _runs_on(self, segment_steps: int) -> bool:
+        """Whether trials go on from an iteration to the next: a training that is resumed begins other ones."""
+        return self._config.staggered or self.envs[0].trial_steps % segment_steps != 0
+
+    def collect(
+        self, learner: Learner, iteration: int, total_steps: int, draw: Draw, part: int = 0
+    ) -> tuple[Segment, Float64[Tensor, "N K"], Dropped]:
+        """What an update learns from, the returns of complete trials, and what went amiss in it, of all worlds.
+
+        `part` is the segment's number in the iteration. Where trials run on and none is complete yet, the returns are
+        zeros; else they are of all that an iteration's trial has earned so far.
         """
         policy = learner.behaviour
         if bad := unsound(policy):
             raise Diverged(f"the training diverged: {bad}")
-        self._begin(policy, learner.segment_steps, iteration, total_steps, draw)
+        if part == 0:
+            self._begin(policy, learner.segment_steps, iteration, total_steps, draw)
         kept, steps = getattr(learner, "kept_every", None), learner.segment_steps or self.envs[0].trial_steps
         known, record = learner.wants_privileged, learner.record
         found = [s.segment(policy, steps, record, privileged=known, every=kept) for s in self._steppers]
@@ -86,8 +103,10 @@ class Fleet:
         joined = self._joined(leaves)
         segment, (returns, completed, counts) = _rebuilt(found[0], joined[:-3]), joined[-3:]
         lost, limited = counts.sum(dim=0).tolist()
-        if learner.segment_steps is None:
-            returns = segment.episode_returns(self._config.episodes_per_trial)
+        if learner.segment_steps is None or not self._runs_on(learner.segment_steps):
+            self._earned = [*(self._earned if part else []), (segment.reward.clone(), segment.episode_start.clone())]
+            reward, starts = (torch.cat(rows) for rows in zip(*self._earned, strict=True))
+            returns = episode_returns(reward, starts, self._config.episodes_per_trial)
         elif completed.any():
             returns = returns[completed]
         return segment, returns, Dropped(lost, limited)
@@ -104,10 +123,11 @@ class Fleet:
 
         A resumed training begins these anew in all worlds.
         """
-        if segment_steps is not None and self._steppers:
+        runs_on = segment_steps is not None and self._runs_on(segment_steps)
+        if runs_on and self._steppers:
             return
         key, worlds = seeding.key(self._config.seed, "collect", iteration, 0), torch.arange(self._config.num_worlds)
-        if segment_steps is None:
+        if not runs_on:
             tasks, numbers = draw(iteration)
             for i, rows in enumerate(self._rows):
                 own, streams = tasks.select(worlds[rows]), self._streams(rows)
@@ -117,6 +137,7 @@ class Fleet:
                 else:
                     self._steppers[i].begin(policy, own, key, streams=streams, task_number=numbers[rows])
             return
+        assert segment_steps is not None
         places, trial_steps = self.places(segment_steps), self.envs[0].trial_steps
         first = places * total_steps // (self._config.num_worlds * trial_steps)
         clock = worlds % places * segment_steps if places > 1 else None

@@ -95,13 +95,13 @@ class Clock:
 
     @contextmanager
     def watching(self, env: TrialEnv) -> Iterator[None]:
-        """Check ahead of each control step of an iteration's first trial: before any update, nothing is lost by it."""
-        step, steps = env.step, 0
+        """Check ahead of each control step up to an iteration's first update: nothing is lost by it."""
+        step, steps, first = env.step, 0, self._training.learner.segment_steps or env.trial_steps
 
         def checked(action: Float32[Tensor, "N A"]) -> Step:
             nonlocal steps
             steps += 1
-            if steps <= env.trial_steps:
+            if steps <= first:
                 self.check()
             return step(action)
 

@@ -33,6 +33,7 @@ from metarl.run.books import ENDS, LATE, SAVES, Books, Callback
 from metarl.run.checkpoint import CheckpointError
 from metarl.run.fleet import Fleet
 from metarl.run.logs import Show, progress_view
+from metarl.run.metrics import rollout_metrics, together
 from metarl.run.ranks import RankLostError
 from metarl.run.records import EvaluationRecord
 from metarl.run.run import Run, make_learner
@@ -97,11 +98,12 @@ class Training:
         self.resumed = False
         self._argv: Sequence[str] = ()
         self._listed: Tasks | None = None
+        self._midway = False  # an iteration has begun to learn, and not ended
 
     @property
     def steps_per_iteration(self) -> int:
-        """Control steps of all worlds between two updates: of a trial each, or of a segment."""
-        return self.config.num_worlds * (self.learner.segment_steps or self.env.trial_steps)
+        """Control steps of all worlds in an iteration: of a trial each, or of a segment where trials run on."""
+        return self.config.num_worlds * self.fleet.steps(self.learner.segment_steps)
 
     @property
     def total_steps(self) -> int:
@@ -174,8 +176,9 @@ class Training:
         except (CheckpointError, RankLostError):  # the latter perhaps in the midst of an update
             raise
         except UserError:  # from collecting, or before any update: the learner is as the last iteration left it
-            with suppress(UserError):
-                self._write()
+            if not self._midway:
+                with suppress(UserError):
+                    self._write()
             raise
         finally:
             if books:
@@ -278,31 +281,37 @@ class Training:
         return self.family.space.sample("train", config.num_worlds, rng, easiest)
 
     def _iterate(self) -> Metrics:
-        """One iteration: collect whole trials on freshly drawn training tasks, or the next segment; then update."""
-        seed, number, learner, begun = self.config.seed, self.iteration, self.learner, time.perf_counter()
-        segment, returns, dropped = self.collect()
-        collected = time.perf_counter()
-        metrics = learner.update(segment, seeding.generator(seed, "update", number), number / self.num_iterations)
-        times = {"time/collect": collected - begun, "time/update": time.perf_counter() - collected}
-        self.iteration += 1
-        amiss = {f"physics/{name}": count / self.steps_per_iteration for name, count in vars(dropped).items() if count}
-        if number == 0 and self.fleet.seconds_to_compile:
-            amiss["time/compile"] = self.fleet.seconds_to_compile
-        return rollout_metrics(segment, returns) | amiss | times | metrics
+        """One iteration: collect whole trials on freshly drawn training tasks, or the next segment; then update.
 
-    def collect(self) -> tuple[Segment, Float64[Tensor, "N K"], Dropped]:
+        With segments of a trial that all worlds begin together, update after each of them.
+        """
+        number, parts, found = self.iteration, self.fleet.parts(self.learner.segment_steps), []
+        for part in range(parts):
+            found.append(self._update(number, part, parts))
+            self._midway = part + 1 < parts
+        self.iteration += 1
+        metrics = together(found)
+        if number == 0 and self.fleet.seconds_to_compile:
+            metrics["time/compile"] = self.fleet.seconds_to_compile
+        return metrics
+
+    def _update(self, number: int, part: int, parts: int) -> dict[str, float]:
+        """Collect what is to be learnt from, and learn from it."""
+        seed, begun = self.config.seed, time.perf_counter()
+        segment, returns, dropped = self.collect(part)
+        collected = time.perf_counter()
+        generator = seeding.generator(seed, "update", number, *([part] if part else []))
+        metrics = self.learner.update(segment, generator, (number + part / parts) / self.num_iterations)
+        times = {"time/collect": collected - begun, "time/update": time.perf_counter() - collected}
+        steps = segment.reward.numel()
+        amiss = {f"physics/{name}": count / steps for name, count in vars(dropped).items() if count}
+        return {**rollout_metrics(segment, returns), **amiss, **times, **metrics}
+
+    def collect(self, part: int = 0) -> tuple[Segment, Float64[Tensor, "N K"], Dropped]:
         """See `Fleet.collect`."""
         return self.fleet.collect(
-            self.learner, self.iteration, self.total_steps, lambda n: (self.sample_tasks(n), self.task_number(n))
+            self.learner, self.iteration, self.total_steps, lambda n: (self.sample_tasks(n), self.task_number(n)), part
         )
-
-
-def rollout_metrics(segment: Segment, returns: Float64[Tensor, "N K"]) -> Metrics:
-    """Mean return of the first and the last episode, their difference, and what went wrong."""
-    first, last = returns[:, 0].mean(), returns[:, -1].mean()
-    values = torch.stack((first, last, last - first, segment.diverged.sum().to(first.dtype))).tolist()
-    names = ("return_first", "return_last", "adaptation_delta", "diverged")
-    return {f"rollout/{name}": value for name, value in zip(names, values, strict=True)}
 
 
 def _require_memory(config: TrainConfig[Any], episode_steps: int) -> None:

@@ -452,9 +452,9 @@ def test_what_is_learnt_from_does_not_depend_on_where_segments_are_cut(cell):
     torch.testing.assert_close(*prepared, rtol=0, atol=1e-5)
 
 
-def test_segments_that_cut_a_transformer_s_trials_unevenly_are_refused():
-    with pytest.raises(UserError, match="segment_steps = 6 must divide the trial's 16 control steps"):
-        make(Sign(), cell="transformer", segment_steps=6)
+@pytest.mark.parametrize(("asked", "steps"), [(6, 4), (100, 16), (16, 16), (0, None), (9, 8), (7, 4)])
+def test_segments_divide_a_trial_of_16_steps(asked, steps):
+    assert make(Sign(), segment_steps=asked)[1].segment_steps == steps
 
 
 # -------------------------------------------------------------------------------------------------------- mirror image

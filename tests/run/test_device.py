@@ -17,8 +17,8 @@ from metarl.core import seeding
 from metarl.core.config import configure, load_config
 from metarl.core.errors import UserError
 from metarl.run.collect import Stepper
+from metarl.run.metrics import rollout_metrics
 from metarl.run.run import env_options
-from metarl.run.train import rollout_metrics
 from metarl.sim.make import make_env
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
