@@ -37,7 +37,7 @@ def test_worlds_on_a_gpu_have_defaults_of_their_own_unless_told():
         assert env_options(made)["device"] == "cuda" and env_options(made)["physics"] is None
     for on in ({}, {"device": "cuda", "physics": "mujoco"}, {"physics": "warp"}):
         made = configure("rl2", "half-cheetah-vel", on)
-        assert (made.num_worlds, made.staggered, made.learner.segment_steps) == (32, False, 0)
+        assert (made.num_worlds, made.staggered, made.learner.segment_steps) == (32, False, 100)
         assert env_options(made)["device"] == "cpu"
 
 
@@ -52,7 +52,7 @@ def test_a_learner_s_own_device_is_read_as_one_of_its_updates(tmp_path):
 
 def test_only_segments_can_be_staggered(tmp_path):
     with pytest.raises(UserError, match="staggered = True: rl2 updates after whole trials"):
-        metarl.train("rl2", RAIL, output=tmp_path / "run", staggered=True)
+        metarl.train("rl2", RAIL, output=tmp_path / "run", staggered=True, segment_steps=0)
 
 
 def test_returns_of_staggered_worlds_are_of_whole_trials():

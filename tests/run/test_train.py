@@ -18,16 +18,17 @@ from metarl.core.config import TrainConfig
 from metarl.core.errors import UserError
 from metarl.run import checkpoint, folder
 from metarl.run.logs import MetricsFile, console
+from metarl.run.metrics import together
 from metarl.run.run import Run
 from metarl.run.train import Training
 
 FAMILY = f"{os.path.dirname(__file__)}/../short_family.py:ShortDir"
 
 
-def config(**changes):
+def config(segment_steps=0, **changes):
     learner = RL2Config(cell="lstm", hidden_size=16, chunk_steps=5, minibatch_chunks=16, num_epochs=1)
     values = {"seed": 3, "total_steps": 6 * 8 * 20, "num_worlds": 8, "threads": 1}
-    return TrainConfig("rl2", FAMILY, learner, **(values | changes))
+    return TrainConfig("rl2", FAMILY, replace(learner, segment_steps=segment_steps), **(values | changes))
 
 
 def metrics_of(run):
@@ -46,9 +47,11 @@ def train(path, **changes):
     return run
 
 
-def test_resume_after_n_iterations_is_bit_identical_to_never_stopping(tmp_path):
-    whole = train(tmp_path / "whole")
-    stopped = folder.create(tmp_path / "stopped", config(), ["train"])
+@pytest.mark.parametrize("segment_steps", [0, 5])
+def test_resume_after_n_iterations_is_bit_identical_to_never_stopping(tmp_path, segment_steps):
+    """Also with four updates in the course of each trial."""
+    whole = train(tmp_path / "whole", segment_steps=segment_steps)
+    stopped = folder.create(tmp_path / "stopped", config(segment_steps), ["train"])
     first = Training(stopped, stopped.config())
     terminate_in_iteration(first, 2)
     first.execute(console())
@@ -59,8 +62,49 @@ def test_resume_after_n_iterations_is_bit_identical_to_never_stopping(tmp_path):
     assert outcome.finished
     assert metrics_of(stopped) == metrics_of(whole)
     assert len(metrics_of(whole)) == 6
+    assert {row["train/gradient_steps"] for row in metrics_of(whole)} == {4.0 if segment_steps else 2.0}
     for name, value in final_state(whole).items():
         assert torch.equal(value, final_state(stopped)[name]), name
+
+
+def test_an_iteration_whose_updates_are_several_says_what_they_say_together():
+    first = {
+        "rollout/return_last": 1.0,
+        "rollout/diverged": 2.0,
+        "time/update": 0.5,
+        "train/kl": 0.1,
+        "physics/lost": 0.2,
+    }
+    last = {"rollout/return_last": 3.0, "rollout/diverged": 1.0, "time/update": 0.25, "train/kl": 0.3}
+    found = together([first | {"train/gradient_steps": 8.0}, last | {"train/gradient_steps": 8.0}])
+    assert found == pytest.approx(
+        {
+            "rollout/return_last": 3.0,
+            "rollout/diverged": 3.0,
+            "time/update": 0.75,
+            "train/kl": 0.2,
+            "physics/lost": 0.1,
+            "train/gradient_steps": 16.0,
+        }
+    )
+
+
+def test_what_fails_in_the_course_of_a_trial_leaves_the_checkpoint_that_is_there(tmp_path):
+    """An iteration of which two updates are made and two are not is none to go on from."""
+    run = folder.create(tmp_path / "run", config(segment_steps=5), ["train"])
+    training = Training(run, run.config())
+    collect, calls = training.collect, []
+
+    def failing(part=0):
+        calls.append(part)
+        if calls == [0, 1, 2, 3, 0, 1, 2]:
+            raise UserError("the plug is pulled")
+        return collect(part)
+
+    training.collect = failing
+    with pytest.raises(UserError, match="the plug is pulled"):
+        training.execute(console())
+    assert not checkpoint.existing(run.checkpoints)
 
 
 def terminate_in_iteration(training, iterations):
