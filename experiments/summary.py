@@ -37,8 +37,10 @@ _ON_GPU = (
     "--runs runs/gpu --results experiments/results/gpu`."
 )
 _ABLATIONS = (
-    "**RL²'s options**, one changed at a time, last episode; `rl2-told` is the default: `python experiments/compare.py "
-    "experiments/ablations.toml --runs runs/ablations --results experiments/results/ablations`, one seed."
+    "**RL²'s options**, last episode after 1.5 M steps, one seed: `rl2-segments` is the default, `rl2-staggered` has "
+    "worlds at different places of their trials, and the others are `rl2-told`, one update per trial, with one option "
+    "changed: `python experiments/compare.py experiments/ablations.toml --runs runs/ablations --results "
+    "experiments/results/ablations`."
 )
 ROLES = ("memoryless", "adapting", "oracle")
 """The order in a table: what does not adapt, what does, and what is told the task."""
