@@ -59,20 +59,23 @@ def measured(agent: str, family: str, iterations: int, fields: dict[str, Any]) -
                 timed(env.physics, "step", spent, "physics")  # type: ignore[attr-defined]
             rows = []
             for number in range(iterations + 1):
-                spent |= dict.fromkeys(spent, 0.0)
-                begun, started = time.process_time(), time.perf_counter()
-                segment = training.collect()[0]
-                collected, before = time.process_time(), dict(spent)
-                training.learner.update(segment, seeding.generator(0, "update", number), number / iterations)
-                updated = time.process_time()
+                row: dict[str, float] = {}
+                for part in range(training.fleet.parts(training.learner.segment_steps)):
+                    spent |= dict.fromkeys(spent, 0.0)
+                    begun, started = time.process_time(), time.perf_counter()
+                    segment = training.collect(part)[0]
+                    collected, before = time.process_time(), dict(spent)
+                    training.learner.update(segment, seeding.generator(0, "update", number), number / iterations)
+                    updated = time.process_time()
+                    times = {"collect": collected - begun - before["exchange"]}
+                    times |= {"joined": before["joined"] - before["exchange"]}
+                    times |= {name: spent[name] for name in ("physics", "adam", "exchange", "exchanges")}
+                    times["update"] = updated - collected - (spent["exchange"] - before["exchange"])
+                    times |= {"bytes_segment": before["bytes"], "bytes_gradients": spent["bytes"] - before["bytes"]}
+                    times["seconds"] = time.perf_counter() - started
+                    row = {name: row.get(name, 0.0) + value for name, value in times.items()}
                 training.iteration += 1
-                times = {"collect": collected - begun - before["exchange"]}
-                times |= {"joined": before["joined"] - before["exchange"]}
-                times |= {name: spent[name] for name in ("physics", "adam")}
-                times["update"] = updated - collected - (spent["exchange"] - before["exchange"])
-                sent = {"bytes_segment": before["bytes"], "bytes_gradients": spent["bytes"] - before["bytes"]}
-                counted = {"exchange": spent["exchange"], "exchanges": spent["exchanges"]}
-                rows.append(times | counted | sent | {"seconds": time.perf_counter() - started})
+                rows.append(row)
     return {name: float(np.mean([row[name] for row in rows[1:]])) for name in rows[0]}  # the first one warms up
 
 

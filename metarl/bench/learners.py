@@ -60,7 +60,7 @@ def learning(name: str, family: str, num_worlds: int, place: Place, **fields: An
     agent, settings = _LEARNERS[name]
     training = _training(agent, family, place, num_worlds=num_worlds, **settings | fields)
     return {
-        f"{name}: collection": lambda: Done(training.collect()[0].reward.numel()),
+        f"{name}: collection": lambda: Done(sum(segment.reward.numel() for segment in _segments(training))),
         f"{name}: training iteration": partial(_train, training),
     }
 
@@ -70,11 +70,19 @@ def _training(agent: str, family: str, place: Place, **fields: Any) -> Training:
     return Training(Run(Path()), configure(agent, family, vars(place) | fields))
 
 
+def _segments(training: Training) -> Iterator[Segment]:
+    """What an iteration learns from, one after the other."""
+    for part in range(training.fleet.parts(training.learner.segment_steps)):
+        yield training.collect(part)[0]
+
+
 def _train(training: Training) -> Done:
-    begun = time.perf_counter()
-    segment = training.collect()[0]
-    times = {"collect": time.perf_counter() - begun}
-    return Done(segment.reward.numel(), times | _update(training.learner, segment))
+    steps, times, begun = 0, dict[str, float](), time.perf_counter()
+    for segment in _segments(training):
+        spent = {"collect": time.perf_counter() - begun} | _update(training.learner, segment)
+        times |= {part: times.get(part, 0.0) + seconds for part, seconds in spent.items()}
+        steps, begun = steps + segment.reward.numel(), time.perf_counter()
+    return Done(steps, times)
 
 
 def _update(agent: Learner, segment: Segment) -> dict[str, float]:

@@ -8,7 +8,13 @@ from families import columns
 from scipy.spatial.transform import Rotation
 
 from metarl.envs.quadruped import LEGS, MOTORS, REACH, STAND
-from metarl.envs.quadruped_tasks import QuadrupedBody, QuadrupedCommand, QuadrupedCrippled, QuadrupedTerrain, QuadrupedVel
+from metarl.envs.quadruped_tasks import (
+    QuadrupedBody,
+    QuadrupedCommand,
+    QuadrupedCrippled,
+    QuadrupedTerrain,
+    QuadrupedVel,
+)
 from metarl.sim.mujoco.mujoco_env import MujocoEnv, compile_spec
 
 NOMINAL = {"payload": 0.0, "centre": 0.0, "friction": 1.0, "strength": 1.0, "damping": 1.0}
