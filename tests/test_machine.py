@@ -73,7 +73,7 @@ def test_memory_is_the_machine_s_and_the_container_s(tmp_path, monkeypatch):
     [
         (
             "rl2",
-            {"num_worlds": 2000, "episode_steps": 1000},
+            {"num_worlds": 2000, "episode_steps": 1000, "segment_steps": 0},
             r"at least 244 MiB of memory, and 100 MiB are left .* num_w",
         ),
         ("rl2", {"hidden_size": 8192}, "at least 256 MiB of memory.* most of it is for hidden_size"),

@@ -316,7 +316,8 @@ class Training:
 
 def _require_memory(config: TrainConfig[Any], episode_steps: int) -> None:
     """`UserError` where the machine's memory cannot hold what an iteration keeps at the least, and the learner."""
-    kept = getattr(config.learner, "segment_steps", 0) or config.episodes_per_trial * episode_steps
+    trial = config.episodes_per_trial * episode_steps
+    kept = min(getattr(config.learner, "segment_steps", 0) or trial, trial)
     needs = {"num_worlds": float(config.num_worlds * kept * STEP_BYTES)}
     for name, _, declared in declarations(type(config.learner)):
         if declared.memory is not None:

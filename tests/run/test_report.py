@@ -254,9 +254,9 @@ def test_reward_around_a_fault_and_when_it_is_recovered():
     runs = [Run.open(RESULTS / "compare" / f"quadruped-signs-{agent}-s1") for agent in ("ppo", "ppo-oracle", "rl2")]
     family = family_of(*runs)
     lines = {line["label"]: line for line in family["recoveries"]}
-    assert lines["ppo"]["seconds"][:2] == pytest.approx([-1.0, -0.98]) and lines["ppo"]["onsets"] == 74
+    assert lines["ppo"]["seconds"][:2] == pytest.approx([-1.0, -0.98]) and lines["ppo"]["onsets"] == 152
     assert lines["ppo"]["to_recover"] is None and 0.0 < lines["rl2"]["to_recover"] < 0.5
-    assert "ppo: not recovered (74 faults)" in recovery_caption(family["recoveries"])
+    assert "ppo: not recovered (152 faults)" in recovery_caption(family["recoveries"])
     assert "around a fault" in recovery_figure(family, Palette([list(lines)]))
 
 
