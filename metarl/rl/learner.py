@@ -36,7 +36,10 @@ class Learner(Protocol):
 
     @property
     def segment_steps(self) -> int | None:
-        """Control steps of all worlds between two updates; None for whole trials."""
+        """Control steps of each world between two updates; None for whole trials.
+
+        Where they divide a trial and worlds are not staggered, an iteration is a trial, with an update after each.
+        """
         ...
 
     @property
