@@ -42,10 +42,10 @@ def pretrain(run: Run, name: str) -> None:
 
 
 def describe_robots() -> None:
-    """Write what each policy observes and commands anew, from its family as it is now."""
+    """Write what each policy observes and commands anew, from its family as it is now, and whether it adapts."""
     for path in sorted(ROOT.glob("*/config.toml")):
         (path.parent / INFO).unlink(missing_ok=True)
-        write_json(path.parent / INFO, Run(path.parent).info.to_json())
+        write_json(path.parent / INFO, Run(path.parent).policy().info.to_json())
 
 
 def listing() -> str:

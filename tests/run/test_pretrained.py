@@ -52,6 +52,14 @@ def test_it_reproduces_its_recorded_return(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_it_is_called_what_it_was_measured_as(name):
+    """A film or a table that calls a policy without memory an adapting one shows nothing."""
+    run, recorded = Run.open(f"pretrained:{name}"), recorded_evaluation(name)
+    assert run.origin().role == recorded.role
+    assert (run.info.adapts, run.info.samples_first) == (run.policy().info.adapts, run.policy().info.samples_first)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_it_is_small_and_holds_a_policy_alone(name):
     run = Run.open(f"pretrained:{name}")
     (path,) = checkpoint.existing(run.checkpoints)
