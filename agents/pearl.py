@@ -15,7 +15,8 @@ Where the field's implementations differ or went wrong, this one:
 - needs no value network: targets are the smaller of two slowly moving critics (Haarnoja et al. 2018, arXiv:1812.05905);
 - visits the tasks of its list in rounds, so that none is without data; those that have none yet are not sampled.
 
-On a GPU blocks of gradient steps are captured as one CUDA graph (`core.graphs`), with all that is drawn drawn before.
+On a GPU blocks of gradient steps are captured as one CUDA graph (`core.graphs`), with all that is drawn drawn before,
+and run while the next trial is collected by the policy as it was before them (`pearl_blocks`).
 """
 
 from __future__ import annotations
@@ -29,14 +30,13 @@ from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
 from metarl.agents.configs import PearlConfig
-from metarl.agents.pearl_blocks import Block, compiled
+from metarl.agents.pearl_blocks import Beside, Drawn, GradientSteps, Taken, compiled
 from metarl.agents.pearl_metrics import buffer_remarks, identification, phase_returns, transitions
 from metarl.agents.pearl_policy import PearlPolicy, PearlState, PosteriorPolicy
 from metarl.agents.pearl_prototypes import PrototypePolicy
 from metarl.core.errors import UserError
 from metarl.core.graphs import looks
 from metarl.core.info import PolicyInfo
-from metarl.core.seeding import on_device
 from metarl.core.types import Metrics, Segment
 from metarl.rl import sac
 from metarl.rl.adam import Adam
@@ -47,10 +47,7 @@ from metarl.rl.parallel import ALONE, Shares, Stretch, stretches, summed_gradien
 from metarl.rl.replay import TaskReplay, slots_of
 from metarl.rl.state import parameters_of, part_of
 
-Drawn = tuple[Int64[Tensor, "K M"], Float32[Tensor, "K M C W"], Float32[Tensor, "K B W"]]
-"""Slots, contexts and batches of several gradient steps."""
 _CONTEXT = 4000  # the newest transitions of a task's last trial that the encoder may see
-_BLOCK = 20  # gradient steps whose data is drawn at once
 _FIRST_TEMPERATURE = 0.2
 _RECORDS = ("critic_loss", "actor_loss", "entropy", "value")
 _POLICIES: dict[str, type[PearlPolicy]] = {"posterior": PosteriorPolicy, "prototype": PrototypePolicy}
@@ -59,25 +56,22 @@ _POLICIES: dict[str, type[PearlPolicy]] = {"posterior": PosteriorPolicy, "protot
 class Pearl(BaseLearner):
     """Meta-trains a `PearlPolicy` by soft actor-critic on replayed data."""
 
-    policy: PearlPolicy
-
     def __init__(
         self, config: PearlConfig, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
     ) -> None:
         self.config, self._obs_size, self._action_size = config, info.observation_size, info.action_size
         self._device = torch.device(device)
         with seeded(generator):
-            self.policy = _POLICIES[config.belief](config, info).to(device)
+            self._policy = _POLICIES[config.belief](config, info).to(device)
             width = self._obs_size + self._action_size + config.latent_size
-            critic = TwinCritic(width, config.hidden_size, config.hidden_layers)
-        self._critic = critic.to(self._device)
+            self._critic = TwinCritic(width, config.hidden_size, config.hidden_layers).to(self._device)
         self._target = deepcopy(self._critic)
         initial = config.temperature or _FIRST_TEMPERATURE
         if not math.isfinite(initial):
             raise UserError(f"temperature = {initial} is out of range: it must be finite")
         self._log_temperature = nn.Parameter(torch.tensor(initial, device=self._device).log())
-        critics = {"critic": self._critic, "encoder": self.policy.encoder}
-        self._learned = {"critic": parameters_of(critics), "actor": parameters_of({"actor": self.policy.actor})}
+        critics = {"critic": self._critic, "encoder": self._policy.encoder}
+        self._learned = {"critic": parameters_of(critics), "actor": parameters_of({"actor": self._policy.actor})}
         if not config.temperature:
             self._learned["actor"]["log_temperature"] = self._log_temperature
         self._optimizers = {
@@ -88,30 +82,56 @@ class Pearl(BaseLearner):
         self.context = TaskReplay(config.num_slots, min(config.replay_size, _CONTEXT), width, self._device)
         self._guard, self._shares = Guard("try a lower learning_rate or reward_scale"), ALONE
         self._critics_loss, self._actors_loss = compiled(self._device, self.critic_objective, self.actor_objective)
-        self._blocks: dict[int, Block] = {}
-        self._task_of_slot = torch.full((config.num_slots,), -1)
-        self._steps = torch.zeros((), dtype=torch.long)
+        work, size = (self.draw, self.noise, self.gradient_step), len(_RECORDS) + 1
+        self._gradient_steps = GradientSteps(*work, config.num_updates, size, self._guard, self._device)
+        self._beside = None if looks(self._device) else Beside(self._policy)
+        self._task_of_slot, self._steps = torch.full((config.num_slots,), -1), torch.zeros((), dtype=torch.long)
+
+    @property
+    def policy(self) -> PearlPolicy:
+        """What it trains; on a GPU, after the gradient steps that are under way."""
+        if self._beside is not None:
+            self._beside.wait()
+        return self._policy
+
+    @property
+    def behaviour(self) -> PearlPolicy:
+        """On a GPU the policy as it was before the steps that are under way."""
+        return self._policy if self._beside is None else self._beside.acting
 
     def record(
         self, obs: Tensor, state: PearlState, noise: Tensor, action: Tensor, next_state: PearlState
     ) -> Mapping[str, Tensor]:
         """Whether z was the prior's."""
-        return {"prior": self.policy.exploring(state)}
+        return {"prior": self._policy.exploring(state)}
 
     def share(self, shares: Shares) -> None:
         """The tasks of gradient steps are cut into the pieces."""
         self._shares = shares
 
     def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
-        """Put whole trials into the buffers, then `num_updates` gradient steps once these are filled."""
+        """Put whole trials into the buffers, then `num_updates` gradient steps once these are filled.
+
+        On a GPU these are begun, and told of with the next update.
+        """
+        beside, told = self._beside, {} if self._beside is None else self._told(self._beside.take())
         metrics = phase_returns(segment) | self._identification(segment)
         self.store(segment)
-        if int(self._steps) < self.config.initial_steps:
-            return finite_only(metrics)
-        records = self.gradient_steps(generator)
-        values = dict(zip((*_RECORDS, self.policy.loss_name), records.tolist(), strict=True))
-        metrics |= {f"train/{name}": value for name, value in values.items()}
-        return finite_only(metrics | {"train/temperature": float(self._temperature)} | self._guard.metrics())
+        if int(self._steps) >= self.config.initial_steps:
+            if beside is None:
+                told = self._told(self._taken(generator))
+            else:
+                beside.begin(lambda: self._taken(generator))
+        return finite_only(metrics | told)
+
+    def _told(self, taken: Taken | None) -> Metrics:
+        """What is to be said of these gradient steps; waits for a GPU."""
+        if taken is None:
+            return {}
+        records = self._gradient_steps.mean(taken).tolist()
+        names = (f"train/{name}" for name in (*_RECORDS, self._policy.loss_name))
+        told = dict(zip(names, records, strict=True))
+        return told | {"train/temperature": float(self._temperature)} | self._guard.metrics()
 
     @torch.no_grad()
     def store(self, segment: Segment) -> None:
@@ -134,7 +154,7 @@ class Pearl(BaseLearner):
         number = segment.task_number[0]
         slot = number % self.config.num_slots
         slot = torch.where(self._task_of_slot[slot] == number, slot, -1)
-        slots, places = self.policy.landmarks(self.context)
+        slots, places = self._policy.landmarks(self.context)
         return identification(self.policy, segment, slot, (slots.cpu(), places))
 
     def _slots(self, task_number: Int64[Tensor, "N"]) -> Int64[Tensor, "N"]:
@@ -148,7 +168,7 @@ class Pearl(BaseLearner):
             ) from None
         for buffer in (self.replay, self.context):
             buffer.clear(taken.to(self._device))
-        self.policy.forget(taken.to(self._device))
+        self._policy.forget(taken.to(self._device))
         return slot
 
     @property
@@ -157,31 +177,11 @@ class Pearl(BaseLearner):
 
     def gradient_steps(self, generator: torch.Generator) -> Float32[Tensor, "R"]:
         """`num_updates` gradient steps; the mean of what they record."""
-        generator = on_device(generator, self._device)
-        ready = ((self.replay.size > 0) & (self.context.size > 0)).nonzero()[:, 0]
-        total, taken = torch.zeros(len(_RECORDS) + 1, device=self._device), 0
-        if not len(ready):
-            return total
-        for done in range(0, self.config.num_updates, _BLOCK):
-            steps = min(_BLOCK, self.config.num_updates - done)
-            drawn = self.draw(ready, steps, generator)
-            if not looks(self._device):
-                total += self._on_device(drawn, generator)
-                taken += steps
-                continue
-            for slots, context, batch in zip(*drawn, strict=True):
-                record = self.gradient_step(slots, context, batch, self.noise(slots, context, batch, generator))
-                if record is not None:
-                    total, taken = total + record, taken + 1
-        skipped = self._guard.skipped
-        self._guard.read()
-        return total / max(taken - (self._guard.skipped - skipped), 1)
+        return self._gradient_steps.mean(self._taken(generator))
 
-    def _on_device(self, drawn: Drawn, generator: torch.Generator) -> Float32[Tensor, "R"]:
-        """Gradient steps on what was drawn; the sum of what they record."""
-        data = (*drawn, *self.noise(*drawn, generator))
-        block = self._blocks.setdefault(len(drawn[0]), Block(self.gradient_step, data, len(_RECORDS) + 1))
-        return block(data)
+    def _taken(self, generator: torch.Generator) -> Taken:
+        ready = ((self.replay.size > 0) & (self.context.size > 0)).nonzero()[:, 0]
+        return self._gradient_steps.sum(ready, generator)
 
     def noise(
         self,
@@ -191,7 +191,7 @@ class Pearl(BaseLearner):
         generator: torch.Generator,
     ) -> Iterator[Tensor]:
         """What gradient steps take beside their data, in the order in which they take it, each when it is asked for."""
-        yield self.policy.draw_for(slots, context, self.replay, generator)
+        yield self._policy.draw_for(slots, context, self.replay, generator)
         for _ in range(2):  # of the targets' actions, and of the actor's
             yield torch.randn(*batch.shape[:-1], self._action_size, generator=generator, device=batch.device)
 
@@ -219,7 +219,7 @@ class Pearl(BaseLearner):
         which is not waited for, the record of such a step is zero.
         """
         config, waits = self.config, looks(self._device)
-        cut = self._shares.pieces if self.policy.separable else 1
+        cut = self._shares.pieces if self._policy.separable else 1
         pieces = stretches(len(slots), cut, len(batch) // len(slots))
         drawn, for_targets = next(noise), next(noise)
         found: dict[int, Tensor] = {}
@@ -228,7 +228,7 @@ class Pearl(BaseLearner):
             tasks, rows, weight = piece
             given = slots[tasks], context[tasks], batch[rows], drawn[tasks], for_targets[rows]
             loss, extra, found[rows.start], value = self._critics_loss(*given)
-            return weight * (loss + self.policy.loss_weight * extra), weight * torch.stack((loss, value.mean(), extra))
+            return weight * (loss + self._policy.loss_weight * extra), weight * torch.stack((loss, value.mean(), extra))
 
         def actors(piece: Stretch) -> tuple[Tensor, Tensor]:
             _, rows, weight = piece
@@ -266,11 +266,11 @@ class Pearl(BaseLearner):
         `drawn` is for `learn`, `noise` for the actions of the targets.
         """
         config, obs_size, action_size = self.config, self._obs_size, self._action_size
-        z, extra = self.policy.learn(slots, context[..., : self.policy.context_width], drawn)
+        z, extra = self._policy.learn(slots, context[..., : self._policy.context_width], drawn)
         z = z.repeat_interleave(len(batch) // len(slots), dim=0)
         taken, reward, next_obs, terminated = torch.split(batch, [obs_size + action_size, 1, obs_size, 1], dim=1)
         with torch.no_grad():
-            mean, log_std = sac.split_head(self.policy.actor(torch.cat((next_obs, z), dim=1)))
+            mean, log_std = sac.split_head(self._policy.actor(torch.cat((next_obs, z), dim=1)))
             action, log_prob = sac.squashed_sample(mean, log_std, noise)
             next_value = self._target(torch.cat((next_obs, action, z), dim=1))
             discount = config.discount * (1.0 - terminated[:, 0])
@@ -285,7 +285,7 @@ class Pearl(BaseLearner):
     ) -> tuple[Tensor, Float32[Tensor, "B"]]:
         """The actor's loss, and the log density of the actions it drew; no gradient reaches the critics."""
         obs = batch[:, : self._obs_size]
-        mean, log_std = sac.split_head(self.policy.actor(torch.cat((obs, z), dim=1)))
+        mean, log_std = sac.split_head(self._policy.actor(torch.cat((obs, z), dim=1)))
         action, log_prob = sac.squashed_sample(mean, log_std, noise)
         value = self._critic(torch.cat((obs, action, z), dim=1), frozen=True)
         size = self.config.policy_l2 * (mean.square().mean() + log_std.square().mean())
@@ -342,6 +342,8 @@ class Pearl(BaseLearner):
         super().load_state_dict(state)
         with torch.no_grad():
             self._log_temperature.copy_(state["log_temperature"])
+        if self._beside is not None:
+            self._beside.catch_up()
         if "steps" in state:
             self._steps, self._task_of_slot = state["steps"].clone(), state["task_of_slot"].clone()
             self.replay.load_state_dict(part_of(state, "replay/"))

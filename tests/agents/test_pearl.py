@@ -380,7 +380,7 @@ def test_cuda_where_there_is_none_is_refused():
 @pytest.mark.parametrize("belief", ["posterior", "prototype"])
 def test_blocks_of_steps_replayed_as_on_a_gpu_are_the_steps(monkeypatch, belief):
     """Three blocks before the graph is captured, two by it, and a shorter one."""
-    monkeypatch.setattr("metarl.agents.pearl._BLOCK", 3)
+    monkeypatch.setattr("metarl.agents.pearl_blocks._BLOCK", 3)
     states = []
     for captures in (False, True):
         with on_a_gpu(captures):
@@ -388,9 +388,24 @@ def test_blocks_of_steps_replayed_as_on_a_gpu_are_the_steps(monkeypatch, belief)
             learner.store(trial(env, learner))
             records = learner.gradient_steps(seeding.generator(0, "update"))
             states.append(learner.state_dict() | {"records": records})
-            assert learner._blocks[3]._replay.replays == captures
+            assert learner._gradient_steps._blocks[3]._replay.replays == captures
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     assert states[0]["records"].isfinite().all()
+
+
+def test_as_on_a_gpu_a_copy_of_the_policy_collects_while_it_learns():
+    """It acts as the policy did before the steps under way, whose record is told with the next update's."""
+    with on_a_gpu(captures=False):
+        env, learner = make(num_updates=3)
+        apart, before = learner.behaviour, learner.policy.actor[0].weight.clone()
+        assert apart is not learner.policy
+        assert "train/kl" not in train(env, learner, [0])
+        learnt = learner.policy.actor[0].weight.clone()
+        assert torch.equal(apart.actor[0].weight, before) and not torch.equal(learnt, before)
+        assert train(env, learner, [1])["train/gradient_steps"] == 3.0
+        assert torch.equal(apart.actor[0].weight, learnt) and learner.behaviour is apart
+        learner.load_state_dict(make(num_updates=3)[1].state_dict())
+        assert torch.equal(apart.actor[0].weight, before)
 
 
 def test_a_step_that_is_not_finite_is_left_out_as_on_a_gpu_too():
