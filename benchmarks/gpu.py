@@ -191,7 +191,12 @@ def deterministic(part: str) -> None:
 def tests(part: str) -> None:
     """The tests that need CUDA; on the CPU those that work it as a GPU."""
     word = "as_on_a_gpu" if TINY else "cuda"
-    files = ["tests/agents/test_pearl.py", "tests/agents/test_maml_trpo.py", "tests/run/test_device.py"]
+    files = [
+        "tests/agents/test_pearl.py",
+        "tests/agents/test_maml_trpo.py",
+        "tests/run/test_device.py",
+        "tests/test_seeding.py",
+    ]
     files += [str(path) for path in sorted(Path("tests/sim").glob("test_warp*.py"))]
     words = [sys.executable, "-m", "pytest", "-n", "0", "-k", word, *files]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

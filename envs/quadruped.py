@@ -143,7 +143,7 @@ class Quadruped(MujocoFamily):
 
     def advance(self, physics: Physics, tasks: Tasks) -> None:
         """Remember of each foot how long it has been in the air, and its share of time on the ground of late."""
-        memory, down = physics.bind("userdata"), physics.bind("sensordata", fresh=False) > CONTACT
+        memory, down = physics.bind("userdata"), physics.bind("sensordata", fresh=False, at_start=False) > CONTACT
         memory[:, 2:6].add_(self.control_step).mul_(~down)
         memory[:, 6:].lerp_(down.to(memory.dtype), self.control_step / DUTY_SPAN)
 
@@ -184,7 +184,7 @@ class Quadruped(MujocoFamily):
     ) -> Mapping[str, Float[Tensor, "N"]]:
         """The terms of the class's table, in few operations: this runs at every step of training."""
         qpos, qvel, memory = physics.bind("qpos"), physics.bind("qvel"), physics.bind("userdata")
-        force, ctrl = physics.bind("actuator_force", fresh=False), physics.bind("ctrl")
+        force, ctrl = physics.bind("actuator_force", fresh=False, at_start=False), physics.bind("ctrl")
         stand = constant_like(STAND, qpos)
         feet, up, velocity = self._feet(physics), up_in_world(qpos), to_trunk(qpos, qvel[:, :3])
         error = torch.cat((velocity[:, :2], qvel[:, 5:6]), dim=1)

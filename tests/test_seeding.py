@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from as_on_a_gpu import needs_cuda
 from hypothesis import given, strategies as st
 
 from metarl.core.seeding import WorldRandom, generator, key, next_key, normal, rng, root
@@ -201,3 +202,11 @@ def test_numbers_worked_out_ahead_are_those_drawn_one_by_one():
         assert random.used == 12
         others = [source.within(3).uniform(0.0, 1.0, 2) for source in (plain, random)]
         assert torch.equal(*others)
+
+
+@needs_cuda
+def test_draws_on_cuda_are_those_of_the_cpu():
+    worlds, episodes = torch.arange(100), torch.arange(100) % 7
+    one, other = (WorldRandom(5, worlds.to(on), episodes.to(on)).uniform(-1.0, 1.0, 9) for on in ("cpu", "cuda"))
+    assert torch.equal(one, other.cpu())
+    assert torch.equal(next_key(root(3, worlds)), next_key(root(3, worlds.cuda())).cpu())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -51,8 +52,26 @@ def _shift_right(x: Int64[Tensor, "..."], bits: int) -> Int64[Tensor, "..."]:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
+_ON_CUDA = """
+template <typename T> T mixed(T given) {
+    unsigned long long x = given;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
+    return x ^ (x >> 31);
+}
+"""
+
+
+@functools.cache
+def _hash_on_cuda() -> Callable[[Tensor], Tensor]:
+    made: Callable[[Tensor], Tensor] = torch.cuda.jiterator._create_jit_fn(_ON_CUDA)
+    return made
+
+
 def _hash(x: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
-    """SplitMix64 finaliser (Steele, Lea & Flood 2014, doi:10.1145/2714064.2660195)."""
+    """SplitMix64 finaliser (Steele, Lea & Flood 2014, doi:10.1145/2714064.2660195); one kernel on CUDA, not eleven."""
+    if x.device.type == "cuda":
+        return _hash_on_cuda()(x)
     x = (x ^ _shift_right(x, 30)) * _MIX_1
     x = (x ^ _shift_right(x, 27)) * _MIX_2
     return x ^ _shift_right(x, 31)

@@ -206,7 +206,7 @@ class TrialEnv(ABC):
     def restart(self, mask: Bool[Tensor, "N"]) -> Float32[Tensor, "N O"]:
         """Let the worlds of `mask` begin their next episode, before or at the end of this one: what all observe."""
         self._episode.add_(mask)
-        self._due.copy_(torch.where(mask, self._clock + self.episode_steps, self._due))
+        torch.where(mask, self._clock + self.episode_steps, self._due, out=self._due)
         self._due_steps.add(self._steps + self.episode_steps)
         self._restart(mask)
         return self._first_observation(mask)

@@ -108,7 +108,7 @@ def test_a_constant_follows_the_tensor_it_meets_and_is_copied_once():
 class SinglePhysics(CpuPhysics):
     """Float32 copies of the fields: what a family meets on a GPU."""
 
-    def bind(self, field, *, fresh=True):
+    def bind(self, field, *, fresh=True, at_start=True):
         copies = vars(self).setdefault("copies", {})
         return copies.setdefault(field, super().bind(field, fresh=fresh).float())
 

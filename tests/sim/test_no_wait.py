@@ -81,7 +81,7 @@ class Cart:
         self._fields = {name: torch.zeros(num_worlds, 1, device=self.device) for name in ("qpos", "qvel", "ctrl")}
         self._models = {}
 
-    def bind(self, field, *, fresh=True):
+    def bind(self, field, *, fresh=True, at_start=True):
         return self._fields[field]
 
     def expand(self, field):

@@ -158,6 +158,35 @@ def test_a_step_after_forward_is_the_step_without_it(model):
     assert {name for name in physics._run._graphs if name.startswith("step")} == {"step 3 True", "step 3 False"}
 
 
+def test_forces_that_nobody_reads_at_a_start_are_left_out(model):
+    every = torch.ones(N, dtype=torch.bool, device=DEVICE)
+
+    def begun(at_start):
+        physics = make_physics("warp", model, N, 1, DEVICE, lambda: ROOM)
+        physics.bind("site_xpos", fresh=False)
+        physics.bind("sensordata", fresh=False, at_start=at_start)
+        physics._run.forget()
+        physics.bind("qpos")[:, 2] = 0.29
+        physics.forward(every)
+        return physics
+
+    read, unread = begun(True), begun(False)
+    assert ("force" in read._run._graphs, "force" in unread._run._graphs) == (True, False)
+    assert torch.equal(read.bind("site_xpos", fresh=False), unread.bind("site_xpos", fresh=False))
+    for each in (read, unread):
+        each.step(5)
+    seen = [
+        {"qpos": each.bind("qpos").cpu(), "felt": each.bind("sensordata", fresh=False, at_start=False).cpu()}
+        for each in (read, unread)
+    ]
+    assert same(*seen, slice(None)) and seen[0]["felt"].any()
+    felt = unread.bind("sensordata", fresh=False)
+    unread.forward(every)
+    assert "force" in unread._run._graphs
+    read.forward(every)
+    assert same({"felt": felt.cpu()}, {"felt": read.bind("sensordata", fresh=False).cpu()}, slice(None))
+
+
 def test_a_fresh_field_is_current_after_a_step(model):
     physics = standing(model)
     place = physics.bind("xpos")

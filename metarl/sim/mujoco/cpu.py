@@ -61,8 +61,11 @@ class CpuPhysics:
         self._start: np.ndarray | None = None
         self._start_may_vary = False
 
-    def bind(self, field: str, *, fresh: bool = True) -> Tensor:
-        """See `Physics.bind`; `UserError` for the fields that stepping does not compute."""
+    def bind(self, field: str, *, fresh: bool = True, at_start: bool = True) -> Tensor:
+        """See `Physics.bind`; `UserError` for the fields that stepping does not compute.
+
+        `at_start` saves nothing here, where only the worlds that restart are worked on.
+        """
         found = self._bound.get((field, fresh))
         return self._bind(field, fresh) if found is None else found
 

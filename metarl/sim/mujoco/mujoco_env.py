@@ -179,7 +179,7 @@ class MujocoEnv(TrialEnv):
         # MuJoCo notices a bad state at the next step; one that exploded in this step shows.
         seen = obs.numpy() if self._looks else None
         if seen is None or not (seen.max() <= EXPLODED and seen.min() >= -EXPLODED):
-            exploded = ~(obs.abs() <= EXPLODED).all(dim=1)
+            exploded = ~(torch.linalg.vector_norm(obs, ord=torch.inf, dim=1) <= EXPLODED)
             diverged = exploded if diverged is None else diverged | exploded
         return Moved(obs, terms, terminated, None, diverged)
 

@@ -29,6 +29,12 @@ _FORCE_SENSORS = [
     int(mujoco.mjtSensor.mjSENS_FRAMELINACC),
     int(mujoco.mjtSensor.mjSENS_FRAMEANGACC),
 ]
+WITHOUT_FORCES = frozenset(
+    [f"{kind}{what}" for kind in ("x", "xi", "geom_x", "site_x", "cam_x") for what in ("pos", "mat")]
+    + ["xquat", "xanchor", "xaxis", "subtree_com", "cdof", "cinert", "cvel", "actuator_length", "actuator_velocity"]
+    + ["ten_length", "ten_velocity", "qM"]
+)
+"""Derived fields that follow from positions and velocities."""
 _NOT_COMPUTED = frozenset({"subtree_linvel", "subtree_angmom", "energy"})
 
 
@@ -67,13 +73,15 @@ class Physics(Protocol):
     seconds_to_compile: float
     """What it has taken to load and compile kernels [s]."""
 
-    def bind(self, field: str, *, fresh: bool = True) -> Tensor:
+    def bind(self, field: str, *, fresh: bool = True, at_start: bool = True) -> Tensor:
         """Live tensor (N, ...) over an MjData field.
 
         State fields (qpos, qvel, ctrl, ...) are writable. Derived ones are read-only. After `forward` they are all
         current. After `step` those of position and velocity (xpos, cvel, most sensors) are current where one of
         them is bound `fresh`, which costs about half a substep; else they are as before the step's last substep, as
-        with `mj_step`. Those of acceleration (qacc, actuator_force, cfrc_ext, force sensors) always are.
+        with `mj_step`. Those of acceleration (qacc, actuator_force, cfrc_ext, force sensors) always are. One that
+        nobody reads between a restart and the next step is bound with `at_start` False: a back end on a device then
+        leaves out the forces of restarted worlds, and of acceleration it holds anything there.
         """
         ...
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from metarl.core.graphs import looks
-from metarl.sim.mujoco.physics import BODY_FORCES, START_FIELDS, Counts, Dropped, require_bindable
+from metarl.sim.mujoco.physics import BODY_FORCES, START_FIELDS, WITHOUT_FORCES, Counts, Dropped, require_bindable
 from metarl.sim.mujoco.warp_device import Runner, chosen_device
 from metarl.sim.mujoco.warp_model import WorldModel, supported
 
@@ -83,13 +83,13 @@ class WarpPhysics:
         # A world's derived fields stay when another world restarts: what is bound is apart from what mujoco_warp has.
         self._derived: dict[str, Tensor] = {}
         self._present: dict[str, Tensor] = {}
-        self._fresh = False
+        self._fresh = self._forces_at_start = False
         # What a step finds done where nothing was written since: its stages of position and velocity.
         self._ahead: tuple[int, ...] | None = None
         self._splits = self.model.opt.integrator in _SPLIT
         self._rows: list[Tensor] = [wp.to_torch(getattr(self._data, name)) for name in ("ne", "nf", "nl", "nefc")]
         self._every = torch.ones(num_worlds, dtype=torch.bool, device=self.device)
-        self._bad = torch.zeros(num_worlds, dtype=torch.bool, device=self.device)
+        self._sound = self._every.clone()
         self._overflow: Tensor = wp.to_torch(self._data.overflow)
         self._kinds = torch.tensor([~_LIMITS, _LIMITS], dtype=torch.int32, device=self.device)
         self._dropped = torch.zeros(num_worlds, 2, dtype=torch.long, device=self.device)
@@ -123,21 +123,30 @@ class WarpPhysics:
             live.copy_(self._start[name])
         self._overflow.zero_()
 
-    def bind(self, field: str, *, fresh: bool = True) -> Tensor:
+    def bind(self, field: str, *, fresh: bool = True, at_start: bool = True) -> Tensor:
         """See `Physics.bind`."""
         if field in self._state:
             self._written.add(field)
             return self._state[field]
         known = self._derived.get(field)
+        if at_start and not self._forces_at_start and self._needs_forces(field):
+            self._forces_at_start, self._ahead = True, None
+            self._run.forget()
         if known is None:
             require_bindable(self.model, field)
-            self._derive(self._every)
+            self._derive(self._every, forces=True)
             self._present[field] = self._view(field)
             known = self._derived[field] = self._present[field].clone()
         if fresh and not self._fresh and field not in BODY_FORCES:
             self._fresh = True
             self._run.forget()
         return known
+
+    def _needs_forces(self, field: str) -> bool:
+        """Whether it depends on accelerations, or may."""
+        if field == "sensordata":
+            return bool((self.model.sensor_needstage == mujoco.mjtStage.mjSTAGE_ACC).any())
+        return field not in WITHOUT_FORCES
 
     def expand(self, field: str) -> Tensor:
         """See `Physics.expand`."""
@@ -167,7 +176,7 @@ class WarpPhysics:
 
     def reset(self, mask: Bool[Tensor, "N"]) -> None:
         """See `Physics.reset`."""
-        self._bad &= ~mask
+        self._sound |= mask
         for name in self._written:
             live = self._state[name]
             _keep(mask, live, live.clone(), self._first(name))
@@ -188,7 +197,7 @@ class WarpPhysics:
         before = [torch.empty_like(each) for each in live]
         torch._foreach_copy_(before, live)  # in one kernel
         torch._foreach_copy_(live, [self._first(name) for name in sorted(self._written)])
-        self._bad &= ~mask
+        self._sound |= mask
         write(self._all)
         for each, value in zip(live, before, strict=True):
             _keep(mask, each, value)
@@ -203,7 +212,7 @@ class WarpPhysics:
             torch._foreach_copy_(list(self._derived.values()), list(self._present.values()))
         state = torch.cat([self._state[name] for name in _WATCHED if name in self._state], dim=1)
         largest = torch.linalg.vector_norm(state, ord=torch.inf, dim=1)
-        self._bad |= ~(largest <= _LARGEST)  # not a number is not at most anything
+        self._sound &= largest <= _LARGEST  # not a number is not at most anything
         self._dropped += (self._overflow[:, None] & self._kinds) != 0
         self._overflow.zero_()
 
@@ -231,7 +240,7 @@ class WarpPhysics:
     def forward(self, mask: Bool[Tensor, "N"]) -> None:
         """See `Physics.forward`."""
         if self._derived:
-            self._derive(mask)
+            self._derive(mask, self._forces_at_start)
             for name, value in self._derived.items():
                 _keep(mask, value, value, self._present[name])
             self._ahead = self._versions()
@@ -241,12 +250,14 @@ class WarpPhysics:
         state = [live for name, live in self._state.items() if name not in _STEERED]
         return tuple(live._version for live in (*state, *self._models.written))
 
-    def _derive(self, mask: Bool[Tensor, "N"]) -> None:
-        """What follows from the state: forces and accelerations in the worlds of `mask`, and all else in every one.
+    def _derive(self, mask: Bool[Tensor, "N"], forces: bool) -> None:
+        """What follows from the state: in every world, but with `forces` and accelerations only in those of `mask`.
 
         A world without constraints is solved at once: those of the others are hidden from the solver meanwhile.
         """
         self._run("place", self._place)
+        if not forces:
+            return
         kept = [rows.clone() for rows in self._rows]
         torch._foreach_mul_(self._rows, [mask.int()] * len(kept))
         self._run("force", self._force)
@@ -269,9 +280,9 @@ class WarpPhysics:
 
     def diverged(self) -> Bool[Tensor, "N"] | None:
         """See `Physics.diverged`. MuJoCo's rule, as mujoco_warp has none: a number that is none, or beyond 1e10."""
-        if looks(self.device) and not self._bad.any():
+        if looks(self.device) and self._sound.all():
             return None
-        return self._bad.clone()
+        return ~self._sound
 
     def dropped(self) -> Dropped:
         """See `Physics.dropped`."""
@@ -288,7 +299,7 @@ class WarpPhysics:
         for live, piece in zip(self._state.values(), torch.split(state, self._sizes, dim=1), strict=True):
             live.copy_(piece.reshape(live.shape))
         self._written = set(self._state)
-        self._bad.zero_()
+        self._sound.fill_(True)
         self.forward(self._every)
 
     def model_of(self, world: int) -> mujoco.MjModel:
