@@ -36,11 +36,11 @@ from metarl.rl.adam import Adam
 from metarl.rl.finite import Guard, finite_only
 from metarl.rl.inner_loop import Stage
 from metarl.rl.learner import BaseLearner
-from metarl.rl.meta_objective import MetaObjective, Sampled, SharedObjective
+from metarl.rl.meta_objective import FisherProducts, MetaObjective, Sampled, SharedObjective
 from metarl.rl.networks import LOG_STD_MAX, LOG_STD_MIN, seeded
 from metarl.rl.parallel import ALONE, Shares, stretches
 from metarl.rl.stages import episode_index, times_adapted
-from metarl.rl.trust_region import line_search, longest_step, replayed
+from metarl.rl.trust_region import line_search, longest_step
 
 
 class MamlTrpo(BaseLearner):
@@ -56,7 +56,7 @@ class MamlTrpo(BaseLearner):
             self.policy = MamlPolicy(config, info).to(device)
         self._meta = nn.Parameter(self.policy.inner.read())
         self._adam = Adam([self._meta], lr=config.ppo_learning_rate, eps=1e-5)
-        self._guard, self._shares = Guard("try a smaller inner_step_size"), ALONE
+        self._guard, self._shares, self._fisher = Guard("try a smaller inner_step_size"), ALONE, FisherProducts()
 
     def share(self, shares: Shares) -> None:
         """Tasks are cut into the pieces: their gradients, products of the Fisher matrix and losses are gathered."""
@@ -167,7 +167,7 @@ class MamlTrpo(BaseLearner):
         if not self._guard.passes(meta.new_tensor(loss), gradient, meta):
             return meta, unmoved
         with _timed(times, "conjugate_gradient"):
-            product = replayed(objective.thinned(config.fisher_stride).fisher(meta), meta)
+            product = self._fisher.of(objective.thinned(config.fisher_stride), meta)
             step = longest_step(
                 lambda v: product(v) + config.cg_damping * v, gradient, config.max_kl, config.cg_iterations
             )

@@ -44,7 +44,7 @@ from metarl.rl.finite import Guard, finite_only
 from metarl.rl.learner import BaseLearner
 from metarl.rl.networks import TwinCritic, seeded
 from metarl.rl.parallel import ALONE, Shares, Stretch, stretches, summed_gradient
-from metarl.rl.replay import TaskReplay, slots_of
+from metarl.rl.replay import TaskReplay, picked, slots_of
 from metarl.rl.state import parameters_of, part_of
 
 _CONTEXT = 4000  # the newest transitions of a task's last trial that the encoder may see
@@ -200,9 +200,7 @@ class Pearl(BaseLearner):
 
         No task is twice in a step, unless there are fewer than a batch of them.
         """
-        config, odds = self.config, torch.ones(steps, len(ready), device=ready.device)
-        chosen = torch.multinomial(odds, config.meta_batch, len(ready) < config.meta_batch, generator=generator)
-        slots = ready[chosen]
+        config, slots = self.config, picked(ready, steps, self.config.meta_batch, generator)
         context = self.context.sample(slots, config.context_size, generator)
         return slots, context, self.replay.sample(slots, config.batch_size, generator).flatten(1, 2)
 

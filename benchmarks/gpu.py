@@ -193,9 +193,10 @@ def tests(part: str) -> None:
         "tests/agents/test_maml_trpo.py",
         "tests/run/test_device.py",
         "tests/test_seeding.py",
+        "tests/rl/test_meta_objective.py",
     ]
     files += [str(path) for path in sorted(Path("tests/sim").glob("test_warp*.py"))]
-    words = [sys.executable, "-m", "pytest", "-n", "1" if TINY else "4", "-k", word, *files]
+    words = [sys.executable, "-m", "pytest", "-p", "no:benchmark", "-n", "1" if TINY else "4", "-k", word, *files]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     tell(code=done.returncode, tail=done.stdout.splitlines()[-25:] + done.stderr.splitlines()[-5:])
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
+from metarl.core.graphs import Replay, looks
 from metarl.rl.inner_loop import InnerLoop, Stage
 from metarl.rl.objectives import clipped_advantage, gaussian_kl, gaussian_log_prob
 from metarl.rl.trust_region import Product
@@ -37,6 +38,19 @@ class MetaObjective:
     def __init__(self, inner: InnerLoop, stages: tuple[Stage, ...], sampled: Sampled) -> None:
         """`stages` are those adapted from, one per inner step, over M tasks each."""
         self._inner, self._stages, self._sampled = inner, stages, sampled
+
+    @property
+    def data(self) -> list[Tensor]:
+        """All tensors that it depends on beside the meta-parameters."""
+        sampled = self._sampled
+        return [*(x for stage in self._stages for x in stage), *sampled.stage, sampled.mean, sampled.log_std]
+
+    def apart(self) -> MetaObjective:
+        """The same, with data of its own."""
+        stages = tuple(Stage(*(x.clone() for x in stage)) for stage in self._stages)
+        stage, mean, log_std = self._sampled
+        own = Sampled(Stage(*(x.clone() for x in stage)), mean.clone(), log_std.clone())
+        return MetaObjective(self._inner, stages, own)
 
     def thinned(self, stride: int) -> MetaObjective:
         """Return every `stride`-th step only, enough to know the curvature by (Schulman et al. 2015, appendix C)."""
@@ -173,6 +187,52 @@ class SharedObjective:
 
     def _mean(self, values: Sequence[Float[Tensor, "Q"]]) -> Float[Tensor, "Q"]:
         return self._total(torch.stack([weight * value for weight, value in zip(self._weights, values, strict=True)]))
+
+
+class FisherProducts:
+    """Products with one Fisher matrix after another, each an objective's.
+
+    On a GPU, where the many small kernels of a product take longer to launch than to run, they are captured once for
+    data of the same shapes: that of the next objective is then copied to where the first one's lay.
+    """
+
+    def __init__(self) -> None:
+        self._shapes: list[torch.Size] | None = None
+        self._held: _Held | None = None
+
+    def of(self, objective: MetaObjective | SharedObjective, meta: Float[Tensor, "Q"]) -> Product:
+        """Returns v -> F v at `meta`, for use until the next call."""
+        if looks(meta.device) or isinstance(objective, SharedObjective):
+            return objective.fisher(meta)
+        shapes = [part.shape for part in objective.data]
+        if shapes != self._shapes:  # perhaps they differ each time, as where robots fall: a capture has to be worth it
+            self._shapes, self._held = shapes, None
+            return objective.fisher(meta)
+        if self._held is None:
+            self._held = _Held(objective, meta)
+        return self._held.of(objective, meta)
+
+
+class _Held:
+    """An objective's products, with data and parameters where they can be replaced."""
+
+    def __init__(self, objective: MetaObjective, meta: Float[Tensor, "Q"]) -> None:
+        self._objective, self._meta = objective.apart(), meta.clone()
+        self._given, self._found = torch.empty_like(meta), torch.empty_like(meta)
+        self._replay = Replay(self._work, meta.device, "the Fisher product", warm_up=1)
+
+    def of(self, objective: MetaObjective, meta: Float[Tensor, "Q"]) -> Product:
+        for own, new in zip([self._meta, *self._objective.data], [meta, *objective.data], strict=True):
+            own.copy_(new)
+        return self._product
+
+    def _product(self, v: Float[Tensor, "Q"]) -> Float[Tensor, "Q"]:
+        self._given.copy_(v)
+        self._replay()
+        return self._found.clone()
+
+    def _work(self) -> None:
+        self._found.copy_(self._objective.fisher(self._meta)(self._given))
 
 
 def _thin(stage: Stage, stride: int) -> Stage:

@@ -103,3 +103,16 @@ def slots_of(
     taken = torch.unique(slot[owner[slot] != task_number])
     owner[slot] = task_number
     return slot, taken
+
+
+def picked(
+    slots: Int64[Tensor, "R"], times: int, number: int, generator: torch.Generator
+) -> Int64[Tensor, "times number"]:
+    """Some of the slots at random, time after time; none twice at a time, unless there are fewer than `number`.
+
+    No GPU is waited for, unless there are fewer: the draws are those of `torch.multinomial`, which waits.
+    """
+    odds = torch.ones(times, len(slots), device=slots.device)
+    if len(slots) < number:
+        return slots[torch.multinomial(odds, number, True, generator=generator)]
+    return slots[odds.exponential_(generator=generator).reciprocal().topk(number).indices]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.core.graphs import Replay, looks
+from metarl.core.graphs import looks
 
 Product = Callable[[Float[Tensor, "P"]], Float[Tensor, "P"]]
 """v -> F v, with F the Fisher matrix of the policy: the Hessian of its KL divergence."""
@@ -41,21 +41,6 @@ def conjugate_gradient(product: Product, b: Float[Tensor, "P"], iterations: int)
         x, residual = new_x, new_residual
         direction = new_direction if looks(b.device) else torch.where(done, direction, new_direction)
     return x
-
-
-def replayed(product: Product, like: Float[Tensor, "P"]) -> Product:
-    """The same product; on a GPU captured at its second call, since the first, with all its small kernels, is slow."""
-    if looks(like.device):
-        return product
-    given, found = torch.empty_like(like), torch.empty_like(like)
-    replay = Replay(lambda: found.copy_(product(given)), like.device, "the Fisher product", warm_up=1)
-
-    def again(v: Float[Tensor, "P"]) -> Float[Tensor, "P"]:
-        given.copy_(v)
-        replay()
-        return found.clone()
-
-    return again
 
 
 @dataclass(frozen=True)

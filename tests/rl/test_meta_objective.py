@@ -1,17 +1,20 @@
 """The meta-gradient against finite differences, and everything batched against a loop over tasks with autograd."""
 
 import itertools
+from contextlib import nullcontext
 
 import pytest
 import torch
+from as_on_a_gpu import needs_cuda, on_a_gpu
 from torch import nn
 from torch.func import vmap
+from torch.utils._pytree import tree_map
 
 from metarl.bench import plain_maml
 from metarl.bench.plain_maml import PlainTask
 from metarl.rl.functional import FlatModule
 from metarl.rl.inner_loop import FixedRate, InnerLoop, LearnedRate, RecurrentRule, Stage
-from metarl.rl.meta_objective import MetaObjective, Sampled
+from metarl.rl.meta_objective import FisherProducts, MetaObjective, Sampled
 from metarl.rl.networks import GaussianMlp
 from metarl.rl.objectives import gaussian_log_prob
 from metarl.rl.trust_region import line_search, longest_step
@@ -252,3 +255,22 @@ def test_a_meta_update_is_that_of_the_plain_loop():
     ours = inner.policy.named(found.parameters)
     for name, value in zip([n for n in ours if n != "raw_log_std"] + ["raw_log_std"], updated, strict=True):
         torch.testing.assert_close(ours[name], value.detach(), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_fisher_products_as_on_a_gpu_are_the_products(device):
+    """From the second objective of the same shapes on its data lie where the first one's did; captured on CUDA only."""
+    inner = inner_loop(Line())
+    with nullcontext() if device == "cuda" else on_a_gpu(captures=False):
+        products = FisherProducts()
+        for number, num_steps in enumerate((1, 1, 1, 2, 2)):
+            _, meta, stages, sampled = problem(inner, num_steps)
+            stages = tuple(stage._replace(advantage=(1 + number) * stage.advantage) for stage in stages)
+            stages, sampled, meta = tree_map(lambda x: x.to(device), (stages, sampled, meta + 0.1 * number))
+            objective = MetaObjective(inner, stages, sampled)
+            product, plain = products.of(objective, meta), objective.fisher(meta)
+            for v in torch.randn(3, len(meta), dtype=meta.dtype):
+                torch.testing.assert_close(product(v.to(device)), plain(v.to(device)))
+            held = products._held
+            assert (held is None) == (number in (0, 3))
+            assert held is None or held._replay.replays == (device == "cuda")

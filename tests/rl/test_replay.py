@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from metarl.rl.replay import TaskReplay
+from metarl.rl.replay import TaskReplay, picked
 
 WRITES = st.lists(
     st.one_of(
@@ -93,3 +93,14 @@ def test_a_restored_buffer_goes_on_as_the_first_does():
         TaskReplay(6, 4, 2).load_state_dict(state)
     with pytest.raises(ValueError, match="size mismatch"):
         TaskReplay(5, 4, 3).load_state_dict(state)
+
+
+def test_slots_are_picked_as_multinomial_does():
+    """Bit for bit, so that a training is what it was before it was done without."""
+    for count, number in ((100, 16), (16, 16), (7, 3), (30, 1), (3, 8)):
+        slots = torch.arange(5, 5 + count)
+        one, other = (torch.Generator().manual_seed(3) for _ in range(2))
+        odds, again = torch.ones(20, count), count < number
+        expected = slots[torch.multinomial(odds, number, again, generator=one)]
+        assert torch.equal(picked(slots, 20, number, other), expected)
+        assert again or all(len(set(row)) == number for row in expected.tolist())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from as_on_a_gpu import on_a_gpu
 
-from metarl.rl.trust_region import conjugate_gradient, line_search, longest_step, replayed
+from metarl.rl.trust_region import conjugate_gradient, line_search, longest_step
 
 
 def positive_definite(size=12):
@@ -77,11 +77,8 @@ def test_a_search_in_which_every_trial_is_rejected_returns_the_very_parameters(e
     assert (found.share, found.kl) == (0.0, 0.0)
 
 
-def test_a_product_replayed_as_on_a_gpu_is_the_product():
+def test_as_on_a_gpu_the_iterations_that_remain_change_nothing():
     matrix = torch.tensor([[2.0, 1.0], [1.0, 3.0]])
     with on_a_gpu():
-        product = replayed(lambda v: matrix @ v, matrix[0])
-        for v in (torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor([2.0, -1.0])):
-            assert torch.equal(product(v), matrix @ v)
-        solution = conjugate_gradient(product, torch.tensor([3.0, 4.0]), 10)  # eight more than it needs
+        solution = conjugate_gradient(lambda v: matrix @ v, torch.tensor([3.0, 4.0]), 10)  # eight more than it needs
     torch.testing.assert_close(solution, torch.tensor([1.0, 1.0]))
