@@ -17,9 +17,9 @@ from metarl.core.seeding import on_device
 from metarl.rl.finite import Guard
 
 COMPILED = "METARL_COMPILE"
-"""Environment variable: with the value 1 the objectives are compiled on CUDA (`torch.compile`).
+"""Environment variable: with the value 0 the objectives are not compiled on CUDA (`torch.compile`).
 
-With another value but 0 in the mode of that name, as `max-autotune-no-cudagraphs`, which takes minutes once.
+With another value but 1 in the mode of that name, as `max-autotune-no-cudagraphs`, which takes minutes once.
 """
 Step = Callable[..., Float32[Tensor, "D"] | None]
 """`Pearl.gradient_step`."""
@@ -32,8 +32,8 @@ _DRAWN_ON_GPU = 10 * _BLOCK  # those drawn at once there, where few launches can
 
 
 def compiled(device: torch.device, *functions: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
-    """Compile functions for a GPU, where that is asked for; else they stay as they are."""
-    mode = os.environ.get(COMPILED, "0")
+    """Compile functions for a GPU, unless that is turned off; else they stay as they are."""
+    mode = os.environ.get(COMPILED, "1")
     if device.type != "cuda" or mode == "0":
         return functions
     torch._dynamo.config.suppress_errors = True  # what cannot be compiled is done without

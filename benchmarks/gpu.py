@@ -145,6 +145,7 @@ def pearl(part: str) -> None:
 
     own_stream(DEVICE)
     if part == "pearl":
+        os.environ[COMPILED] = "0"
         steps("float32, eager", **{SWITCH: "0"})
         steps("float32, graphs", **{SWITCH: "1"})
         device_math(DEVICE)
@@ -197,7 +198,8 @@ def tests(part: str) -> None:
     ]
     files += [str(path) for path in sorted(Path("tests/sim").glob("test_warp*.py"))]
     words = [sys.executable, "-m", "pytest", "-p", "no:benchmark", "-n", "1" if TINY else "4", "-k", word, *files]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    environment = {**os.environ, COMPILED: "0"}  # it takes longer than the tests
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
     tell(code=done.returncode, tail=done.stdout.splitlines()[-25:] + done.stderr.splitlines()[-5:])
 
 
