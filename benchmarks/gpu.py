@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ LIMITS = {
     "pearl": 60,
     "maml": 60,
     "tests": 120,
+    "train-pearl": 260,
     "deterministic": 100,
     "pearl-compiled": 90,
     "pearl-tuned": 150,
@@ -45,6 +48,7 @@ LIMITS = {
 """Parts in their order, with the time that each may take [s]."""
 LEAST = 20.0  # a part that has less time left is not begun [s]
 TINY_FIELDS = {"segment_steps": 4, "chunk_steps": 4, "minibatch_chunks": 2, "hidden_size": 8, "episode_steps": 8}
+PUBLISHED = Path("experiments/pearl_half_cheetah_vel_published.toml")
 FAMILY = {"half-cheetah": "half-cheetah-vel", "quadruped": "quadruped-body"}
 
 
@@ -133,6 +137,29 @@ def train(part: str) -> None:
             diverged=record.num_diverged,
             eval_seconds=time.perf_counter() - begun,
         )
+
+
+def train_pearl(part: str) -> None:
+    """The beginning of PEARL's published training: its curve, and how long collection and updates take."""
+    fields = tomllib.loads(PUBLISHED.read_text())
+    agent, family, learner = fields.pop("agent"), fields.pop("family"), fields.pop("learner")
+    fields |= learner | {"device": DEVICE, "physics": "warp", "validation_tasks": 0}
+    if TINY:
+        fields |= {"total_steps": 400, "episode_steps": 4, "num_updates": 3, "initial_steps": 150, "batch_size": 8}
+    seconds = float(os.environ.get("TRAIN_SECONDS", "80"))
+    with tempfile.TemporaryDirectory() as folder:
+        run = metarl.train(agent, family, output=Path(folder) / "run", max_minutes=seconds / 60, **fields)
+        rows = run.metrics
+        learnt = [row for row in rows if "train/gradient_steps" in row]
+        for name, some in (("before updates", [row for row in rows if row not in learnt]), ("with updates", learnt)):
+            for what in ("collect", "update"):
+                tell(**{f"{name}, seconds to {what}": statistics.median(row[f"time/{what}"] for row in some)})
+        curve = [
+            [round(row["time/elapsed"], 1), row["total_steps"], round(row["rollout/return_last"], 1)] for row in rows
+        ]
+        tell(train_seconds=run.train_seconds, steps=run.train_steps, curve=[*curve[::5], curve[-1]])
+        record = metarl.evaluate(run, num_tasks=4 if TINY else 30)
+        tell(returns=[float(x) for x in record.returns.mean(axis=0)])
 
 
 def pearl(part: str) -> None:
@@ -274,6 +301,7 @@ PARTS: dict[str, Callable[[str], None]] = {
     "train-quadruped": train,
     "pearl": pearl,
     "maml": maml,
+    "train-pearl": train_pearl,
     "tests": tests,
     "deterministic": deterministic,
     "pearl-compiled": pearl,
