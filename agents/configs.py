@@ -169,6 +169,8 @@ class MamlTrpoConfig(Checked):
     """Leave out the second derivatives (FOMAML)."""
     outer: Literal["trpo", "ppo"] = "trpo"
     """Meta-update: a trust-region step, or PPO; with --inner-objective lvc the latter is ProMP."""
+    exploration_weight: float = number(0.0, least=0, most=1e6)
+    """Weight of E-MAML's term: returns after adaptation count for what was adapted from too. By trust regions only."""
     hidden_size: int = number(64, least=1, most=8192, memory=weights_memory, search=OneOf(32, 64, 128))
     """Units of each of the two hidden layers."""
     action_scale: float = number(10.0, above=0, most=1000)
@@ -200,6 +202,8 @@ class MamlTrpoConfig(Checked):
         super().__post_init__()
         both = self.learned_optimizer and self.inner_step_size == "learned"
         require(self, "learned_optimizer", not both, "off: the step is learned")
+        alone = not self.exploration_weight or self.outer == "trpo"
+        require(self, "exploration_weight", alone, "0 with outer = ppo")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 A policy plays `shots` episodes on its task, takes a policy-gradient step, and plays on: the adaptation state is the
 adapted parameters. They are trained so that the return after adaptation is high, by a trust-region step whose gradient
-passes through the adaptation exactly. Options make it FOMAML, Meta-SGD, ANIL, ProMP, or adapt by a learned optimiser.
+passes through the adaptation exactly. Options make it FOMAML, Meta-SGD, ANIL, ProMP, E-MAML, or adapt by a learned
+optimiser.
 
 Where the field's implementations differ or went wrong, this one:
 - sums log-probabilities and divergences over action dimensions (a mean takes the d-th root of every ratio);
@@ -96,11 +97,21 @@ class MamlTrpo(BaseLearner):
         pieces = stretches(segment.reward.shape[1], shares.pieces, 1)
         own = [pieces[i] for i in shares.own(len(pieces))]
         cut = [self.stages(segment, masks, worlds) for worlds, *_ in own]
-        objectives = [MetaObjective(self.policy.inner, stages, sampled) for stages, sampled, _ in cut]
+        credit = self._credit(segment, masks[-1]) if self.config.exploration_weight else None
+        objectives = [
+            MetaObjective(self.policy.inner, stages, sampled, None if credit is None else credit[worlds])
+            for (stages, sampled, _), (worlds, *_) in zip(cut, own, strict=True)
+        ]
         if shares.pieces == 1:
             return objectives[0], cut[0][2]
         total = partial(shares.total, number=len(pieces))
         return SharedObjective(objectives, [weight for *_, weight in own], total), cut[0][2]
+
+    def _credit(self, segment: Segment, after: Bool[Tensor, "T N"]) -> Float32[Tensor, "N"]:
+        """What each world's episodes after adaptation earned, of mean 0 and deviation 1 over the worlds, weighted."""
+        earned = (segment.reward * after).sum(dim=0) / (segment.ended & after).sum(dim=0).clamp(min=1)
+        earned = earned - earned.mean()
+        return self.config.exploration_weight * earned / earned.square().mean().sqrt().clamp(min=1e-8)
 
     def masks(self, segment: Segment) -> list[Bool[Tensor, "T N"]]:
         """Steps of whole episodes before each step of adaptation, and those after the last.

@@ -35,9 +35,19 @@ class Sampled(NamedTuple):
 class MetaObjective:
     """Loss, divergence, gradient and Fisher products of one iteration's data."""
 
-    def __init__(self, inner: InnerLoop, stages: tuple[Stage, ...], sampled: Sampled) -> None:
-        """`stages` are those adapted from, one per inner step, over M tasks each."""
-        self._inner, self._stages, self._sampled = inner, stages, sampled
+    def __init__(
+        self,
+        inner: InnerLoop,
+        stages: tuple[Stage, ...],
+        sampled: Sampled,
+        credit: Float[Tensor, "M"] | None = None,
+    ) -> None:
+        """`stages` are those adapted from, one per inner step, over M tasks each.
+
+        With `credit`, what came of a task after adaptation counts for the actions that were adapted from too: the term
+        of E-MAML (Stadie et al. 2018, arXiv:1803.01118), which explores for the sake of what is learnt of it.
+        """
+        self._inner, self._stages, self._sampled, self._credit = inner, stages, sampled, credit
 
     @property
     def data(self) -> list[Tensor]:
@@ -63,14 +73,13 @@ class MetaObjective:
     @torch.no_grad()
     def evaluate(self, meta: Float[Tensor, "Q"]) -> tuple[float, float]:
         """Loss and divergence."""
-        adapted = self._adapt(meta)
-        loss = vmap(self._surrogate)(adapted, self._sampled).mean()
-        kl = vmap(self._divergence)(adapted, self._sampled).mean()
-        return float(loss), float(kl)
+        visited = self._trajectories(meta)
+        kl = vmap(self._divergence)(visited[:, -1], self._sampled).mean()
+        return float(self._loss(visited)), float(kl)
 
     def gradient(self, meta: Float[Tensor, "Q"]) -> Float[Tensor, "Q"]:
         """The loss's gradient, through the adaptation."""
-        gradient: Tensor = grad(lambda meta: vmap(self._surrogate)(self._adapt(meta), self._sampled).mean())(meta)
+        gradient: Tensor = grad(lambda meta: self._loss(self._trajectories(meta)))(meta)
         return gradient
 
     def fisher(self, meta: Float[Tensor, "Q"]) -> Product:
@@ -108,6 +117,14 @@ class MetaObjective:
         gradient: Tensor = grad(loss)(meta)
         return gradient
 
+    def _loss(self, visited: Float[Tensor, "M L P"]) -> Float[Tensor, ""]:
+        """Of the parameters that each task's policy had before each step of adaptation, and after the last."""
+        loss = vmap(self._surrogate)(visited[:, -1], self._sampled)
+        if self._credit is not None:
+            for number, stage in enumerate(self._stages):
+                loss = loss - self._credit * vmap(self._likelihood)(visited[:, number], stage)
+        return loss.mean()
+
     def _trajectories(self, meta: Tensor) -> Float[Tensor, "M L P"]:
         visited: Tensor = vmap(self._inner.trajectory, in_dims=(None, 0))(meta, self._stages)
         return visited
@@ -121,6 +138,10 @@ class MetaObjective:
         stage = sampled.stage
         ratio = torch.exp(self._log_prob(parameters, stage) - stage.log_prob)
         return -(stage.weight * ratio * stage.advantage).sum()
+
+    def _likelihood(self, parameters: Tensor, stage: Stage) -> Tensor:
+        """Of the stage's actions, as a ratio to what it was: its gradient is that of their mean log density."""
+        return (stage.weight * torch.exp(self._log_prob(parameters, stage) - stage.log_prob)).sum()
 
     def _clipped(self, parameters: Tensor, sampled: Sampled, clip: float) -> Tensor:
         stage = sampled.stage

@@ -267,6 +267,7 @@ def plain():
         {"learned_optimizer": True},
         {"adapted_layers": "last"},
         {"inner_steps": 2},
+        {"exploration_weight": 1.0},
     ],
     ids=lambda changes: "-".join(f"{k}={v}" for k, v in changes.items()),
 )
@@ -298,6 +299,10 @@ def test_only_the_last_layer_adapts_if_asked():
         ({"shots": 0}, r"shots = 0 is out of range: it must be in \[1, 10000\]"),
         ({"learned_optimizer": True, "inner_step_size": "learned"}, "learned_optimizer = True is out of range"),
         ({"max_kl": 0.0}, "max_kl = 0.0 is out of range"),
+        (
+            {"exploration_weight": 1.0, "outer": "ppo"},
+            "exploration_weight = 1.0 is out of range: it must be 0 with outer",
+        ),
     ],
 )
 def test_a_value_out_of_range_is_one_sentence(values, message):

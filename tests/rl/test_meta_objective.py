@@ -108,6 +108,25 @@ def test_the_meta_gradient_is_that_of_finite_differences(rule, objective, num_st
 
 
 @pytest.mark.parametrize("num_steps", [1, 2])
+def test_with_credit_for_exploration_the_gradient_is_that_of_finite_differences(num_steps):
+    """E-MAML's term: where nothing has moved, its gradient is the credit times the mean slope of the log density."""
+    inner, credit = inner_loop(Line()), torch.tensor([1.0, -2.0, 1.0], dtype=torch.float64)
+    plain, meta, stages, sampled = problem(inner, num_steps)
+    explored = MetaObjective(inner, tuple(stages), sampled, credit)
+    expected = differences(lambda at: explored.evaluate(at)[0], meta, directions_for(meta))
+    found = explored.gradient(meta)
+    torch.testing.assert_close(directions_for(meta) @ found, expected, rtol=1e-6, atol=1e-8)
+    if num_steps == 1:
+
+        def density(at, stage):
+            mean, log_std = inner.policy(at, stage.obs)
+            return (stage.weight * gaussian_log_prob(mean, log_std, stage.action)).sum()
+
+        slopes = vmap(torch.func.grad(density), in_dims=(None, 0))(meta, stages[0])
+        torch.testing.assert_close(found, plain.gradient(meta) - (credit[:, None] * slopes).mean(dim=0))
+
+
+@pytest.mark.parametrize("num_steps", [1, 2])
 def test_the_first_order_gradient_is_another_one(num_steps):
     """It leaves out what finite differences see: a tenth of the gradient and more."""
     exact, meta, stages, sampled = problem(inner_loop(Line()), num_steps)
