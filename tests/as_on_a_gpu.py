@@ -35,7 +35,10 @@ class Recorded(TorchDispatchMode):
         assert name not in LOOKS | FROM_THE_HOST, f"{name} cannot be captured"
         if name in ("index", "index_put", "index_put_"):
             assert not any(index is not None and index.dtype == torch.bool for index in args[1]), "indexed by a mask"
-        for argument, declared in zip(args, func._schema.arguments, strict=False):
+        names = [declared.name for declared in func._schema.arguments]
+        given = dict(zip(names, args, strict=False)) | kwargs
+        for declared in func._schema.arguments:
+            argument = given.get(declared.name)
             if declared.alias_info is not None and declared.alias_info.is_write:
                 for tensor in (leaf for leaf in tree_leaves(argument) if torch.is_tensor(leaf)):
                     storage = tensor.untyped_storage()

@@ -63,13 +63,16 @@ class Stepper:
         *,
         streams: Int64[Tensor, "N"] | None = None,
         task_number: Int64[Tensor, "N"] | None = None,
+        next_tasks: NextTasks | None = None,
         clock: Int64[Tensor, "N"] | None = None,
     ) -> None:
         """Begin a trial of `tasks`, or at step `clock` of it, as `TrialEnv.begin`.
 
-        `key` is that of every draw: of the resets, and of the policy's noise.
+        `key` is that of every draw: of the resets, and of the policy's noise. Trials run on with `next_tasks`, or those
+        given before.
         """
         env, device = self.env, self.device
+        self._next_tasks = next_tasks or self._next_tasks
         number = torch.arange(env.num_worlds)
         self._key, self._streams = key, number if streams is None else streams
         self.task_number = number if task_number is None else task_number

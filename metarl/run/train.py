@@ -274,8 +274,8 @@ class Training:
             return self._listed.select(self.task_number(number))
         rng = seeding.rng(config.seed, "tasks", number)
         if config.curriculum:
-            trials = self.num_iterations * self.steps_per_iteration / (config.num_worlds * self.env.trial_steps)
-            trials *= self.fleet.places(self.learner.segment_steps)
+            steps = self.num_iterations * self.steps_per_iteration
+            trials = self.fleet.numbers(self.num_iterations, steps, self.learner.segment_steps)
             opened = number / trials / config.curriculum_share
             easiest[config.curriculum] = min(1.0, _FIRST_SHARE + (1.0 - _FIRST_SHARE) * opened)
         return self.family.space.sample("train", config.num_worlds, rng, easiest)
