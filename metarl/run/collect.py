@@ -129,6 +129,10 @@ class Stepper:
         self._episode_start = self._episode_start | worlds
         self._state = policy.end_episode(self._state, worlds)
 
+    def remember(self, state: Any) -> None:
+        """Go on from another adaptation state."""
+        self._state = state
+
     def forget(self, policy: Policy[Any]) -> None:
         """Go on with a state in which nothing is known, as of another policy."""
         self._state = policy.initial_state(self.env.num_worlds, self.device)

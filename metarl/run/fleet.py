@@ -130,6 +130,11 @@ class Fleet:
             returns = returns[completed]
         return segment, returns, Dropped(lost, limited)
 
+    def remember(self, state: Any) -> None:
+        """Let policies go on from another adaptation state, given of all worlds."""
+        for stepper, rows in zip(self._steppers, self._rows, strict=True):
+            stepper.remember(type(state)(*(part[rows] for part in state)))
+
     @property
     def seconds_to_compile(self) -> float:
         """What it took to make what simulates ready [s]."""
