@@ -59,15 +59,9 @@ class RL2Config(PPOFields):
         "staggered": True,
         "segment_steps": 50,
         "minibatch_chunks": 512,
-        "renew_memory": False,
     }
     """Defaults where the worlds are on a GPU: many of them, and short segments with eight minibatches each."""
-    before: ClassVar[Mapping[str, float]] = {
-        "privileged_critic": False,
-        "task_weight": 0.0,
-        "segment_steps": 0,
-        "renew_memory": False,
-    }
+    before: ClassVar[Mapping[str, float]] = {"privileged_critic": False, "task_weight": 0.0, "segment_steps": 0}
     """What options are in runs on disk from before there were any."""
 
     cell: Literal["gru", "lstm", "lru", "transformer", "memory"] = "lstm"
@@ -103,9 +97,6 @@ class RL2Config(PPOFields):
 
     At most: it becomes a divisor of the trial's.
     """
-
-    renew_memory: bool = True
-    """Between the segments of a trial, remember it anew by the policy as it is now, instead of what it was."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

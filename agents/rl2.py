@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from metarl.agents.configs import RL2Config
 from metarl.agents.rl2_policy import BelievingRL2Policy, RL2Policy, RL2State, policy_inputs, segment_length, whole_steps
 from metarl.core.errors import UserError
-from metarl.core.graphs import looks
 from metarl.core.info import Mirror, PolicyInfo
 from metarl.core.mirror import reflect
 from metarl.core.types import Metrics, Segment
@@ -40,7 +39,6 @@ from metarl.rl.objectives import gaussian_nll
 from metarl.rl.parallel import Shares
 from metarl.rl.ppo import PPO, Chunks, Settings, chunk_length, cut, side_by_side
 from metarl.rl.returns import discounted_return
-from metarl.rl.state import select_rows
 
 
 def mirrored(segment: Segment, mirror: Mirror) -> Segment:
@@ -52,14 +50,6 @@ def mirrored(segment: Segment, mirror: Mirror) -> Segment:
         action=reflect(segment.action, mirror.action),
         initial_state=first._replace(last_action=reflect(first.last_action, mirror.action)),
     )
-
-
-def _inputs_of(segment: Segment) -> Segment:
-    """A copy of what its memory was fed."""
-    held = {
-        name: getattr(segment, name).clone() for name in ("obs", "action", "reward", "episode_start", "trial_start")
-    }
-    return replace(segment, **held, extras={}, privileged=None)
 
 
 class RL2(BaseLearner):
@@ -80,8 +70,6 @@ class RL2(BaseLearner):
         self.return_norm = RunningNorm().to(device)
         if config.mirror and info.mirror is None:
             raise UserError("mirror = True: this family declares no symmetry of left and right (see Family.mirror)")
-        self._trial: list[Segment] = []
-        """What the memory was fed in the trials so far."""
         self._mirrored: Tensor | None = None
         """Memories of the mirrored worlds, to go on from; None where their trials begin."""
         settings = Settings.of(config)
@@ -116,32 +104,6 @@ class RL2(BaseLearner):
             self.policy.privileged_norm.update(segment.privileged)
         self.return_norm.update(discounted_return(segment.reward, self.config.discount, segment.trial_start))
         return metrics
-
-    @torch.no_grad()
-    def remembered(self, segment: Segment) -> RL2State | None:
-        """What the policy as it is now would remember of the trials so far.
-
-        A memory that was written by one network and is read by the next means something else from update to update,
-        and what has to be remembered for long is not learnt.
-        """
-        if not self.config.renew_memory or self.segment_steps is None or self.config.memory_steps:
-            return None
-        over, device = segment.trial_end[-1], segment.reward.device
-        if looks(device) and bool(over.all()):
-            self._trial = []
-            return None
-        trial_steps = self.policy.info.episode_steps * self.policy.info.episodes_per_trial
-        self._trial = [*self._trial, _inputs_of(segment)][-(trial_steps // self.segment_steps) :]
-        memory, state = self.policy.network.memory, self.policy.initial_state(segment.reward.shape[1], device)
-        for part in self._trial:  # trials begin with a segment
-            goes_on = (~part.trial_start[0]).float()
-            state = RL2State(state.memory * goes_on[:, None], state.cell * goes_on[:, None], *state[2:])
-            inputs = self.inputs(replace(part, initial_state=state))[1]
-            after = memory.sequence(inputs, torch.cat(state[:2], dim=1))[1]
-            fed = self.policy.fed(part.action[-1].clamp(-1.0, 1.0), self.policy.reward_norm(part.reward[-1]))
-            state = RL2State(after[:, : memory.hidden], after[:, memory.hidden :], *fed, state.episode_start)
-        left: RL2State = segment.final_state
-        return select_rows(over, left, state._replace(episode_start=left.episode_start))
 
     def modules(self) -> Mapping[str, nn.Module]:
         """The policy with its normalisers, and the scale of returns."""

@@ -67,9 +67,6 @@ class TrainConfig(Checked, Generic[L]):
     """Share of the training after which the curriculum's range is whole."""
     staggered: bool = False
     """Worlds begin at different places of their first trials, so that each segment holds all of them."""
-    iteration_trials: int = number(0, least=0, most=1_000_000)
-    """Staggered worlds begin anew, in an iteration of its own, after so many trials' length: a training that is
-    resumed is then the same to the bit. 0 lets them run on, and each segment is an iteration."""
     task_visible: bool = False
     """Train an oracle: the task's numbers stand behind the observation, in training and ever after."""
     threads: int = number(0, least=0, most=1024)

@@ -96,10 +96,6 @@ class BaseLearner:
         """Nothing."""
         return {}
 
-    def remembered(self, segment: Segment) -> Any | None:
-        """The adaptation state to go on from, after an update from a segment; None for that which ended it."""
-        return None
-
     def share(self, shares: Shares) -> None:
         """Told once, before the first update, that the work is cut into pieces, of which this process has its own.
 

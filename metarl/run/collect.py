@@ -63,16 +63,13 @@ class Stepper:
         *,
         streams: Int64[Tensor, "N"] | None = None,
         task_number: Int64[Tensor, "N"] | None = None,
-        next_tasks: NextTasks | None = None,
         clock: Int64[Tensor, "N"] | None = None,
     ) -> None:
         """Begin a trial of `tasks`, or at step `clock` of it, as `TrialEnv.begin`.
 
-        `key` is that of every draw: of the resets, and of the policy's noise. Trials run on with `next_tasks`, or those
-        given before.
+        `key` is that of every draw: of the resets, and of the policy's noise.
         """
         env, device = self.env, self.device
-        self._next_tasks = next_tasks or self._next_tasks
         number = torch.arange(env.num_worlds)
         self._key, self._streams = key, number if streams is None else streams
         self.task_number = number if task_number is None else task_number
@@ -128,10 +125,6 @@ class Stepper:
         self._obs = torch.where(worlds[:, None], obs, self._obs)
         self._episode_start = self._episode_start | worlds
         self._state = policy.end_episode(self._state, worlds)
-
-    def remember(self, state: Any) -> None:
-        """Go on from another adaptation state."""
-        self._state = state
 
     def forget(self, policy: Policy[Any]) -> None:
         """Go on with a state in which nothing is known, as of another policy."""

@@ -67,21 +67,10 @@ class Fleet:
         self._stack.close()
 
     def parts(self, segment_steps: int | None) -> int:
-        """Segments of an iteration: one where trials run on, or those of the trials that worlds begin with it."""
+        """Segments of an iteration: those of a trial that all worlds begin with it, or one where trials run on."""
         if segment_steps is None or self._runs_on(segment_steps):
             return 1
-        return self._trials * (self.envs[0].trial_steps // segment_steps)
-
-    @property
-    def _trials(self) -> int:
-        """Length of an iteration in trials, where worlds begin with it."""
-        return max(1, self._config.iteration_trials) if self._config.staggered else 1
-
-    def numbers(self, num_iterations: int, total_steps: int, segment_steps: int | None) -> float:
-        """How many numbers of trials a training of that length draws tasks for."""
-        if segment_steps is not None and self._runs_on(segment_steps):
-            return self._places(segment_steps) * total_steps / (self._config.num_worlds * self.envs[0].trial_steps)
-        return float(num_iterations * self._drawn(segment_steps))
+        return self.envs[0].trial_steps // segment_steps
 
     def steps(self, segment_steps: int | None) -> int:
         """Control steps of each world in an iteration."""
@@ -89,15 +78,7 @@ class Fleet:
 
     def _runs_on(self, segment_steps: int) -> bool:
         """Whether trials go on from an iteration to the next: a training that is resumed begins other ones."""
-        endless = self._config.staggered and not self._config.iteration_trials
-        return endless or self.envs[0].trial_steps % segment_steps != 0
-
-    def _drawn(self, segment_steps: int | None) -> int:
-        """Numbers of trials that an iteration draws tasks for where worlds begin with it.
-
-        Staggered worlds are handed new ones as they begin, and wherever some of them end a trial.
-        """
-        return 2 + self._trials * self._places(segment_steps) if self._config.staggered else 1
+        return self._config.staggered or self.envs[0].trial_steps % segment_steps != 0
 
     def collect(
         self, learner: Learner, iteration: int, total_steps: int, draw: Draw, part: int = 0
@@ -122,18 +103,13 @@ class Fleet:
         joined = self._joined(leaves)
         segment, (returns, completed, counts) = _rebuilt(found[0], joined[:-3]), joined[-3:]
         lost, limited = counts.sum(dim=0).tolist()
-        if not self._config.staggered and (learner.segment_steps is None or not self._runs_on(learner.segment_steps)):
+        if learner.segment_steps is None or not self._runs_on(learner.segment_steps):
             self._earned = [*(self._earned if part else []), (segment.reward.clone(), segment.episode_start.clone())]
             reward, starts = (torch.cat(rows) for rows in zip(*self._earned, strict=True))
             returns = episode_returns(reward, starts, self._config.episodes_per_trial)
         elif completed.any():
             returns = returns[completed]
         return segment, returns, Dropped(lost, limited)
-
-    def remember(self, state: Any) -> None:
-        """Let policies go on from another adaptation state, given of all worlds."""
-        for stepper, rows in zip(self._steppers, self._rows, strict=True):
-            stepper.remember(type(state)(*(part[rows] for part in state)))
 
     @property
     def seconds_to_compile(self) -> float:
@@ -151,26 +127,42 @@ class Fleet:
         if runs_on and self._steppers:
             return
         key, worlds = seeding.key(self._config.seed, "collect", iteration, 0), torch.arange(self._config.num_worlds)
-        places = self._places(segment_steps)
-        clock = worlds % places * segment_steps if places > 1 and segment_steps else None
-        first = iteration * self._drawn(segment_steps)
-        if runs_on:
-            first = places * total_steps // (self._config.num_worlds * self.envs[0].trial_steps)
-        for i, rows in enumerate(self._rows):
-            following = _Following(draw, first, worlds[rows]) if self._config.staggered or runs_on else None
-            tasks, numbers = _Following(draw, first, worlds[rows]).of(first)
-            begun: dict[str, Any] = {"streams": self._streams(rows), "task_number": numbers, "next_tasks": following}
-            begun["clock"] = None if clock is None else clock[rows]
-            if len(self._steppers) == i:
-                self._steppers.append(Stepper(self.envs[i], policy, tasks, key, **begun))
-            else:
-                self._steppers[i].begin(policy, tasks, key, **begun)
+        if not runs_on:
+            tasks, numbers = draw(iteration)
+            for i, rows in enumerate(self._rows):
+                own, streams = tasks.select(worlds[rows]), self._streams(rows)
+                if len(self._steppers) == i:
+                    stepper = Stepper(self.envs[i], policy, own, key, streams=streams, task_number=numbers[rows])
+                    self._steppers.append(stepper)
+                else:
+                    self._steppers[i].begin(policy, own, key, streams=streams, task_number=numbers[rows])
+            return
+        assert segment_steps is not None
+        places, trial_steps = self.places(segment_steps), self.envs[0].trial_steps
+        first = places * total_steps // (self._config.num_worlds * trial_steps)
+        clock = worlds % places * segment_steps if places > 1 else None
+        for env, rows in zip(self.envs, self._rows, strict=True):
+            following = _Following(draw, first, worlds[rows])
+            tasks, numbers = following.of(first)
+            at = None if clock is None else clock[rows]
+            self._steppers.append(
+                Stepper(
+                    env,
+                    policy,
+                    tasks,
+                    key,
+                    streams=self._streams(rows),
+                    task_number=numbers,
+                    next_tasks=following,
+                    clock=at,
+                )
+            )
 
     def _streams(self, rows: slice) -> Int64[Tensor, "n"] | None:
         """What a shard's worlds draw from: their numbers among all worlds."""
         return torch.arange(rows.start, rows.stop) if self._shares.pieces > 1 else None
 
-    def _places(self, segment_steps: int | None) -> int:
+    def places(self, segment_steps: int | None) -> int:
         """Places of a trial at which worlds are at once."""
         return max(1, self.envs[0].trial_steps // (segment_steps or 1)) if self._config.staggered else 1
 

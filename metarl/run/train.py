@@ -25,7 +25,7 @@ from metarl.core.parameters import declarations, memory_text
 from metarl.core.registry import make_family
 from metarl.core.tasks import Tasks
 from metarl.core.types import Metrics, Segment
-from metarl.rl.learner import BaseLearner, Learner, require_device
+from metarl.rl.learner import Learner, require_device
 from metarl.rl.parallel import Shares, device_math, single_threaded_math
 from metarl.run import checkpoint, folder, ranks
 from metarl.run.beside import validated, validation_tasks
@@ -274,8 +274,8 @@ class Training:
             return self._listed.select(self.task_number(number))
         rng = seeding.rng(config.seed, "tasks", number)
         if config.curriculum:
-            steps = self.num_iterations * self.steps_per_iteration
-            trials = self.fleet.numbers(self.num_iterations, steps, self.learner.segment_steps)
+            trials = self.num_iterations * self.steps_per_iteration / (config.num_worlds * self.env.trial_steps)
+            trials *= self.fleet.places(self.learner.segment_steps)
             opened = number / trials / config.curriculum_share
             easiest[config.curriculum] = min(1.0, _FIRST_SHARE + (1.0 - _FIRST_SHARE) * opened)
         return self.family.space.sample("train", config.num_worlds, rng, easiest)
@@ -302,9 +302,6 @@ class Training:
         collected = time.perf_counter()
         generator = seeding.generator(seed, "update", number, *([part] if part else []))
         metrics = self.learner.update(segment, generator, (number + part / parts) / self.num_iterations)
-        state = self.learner.remembered(segment) if isinstance(self.learner, BaseLearner) else None
-        if state is not None:
-            self.fleet.remember(state)
         times = {"time/collect": collected - begun, "time/update": time.perf_counter() - collected}
         steps = segment.reward.numel()
         amiss = {f"physics/{name}": count / steps for name, count in vars(dropped).items() if count}

@@ -469,43 +469,6 @@ class MirroredSign(Sign):
     )
 
 
-@pytest.mark.parametrize("cell", NETS)
-def test_memory_that_nothing_has_changed_is_renewed_as_it_was(cell):
-    """Of worlds at different places of their trials; where a trial has just begun it is empty."""
-    env, learner = make(FragileSign(), cell=cell, segment_steps=4, window=6)
-    tasks = env.family.space.sample("train", 6, seeding.rng(0, "tasks"))
-    places = torch.tensor([0, 4, 8, 12, 0, 4])
-    following = lambda: (tasks, torch.arange(6))  # noqa: E731
-    stepper = Stepper(env, learner.policy, tasks, 0, next_tasks=following, clock=places)
-    for _ in range(7):
-        segment = stepper.segment(learner.policy, 4, learner.record)
-        found = learner.remembered(segment)
-        for name, value, left in zip(found._fields, found, stepper.state, strict=True):
-            torch.testing.assert_close(value, left, rtol=0, atol=2e-5, msg=f"{name} of {cell}")
-
-
-def test_renewed_memory_is_what_the_present_policy_would_have_remembered():
-    env, learner = make(FragileSign(), segment_steps=8)
-    tasks = env.family.space.sample("train", 6, seeding.rng(0, "tasks"))
-    stepper, policy = Stepper(env, learner.policy, tasks, 0), learner.policy
-    state = policy.initial_state(6)
-    segment = stepper.segment(policy, 8, learner.record)
-    learner.update(segment, seeding.generator(0, "update"), 0.0)
-    found = learner.remembered(segment)
-    nothing = torch.zeros(6, policy.noise_size)
-    for t in range(8):
-        _, state = policy.act(segment.obs[t], state, nothing)
-        rows = (getattr(segment, name)[t] for name in ("obs", "action", "reward", "final_obs", "terminated"))
-        state = policy.end_episode(policy.observe(state, Transition(*rows)), segment.ended[t])
-    for value, expected in zip(found, state, strict=True):
-        torch.testing.assert_close(value, expected, rtol=0, atol=2e-5)
-    assert (found.memory - segment.final_state.memory).abs().max() > 1e-3
-    stepper.remember(found)
-    following = stepper.segment(policy, 8, learner.record)
-    assert torch.equal(following.initial_state.memory, found.memory)
-    assert learner.remembered(following) is None, "the trial is over"
-
-
 @pytest.mark.parametrize("segment_steps", [16, 8])
 def test_the_mirror_image_is_what_the_policy_would_have_met(segment_steps):
     """Played again step by step with left and right exchanged: the same inputs, memories and privileged numbers."""
