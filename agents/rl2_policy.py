@@ -47,7 +47,7 @@ class RL2Policy(PolicyModule):
     replayable = True
 
     def __init__(self, config: RL2Config, info: PolicyInfo) -> None:
-        super().__init__(replace(info, adapts=info.adapts and not config.memory_steps))
+        super().__init__(replace(info, adapts=info.adapts and config.memory_steps != 1))
         obs_size, action_size = info.observation_size, info.action_size
         known = info.privileged_size
         self.network = RecurrentActorCritic(

@@ -169,7 +169,7 @@ def _gates(x: Tensor, number: int) -> Tensor:
 
 
 class Cut(nn.Module):
-    """A cell whose memory is emptied every `steps` steps: it can estimate a state, but not remember a task.
+    """A cell whose memory is emptied every `steps` steps: it knows of a task what these can tell.
 
     It also carries the number of steps since then. A sequence must not reach beyond where the memory is emptied; it
     may begin there.
