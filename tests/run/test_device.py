@@ -37,7 +37,7 @@ def test_worlds_on_a_gpu_have_defaults_of_their_own_unless_told():
         assert env_options(made)["device"] == "cuda" and env_options(made)["physics"] is None
     for on in ({}, {"device": "cuda", "physics": "mujoco"}, {"physics": "warp"}):
         made = configure("rl2", "half-cheetah-vel", on)
-        assert (made.num_worlds, made.staggered, made.learner.segment_steps) == (32, False, 100)
+        assert (made.num_worlds, made.staggered, made.learner.segment_steps) == (64, False, 100)
         assert env_options(made)["device"] == "cpu"
 
 
