@@ -261,7 +261,7 @@ def test_a_config_file_reaches_a_learner_of_the_users_own_file(tmp_path):
     config = tmp_path / "run.toml"
     agent = f"{HERE}/short_family.py:OwnLearner"
     config.write_text(f'agent = "{agent}"\nfamily = "{SHORT}"\ntotal_steps = 20\n[learner]\nrate = 7.0\n')
-    assert run("train", "--config", config, "--num-worlds", "2", "--output", tmp_path / "run") == 0
+    assert run("train", "--config", config, "--trust-code", "--num-worlds", "2", "--output", tmp_path / "run") == 0
     assert "rate = 7.0" in (tmp_path / "run" / "config.toml").read_text()
     metrics = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert metrics["train/rate"] == 7.0
