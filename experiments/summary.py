@@ -157,10 +157,14 @@ class Compared:
     placing: Placing | None
     """None without a memoryless policy or an oracle."""
 
+    def steps_of(self, agent: str) -> int:
+        """What a training of an agent took [control steps]."""
+        return max(kinds(run)["test", True].train_steps for run in self.agents[agent])
+
     @property
     def steps(self) -> int:
         """What its longest training took [control steps]."""
-        return max(kinds(run)["test", True].train_steps for runs in self.agents.values() for run in runs)
+        return max(map(self.steps_of, self.agents))
 
 
 def places(folder: str = "compare") -> dict[str, Compared]:
@@ -240,14 +244,20 @@ def controls(families: Mapping[str, Compared]) -> str:
 
 
 def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -> str:
-    """A row per family that has a memoryless policy and an oracle, the largest headroom first; on a GPU by itself."""
+    """A row per family that has a memoryless policy and an oracle, the largest headroom first; on a GPU by itself.
+
+    Of those that adapt, the best is of trainings at least half as long as the oracle's.
+    """
     rows = []
     for place, family in {**families, **_by_steps(on_gpu)}.items():
         found = family.placing
         if found is None:
             continue
         room = found.headroom
-        best = max(found.recovered, key=lambda agent: np.mean(found.recovered[agent].ours), default="")
+        long_enough = [
+            agent for agent in found.recovered if 2 * family.steps_of(agent) >= family.steps_of(found.oracle)
+        ]
+        best = max(long_enough, key=lambda agent: np.mean(found.recovered[agent].ours), default="")
         ours = found.recovered.get(best)
         cells = (
             place,
