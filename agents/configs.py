@@ -76,7 +76,8 @@ class RL2Config(PPOFields):
     memory_steps: int = number(0, least=0, most=1_000_000)
     """Empty the memory every so many control steps, in training and acting; 0 for never, 1 for no memory.
 
-    What it adapts to must then be found out in less time. At most: it becomes a divisor of the trial's (and the segment's) length.
+    What it adapts to must then be found out in less time. At most: it becomes a divisor of the trial's (and the
+    segment's) length.
     """
     feedback: Literal["full", "action", "none"] = "full"
     """What the memory is fed of the step before: action and reward, the action alone, as on a robot, or nothing."""
