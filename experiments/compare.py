@@ -205,7 +205,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         comparison = load(options.config, options.runs, options.results, options.jobs)
         if options.list:
-            print(*(f"{comparison.state(run):8}{run.name}" for run in comparison.runs), sep="\n")
+            print(*(f"{comparison.state(run):8}{run.name}" for run in comparison.runs), sep="\n", flush=True)
             return 0
         failures = execute(comparison)
     except UserError as error:
@@ -214,6 +214,9 @@ def main(words: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("compare: stopped; the same command goes on", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the list has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at exit
+        return 141
     if options.results == RESULTS / "compare":
         redraw()
     for failure in failures:

@@ -41,9 +41,9 @@ def place(tmp_path):
     return tmp_path
 
 
-def compare(place):
-    words = [sys.executable, COMPARE, "compare.toml", "--runs", "runs", "--results", "results"]
-    return subprocess.Popen(words, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def compare(place, *options, stdout=subprocess.PIPE):
+    words = [sys.executable, COMPARE, "compare.toml", "--runs", "runs", "--results", "results", *options]
+    return subprocess.Popen(words, cwd=place, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
@@ -81,6 +81,15 @@ def test_a_killed_comparison_goes_on_and_ends_as_if_nothing_had_happened(place):
 def test_the_list_says_what_is_done_and_what_is_missing(compare_here, capsys):
     assert compare_here("--list") == 0
     assert capsys.readouterr().out.split() == ["done", "point-goal-ppo-s1", "missing", "point-goal-rl2-s1"]
+
+
+def test_a_list_that_nobody_reads_to_its_end_ends_without_a_word(place):
+    reads, writes = os.pipe()
+    os.close(reads)
+    process = compare(place, "--list", stdout=writes)
+    os.close(writes)
+    assert process.communicate()[1] == ""
+    assert process.returncode == 141
 
 
 def test_how_many_trainings_run_at_a_time_is_said_in_the_file_or_by_jobs(compare_here, place, capsys):
