@@ -173,7 +173,8 @@ class MamlTrpoConfig(Checked):
     outer: Literal["trpo", "ppo"] = "trpo"
     """Meta-update: a trust-region step, or PPO; with --inner-objective lvc the latter is ProMP."""
     exploration_weight: float = number(0.0, least=0, most=1e6)
-    """Weight of E-MAML's term: returns after adaptation count for what was adapted from too. By trust regions only."""
+    """Weight of E-MAML's term: returns after adaptation, of deviation 1 over the worlds, count for what was adapted from
+    too. By trust regions only."""
     hidden_size: int = number(64, least=1, most=8192, memory=weights_memory, search=OneOf(32, 64, 128))
     """Units of each of the two hidden layers."""
     action_scale: float = number(10.0, above=0, most=1000)

@@ -58,9 +58,9 @@ class MamlPolicy(PolicyModule):
         self.config = config
         self.network = GaussianMlp(info.observation_size, info.action_size, config.hidden_size, config.initial_std)
         policy = FlatModule(self.network)
-        self.rule = _rule(config, policy.size)
-        self.obs_norm = RunningNorm(info.observation_size)
         adapted = None if config.adapted_layers == "all" else _last_layer(self.network)
+        self.rule = _rule(config, policy.size, policy.size if adapted is None else int(adapted.sum()))
+        self.obs_norm = RunningNorm(info.observation_size)
         self.inner = InnerLoop(policy, FlatModule(self.rule), config.inner_objective, config.first_order, adapted)
 
     @property
@@ -194,11 +194,11 @@ class MamlPolicy(PolicyModule):
         return self.stage(obs, action, mean.transpose(0, 1), log_std, reward, ended, valid)
 
 
-def _rule(config: MamlTrpoConfig, size: int) -> UpdateRule:
+def _rule(config: MamlTrpoConfig, size: int, adapting: int) -> UpdateRule:
     rate = config.inner_step_size
     if isinstance(rate, str):
         return LearnedRate(size, _FIRST_RATE)
-    return RecurrentRule(size, rate) if config.learned_optimizer else FixedRate(size, rate)
+    return RecurrentRule(adapting, rate) if config.learned_optimizer else FixedRate(size, rate)
 
 
 def _last_layer(network: GaussianMlp) -> Float[Tensor, "P"]:

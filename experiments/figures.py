@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from learning_speed import curve
 from summary import compared, kinds, paired, recorded
 
 from metarl.run.run import Run
@@ -28,8 +29,8 @@ def learning_curves(results: Path, path: Path) -> None:
     plots, axes = _grid(len(panels), (4.5, 3.2))
     for axis, (place, runs) in zip(axes, panels.items(), strict=True):
         for run in runs:
-            steps, returns = ([row[key] for row in run.metrics] for key in ("total_steps", "rollout/return_last"))
-            axis.plot(np.array(steps) / 1e6, returns, label=run.name, linewidth=1.2)
+            steps, returns = curve(run)
+            axis.plot(steps / 1e6, returns, label=run.name, linewidth=1.2)
         axis.set(title=place, xlabel="million control steps", ylabel="return of the last episode (training tasks)")
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, fontsize=8)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import learning_speed
 import numpy as np
 
 from metarl.core.files import write_atomic
@@ -36,12 +37,25 @@ _ON_GPU = (
     "**On a GPU**, with RL²'s network and PPO for all three: `python experiments/compare.py experiments/gpu.toml "
     "--runs runs/gpu --results experiments/results/gpu`."
 )
+_SPEED = (
+    "**How soon**: control steps until the return in training is where nine tenths of the rise of `rl2` are made, as a "
+    "share of those that `rl2` takes, which is told nothing of the task in training. Where a curve never gets there, "
+    "it says so."
+)
 _ABLATIONS = (
     "**RL²'s options**, last episode after 1.5 M steps, one seed: `rl2-segments` is the default, `rl2-staggered` has "
     "worlds at different places of their trials, and the others are `rl2-told`, one update per trial, with one option "
     "changed: `python experiments/compare.py experiments/ablations.toml --runs runs/ablations --results "
     "experiments/results/ablations`."
 )
+PAYS = 0.25
+"""Headroom, as a share of the oracle's return, from which on adapting pays."""
+_GRADIENTS = (
+    "**MAML and its kin**, last episode, three seeds: `python experiments/compare.py experiments/gradients.toml --runs "
+    "runs/gradients --results experiments/results/gradients`."
+)
+ByFamily = Mapping[str, Mapping[str, Sequence[Run]]]
+"""Runs, one per seed, by family and agent."""
 ROLES = ("memoryless", "adapting", "oracle")
 """The order in a table: what does not adapt, what does, and what is told the task."""
 _HEAD = (
@@ -131,6 +145,10 @@ def _share(interval: Interval) -> str:
     return f"{value} % [{low}, {high}]"
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
 def _show(interval: Interval, sign: str = "") -> str:
     """`12 [10, 14]`."""
     value, low, high = (_number(number, max(map(abs, interval)), sign) for number in interval)
@@ -177,16 +195,21 @@ def places(folder: str = "compare") -> dict[str, Compared]:
 
 
 def tables(
-    families: Mapping[str, Compared], on_gpu: Mapping[str, Compared], ablated: Mapping[str, Mapping[str, Sequence[Run]]]
+    families: Mapping[str, Compared], on_gpu: Mapping[str, Compared], ablated: ByFamily, gradients: ByFamily
 ) -> Iterator[str]:
-    """The comparison, a table per family; that on a GPU; RL²'s options; then the longer runs."""
+    """The comparison, a table per family; that on a GPU; RL²'s options; MAML's kin; then the longer runs."""
     yield from _tables(families)
     yield _CONTROLS
     yield controls({**families, **_by_steps(on_gpu)})
+    yield _SPEED
+    yield learning_speed.table({place: family.agents for place, family in families.items()})
     yield _ON_GPU
     yield from _tables(on_gpu)
     yield _ABLATIONS
     yield options(ablated)
+    if gradients:
+        yield _GRADIENTS
+        yield options(gradients)
     yield "**Longer runs**, each named as under [experiments/results](../experiments/results):"
     longer = [run for run in recorded(RESULTS) if ("test", True) in kinds(run)]
     longer.sort(key=lambda run: (run.panel, run.config_values["agent"]))
@@ -204,7 +227,7 @@ def _tables(families: Mapping[str, Compared]) -> Iterator[str]:
         yield "\n".join((_HEAD, *(row(agent, runs, shares.get(agent)) for agent, runs in agents.items())))
 
 
-def options(families: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
+def options(families: ByFamily) -> str:
     """A row per option, a column per family: the return of the last episode."""
     names = list(dict.fromkeys(label for agents in families.values() for label in agents))
     rows = []
@@ -244,16 +267,19 @@ def controls(families: Mapping[str, Compared]) -> str:
 
 
 def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -> str:
-    """A row per family that has a memoryless policy and an oracle, the largest headroom first; on a GPU by itself.
+    """A row per family in which adapting pays, the largest headroom first; then the others' names.
 
-    Of those that adapt, the best is of trainings at least half as long as the oracle's.
+    On a GPU by itself. Of those that adapt, the best is of trainings at least half as long as the oracle's.
     """
-    rows = []
+    rows, others = [], []
     for place, family in {**families, **_by_steps(on_gpu)}.items():
         found = family.placing
         if found is None:
             continue
         room = found.headroom
+        if not room.measured or room.share.value < PAYS:
+            others.append((-room.share.value, f"{place} ({_percent(room.share.value) if room.measured else 'none'})"))
+            continue
         long_enough = [
             agent for agent in found.recovered if 2 * family.steps_of(agent) >= family.steps_of(found.oracle)
         ]
@@ -264,13 +290,16 @@ def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -
             _mean_of(room.memoryless),
             "" if ours is None else f"{_mean_of(ours.ours)} ({best})",
             _mean_of(room.oracle),
-            _share(room.share) if room.measured else "none",
+            _share(room.share),
             _share(ours.value) if ours is not None and ours.value else "",
+            f"{family.steps_of(found.oracle) / 1e6:.2g} M",
             str(min(len(room.memoryless), len(room.oracle), *([] if ours is None else [len(ours.ours)]))),
         )
-        rows.append((-room.share.value if room.measured else 1.0, "| " + " | ".join(cells) + " |"))
-    head = "| family | memoryless | best that adapts | oracle | headroom | recovered | seeds |\n" + "|---" * 7 + "|"
-    return "\n".join((head, *(row for _, row in sorted(rows))))
+        rows.append((-room.share.value, "| " + " | ".join(cells) + " |"))
+    heads = ("family", "memoryless", "best that adapts", "oracle", "headroom", "recovered", "steps", "seeds")
+    table = ("| " + " | ".join(heads) + " |", "|---" * len(heads) + "|", *(row for _, row in sorted(rows)))
+    names = ", ".join(name for _, name in sorted(others))
+    return "\n".join((*table, *(("", f"A smaller share, or none, was measured on {names}.") if names else ())))
 
 
 def worth_adapting(families: Mapping[str, Compared]) -> str:
@@ -295,15 +324,20 @@ def _mean_of(seeds: Sequence[float]) -> str:
     return _number(value, abs(value))
 
 
-def update(root: Path = ROOT) -> None:
-    """Write the tables between the two marks of each page."""
+def pages() -> dict[str, str]:
+    """What belongs between the two marks of each page, by its path."""
     families, on_gpu = places(), places("gpu")
-    pages = {
+    ablated, gradients = compared(folder="ablations"), compared(folder="gradients")
+    return {
         "README.md": overview(families, on_gpu),
         "docs/families.md": worth_adapting(families | on_gpu),
-        "docs/results.md": "\n\n".join(tables(families, on_gpu, compared(folder="ablations"))),
+        "docs/results.md": "\n\n".join(tables(families, on_gpu, ablated, gradients)),
     }
-    for name, content in pages.items():
+
+
+def update(root: Path = ROOT) -> None:
+    """Write the tables between the two marks of each page."""
+    for name, content in pages().items():
         path = root / name
         before, rest = path.read_text().split(BEGIN)
         _, after = rest.split(END)

@@ -20,12 +20,7 @@ def summary(monkeypatch):
 
 def test_the_pages_are_up_to_date(summary):
     """`make results` would change nothing."""
-    families, on_gpu = summary.places(), summary.places("gpu")
-    for name, content in (
-        ("README.md", summary.overview(families, on_gpu)),
-        ("docs/families.md", summary.worth_adapting(families | on_gpu)),
-        ("docs/results.md", "\n\n".join(summary.tables(families, on_gpu, summary.compared(folder="ablations")))),
-    ):
+    for name, content in summary.pages().items():
         section = (ROOT / name).read_text().split(summary.BEGIN)[1].split(summary.END)[0]
         assert section.strip() == content.strip(), name
 
@@ -82,20 +77,22 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, tmp_path
     runs = summary.compared(tmp_path)
     monkeypatch.setattr(summary, "compared", lambda folder: runs)
     families = summary.places()
-    title, table = list(summary.tables(families, {}, {}))[:2]
+    title, table = list(summary.tables(families, {}, {}, {}))[:2]
     assert title == (
         "**ant-dir**. Headroom (ppo-oracle − ppo): +100 [+99, +101], 44 % [40, 50] of the oracle's return. "
         "Its test tasks are those of training."
     )
     rows = {line.split("|")[1].strip(): line.split("|")[6].strip() for line in table.splitlines()[2:]}
     assert rows == {"ppo": "", "rl2": "90 % [89, 91]", "ppo-oracle": ""}
-    line = "| ant-dir | 126 | 216 (rl2) | 226 | 44 % [40, 50] | 90 % [89, 91] | 2 |"
+    line = "| ant-dir | 126 | 216 (rl2) | 226 | 44 % [40, 50] | 90 % [89, 91] | 1e-06 M | 2 |"
     assert summary.overview(families, {}).splitlines()[2:] == [line]
     assert summary.options({"ant-dir": {"rl2": runs["ant-dir"]["rl2"]}, "ant-goal": {}}).splitlines()[2:] == [
         "| rl2 | 216 [191, 242] |  |"
     ]
     longer = summary.overview({}, families).splitlines()[2]
     assert longer == line.replace("ant-dir", "ant-dir, 0 M steps"), "of a GPU, named by its budget"
+    monkeypatch.setattr(summary, "PAYS", 0.5)
+    assert summary.overview(families, {}).splitlines()[2:] == ["", "A smaller share, or none, was measured on ant-dir (44 %)."]
     worth = summary.worth_adapting(families).splitlines()
     assert "| ant-dir | 44 % [40, 50] | 126 | 226 | 1e-06 M steps, 2 seeds |" in worth
     assert "| ant-goal | not measured |  |  |  |" in worth
@@ -120,3 +117,19 @@ def test_controls_say_what_they_cost_and_how_far_a_policy_is_ahead(summary, tmp_
     monkeypatch.setattr(summary, "compared", lambda folder: runs)
     row = "| ant-dir | rl2 | 190 | +60 [+60, +60] |  | +90 [+90, +90] | +10.0 [+10.0, +10.0] |"
     assert summary.controls(summary.places()).splitlines()[2:] == [row]
+
+
+def test_how_soon_one_rl2_is_where_another_ends(summary, tmp_path):
+    """One rises twice as fast as the baseline, on the way to twice its return; one never rises."""
+    for agent, slope in (("rl2", 1.0), ("rl2-64", 2.0), ("rl2-cut", 0.0)):
+        folder = tmp_path / "compare" / f"ant-dir-{agent}-s1"
+        folder.mkdir(parents=True)
+        (folder / "config.toml").write_text('agent = "rl2"\nfamily = "ant-dir"\nseed = 1\n')
+        rows = [f"{i},{1000 * i},{i},0,{slope * i:.6g}" for i in range(1, 201)]
+        (folder / "learning_curve.csv").write_text(
+            "\n".join(("iteration,total_steps,time/elapsed,rollout/return_first,rollout/return_last", *rows)) + "\n"
+        )
+        (folder / "run.json").write_text("{}")
+    head, _, row = summary.learning_speed.table(summary.compared(tmp_path)).splitlines()
+    assert head == "| family | rl2 | rl2-64 | rl2-cut |"
+    assert row == "| ant-dir | 0.2 M steps | 0.51 | not reached |"

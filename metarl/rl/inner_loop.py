@@ -71,9 +71,9 @@ class LearnedRate(nn.Module):
 
 
 class RecurrentRule(nn.Module):
-    """A gated recurrent unit that turns gradients into steps, one set of weights for every parameter of the policy.
+    """A gated recurrent unit that turns gradients into steps, one set of weights for each of `size` parameters.
 
-    As Andrychowicz et al. 2016 (arXiv:1606.04474) each parameter has a memory of its own. Its inputs are the gradient
+    There may be more, which do not adapt: their gradient is 0. As Andrychowicz et al. 2016 (arXiv:1606.04474) each parameter has a memory of its own. Its inputs are the gradient
     relative to the root mean square of all, squashed, and the logarithm of that: bounded and smooth, since the
     meta-gradient passes through them. It starts as θ − α g: the outputs, a gain on g and a push, begin at zero.
     """
@@ -82,6 +82,7 @@ class RecurrentRule(nn.Module):
 
     def __init__(self, size: int, rate: float) -> None:
         super().__init__()
+        self.size = size
         self.rate = nn.Parameter(torch.tensor(rate))
         self.gates = nn.Linear(2 + _HIDDEN, 2 * _HIDDEN)
         self.candidate = nn.Linear(2 + _HIDDEN, _HIDDEN)
@@ -93,7 +94,7 @@ class RecurrentRule(nn.Module):
         self, parameters: Float[Tensor, "P"], gradient: Float[Tensor, "P"], memory: Float[Tensor, "P H"]
     ) -> tuple[Float[Tensor, "P"], Float[Tensor, "P H"]]:
         """The next parameters, and the rule's memory."""
-        scale = (gradient.square().mean() + 1e-12).sqrt()
+        scale = (gradient.square().sum() / self.size + 1e-12).sqrt()
         relative = torch.tanh(gradient / scale)
         inputs = torch.stack((relative, (scale.log() / 10.0).expand_as(relative)), dim=-1)
         update, reset = torch.sigmoid(self.gates(torch.cat((inputs, memory), dim=-1))).chunk(2, dim=-1)

@@ -221,6 +221,18 @@ def test_a_recurrent_rule_begins_as_gradient_descent():
     assert sum(p.numel() for p in rule.parameters()) == sum(p.numel() for p in RecurrentRule(500, RATE).parameters())
 
 
+def test_a_recurrent_rule_does_not_see_parameters_that_do_not_adapt():
+    torch.manual_seed(0)
+    alone, beside = RecurrentRule(2, RATE), RecurrentRule(2, RATE)
+    nn.init.normal_(alone.output.weight, std=0.3)
+    beside.load_state_dict(alone.state_dict())
+    parameters, gradient = torch.randn(6), torch.randn(6)
+    gradient[2:] = 0.0  # as InnerLoop has it
+    adapted, _ = beside(parameters, gradient, torch.zeros(6, RecurrentRule.memory_size))
+    expected, _ = alone(parameters[:2], gradient[:2], torch.zeros(2, RecurrentRule.memory_size))
+    torch.testing.assert_close(adapted[:2], expected)
+
+
 def test_the_clipped_gradient_is_that_of_finite_differences():
     """Away from the parameters that sampled, where clips bind and policies have drifted."""
     inner = inner_loop(Line(), objective="lvc")
