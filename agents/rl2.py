@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from metarl.agents.configs import RL2Config
 from metarl.agents.rl2_policy import BelievingRL2Policy, RL2Policy, RL2State, policy_inputs, segment_length, whole_steps
 from metarl.core.errors import UserError
-from metarl.core.info import Mirror, PolicyInfo
+from metarl.core.info import Mirror, PolicyInfo, Reflection
 from metarl.core.mirror import reflect
 from metarl.core.types import Metrics, Segment
 from metarl.rl.finite import finite_only
@@ -50,6 +50,11 @@ def mirrored(segment: Segment, mirror: Mirror) -> Segment:
         action=reflect(segment.action, mirror.action),
         initial_state=first._replace(last_action=reflect(first.last_action, mirror.action)),
     )
+
+
+def _seen(rows: Float[Tensor, "T N W"], reflection: Reflection | None) -> Float[Tensor, "T2 N W"]:
+    """What is learnt from: the rows, and their mirror images where there is a mirror."""
+    return rows if reflection is None else torch.cat((rows, reflect(rows, reflection)))
 
 
 class RL2(BaseLearner):
@@ -98,10 +103,11 @@ class RL2(BaseLearner):
         chunks, metrics = self.prepare(segment)
         metrics = finite_only(metrics | self._ppo.update(chunks, generator, progress))
         # The statistics move only now: collection and update saw the same normalisation.
-        self.policy.obs_norm.update(segment.obs)
+        mirror = self.policy.info.mirror if self.config.mirror else None
+        self.policy.obs_norm.update(_seen(segment.obs, mirror and mirror.observation))
         self.policy.reward_norm.update(segment.reward)
         if segment.privileged is not None:
-            self.policy.privileged_norm.update(segment.privileged)
+            self.policy.privileged_norm.update(_seen(segment.privileged, mirror and mirror.privileged))
         self.return_norm.update(discounted_return(segment.reward, self.config.discount, segment.trial_start))
         return metrics
 

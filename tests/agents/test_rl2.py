@@ -517,6 +517,21 @@ def test_what_is_learnt_to_the_right_is_known_to_the_left(mirror, iterations):
     assert (found > 1.0) == mirror
 
 
+def test_normalisers_see_the_mirror_images_too():
+    """Else a number that is the same in all of training, as the sign is here, is an outlier in its image."""
+    env, learner = make(MirroredSign(), mirror=True, privileged_critic=True)
+    tasks = Tasks({"sign": torch.ones(env.num_worlds, dtype=torch.float64)})
+    for number in range(2):
+        wants = {"record": learner.record, "privileged": True}
+        segment = collect(env, learner.policy, tasks, seeding.key(0, "collect", number), **wants)
+        learner.update(segment, seeding.generator(0, "update", number), 0.0)
+    policy = learner.policy
+    ones = policy.privileged_norm(segment.privileged)
+    torch.testing.assert_close(ones.abs(), torch.ones_like(ones))
+    torch.testing.assert_close(policy.privileged_norm(-segment.privileged), -ones)
+    torch.testing.assert_close(policy.obs_norm(-segment.obs), -policy.obs_norm(segment.obs))
+
+
 def test_a_family_without_a_symmetry_has_no_mirror_images():
     with pytest.raises(UserError, match="declares no symmetry"):
         make(Sign(), mirror=True)
