@@ -68,6 +68,8 @@ class RecurrentPPOConfig(PPOConfig):
 class RmaConfig(PPOFields):
     """RMA: a teacher that knows its task, and a student that acts as the teacher would by what it has experienced."""
 
+    train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 64}
+    """Defaults of this learner for a run's options, as RL²'s."""
     cuda_defaults: ClassVar[Mapping[str, int | bool]] = {
         "num_worlds": 4096,
         "total_steps": 20_000_000,
@@ -93,8 +95,11 @@ class RmaConfig(PPOFields):
     """Control steps per gradient step, of teacher and student."""
     chunk_steps: int = number(50, least=1, most=1_000_000)
     """How many control steps the student's gradients flow back. At most: it becomes a divisor of the trial's."""
-    segment_steps: int = number(0, least=0, most=1_000_000)
-    """Control steps between updates, the memory carried from one to the next; 0 for whole trials."""
+    segment_steps: int = number(100, least=0, most=1_000_000)
+    """Control steps between updates, the memory carried from one to the next; 0 for whole trials.
+
+    At most: it becomes a divisor of the trial's.
+    """
 
     @property
     def minibatch_chunks(self) -> int:

@@ -111,6 +111,11 @@ class RL2Config(PPOFields):
 class VariBadConfig(PPOFields):
     """VariBAD: a policy by PPO that is told a posterior over tasks, which predicts rewards and states of the trial."""
 
+    train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 64}
+    """Defaults of this learner for a run's options, as RL²'s."""
+    before: ClassVar[Mapping[str, float]] = {"segment_steps": 0}
+    """What options are in runs on disk from before there were any."""
+
     latent_size: int = number(5, least=1, most=1024, search=OneOf(3, 5, 10))
     """Dimensions of the posterior."""
     encoder_size: int = number(128, least=1, most=8192, memory=weights_memory)
@@ -123,11 +128,11 @@ class VariBadConfig(PPOFields):
     """Weight of the errors of predicted rewards."""
     state_weight: float = number(1.0, least=0, most=1e6)
     """Weight of the errors of predicted states; 0 where tasks differ in their rewards alone."""
-    encoder_steps: int = number(4, least=1, most=10_000)
-    """Gradient steps on encoder and decoders per iteration."""
+    encoder_steps: int = number(32, least=1, most=10_000)
+    """Gradient steps on encoder and decoders at a trial's end."""
     encoder_trials: int = number(16, least=1, most=65_536)
     """Trials of each of them."""
-    elbo_beliefs: int = number(8, least=1, most=1_000_000)
+    elbo_beliefs: int = number(16, least=2, most=1_000_000)
     """Beliefs, of different steps of a trial, that each of them looks at."""
     elbo_steps: int = number(64, least=1, most=1_000_000)
     """Steps of the trial, past and future, that each of these beliefs has to predict."""
@@ -137,6 +142,8 @@ class VariBadConfig(PPOFields):
     """Units of the hidden layer of the policy's head, and of the value's."""
     batch_size: int = number(1600, least=1, most=1_000_000, search=OneOf(800, 1600, 3200))
     """Control steps per gradient step of the policy."""
+    segment_steps: int = number(100, least=0, most=1_000_000, search=OneOf(50, 100, 200))
+    """Control steps between updates of the policy; 0 for whole trials. At most: it becomes a divisor of the trial's."""
 
     @property
     def minibatch_chunks(self) -> int:
@@ -173,8 +180,8 @@ class MamlTrpoConfig(Checked):
     outer: Literal["trpo", "ppo"] = "trpo"
     """Meta-update: a trust-region step, or PPO; with --inner-objective lvc the latter is ProMP."""
     exploration_weight: float = number(0.0, least=0, most=1e6)
-    """Weight of E-MAML's term: returns after adaptation, of deviation 1 over the worlds, count for what was adapted from
-    too. By trust regions only."""
+    """Weight of E-MAML's term, by trust regions only: what was adapted from earns what came after it, scaled to a
+    deviation of 1 over the worlds."""
     hidden_size: int = number(64, least=1, most=8192, memory=weights_memory, search=OneOf(32, 64, 128))
     """Units of each of the two hidden layers."""
     action_scale: float = number(10.0, above=0, most=1000)

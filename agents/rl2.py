@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from metarl.agents.configs import RL2Config
-from metarl.agents.rl2_policy import BelievingRL2Policy, RL2Policy, RL2State, policy_inputs, segment_length, whole_steps
+from metarl.agents.rl2_policy import BelievingRL2Policy, RL2Policy, RL2State, policy_inputs, whole_steps
 from metarl.core.errors import UserError
 from metarl.core.info import Mirror, PolicyInfo, Reflection
 from metarl.core.mirror import reflect
@@ -37,7 +37,7 @@ from metarl.rl.networks import seeded
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.objectives import gaussian_nll
 from metarl.rl.parallel import Shares
-from metarl.rl.ppo import PPO, Chunks, Settings, chunk_length, cut, side_by_side
+from metarl.rl.ppo import PPO, Chunks, Settings, chunk_length, cut, segment_length, side_by_side
 from metarl.rl.returns import discounted_return
 
 
@@ -66,7 +66,8 @@ class RL2(BaseLearner):
         self, config: RL2Config, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
     ) -> None:
         self.config = config
-        self.segment_steps = segment_length(config, info) if config.segment_steps else None
+        steps = segment_length(info.trial_steps, config.segment_steps)
+        self.segment_steps = steps if config.segment_steps else None
         self.kept_every = {"cell": chunk_length(whole_steps(config, info), config.chunk_steps)}
         self.wants_privileged = config.privileged_critic or config.task_weight > 0
         with seeded(generator):
@@ -80,7 +81,7 @@ class RL2(BaseLearner):
         settings = Settings.of(config)
         self._longest = config.chunk_steps
         if not self.policy.network.memory.recorded:  # whole segments are its chunks: as many steps per minibatch
-            self._longest = segment_length(config, info)
+            self._longest = steps
             chunks = max(2, config.minibatch_chunks * min(config.chunk_steps, self._longest) // self._longest)
             settings = replace(settings, minibatch_chunks=chunks)
         if config.mirror:  # a chunk and its image: as many gradient steps as without
@@ -104,10 +105,10 @@ class RL2(BaseLearner):
         metrics = finite_only(metrics | self._ppo.update(chunks, generator, progress))
         # The statistics move only now: collection and update saw the same normalisation.
         mirror = self.policy.info.mirror if self.config.mirror else None
-        self.policy.obs_norm.update(_seen(segment.obs, mirror and mirror.observation))
+        self.policy.obs_norm.update(_seen(segment.obs, mirror.observation if mirror else None))
         self.policy.reward_norm.update(segment.reward)
         if segment.privileged is not None:
-            self.policy.privileged_norm.update(_seen(segment.privileged, mirror and mirror.privileged))
+            self.policy.privileged_norm.update(_seen(segment.privileged, mirror.privileged if mirror else None))
         self.return_norm.update(discounted_return(segment.reward, self.config.discount, segment.trial_start))
         return metrics
 

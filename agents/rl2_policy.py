@@ -23,7 +23,7 @@ from metarl.rl.memory import Packed
 from metarl.rl.networks import RecurrentActorCritic
 from metarl.rl.normalize import CLIP, RunningNorm
 from metarl.rl.policy import BAND, PolicyModule
-from metarl.rl.ppo import chunk_length
+from metarl.rl.ppo import chunk_length, segment_length
 
 
 class RL2State(NamedTuple):
@@ -186,18 +186,8 @@ def memory_of(config: RL2Config, info: PolicyInfo) -> Cell:
 
 def whole_steps(config: RL2Config, info: PolicyInfo) -> int:
     """Control steps that no segment, trial or emptying of the memory cuts: what chunks are parts of."""
-    steps = segment_length(config, info)
+    steps = segment_length(info.trial_steps, config.segment_steps)
     return chunk_length(steps, config.memory_steps) if config.memory_steps else steps
-
-
-def segment_length(config: RL2Config, info: PolicyInfo) -> int:
-    """Control steps between two updates, which always divide the trial's.
-
-    The trial's largest divisor of at most `segment_steps`; all of it where that is 0, or the divisor less than half.
-    """
-    trial = info.episode_steps * info.episodes_per_trial
-    found = chunk_length(trial, config.segment_steps or trial)
-    return found if 2 * found >= config.segment_steps else trial
 
 
 def policy_inputs(

@@ -19,7 +19,6 @@ Differs from the published program in that
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -40,7 +39,7 @@ from metarl.rl.networks import ActorCritic, head, seeded
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.parallel import ShardedGradient, Shares
 from metarl.rl.policy import PolicyModule
-from metarl.rl.ppo import PPO, Chunks, Settings, chunk_length, cut
+from metarl.rl.ppo import PPO, Chunks, Settings, chunk_length, cut, segment_length
 from metarl.rl.returns import discounted_return
 
 _LAYERS = 2  # hidden ones, of policy, value and the teacher's encoder
@@ -129,9 +128,9 @@ class Rma(BaseLearner):
         if not info.privileged_size:
             raise UserError("rma needs a task to tell its teacher of: this family's tasks have no parameters")
         self.config = config
-        self.segment_steps = config.segment_steps or None
-        trial_steps = info.episode_steps * info.episodes_per_trial
-        self._chunk = chunk_length(math.gcd(config.segment_steps, trial_steps), config.chunk_steps)
+        steps = segment_length(info.trial_steps, config.segment_steps)
+        self.segment_steps = steps if config.segment_steps else None
+        self._chunk = chunk_length(steps, config.chunk_steps)
         self.kept_every = {"memory": self._chunk}
         with seeded(generator):
             self.policy = RmaPolicy(config, info)

@@ -5,12 +5,17 @@ believes of the task, q(m) = N(μ, σ²); it is trained to predict the rewards a
 future, and by nothing else. The policy is trained by PPO on [observation, μ, log σ]: it knows what it does not know,
 and may act to find out.
 
-Differs from the published program in that the encoder sees whole transitions, since observations jump where an episode
-ends, and in that it learns from the trials just collected: there is no buffer of earlier ones.
+Differs from the published program in that
+
+- the encoder sees whole transitions, since observations jump where an episode ends;
+- it learns from the trials just collected, when they are over: there is no buffer of earlier ones;
+- the policy is updated in the course of a trial too, as RL²'s;
+- most gradient steps look at the beliefs of a trial's beginning alone, where most is found out and passes are short.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -19,6 +24,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from metarl.agents.configs import VariBadConfig
+from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo
 from metarl.core.seeding import on_device
 from metarl.core.types import Metrics, Segment
@@ -27,16 +33,17 @@ from metarl.rl.elbo import kl_to_previous, negative_elbo
 from metarl.rl.encoder import Encoded, EncodingPolicy, TransitionEncoder
 from metarl.rl.finite import Guard, finite_only
 from metarl.rl.learner import BaseLearner
-from metarl.rl.networks import ActorCritic, mlp, seeded
+from metarl.rl.networks import ActorCritic, bounded_log_std, mlp, seeded
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.parallel import ShardedGradient, Shares
 from metarl.rl.policy import BAND
-from metarl.rl.ppo import PPO, Chunks, Settings
+from metarl.rl.ppo import PPO, Chunks, Settings, segment_length
 from metarl.rl.returns import discounted_return
 
-Drawn = tuple[Int64[Tensor, "E"], Int64[Tensor, "D"], Float32[Tensor, "E n Z"]]
-"""Beliefs, steps, and noise."""
-_BELIEF_LOG_STD = (-5.0, 2.0)
+Drawn = tuple[int, Int64[Tensor, "E"], Int64[Tensor, "D"], Float32[Tensor, "E n Z"]]
+"""Steps that the encoder sees, beliefs, steps to predict, and noise."""
+_LEAST_SEEN = 16
+_LAYERS = 2  # hidden ones, of policy and value
 
 
 class Encoder(TransitionEncoder):
@@ -46,15 +53,18 @@ class Encoder(TransitionEncoder):
         super().__init__(inputs, hidden)
         self.posterior = nn.Linear(hidden, 2 * latent)
 
-    def forward(self, transitions: Float[Tensor, "T N I"]) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation (T + 1, N, Z): at a trial's begin, and after each transition."""
-        nothing = transitions.new_zeros(transitions.shape[1], self.memory.hidden)
-        return self.believed(self.memories(transitions, nothing))
+    def forward(
+        self, transitions: Float[Tensor, "T N I"], before: Float[Tensor, "N H"] | None = None
+    ) -> tuple[Float[Tensor, "T1 N Z"], Float[Tensor, "T1 N Z"]]:
+        """Mean and log standard deviation: `before` the first transition, or at a trial's begin, and after each."""
+        if before is None:
+            before = transitions.new_zeros(transitions.shape[1], self.memory.hidden)
+        return self.believed(self.memories(transitions, before))
 
     def believed(self, memory: Float[Tensor, "*B H"]) -> tuple[Float[Tensor, "*B Z"], Float[Tensor, "*B Z"]]:
         """Mean and log standard deviation of the posterior."""
-        mean, log_std = self.posterior(memory).chunk(2, dim=-1)
-        return mean, log_std.clamp(*_BELIEF_LOG_STD)
+        mean, raw = self.posterior(memory).chunk(2, dim=-1)
+        return mean, bounded_log_std(raw)
 
 
 class VariBadPolicy(EncodingPolicy):
@@ -65,7 +75,7 @@ class VariBadPolicy(EncodingPolicy):
     def __init__(self, config: VariBadConfig, info: PolicyInfo) -> None:
         obs_size, action_size, latent = info.observation_size, info.action_size, config.latent_size
         encoder = Encoder(2 * obs_size + action_size + 1, config.encoder_size, latent)
-        network = ActorCritic(obs_size + 2 * latent, config.hidden_size, action_size, config.initial_std)
+        network = ActorCritic(obs_size + 2 * latent, config.hidden_size, action_size, config.initial_std, _LAYERS)
         super().__init__(info, encoder, network)
         self.belief_norm = RunningNorm(2 * latent)
 
@@ -93,8 +103,9 @@ class VariBad(BaseLearner):
         self, config: VariBadConfig, info: PolicyInfo, generator: torch.Generator, device: torch.device | str = "cpu"
     ) -> None:
         self.config, size = config, info.observation_size
-        if torch.device(device).type == "cuda":  # whole trials as well, by worlds and captured steps that stay
-            self.segment_steps = info.episode_steps * info.episodes_per_trial
+        steps = segment_length(info.trial_steps, config.segment_steps)
+        if config.segment_steps or torch.device(device).type == "cuda":  # there, by worlds and captured steps that stay
+            self.segment_steps = steps
         taken = config.latent_size + size + info.action_size
         with seeded(generator):
             self.policy = VariBadPolicy(config, info).to(device)
@@ -108,6 +119,8 @@ class VariBad(BaseLearner):
         self._names, self._learned = [name for name, _ in learned], [parameter for _, parameter in learned]
         self._adam = Adam(self._learned, lr=config.encoder_learning_rate)
         self._guard, self._gradient = Guard("try a lower encoder_learning_rate"), ShardedGradient(1)
+        self._seen: list[Tensor] = []
+        """Contexts of the trial's segments up to now; an iteration ends with a trial, and leaves none."""
 
     def record(
         self, obs: Tensor, state: Encoded, noise: Tensor, action: Tensor, next_state: Encoded
@@ -121,12 +134,20 @@ class VariBad(BaseLearner):
         self._gradient.share(shares)
 
     def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
-        """PPO's passes over the trials, then `encoder_steps` on the encoder."""
+        """PPO's passes over the segment; where it ends a trial, `encoder_steps` on the encoder."""
         policy = self.policy
+        begins, ends = segment.trial_start.any(dim=1), segment.trial_end.any(dim=1)
+        if bool((begins != segment.trial_start.all(dim=1)).any() | begins[1:].any()):
+            raise UserError("staggered = True: varibad learns from trials that all worlds begin together")
         with torch.no_grad():
-            belief = torch.cat(policy.encoder(policy.context(segment)), dim=-1)
+            context = policy.context(segment)
+            belief = torch.cat(policy.encoder(context, segment.initial_state.memory), dim=-1)
         chunks, metrics = self.prepare(segment, belief)
-        metrics |= self._ppo.update(chunks, generator, progress) | self._learn(segment, generator)
+        metrics |= self._ppo.update(chunks, generator, progress)
+        self._seen = [context] if bool(begins[0]) else [*self._seen, context]
+        if bool(ends[-1]):
+            metrics |= self._learn(torch.cat(self._seen), generator)
+            self._seen = []
         # The statistics move only now: collection and update saw the same normalisation.
         policy.obs_norm.update(segment.obs)
         policy.reward_norm.update(segment.reward)
@@ -136,13 +157,13 @@ class VariBad(BaseLearner):
 
     @torch.no_grad()
     def prepare(self, segment: Segment, belief: Float[Tensor, "T1 N Z2"]) -> tuple[Chunks, Metrics]:
-        """Advantages and features of all steps, by the beliefs at the trials' begin and after each step."""
+        """Advantages and features of all steps, by the beliefs before the first and after each."""
         policy, scale = self.policy, self.return_norm.std.float()
         features = policy.features(segment.obs, belief[:-1])
         value = policy.network.critic(features)[..., 0]
-        going_on = policy.features(segment.final_obs[-1], belief[-1])
-        after = torch.cat((value[1:], policy.network.critic(going_on)[None, ..., 0]))
-        return self._ppo.chunks(segment, features, segment.obs, value, after, scale)
+        last = torch.where(segment.trial_end[-1][:, None], segment.final_obs[-1], segment.next_obs)
+        going_on = policy.network.critic(policy.features(last, belief[-1]))[None, ..., 0]
+        return self._ppo.chunks(segment, features, segment.obs, value, torch.cat((value[1:], going_on)), scale)
 
     def _evaluate(self, chunks: Chunks) -> tuple[Tensor, Tensor, None]:
         network = self.policy.network
@@ -150,16 +171,16 @@ class VariBad(BaseLearner):
 
     # ----------------------------------------------------------------------------------------- encoder and decoders
 
-    def _learn(self, segment: Segment, generator: torch.Generator) -> Metrics:
+    def _learn(self, context: Float[Tensor, "T N I"], generator: torch.Generator) -> Metrics:
         """Gradient steps on the evidence lower bound of some trials each."""
-        device, records = segment.reward.device, []
+        device, records = context.device, []
         generator = on_device(generator, device)
         for _ in range(self.config.encoder_steps):
-            trials = torch.randperm(segment.reward.shape[1], generator=generator, device=device)
+            trials = torch.randperm(context.shape[1], generator=generator, device=device)
             trials = trials[: self.config.encoder_trials]
-            drawn = self.draw(segment, len(trials), generator)
+            drawn = self.draw(len(context), len(trials), generator)
             places = torch.arange(len(trials), device=device)
-            gradients, record = self._gradient(partial(self.elbo, segment, trials, drawn), self._learned, places)
+            gradients, record = self._gradient(partial(self.elbo, context, trials, drawn), self._learned, places)
             for parameter, gradient in zip(self._learned, gradients, strict=True):
                 parameter.grad = gradient
             if not self._guard.passes(record, *gradients):
@@ -170,26 +191,30 @@ class VariBad(BaseLearner):
         names = ("train/reward_error", "train/state_error", "train/kl_to_previous")
         return dict(zip(names, torch.stack(records).mean(dim=0).tolist(), strict=True)) if records else {}
 
-    def draw(self, segment: Segment, number: int, generator: torch.Generator) -> Drawn:
-        """Which beliefs of `number` trials, about which of their steps, and the noise to sample them by."""
-        config, device, num_steps = self.config, segment.reward.device, len(segment.reward)
-        beliefs = torch.randperm(num_steps + 1, generator=generator, device=device)[: config.elbo_beliefs]
+    def draw(self, num_steps: int, number: int, generator: torch.Generator) -> Drawn:
+        """How much of `number` trials is seen, which beliefs that makes predict which of their steps, and the noise.
+
+        What is seen is all, a half, a quarter, ... of a trial, each as likely; of the beliefs the first is one.
+        """
+        config, device = self.config, generator.device
+        halvings = max(0, int(math.log2(num_steps / _LEAST_SEEN)))
+        seen = -(-num_steps // 2 ** int(torch.randint(halvings + 1, (), generator=generator, device=device)))
+        later = 1 + torch.randperm(seen, generator=generator, device=device)[: config.elbo_beliefs - 1]
+        beliefs = torch.cat((torch.zeros_like(later[:1]), later))
         steps = torch.randperm(num_steps, generator=generator, device=device)[: config.elbo_steps]
         noise = torch.randn(len(beliefs), number, config.latent_size, generator=generator, device=device)
-        return beliefs, steps, noise
+        return seen, beliefs, steps, noise
 
     def elbo(
-        self, segment: Segment, trials: Int64[Tensor, "n"], drawn: Drawn, places: Int64[Tensor, "m"]
+        self, context: Float[Tensor, "T N I"], trials: Int64[Tensor, "n"], drawn: Drawn, places: Int64[Tensor, "m"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "4"]]:
         """−ELBO by some beliefs of the trials at `places` of `trials`, what it is made of, and itself once more.
 
         Rewards and changes of state are predicted in units of their standard deviations.
         """
-        config, policy = self.config, self.policy
-        with torch.no_grad():
-            context = policy.context(segment)[:, trials[places]]
-        num_steps, size, (beliefs, steps, noise) = len(context), policy.info.observation_size, drawn
-        mean, log_std = policy.encoder(context)
+        config, policy, context = self.config, self.policy, context[:, trials[places]]
+        num_steps, size, (seen, beliefs, steps, noise) = len(context), policy.info.observation_size, drawn
+        mean, log_std = policy.encoder(context[:seen])
         noise = noise[:, places]
         z = mean[beliefs] + log_std[beliefs].exp() * noise
         rows = torch.cat(

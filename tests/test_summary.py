@@ -92,7 +92,10 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, tmp_path
     longer = summary.overview({}, families).splitlines()[2]
     assert longer == line.replace("ant-dir", "ant-dir, 0 M steps"), "of a GPU, named by its budget"
     monkeypatch.setattr(summary, "PAYS", 0.5)
-    assert summary.overview(families, {}).splitlines()[2:] == ["", "A smaller share, or none, was measured on ant-dir (44 %)."]
+    assert summary.overview(families, {}).splitlines()[2:] == [
+        "",
+        "A smaller share, or none, was measured on ant-dir (44 %).",
+    ]
     worth = summary.worth_adapting(families).splitlines()
     assert "| ant-dir | 44 % [40, 50] | 126 | 226 | 1e-06 M steps, 2 seeds |" in worth
     assert "| ant-goal | not measured |  |  |  |" in worth

@@ -110,6 +110,11 @@ class PolicyInfo:
     """It keeps what it learns of its task within a trial; a policy without memory does not, nor one of a few frames."""
 
     @property
+    def trial_steps(self) -> int:
+        """Length of a trial [control steps]."""
+        return self.episode_steps * self.episodes_per_trial
+
+    @property
     def observation_size(self) -> int:
         """Length O of an observation."""
         return sum(part.size for part in self.observation)

@@ -73,9 +73,10 @@ class LearnedRate(nn.Module):
 class RecurrentRule(nn.Module):
     """A gated recurrent unit that turns gradients into steps, one set of weights for each of `size` parameters.
 
-    There may be more, which do not adapt: their gradient is 0. As Andrychowicz et al. 2016 (arXiv:1606.04474) each parameter has a memory of its own. Its inputs are the gradient
-    relative to the root mean square of all, squashed, and the logarithm of that: bounded and smooth, since the
-    meta-gradient passes through them. It starts as θ − α g: the outputs, a gain on g and a push, begin at zero.
+    There may be more, which do not adapt: their gradient is 0. As Andrychowicz et al. 2016 (arXiv:1606.04474) each
+    parameter has a memory of its own. Its inputs are the gradient relative to the root mean square of all, squashed,
+    and the logarithm of that: bounded and smooth, since the meta-gradient passes through them. It starts as θ − α g:
+    the outputs, a gain on g and a push, begin at zero.
     """
 
     memory_size = _HIDDEN

@@ -28,6 +28,14 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
         yield
 
 
+def bounded_log_std(raw: Float[Tensor, "*B P"]) -> Float[Tensor, "*B P"]:
+    """A belief's log standard deviation, bounded below: a certain guess would make one outlier the whole gradient.
+
+    Not by a clamp, which would leave none.
+    """
+    return BELIEF_LOG_STD_MIN + nn.functional.softplus(raw - BELIEF_LOG_STD_MIN)
+
+
 def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
     """Initialise in place: orthogonal weights, zero bias. Returns the layer."""
     nn.init.orthogonal_(layer.weight, gain)
@@ -141,9 +149,7 @@ class RecurrentActorCritic(nn.Module):
     def beliefs(self, outputs: Float[Tensor, "*B H"]) -> tuple[Float[Tensor, "*B P"], Float[Tensor, "*B P"]]:
         """Mean and log standard deviation of the privileged numbers, by the memory's output."""
         mean, raw = self.belief(outputs).chunk(2, dim=-1)
-        # Bounded below, where a certain guess would make one outlier the whole gradient; not by a clamp, which would
-        # leave none.
-        return mean, BELIEF_LOG_STD_MIN + nn.functional.softplus(raw - BELIEF_LOG_STD_MIN)
+        return mean, bounded_log_std(raw)
 
     def forward(
         self,

@@ -86,6 +86,15 @@ def chunk_length(num_steps: int, longest: int) -> int:
     return max(length for length in range(1, min(longest, num_steps) + 1) if num_steps % length == 0)
 
 
+def segment_length(trial_steps: int, segment_steps: int) -> int:
+    """Control steps between two updates: the trial's largest divisor of at most `segment_steps`.
+
+    All of the trial where that is 0, or the divisor less than half of it.
+    """
+    found = chunk_length(trial_steps, segment_steps or trial_steps)
+    return found if 2 * found >= segment_steps else trial_steps
+
+
 def cut(x: Shaped[Tensor, "T N *F"], length: int) -> Shaped[Tensor, "L S *F"]:
     """A segment's tensor in chunks of `length` steps, which must divide its length."""
     return x.reshape(-1, length, *x.shape[1:]).transpose(0, 1).flatten(1, 2).contiguous()

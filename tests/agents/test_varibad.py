@@ -9,9 +9,10 @@ from test_rl2 import FragileSign, Sign
 from metarl.agents.configs import VariBadConfig
 from metarl.agents.varibad import VariBad
 from metarl.core import seeding
+from metarl.core.errors import UserError
 from metarl.rl.elbo import kl_to_previous, negative_elbo
 from metarl.rl.objectives import gaussian_log_prob
-from metarl.run.collect import collect
+from metarl.run.collect import Stepper, collect
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 CONFIG = VariBadConfig(
@@ -65,6 +66,45 @@ def test_the_update_sees_exactly_what_the_policy_saw(family):
     torch.testing.assert_close(believed[-1], learner.policy.belief(segment.final_state), rtol=0, atol=1e-5)
 
 
+def by_segments(env, learner, number, count):
+    """Segments of trials that all worlds begin together, one after the other."""
+    tasks = env.family.space.sample("train", env.num_worlds, seeding.rng(0, "tasks", number))
+    stepper = Stepper(env, learner.policy, tasks, seeding.key(0, "collect", number))
+    for _ in range(count):
+        yield stepper.segment(learner.policy, learner.segment_steps, learner.record)
+
+
+def test_in_the_course_of_a_trial_it_updates_the_policy_and_at_its_end_the_encoder():
+    env, learner = make(Sign(), segment_steps=4)
+    train(env, learner, 1)
+    assert learner.segment_steps == 4
+    for part, segment in enumerate(by_segments(env, learner, 7, 4)):
+        context = learner.policy.context(segment)
+        with torch.no_grad():
+            believed = torch.cat(learner.policy.encoder(context, segment.initial_state.memory), dim=-1)
+        chunks, _ = learner.prepare(segment, believed)
+        mean, _, _ = learner._evaluate(chunks)
+        log_prob = gaussian_log_prob(mean, learner.policy.network.log_std, chunks.action)
+        torch.testing.assert_close(log_prob, chunks.log_prob, rtol=0, atol=2e-5)
+        metrics = learner.update(segment, seeding.generator(0, "update", part), 0.0)
+        assert ("train/reward_error" in metrics) == (part == 3)
+        assert len(learner._seen) == (part + 1) % 4
+    drawn = [learner.draw(400, 3, seeding.generator(0, "draw", number)) for number in range(40)]
+    assert {seen for seen, *_ in drawn} == {400, 200, 100, 50, 25}
+    for seen, beliefs, steps, _ in drawn:
+        assert beliefs[0] == 0 and bool((beliefs[1:] >= 1).all() & (beliefs <= seen).all())
+        assert int(steps.max()) > 300, "of the whole trial, past and future"
+
+
+def test_trials_that_worlds_do_not_begin_together_are_refused():
+    env, learner = make(Sign())
+    segment = trial(env, learner)
+    start = segment.trial_start.clone()
+    start[3, 2] = True
+    with pytest.raises(UserError, match="staggered = True: varibad learns from trials that all worlds begin together"):
+        learner.update(dataclasses.replace(segment, trial_start=start), seeding.generator(0, "update"), 0.0)
+
+
 def test_the_policy_s_loss_does_not_train_the_encoder_nor_the_bound_the_policy():
     env, learner = make(Sign(), encoder_steps=1)
     segment = trial(env, learner)
@@ -77,7 +117,8 @@ def test_the_policy_s_loss_does_not_train_the_encoder_nor_the_bound_the_policy()
 
     chunks, _ = learner.prepare(segment, beliefs(learner, segment))
     assert trained(lambda: learner._ppo.update(chunks, seeding.generator(0, "update"), 0.0)) == {"policy/network"}
-    learnt = trained(lambda: learner._learn(segment, seeding.generator(0, "update")))
+    context = learner.policy.context(segment)
+    learnt = trained(lambda: learner._learn(context, seeding.generator(0, "update")))
     assert learnt == {"policy/encoder", "decoders/reward", "decoders/state"}
 
 
