@@ -49,7 +49,7 @@ _ABLATIONS = (
     "experiments/results/ablations`."
 )
 PAYS = 0.25
-"""Headroom, as a share of the oracle's return, from which on adapting pays."""
+"""Headroom, as a share of the oracle's return, from which on adapting pays: that a family may have, by its interval."""
 _GRADIENTS = (
     "**MAML and its kin**, last episode, three seeds: `python experiments/compare.py experiments/gradients.toml --runs "
     "runs/gradients --results experiments/results/gradients`."
@@ -277,7 +277,7 @@ def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -
         if found is None:
             continue
         room = found.headroom
-        if not room.measured or room.share.value < PAYS:
+        if not room.measured or room.share.high < PAYS:
             others.append((-room.share.value, f"{place} ({_percent(room.share.value) if room.measured else 'none'})"))
             continue
         long_enough = [
