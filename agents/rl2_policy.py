@@ -24,6 +24,7 @@ from metarl.rl.networks import RecurrentActorCritic
 from metarl.rl.normalize import CLIP, RunningNorm
 from metarl.rl.policy import BAND, PolicyModule
 from metarl.rl.ppo import chunk_length, segment_length
+from metarl.rl.recalibration import Recalibration
 
 
 class RL2State(NamedTuple):
@@ -143,12 +144,16 @@ class RL2Policy(PolicyModule):
 class BelievingRL2Policy(RL2Policy):
     """Says what it believes of its task, by its memory."""
 
+    def __init__(self, config: RL2Config, info: PolicyInfo) -> None:
+        super().__init__(config, info)
+        self.recalibration = Recalibration(info.privileged_size)
+
     @torch.no_grad()
     def beliefs(self, state: RL2State) -> tuple[Float32[Tensor, "N P"], Float32[Tensor, "N P"]]:
         """See `Believing.beliefs`."""
         mean, log_std = self.network.beliefs(state.memory)
         centre, scale = self.privileged_norm.mean.float(), self.privileged_norm.std.float()
-        return centre + scale * mean, scale * log_std.exp()
+        return centre + scale * mean, scale * self.recalibration(log_std).exp()
 
     def read_out(self, state: RL2State) -> Mapping[str, Float32[Tensor, "N D"]]:
         """The beliefs, by the names of the task's parameters."""

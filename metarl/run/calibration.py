@@ -18,15 +18,13 @@ from metarl.core.files import sealed
 from metarl.core.info import element_names
 from metarl.core.tasks import Tasks
 from metarl.rl.policy import Believing, Policy
+from metarl.rl.recalibration import REACH
 from metarl.run.collect import Stepper
 from metarl.run.records import Origin
 from metarl.sim.disturbances import Fault, Redrawn
 from metarl.sim.family import Family
 from metarl.sim.make import make_env
 
-LEVEL = 0.9
-"""Share of the truths that an interval is to cover."""
-_REACH = 1.6448536269514722  # standard deviations about the mean of a Gaussian that cover that share
 _MOST_ROWS = 16  # of a table; of more numbers only their mean is shown
 
 _Row = tuple[Float32[Tensor, "_n P"], Float32[Tensor, "_n P"], Float32[Tensor, "_n P"]]
@@ -169,7 +167,7 @@ def measured(
     error, covered = [], []
     for truth, mean, std in rows:
         off = (mean - truth).abs()[:, told].double()
-        inside = torch.where(off.isnan(), torch.nan, (off <= _REACH * std[:, told]).double())
+        inside = torch.where(off.isnan(), torch.nan, (off <= REACH * std[:, told]).double())
         error.append(off.square().nanmean(dim=0).sqrt().numpy() / spread)
         covered.append(inside.nanmean(dim=0).numpy())
     return Calibration(tuple(names[i] for i in told), seconds, np.stack(covered), np.stack(error))

@@ -362,6 +362,20 @@ def test_what_is_believed_of_the_task_is_in_its_own_units_and_right_once_a_rewar
     assert float(wide.mean()) > 5.0 * float(std.mean())
 
 
+def test_an_update_recalibrates_deviations_by_the_beliefs_that_the_policy_had():
+    env, learner = make(Sign(), num_worlds=32, task_weight=1.0)
+    segment = trial(env, learner)
+    learner.policy.recalibration.log_factor.fill_(-2.0)  # far too sure of itself
+    narrow = learner.policy.beliefs(segment.final_state)[1]
+    chunks, _ = learner.prepare(segment)
+    loss = learner._evaluate(chunks)[2]
+    learner.update(segment, seeding.generator(0, "update"), 0.0)
+    assert float(learner.policy.recalibration.log_factor.max()) > -2.0
+    assert bool((learner.policy.beliefs(segment.final_state)[1] > narrow).all())
+    learner.policy.recalibration.log_factor.fill_(1.0)
+    assert torch.equal(loss, make(Sign(), num_worlds=32, task_weight=1.0)[1]._evaluate(chunks)[2]), "not of the loss"
+
+
 def test_predicting_the_task_trains_the_memory_and_a_policy_without_it_believes_nothing():
     env, learner = make(Sign(), task_weight=1.0, value_weight=0.0)
     chunks, _ = learner.prepare(trial(env, learner))
