@@ -159,12 +159,14 @@ class MamlTrpoConfig(Checked):
     """Defaults of this learner for a run's options: `shots` · (`inner_steps` + 1) episodes."""
     search: ClassVar[Mapping[str, Search]] = {"num_worlds": OneOf(20, 40, 80)}
     """Options of the run that `metarl tune` searches, with their ranges."""
+    before: ClassVar[Mapping[str, str]] = {"shots_in": "episodes"}
+    """What options are in runs on disk from before there were any."""
 
     shots: int = number(5, least=1, most=10_000)
     """Episodes from which a gradient step is taken."""
-    shots_in: Literal["episodes", "steps"] = "episodes"
+    shots_in: Literal["episodes", "steps"] = "steps"
     """Where robots fall, `steps` adapts from as many steps as these episodes last without a fall (the last episode that
-    surely fits ends them), and `episodes` from the episodes, however short."""
+    surely fits ends them), and `episodes` from the episodes, however short. Elsewhere they are the same."""
     inner_steps: int = number(1, least=1, most=1000)
     """Gradient steps of adaptation; the episodes that remain in the trial are played adapted."""
     inner_step_size: float | Literal["learned"] = number(1.0, above=0, most=100, search=Log(0.1, 10.0))

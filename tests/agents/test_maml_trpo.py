@@ -243,6 +243,15 @@ def test_an_episode_that_the_trials_end_cuts_short_is_left_out():
         assert bool((weight[-int(length[world]) :] == 0).all()) == bool(short[world])
 
 
+def test_where_nobody_falls_shots_in_steps_are_shots_in_episodes():
+    found = []
+    for shots_in in ("steps", "episodes"):
+        env, learner = make(Sign(), episodes=8, shots_in=shots_in)
+        train(env, learner, 2)
+        found.append(learner.policy.inner.read())
+    assert torch.equal(*found)
+
+
 def test_a_trial_too_short_to_adapt_is_one_sentence():
     env, learner = make(Sign(), episodes=3)
     with pytest.raises(UserError, match=r"1 x 3 shots need --episodes-per-trial of at least 4"):
