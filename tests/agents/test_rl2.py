@@ -402,9 +402,10 @@ def test_a_memory_is_fed_what_it_is_to_know(feedback, told):
 # ------------------------------------------------------------------------------------------------------- other memories
 
 
+@pytest.mark.parametrize("cell", [cell for cell in NETS if cell != "transformer"])
 @pytest.mark.parametrize(("steps", "length"), [(1, 1), (3, 2), (4, 4), (100, 4)])
-def test_a_memory_that_is_cut_is_emptied_alike_in_acting_and_in_training(steps, length):
-    env, learner = make(FragileSign(), memory_steps=steps)
+def test_a_memory_that_is_cut_is_emptied_alike_in_acting_and_in_training(steps, length, cell):
+    env, learner = make(FragileSign(), cell=cell, memory_steps=steps)
     warm(env, learner)
     segment = trial(env, learner, 7)
     chunks, _ = learner.prepare(segment)
@@ -412,6 +413,12 @@ def test_a_memory_that_is_cut_is_emptied_alike_in_acting_and_in_training(steps, 
     mean, _, _ = learner.policy.network(chunks.inputs, chunks.obs, chunks.memory)
     log_prob = gaussian_log_prob(mean, learner.policy.network.log_std, chunks.action)
     torch.testing.assert_close(log_prob, chunks.log_prob, rtol=0, atol=2e-5)
+
+
+def test_a_transformer_is_not_cut():
+    """Its states are kept of segments' begins only, and there is nothing for the chunks between to begin with."""
+    with pytest.raises(UserError, match=r"memory_steps = 4 .* 0 for a transformer, which looks back as far as its window"):
+        dataclasses.replace(CONFIG, cell="transformer", memory_steps=4)
 
 
 def test_a_memory_that_is_cut_knows_nothing_of_before():
