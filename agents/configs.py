@@ -106,7 +106,7 @@ class RL2Config(PPOFields):
         fits = self.cell != "transformer" or self.hidden_size % 8 == 0
         require(self, "hidden_size", fits, "a multiple of 8 for a transformer")
         whole = self.cell != "transformer" or not self.memory_steps
-        require(self, "memory_steps", whole, "0 for a transformer, which looks back as far as its window")
+        require(self, "memory_steps", whole, "0 for a transformer, which looks back over its window")
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ def test_it_evaluates_beyond_the_trained_number_of_episodes():
         (12, 3.0, {"cell": "lru"}),
         (12, 3.0, {"cell": "transformer"}),
         (12, 3.0, {"cell": "memory"}),
-        (12, 3.0, {"policy_head": "hyper"}),
+        (30, 6.0, {"policy_head": "hyper"}),
     ],
     ids=str,
 )
@@ -417,7 +417,9 @@ def test_a_memory_that_is_cut_is_emptied_alike_in_acting_and_in_training(steps, 
 
 def test_a_transformer_is_not_cut():
     """Its states are kept of segments' begins only, and there is nothing for the chunks between to begin with."""
-    with pytest.raises(UserError, match=r"memory_steps = 4 .* 0 for a transformer, which looks back as far as its window"):
+    with pytest.raises(
+        UserError, match=r"memory_steps = 4 .* 0 for a transformer, which looks back over its window"
+    ):
         dataclasses.replace(CONFIG, cell="transformer", memory_steps=4)
 
 
