@@ -63,7 +63,7 @@ class Generated(nn.Module):
         y: Tensor = self.base(x) + nn.functional.linear(embedding, self.bias)
         if inputs < outputs:
             return y + (x[..., None] * embedding[..., None, :]).flatten(-2) @ self.weight.view(-1, outputs)
-        parts = (x @ self.weight).unflatten(-1, (-1, outputs))
+        parts = (x @ self.weight).reshape(*embedding.shape, outputs)
         return y + (embedding[..., None, :] @ parts).squeeze(-2)
 
 

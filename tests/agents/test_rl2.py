@@ -221,7 +221,7 @@ def test_it_evaluates_beyond_the_trained_number_of_episodes():
     [
         (12, 3.0, {"cell": "gru"}),
         (25, 6.0, {"cell": "lstm"}),
-        (12, 3.0, {"cell": "lru"}),
+        (25, 6.0, {"cell": "lru", "learning_rate": 4e-3}),
         (12, 3.0, {"cell": "transformer"}),
         (12, 3.0, {"cell": "memory"}),
         (30, 6.0, {"policy_head": "hyper"}),
@@ -230,7 +230,7 @@ def test_it_evaluates_beyond_the_trained_number_of_episodes():
 )
 def test_it_learns_to_adapt(iterations, reached, words):
     """The sign is unknown at first and clear after one reward: the second episode must be near its best, 8."""
-    env, learner = make(Sign(), num_worlds=32, minibatch_chunks=32, learning_rate=1e-2, **words)
+    env, learner = make(Sign(), num_worlds=32, minibatch_chunks=32, **{"learning_rate": 1e-2, **words})
     before = trial(env, learner, 1000, deterministic=True).episode_returns(2).mean(0)
     warm(env, learner, iterations)
     after = trial(env, learner, 1000, deterministic=True).episode_returns(2).mean(0)
@@ -417,9 +417,7 @@ def test_a_memory_that_is_cut_is_emptied_alike_in_acting_and_in_training(steps, 
 
 def test_a_transformer_is_not_cut():
     """Its states are kept of segments' begins only, and there is nothing for the chunks between to begin with."""
-    with pytest.raises(
-        UserError, match=r"memory_steps = 4 .* 0 for a transformer, which looks back over its window"
-    ):
+    with pytest.raises(UserError, match=r"memory_steps = 4 .* 0 for a transformer, which looks back over its window"):
         dataclasses.replace(CONFIG, cell="transformer", memory_steps=4)
 
 

@@ -6,7 +6,7 @@ import torch
 from metarl.rl.attention import Transformer
 from metarl.rl.cells import Cut, Gru, Lstm
 from metarl.rl.external_memory import ExternalMemory
-from metarl.rl.linear_recurrence import Lru, linear_recurrence, scan
+from metarl.rl.linear_recurrence import Lru, LruBlock, doubled, linear_recurrence, scan
 
 INPUTS, HIDDEN, T, N = 5, 8, 12, 3
 
@@ -84,8 +84,10 @@ def test_a_cut_memory_is_as_new_every_so_many_steps():
 # ------------------------------------------------------------------------------------------------- linear recurrence
 
 
+@pytest.mark.parametrize("function", [scan, doubled])
 @pytest.mark.parametrize("length", [1, 2, 7, 16, 33])
-def test_the_scan_is_the_loop(length):
+def test_the_scan_is_the_loop(length, function):
+    """As on a CPU, and as on a GPU."""
     torch.manual_seed(0)
     rate = torch.polar(torch.tensor([0.99, 0.3, 1.0]).double(), torch.tensor([0.1, 2.0, 0.0]).double())
     x = torch.randn(length, 2, 3, dtype=torch.complex128)
@@ -93,7 +95,10 @@ def test_the_scan_is_the_loop(length):
     for now in x:
         h = rate * h + now
         expected.append(h)
-    torch.testing.assert_close(scan(rate, x), torch.stack(expected))
+    before = x.clone()
+    torch.testing.assert_close(function(rate, x), torch.stack(expected))
+    assert torch.equal(x, before)
+    torch.testing.assert_close(scan(rate, x.flip(0), backwards=True), torch.stack(expected).flip(0))
 
 
 def test_the_scan_s_gradient_is_the_loop_s():
@@ -103,13 +108,26 @@ def test_the_scan_s_gradient_is_the_loop_s():
     assert torch.autograd.gradcheck(linear_recurrence, (rate, x))
 
 
-def test_an_lru_forgets_at_the_rates_it_was_made_for():
-    """From a few steps to about a thousand."""
+def test_an_lru_remembers_for_a_few_steps_to_a_thousand_as_much_at_each_scale():
+    """A quarter of its states forget within 20 steps, and a quarter remember whole episodes, not turning far."""
     torch.manual_seed(0)
-    cell = Lru(INPUTS, 64)
-    rate = cell.blocks[0].drive(torch.zeros(1, 64))[0].detach().abs()
-    assert 0.8 <= float(rate.min()) < 0.9
-    assert 0.99 < float(rate.max()) <= 0.9991
+    rate = Lru(INPUTS, 256).blocks[0].driving()[0].detach()
+    constant = -1.0 / rate.abs().log()
+    assert float(constant.min()) >= 5.0 and float(constant.max()) <= 1001.0
+    quartiles = torch.quantile(constant, torch.tensor([0.25, 0.5, 0.75]))
+    torch.testing.assert_close(quartiles.log(), torch.tensor([18.8, 70.7, 265.9]).log(), rtol=0, atol=0.3)
+    assert float(rate.angle().min()) > 0.0 and float(rate.angle().max()) < 0.032
+
+
+def test_an_lru_s_states_and_what_is_read_of_them_begin_at_the_inputs_size():
+    """By noise of size 1: Re C x has size 1 too, as the variances of B and C are the paper's."""
+    torch.manual_seed(0)
+    block, u = LruBlock(64), torch.randn(4000, 64)
+    rate, weight = block.driving()
+    x = scan(rate.detach(), torch.view_as_complex((u @ weight.detach().T).unflatten(-1, (-1, 2))))[1000:]
+    torch.testing.assert_close(x.abs().square().mean(), torch.tensor(1.0), rtol=0.2, atol=0)
+    y = torch.view_as_real(x).flatten(-2) @ block.out.weight.detach().T
+    torch.testing.assert_close(y.square().mean(), torch.tensor(1.0), rtol=0.2, atol=0)
 
 
 # ------------------------------------------------------------------------------------------------------- transformer
