@@ -1,6 +1,6 @@
 """A memory-augmented network: an LSTM that reads from and writes to a table of slots (Santoro et al. 2016).
 
-Reading is by content: a slot is read the more, the more it is like the key. The key is also what is written: to what was
+Reading is by content: a slot is read the more, the more it is like the key. What is written is the key too: to what was
 read a step before, or to the slot that was used least (LRUA: one-shot learning with memory-augmented neural networks,
 arXiv:1605.06065, eq. 2 to 8). Here a step reads before it writes: nothing is more like a key than what it wrote itself.
 """

@@ -459,6 +459,29 @@ def test_what_is_learnt_from_does_not_depend_on_where_segments_are_cut(cell):
     torch.testing.assert_close(*prepared, rtol=0, atol=1e-5)
 
 
+def test_a_transformer_looks_back_over_the_whole_trial_unless_told():
+    for window, found in ((0, 16), (6, 6), (40, 40)):
+        assert make(Sign(), cell="transformer", window=window)[1].policy.network.memory.window == found
+
+
+def test_a_transformer_goes_over_a_segment_again_only_in_worlds_whose_trial_ends_there(monkeypatch):
+    env, learner = make(Sign(), cell="transformer", segment_steps=8)
+    tasks = env.family.space.sample("train", 6, seeding.rng(0, "tasks"))
+    stepper = Stepper(env, learner.policy, tasks, 0, next_tasks=lambda: (tasks, torch.arange(6)))
+    first, second = (stepper.segment(learner.policy, 8, learner.record) for _ in range(2))
+    memory, numbers = learner.policy.network.memory, []
+    sequence = memory.sequence
+    monkeypatch.setattr(memory, "sequence", lambda x, state: numbers.append(x.shape[1]) or sequence(x, state))
+    learner.prepare(first)
+    assert numbers == []
+    learner.prepare(second)
+    some = torch.tensor([4, 1])
+    torch.testing.assert_close(
+        learner._last_cell(second, some), learner._last_cell(second, torch.arange(6))[some], rtol=1e-4, atol=1e-5
+    )
+    assert numbers == [6, 2, 6]
+
+
 @pytest.mark.parametrize(("asked", "steps"), [(6, 4), (100, 16), (16, 16), (0, None), (9, 8), (7, 4)])
 def test_segments_divide_a_trial_of_16_steps(asked, steps):
     assert make(Sign(), segment_steps=asked)[1].segment_steps == steps
