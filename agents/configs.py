@@ -69,7 +69,8 @@ class RL2Config(PPOFields):
     cell: Literal["gru", "lstm", "lru", "transformer", "memory"] = "lstm"
     """Memory: recurrent, linear recurrent (LRU), attention over --window steps, or an LSTM with a table to write to.
 
-    On a CPU the LSTM is the fastest. With lru, longer chunks pay; a transformer is trained on whole segments.
+    On a CPU the LSTM is fastest: acting and updating take a GRU 1.5 times as long, lru 2, memory 5, and a transformer
+    that looks back over 500 steps 8. With lru, longer chunks pay; a transformer is trained on whole segments.
     """
     window: int = number(0, least=0, most=65_536)
     """Control steps that a transformer looks back, over all episodes of a trial; 0 for the whole trial."""
