@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from metarl.agents.configs import RL2Config
@@ -215,7 +215,7 @@ class RL2(BaseLearner):
             cells = segment.extras["cell"]
             cell = cells[t * len(cells) // len(segment.reward), n]
         else:
-            cell = self._last_cell(segment)[n]
+            cell = self._last_cell(segment, n)
         fed = policy.fed(segment.action[t, n].clamp(-1.0, 1.0), reward)
         at_end = RL2State(memory, cell, *fed, torch.zeros_like(reward))
         after[t, n] = policy.value(segment.final_obs[t, n], at_end, None if known is None else known[t, n])
@@ -225,11 +225,14 @@ class RL2(BaseLearner):
         return after
 
     @torch.no_grad()
-    def _last_cell(self, segment: Segment) -> Float[Tensor, "N C"]:
-        """What the memory carries after the segment's last step, whose trials' next may have begun."""
-        memory = self.policy.network.memory
-        state = torch.cat((segment.initial_state.memory, segment.initial_state.cell), dim=-1)
-        return memory.sequence(self.inputs(segment)[1], state)[1][:, memory.hidden :]
+    def _last_cell(self, segment: Segment, worlds: Int[Tensor, "K"]) -> Float[Tensor, "K C"]:
+        """What the memory of worlds carries after the segment's last step, whose trials' next may have begun."""
+        memory, first = self.policy.network.memory, segment.initial_state
+        cell: Tensor = first.cell[worlds]
+        if not len(worlds):
+            return cell
+        state = torch.cat((first.memory[worlds], cell), dim=-1)
+        return memory.sequence(self.inputs(segment)[1][:, worlds], state)[1][:, memory.hidden :]
 
     def _evaluate(self, chunks: Chunks) -> tuple[Tensor, Tensor, Tensor | None]:
         network = self.policy.network

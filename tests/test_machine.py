@@ -76,6 +76,11 @@ def test_memory_is_the_machine_s_and_the_container_s(tmp_path, monkeypatch):
             {"num_worlds": 2000, "episode_steps": 1000, "segment_steps": 0},
             r"at least 244 MiB of memory, and 100 MiB are left .* num_w",
         ),
+        (
+            "rl2",
+            {"cell": "transformer", "num_worlds": 64, "episode_steps": 1000},
+            r"at least 25\d MiB of memory, and 100 MiB are left .* most of it is for num_worlds",
+        ),
         ("rl2", {"hidden_size": 8192}, "at least 256 MiB of memory.* most of it is for hidden_size"),
         ("pearl", {"replay_size": 4_000_000}, "at least .* most of it is for replay_size, which must be smaller"),
     ],

@@ -55,21 +55,24 @@ class Generated(nn.Module):
     """A linear layer whose weights are linear functions of an embedding e of length K: y = (W₀ + Σ e_k W_k) [x, 1].
 
     W₀ begins as an ordinary layer's weights and the others as zero, so that every embedding begins with the same layer
-    (Bias-HyperInit: Beck et al. 2022, arXiv:2210.11348). The products are summed without making the weights.
+    (Bias-HyperInit: Beck et al. 2022, arXiv:2210.11348). The products are summed without making the weights: whichever
+    is smaller comes first, the outer products of x and e or those of x and all W_k.
     """
 
     def __init__(self, embedding: int, inputs: int, outputs: int, gain: float) -> None:
         super().__init__()
         self.base = orthogonal(nn.Linear(inputs, outputs), gain)
-        self.weight = nn.Parameter(torch.zeros(embedding * outputs, inputs))
+        self.weight = nn.Parameter(torch.zeros(inputs, embedding * outputs))
         self.bias = nn.Parameter(torch.zeros(outputs, embedding))
 
     def forward(self, x: Float[Tensor, "*B I"], embedding: Float[Tensor, "*B K"]) -> Float[Tensor, "*B O"]:
         """The layer's output for each input by its own embedding."""
-        generated = nn.functional.linear(x, self.weight)
-        parts = generated.reshape(*embedding.shape, self.base.out_features)
+        inputs, outputs = self.base.in_features, self.base.out_features
         y: Tensor = self.base(x) + nn.functional.linear(embedding, self.bias)
-        return y + (embedding[..., None] * parts).sum(dim=-2)
+        if inputs < outputs:
+            return y + (x[..., None] * embedding[..., None, :]).flatten(-2) @ self.weight.view(-1, outputs)
+        parts = (x @ self.weight).reshape(*embedding.shape, outputs)
+        return y + (embedding[..., None, :] @ parts).squeeze(-2)
 
 
 class HyperHead(nn.Module):
@@ -78,14 +81,15 @@ class HyperHead(nn.Module):
     def __init__(self, memory: int, inputs: int, hidden: int, outputs: int) -> None:
         """`memory` is the length of the memory's output; a quarter as many numbers of it choose the weights."""
         super().__init__()
-        self.memory, embedding = memory, max(1, memory // 4)
-        self.embed = orthogonal(nn.Linear(memory, embedding), 1.0)
-        self.first = Generated(embedding, inputs, hidden, math.sqrt(2.0))
-        self.last = Generated(embedding, hidden, outputs, 0.01)
+        self.memory, self.embedding = memory, max(1, memory // 4)
+        self.embed = orthogonal(nn.Linear(memory, self.embedding), 1.0)
+        self.first = Generated(self.embedding, inputs, hidden, math.sqrt(2.0))
+        self.last = Generated(self.embedding, hidden, outputs, 0.01)
 
     def forward(self, features: Float[Tensor, "*B F"]) -> Float[Tensor, "*B O"]:
         """From [memory's output, observation]."""
-        embedding = self.embed(features[..., : self.memory])
+        # Adam moves each of the K generated terms by its step: their mean moves as an ordinary layer, not their sum.
+        embedding = self.embed(features[..., : self.memory]) / self.embedding
         y: Tensor = self.last(torch.tanh(self.first(features[..., self.memory :], embedding)), embedding)
         return y
 

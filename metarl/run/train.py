@@ -318,7 +318,8 @@ def _require_memory(config: TrainConfig[Any], episode_steps: int) -> None:
     """`UserError` where the machine's memory cannot hold what an iteration keeps at the least, and the learner."""
     trial = config.episodes_per_trial * episode_steps
     kept = min(getattr(config.learner, "segment_steps", 0) or trial, trial)
-    needs = {"num_worlds": float(config.num_worlds * kept * STEP_BYTES)}
+    state = config.learner.state_memory(trial) if hasattr(config.learner, "state_memory") else 0.0
+    needs = {"num_worlds": config.num_worlds * (kept * STEP_BYTES + state)}
     for name, _, declared in declarations(type(config.learner)):
         if declared.memory is not None:
             needs[name] = declared.memory(getattr(config.learner, name))

@@ -221,16 +221,16 @@ def test_it_evaluates_beyond_the_trained_number_of_episodes():
     [
         (12, 3.0, {"cell": "gru"}),
         (25, 6.0, {"cell": "lstm"}),
-        (12, 3.0, {"cell": "lru"}),
+        (25, 6.0, {"cell": "lru", "learning_rate": 4e-3}),
         (12, 3.0, {"cell": "transformer"}),
         (12, 3.0, {"cell": "memory"}),
-        (12, 3.0, {"policy_head": "hyper"}),
+        (30, 6.0, {"policy_head": "hyper"}),
     ],
     ids=str,
 )
 def test_it_learns_to_adapt(iterations, reached, words):
     """The sign is unknown at first and clear after one reward: the second episode must be near its best, 8."""
-    env, learner = make(Sign(), num_worlds=32, minibatch_chunks=32, learning_rate=1e-2, **words)
+    env, learner = make(Sign(), num_worlds=32, minibatch_chunks=32, **{"learning_rate": 1e-2, **words})
     before = trial(env, learner, 1000, deterministic=True).episode_returns(2).mean(0)
     warm(env, learner, iterations)
     after = trial(env, learner, 1000, deterministic=True).episode_returns(2).mean(0)
@@ -416,9 +416,10 @@ def test_a_memory_is_fed_what_it_is_to_know(feedback, told):
 # ------------------------------------------------------------------------------------------------------- other memories
 
 
+@pytest.mark.parametrize("cell", [cell for cell in NETS if cell != "transformer"])
 @pytest.mark.parametrize(("steps", "length"), [(1, 1), (3, 2), (4, 4), (100, 4)])
-def test_a_memory_that_is_cut_is_emptied_alike_in_acting_and_in_training(steps, length):
-    env, learner = make(FragileSign(), memory_steps=steps)
+def test_a_memory_that_is_cut_is_emptied_alike_in_acting_and_in_training(steps, length, cell):
+    env, learner = make(FragileSign(), cell=cell, memory_steps=steps)
     warm(env, learner)
     segment = trial(env, learner, 7)
     chunks, _ = learner.prepare(segment)
@@ -426,6 +427,12 @@ def test_a_memory_that_is_cut_is_emptied_alike_in_acting_and_in_training(steps, 
     mean, _, _ = learner.policy.network(chunks.inputs, chunks.obs, chunks.memory)
     log_prob = gaussian_log_prob(mean, learner.policy.network.log_std, chunks.action)
     torch.testing.assert_close(log_prob, chunks.log_prob, rtol=0, atol=2e-5)
+
+
+def test_a_transformer_is_not_cut():
+    """Its states are kept of segments' begins only, and there is nothing for the chunks between to begin with."""
+    with pytest.raises(UserError, match=r"memory_steps = 4 .* 0 for a transformer, which looks back over its window"):
+        dataclasses.replace(CONFIG, cell="transformer", memory_steps=4)
 
 
 def test_a_memory_that_is_cut_knows_nothing_of_before():
@@ -464,6 +471,29 @@ def test_what_is_learnt_from_does_not_depend_on_where_segments_are_cut(cell):
             torch.testing.assert_close(log_prob, part.log_prob, rtol=0, atol=2e-5)
         assert length == (segment_steps if cell == "transformer" else 4)
     torch.testing.assert_close(*prepared, rtol=0, atol=1e-5)
+
+
+def test_a_transformer_looks_back_over_the_whole_trial_unless_told():
+    for window, found in ((0, 16), (6, 6), (40, 40)):
+        assert make(Sign(), cell="transformer", window=window)[1].policy.network.memory.window == found
+
+
+def test_a_transformer_goes_over_a_segment_again_only_in_worlds_whose_trial_ends_there(monkeypatch):
+    env, learner = make(Sign(), cell="transformer", segment_steps=8)
+    tasks = env.family.space.sample("train", 6, seeding.rng(0, "tasks"))
+    stepper = Stepper(env, learner.policy, tasks, 0, next_tasks=lambda: (tasks, torch.arange(6)))
+    first, second = (stepper.segment(learner.policy, 8, learner.record) for _ in range(2))
+    memory, numbers = learner.policy.network.memory, []
+    sequence = memory.sequence
+    monkeypatch.setattr(memory, "sequence", lambda x, state: numbers.append(x.shape[1]) or sequence(x, state))
+    learner.prepare(first)
+    assert numbers == []
+    learner.prepare(second)
+    some = torch.tensor([4, 1])
+    torch.testing.assert_close(
+        learner._last_cell(second, some), learner._last_cell(second, torch.arange(6))[some], rtol=1e-4, atol=1e-5
+    )
+    assert numbers == [6, 2, 6]
 
 
 @pytest.mark.parametrize(("asked", "steps"), [(6, 4), (100, 16), (16, 16), (0, None), (9, 8), (7, 4)])

@@ -2,7 +2,15 @@ import pytest
 import torch
 
 from metarl.rl.cells import Gru, Lstm
-from metarl.rl.networks import BELIEF_LOG_STD_MIN, LOG_STD_MAX, LOG_STD_MIN, Generated, RecurrentActorCritic
+from metarl.rl.networks import (
+    BELIEF_LOG_STD_MIN,
+    LOG_STD_MAX,
+    LOG_STD_MIN,
+    Generated,
+    HyperHead,
+    RecurrentActorCritic,
+    head,
+)
 
 
 def network_of(cell=Gru, **words):
@@ -48,16 +56,35 @@ def test_the_log_standard_deviation_is_clamped(raw):
     assert network.log_std.max() <= LOG_STD_MAX
 
 
-def test_a_generated_layer_is_the_one_with_the_summed_weights():
+@pytest.mark.parametrize(("inputs", "outputs"), [(4, 2), (2, 4), (3, 3), (1, 1)])
+def test_a_generated_layer_is_the_one_with_the_summed_weights(inputs, outputs):
+    """Narrowing and widening layers are computed in different orders."""
     torch.manual_seed(0)
-    layer = Generated(3, 4, 2, 1.0)
+    layer = Generated(3, inputs, outputs, 1.0)
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter)
-    x, embedding = torch.randn(5, 4), torch.randn(5, 3)
-    weights = layer.weight.view(3, 2, 4)
-    for row, e, y in zip(x, embedding, layer(x, embedding), strict=True):
-        weight = layer.base.weight + (e[:, None, None] * weights).sum(0)
-        torch.testing.assert_close(y, weight @ row + layer.base.bias + layer.bias @ e)
+    x, embedding = torch.randn(5, 7, inputs), torch.randn(5, 7, 3)
+    weights = layer.weight.view(inputs, 3, outputs)
+    weight = layer.base.weight + torch.einsum("...k,iko->...oi", embedding, weights)
+    bias = layer.base.bias + embedding @ layer.bias.T
+    expected = (weight @ x[..., None])[..., 0] + bias
+    torch.testing.assert_close(layer(x, embedding), expected)
+    torch.testing.assert_close(layer(x[0], embedding[0]), expected[0])
+
+
+def test_a_hyper_head_moves_about_as_far_by_a_step_of_adam_as_a_plain_one():
+    """It sums K = 32 terms that all move by Adam's step: their sum would move many times as far."""
+    moved = []
+    for make in (lambda: HyperHead(128, 42, 128, 12), lambda: head(128 + 42, 128, 12, 0.01)):
+        torch.manual_seed(0)
+        policy, features, noise = make(), torch.randn(64, 128 + 42).tanh(), torch.randn(64, 12)
+        optimizer, before = torch.optim.Adam(policy.parameters(), 1e-3), policy(features).detach()
+        for _ in range(4):
+            optimizer.zero_grad()
+            (policy(features) * noise).mean().backward()
+            optimizer.step()
+        moved.append((policy(features).detach() - before).norm())
+    assert 0.5 < float(moved[0] / moved[1]) < 2.0
 
 
 def test_a_hyper_head_begins_alike_for_every_memory_and_learns_to_tell_them_apart():
