@@ -183,7 +183,7 @@ def memory_of(config: RL2Config, info: PolicyInfo) -> Cell:
         case "lru":
             cell = Lru(inputs, hidden)
         case "transformer":
-            cell = Transformer(inputs, hidden, config.window or info.episode_steps * info.episodes_per_trial)
+            cell = Transformer(inputs, hidden, config.window or info.trial_steps)
         case "memory":
             cell = ExternalMemory(inputs, hidden)
     return Cut(cell, whole_steps(config, info)) if config.memory_steps else cell
