@@ -30,7 +30,7 @@ RESULTS = ROOT / "experiments" / "results"
 BEGIN, END = "<!-- written by `make results` -->", "<!-- end of what `make results` writes -->"
 _CONTROLS = (
     "**Controls**: what it costs in the last episode to wipe a policy's adaptation state every half a second, or to "
-    "swap it between worlds; and its lead over the memoryless policy on its own tasks and on the nominal one. "
+    "swap it between worlds; and its lead over the best memoryless policy on its own tasks and on the nominal one. "
     "One seed each."
 )
 _ON_GPU = (
@@ -250,7 +250,8 @@ def controls(families: Mapping[str, Compared]) -> str:
     """A row per policy whose adaptation was interfered with: what that costs, and its lead with and without a task."""
     rows = []
     for place, family in families.items():
-        memoryless = [kinds(run)["test", True] for runs in family.agents.values() for run in runs]
+        lowest = [name for name in family.agents if family.placing is None or name == family.placing.memoryless]
+        memoryless = [kinds(run)["test", True] for name in lowest for run in family.agents[name]]
         memoryless = [record for record in memoryless if record.role == "memoryless"]
         for agent, runs in family.agents.items():
             for record in (kinds(run)["test", True] for run in runs):
