@@ -72,8 +72,8 @@ class RL2Config(PPOFields):
     On a CPU the LSTM is fastest: acting and updating take a GRU 1.5 times as long, lru 2, memory 5, and a transformer
     that looks back over 500 steps 8. With lru, longer chunks pay; a transformer is trained on whole segments.
     """
-    window: int = number(0, least=0, most=65_536)
-    """Control steps that a transformer looks back, over all episodes of a trial; 0 for the whole trial."""
+    window: int = number(128, least=0, most=65_536)
+    """Control steps that a transformer looks back, over all episodes of a trial; 0 for all of it."""
     memory_steps: int = number(0, least=0, most=1_000_000)
     """Empty the memory every so many control steps, in training and acting; 0 for never, 1 for no memory.
 
