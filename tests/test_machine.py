@@ -78,7 +78,7 @@ def test_memory_is_the_machine_s_and_the_container_s(tmp_path, monkeypatch):
         ),
         (
             "rl2",
-            {"cell": "transformer", "num_worlds": 64, "episode_steps": 1000},
+            {"cell": "transformer", "window": 0, "num_worlds": 64, "episode_steps": 1000},
             r"at least 25\d MiB of memory, and 100 MiB are left .* most of it is for num_worlds",
         ),
         ("rl2", {"hidden_size": 8192}, "at least 256 MiB of memory.* most of it is for hidden_size"),
