@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from learning_speed import curve
-from summary import compared, kinds, paired, recorded
+from summary import Compared, kinds, paired, pays, recorded
 
 from metarl.run.run import Run
 
@@ -39,14 +39,14 @@ def learning_curves(results: Path, path: Path) -> None:
     plt.close(plots)
 
 
-def comparison(results: Path, path: Path) -> None:
-    """Mean return of the first and the last episode of every agent with its seeds, a panel per family.
+def comparison(families: Mapping[str, Compared], path: Path) -> None:
+    """Mean return of the first and the last episode of every agent with its seeds, a panel per family in which it pays.
 
     Both with sampled actions where an agent samples before it adapts; a ring is then its last with the mean action.
     """
-    families = compared(results)
-    plots, axes = _grid(len(families), (4.2, 2.2))
-    for axis, (place, agents) in zip(axes, families.items(), strict=True):
+    shown = {place: family.agents for place, family in families.items() if pays(family.placing)}
+    plots, axes = _grid(len(shown), (4.2, 0.8 + 0.2 * max(map(len, shown.values()))))
+    for axis, (place, agents) in zip(axes, shown.items(), strict=True):
         _panel(axis, place, agents)
     faces = (_BEFORE, _AFTER, "none")
     edges = (_BEFORE, _AFTER, _AFTER)
@@ -56,7 +56,7 @@ def comparison(results: Path, path: Path) -> None:
     ]
     words = ("episode 1", "last episode", "last episode by the mean action, of an agent that samples to adapt")
     plots.legend(marks, words, loc="lower center", ncols=3, frameon=False, fontsize=9)
-    plots.tight_layout(rect=(0.0, 0.05, 1.0, 1.0))
+    plots.tight_layout(rect=(0.0, 0.03, 1.0, 1.0))
     plots.savefig(path, dpi=130)
     plt.close(plots)
 

@@ -278,7 +278,7 @@ def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -
         if found is None:
             continue
         room = found.headroom
-        if not room.measured or room.share.high < PAYS:
+        if not pays(found):
             others.append((-room.share.value, f"{place} ({_percent(room.share.value) if room.measured else 'none'})"))
             continue
         long_enough = [
@@ -301,6 +301,11 @@ def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -
     table = ("| " + " | ".join(heads) + " |", "|---" * len(heads) + "|", *(row for _, row in sorted(rows)))
     names = ", ".join(name for _, name in sorted(others))
     return "\n".join((*table, *(("", f"A smaller share, or none, was measured on {names}.") if names else ())))
+
+
+def pays(found: Placing | None) -> bool:
+    """Whether a family's headroom may be large enough that adapting pays."""
+    return found is not None and found.headroom.measured and found.headroom.share.high >= PAYS
 
 
 def worth_adapting(families: Mapping[str, Compared]) -> str:
