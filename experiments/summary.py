@@ -43,7 +43,7 @@ _SPEED = (
     "it says so."
 )
 _ABLATIONS = (
-    "**RL²'s options**, last episode after 1.5 M steps, one seed: `rl2-segments` is the default, `rl2-staggered` has "
+    "**RL²'s options**, last episode after 1.5 M steps, one seed: `rl2-segments` is the default with 32 worlds instead of 64, `rl2-staggered` has "
     "worlds at different places of their trials, and the others are `rl2-told`, one update per trial, with one option "
     "changed: `python experiments/compare.py experiments/ablations.toml --runs runs/ablations --results "
     "experiments/results/ablations`."
