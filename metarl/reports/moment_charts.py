@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.ticker import MultipleLocator
 
 from metarl.reports.captions import Content
 from metarl.reports.charts import INK, MUTED, Palette, from_zero, panel
@@ -22,7 +23,7 @@ def recovered_figure(families: Sequence[Content], palette: Palette) -> str:
         if own["value"] is not None
     ]
     size = (6.0, 0.65 + 0.25 * len(rows))
-    with panel("recovered share of the headroom", "share of the headroom that is recovered", "", size) as (axes, svg):
+    with panel("recovered share of the headroom", "share of the headroom", "", size) as (axes, svg):
         axes.axvline(0.0, color=MUTED, linewidth=1.0)
         axes.axvline(1.0, color=MUTED, linewidth=1.0)
         for row, (_, label, own) in enumerate(rows):
@@ -39,11 +40,18 @@ def recovered_figure(families: Sequence[Content], palette: Palette) -> str:
             if not left <= value <= right:  # one that is far off would make all others one
                 edge, side, words = (left, "left", "◂ {}") if value < left else (right, "right", "{} ▸")
                 axes.text(edge, row, words.format(_percent(value)), color=colour, ha=side, va="center", fontsize=8)
-        axes.set_yticks(range(len(rows)), [f"{name}: {label}" for name, label, _ in rows])
+        axes.set_yticks(range(len(rows)), [_method(name, label) for name, label, _ in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.xaxis.set_major_locator(MultipleLocator(0.5))
         axes.xaxis.set_major_formatter(lambda value, _: _percent(value))
         axes.grid(visible=False, axis="y")
     return "".join(svg)
+
+
+def _method(family: str, label: str) -> str:
+    """`ant-dir: rl2`; the name of its run where the label has that and it tells the family too."""
+    run = label.partition("(")[2].removesuffix(")")
+    return run if run.startswith(f"{family}-") else f"{family}: {label}"
 
 
 def _percent(share: float) -> str:
