@@ -30,6 +30,7 @@ from metarl import api
 from metarl.core.config import configure, read_toml, to_toml
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.registry import family_names, learner_names
+from metarl.reports.build import find_beliefs
 from metarl.run import checkpoint
 from metarl.run.launch import end_with_parent
 from metarl.run.run import Run
@@ -109,7 +110,7 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _work(run: Trial, folder: Path, log: Path) -> None:
-    """Train a run, or what is left of it, and evaluate it by mean and by sampled actions; output goes into a log."""
+    """Train a run, or what is left of it, and evaluate it by mean and by sampled actions; its output goes to a log."""
     end_with_parent()  # and save: it is resumed later
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
@@ -125,6 +126,7 @@ def _work(run: Trial, folder: Path, log: Path) -> None:
             for deterministic in (True, False):
                 record = api.evaluate(folder, split=split, deterministic=deterministic)
                 print(record.summary.adaptation_curve, flush=True)
+        find_beliefs(Run.open(folder))
     except UserError as error:
         print(error, flush=True)
         sys.exit(2)

@@ -16,8 +16,9 @@ from pathlib import Path
 import figures
 import summary
 
-from metarl.core.files import write_atomic, write_json
+from metarl.core.files import read_json, write_atomic, write_json
 from metarl.hub.package import portable
+from metarl.reports.moments import BELIEFS
 from metarl.run.logs import POINTS
 from metarl.run.records import EvaluationRecord
 from metarl.run.run import Run
@@ -39,6 +40,8 @@ def record(run: Run, results: Path = RESULTS) -> None:
     csv = [",".join(CURVE), *(",".join(f"{row[key]:.6g}" for key in CURVE) for row in rows)]
     write_atomic(target / "learning_curve.csv", "\n".join(csv) + "\n")
     write_json(target / "time.json", run.times())
+    if (run.path / BELIEFS).is_file():
+        write_json(target / BELIEFS, read_json(run.path / BELIEFS))
     write_atomic(target / "config.toml", run.toml())
     write_json(target / "run.json", portable(run.provenance()))  # last: recorded whole
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import believing
 import learning_speed
 import numpy as np
+from formatting import as_interval, as_mean, as_number, as_percent, as_share
 
 from metarl.core.files import write_atomic
 from metarl.envs import FAMILIES
@@ -22,7 +24,7 @@ from metarl.run.headroom import Recovered
 from metarl.run.placing import Placing, placing
 from metarl.run.records import EvaluationRecord
 from metarl.run.run import Run, short
-from metarl.run.statistics import Interval, bootstrap_interval, mean, mean_interval
+from metarl.run.statistics import bootstrap_interval, mean, mean_interval
 from metarl.run.tables import LEADS, leads
 
 ROOT = Path(__file__).parent.parent
@@ -37,16 +39,21 @@ _ON_GPU = (
     "**On a GPU**, with RL²'s network and PPO for all three: `python experiments/compare.py experiments/gpu.toml "
     "--runs runs/gpu --results experiments/results/gpu`."
 )
+_BELIEFS = (
+    "**What they believe** of their task, on the test tasks by mean action: the error of the mean, 1 for knowing "
+    "nothing, and the share of truths that 90 % intervals hold, a second after the task began or changed and at the "
+    "trial's last step. Mean over the task's parameters and the seeds."
+)
 _SPEED = (
     "**How soon**: control steps until the return in training is where nine tenths of the rise of `rl2` are made, as a "
     "share of those that `rl2` takes, which is told nothing of the task in training. Where a curve never gets there, "
     "it says so."
 )
 _ABLATIONS = (
-    "**RL²'s options**, last episode after 1.5 M steps, one seed: `rl2-segments` is the default with 32 worlds instead of 64, `rl2-staggered` has "
-    "worlds at different places of their trials, and the others are `rl2-told`, one update per trial, with one option "
-    "changed: `python experiments/compare.py experiments/ablations.toml --runs runs/ablations --results "
-    "experiments/results/ablations`."
+    "**RL²'s options**, last episode after 1.5 M steps, one seed: `rl2-segments` is the default with 32 worlds instead "
+    "of 64, `rl2-staggered` has worlds at different places of their trials, and the others are `rl2-told`, one update "
+    "per trial, with one option changed: `python experiments/compare.py experiments/ablations.toml --runs "
+    "runs/ablations --results experiments/results/ablations`."
 )
 PAYS = 0.25
 """Headroom, as a share of the oracle's return, from which on adapting pays: that a family may have, by its interval."""
@@ -120,11 +127,13 @@ def row(label: str, runs: Sequence[Run], recovered: Recovered | None = None) -> 
     cells = (
         label,
         training,
-        _show(bootstrap_interval([returns[:, 0] for returns in pairs], mean)) + _seeds(last if single else []),
-        "" if single else _show(bootstrap_interval(last, mean)) + _seeds(last),
-        "" if single else _show(bootstrap_interval([returns[:, -1] - returns[:, 0] for returns in pairs], mean), "+"),
-        "" if recovered is None else _share(recovered.value) if recovered.value else "no headroom",
-        _show(bootstrap_interval(outside, mean)) if outside else "",
+        as_interval(bootstrap_interval([returns[:, 0] for returns in pairs], mean)) + _seeds(last if single else []),
+        "" if single else as_interval(bootstrap_interval(last, mean)) + _seeds(last),
+        ""
+        if single
+        else as_interval(bootstrap_interval([returns[:, -1] - returns[:, 0] for returns in pairs], mean), "+"),
+        "" if recovered is None else as_share(recovered.value) if recovered.value else "no headroom",
+        as_interval(bootstrap_interval(outside, mean)) if outside else "",
     )
     return "| " + " | ".join(cells) + " |"
 
@@ -132,27 +141,7 @@ def row(label: str, runs: Sequence[Run], recovered: Recovered | None = None) -> 
 def _seeds(columns: Sequence[Any]) -> str:
     """The mean of each seed, where there are several."""
     means = [float(column.mean()) for column in columns]
-    return f" ({', '.join(_number(value, max(map(abs, means))) for value in means)})" if len(means) > 1 else ""
-
-
-def _number(value: float, largest: float, sign: str = "") -> str:
-    """Small returns with a decimal."""
-    return f"{value:{sign}.{1 if largest < 20 else 0}f}".replace("-", "−")
-
-
-def _share(interval: Interval) -> str:
-    value, low, high = (f"{100 * number:.0f}".replace("-", "−") for number in interval)
-    return f"{value} % [{low}, {high}]"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def _show(interval: Interval, sign: str = "") -> str:
-    """`12 [10, 14]`."""
-    value, low, high = (_number(number, max(map(abs, interval)), sign) for number in interval)
-    return f"{value} [{low}, {high}]"
+    return f" ({', '.join(as_number(value, max(map(abs, means))) for value in means)})" if len(means) > 1 else ""
 
 
 def _headroom(found: Placing | None) -> str:
@@ -160,10 +149,10 @@ def _headroom(found: Placing | None) -> str:
     if found is None:
         return "Its headroom is not known: there is no oracle here, or no policy that does not adapt."
     room = found.headroom
-    words = f"Headroom ({found.oracle} − {found.memoryless}): {_show(room.value, '+')}"
+    words = f"Headroom ({found.oracle} − {found.memoryless}): {as_interval(room.value, '+')}"
     if not room.measured:
         return f"{words}: none was measured. It says how robust a policy is, and nothing of adaptation."
-    return f"{words}, {_share(room.share)} of the oracle's return."
+    return f"{words}, {as_share(room.share)} of the oracle's return."
 
 
 @dataclass(frozen=True)
@@ -201,6 +190,8 @@ def tables(
     yield from _tables(families)
     yield _CONTROLS
     yield controls({**families, **_by_steps(on_gpu)})
+    yield _BELIEFS
+    yield believing.table({place: family.agents for place, family in {**families, **_by_steps(on_gpu)}.items()})
     yield _SPEED
     yield learning_speed.table({place: family.agents for place, family in families.items()})
     yield _ON_GPU
@@ -235,7 +226,7 @@ def options(families: ByFamily) -> str:
         lasts = [
             [kinds(run)["test", True].returns[:, -1] for run in agents.get(name, [])] for agents in families.values()
         ]
-        cells = (name, *(_show(bootstrap_interval(last, mean)) if last else "" for last in lasts))
+        cells = (name, *(as_interval(bootstrap_interval(last, mean)) if last else "" for last in lasts))
         rows.append("| " + " | ".join(cells) + " |")
     head = "| option | " + " | ".join(families) + " |"
     return "\n".join((head, "|---" * (1 + len(families)) + "|", *rows))
@@ -261,7 +252,12 @@ def controls(families: Mapping[str, Compared]) -> str:
                 costs = {one.kind: mean_interval(plain - one.returns[:, -1]) for one in record.controls}
                 lead = {where: mean_interval(ahead) for where, ahead in leads(record, memoryless)}
                 found = (*(costs.get(kind) for kind in ("wipe", "swap")), *map(lead.get, LEADS))
-                cells = (place, agent, _mean_of(plain), *("" if each is None else _show(each, "+") for each in found))
+                cells = (
+                    place,
+                    agent,
+                    as_mean(plain),
+                    *("" if each is None else as_interval(each, "+") for each in found),
+                )
                 rows.append("| " + " | ".join(cells) + " |")
     head = "| family | policy | last episode | wiped | swapped | lead on its tasks | lead on the nominal one |"
     return "\n".join((head, "|---" * 7 + "|", *rows))
@@ -279,7 +275,7 @@ def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -
             continue
         room = found.headroom
         if not pays(found):
-            others.append((-room.share.value, f"{place} ({_percent(room.share.value) if room.measured else 'none'})"))
+            others.append((-room.share.value, f"{place} ({as_percent(room.share.value) if room.measured else 'none'})"))
             continue
         long_enough = [
             agent for agent in found.recovered if 2 * family.steps_of(agent) >= family.steps_of(found.oracle)
@@ -288,11 +284,11 @@ def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -
         ours = found.recovered.get(best)
         cells = (
             place,
-            _mean_of(room.memoryless),
-            "" if ours is None else f"{_mean_of(ours.ours)} ({best})",
-            _mean_of(room.oracle),
-            _share(room.share),
-            _share(ours.value) if ours is not None and ours.value else "",
+            as_mean(room.memoryless),
+            "" if ours is None else f"{as_mean(ours.ours)} ({best})",
+            as_mean(room.oracle),
+            as_share(room.share),
+            as_share(ours.value) if ours is not None and ours.value else "",
             f"{family.steps_of(found.oracle) / 1e6:.2g} M",
             str(min(len(room.memoryless), len(room.oracle), *([] if ours is None else [len(ours.ours)]))),
         )
@@ -317,17 +313,12 @@ def worth_adapting(families: Mapping[str, Compared]) -> str:
             cells = ("not measured", "", "", "")
         else:
             room = found.headroom
-            share = f"{_share(room.share)}" if room.measured else "none: a benchmark of robustness"
+            share = as_share(room.share) if room.measured else "none: a benchmark of robustness"
             steps = {kinds(run)["test", True].train_steps for run in families[name].agents[found.oracle]}
             budget = f"{max(steps) / 1e6:.2g} M steps, {len(room.oracle)} seed{'s' * (len(room.oracle) > 1)}"
-            cells = (share, _mean_of(room.memoryless), _mean_of(room.oracle), budget)
+            cells = (share, as_mean(room.memoryless), as_mean(room.oracle), budget)
         rows.append("| " + " | ".join((name, *cells)) + " |")
     return "\n".join(("| family | headroom | memoryless | oracle | each |", "|---" * 5 + "|", *rows))
-
-
-def _mean_of(seeds: Sequence[float]) -> str:
-    value = float(np.mean(seeds))
-    return _number(value, abs(value))
 
 
 def pages() -> dict[str, str]:

@@ -136,3 +136,23 @@ def test_how_soon_one_rl2_is_where_another_ends(summary, tmp_path):
     head, _, row = summary.learning_speed.table(summary.compared(tmp_path)).splitlines()
     assert head == "| family | rl2 | rl2-64 | rl2-cut |"
     assert row == "| ant-dir | 0.2 M steps | 0.51 | not reached |"
+
+
+def test_what_policies_believe_a_second_after_and_at_the_end(summary, tmp_path):
+    """Of two seeds; one whose beliefs nobody measured is not shown, nor what is told the task."""
+    seconds, coverage, error = (
+        [0.0, 0.9, 1.5, 4.0],
+        [[1.0, 0.5], [0.8, 0.9], [0.0, 0.0], [0.9, 0.7]],
+        [1.0, 0.5, 9.0, 0.1],
+    )
+    content = {"names": ["x", "y"], "seconds": seconds, "coverage": coverage, "error": [[each, each] for each in error]}
+    for agent, seed in (("rl2", 1), ("rl2", 2), ("rl2-cut", 1), ("rl2-oracle", 1)):
+        folder = tmp_path / "compare" / f"ant-dir-{agent}-s{seed}"
+        folder.mkdir(parents=True)
+        told = "task_visible = true\n" if agent == "rl2-oracle" else ""
+        (folder / "config.toml").write_text(f'agent = "rl2"\nfamily = "ant-dir"\nseed = {seed}\n{told}')
+        (folder / "run.json").write_text("{}")
+        if agent != "rl2-cut":
+            (folder / "beliefs.json").write_text(json.dumps(content))
+    rows = summary.believing.table(summary.compared(tmp_path)).splitlines()[2:]
+    assert rows == ["| ant-dir | rl2 | 0.50 | 85 % | 0.10 | 80 % | 2 |"]

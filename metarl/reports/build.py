@@ -23,7 +23,7 @@ _VIDEO = VideoConfig(size=(320, 240), layout="side-by-side", seconds=10.0)
 _FILM = "adaptation-after-"
 """Prefix of the names of videos that a report films; the checkpoint's name follows."""
 _INSTANTS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # [s] at which beliefs are looked at
-_BELIEVED = 50  # tasks on which they are
+_BELIEVED = 100  # tasks on which they are
 _LARGEST = 8 * 2**20
 """Videos larger than this are not embedded [bytes]."""
 
