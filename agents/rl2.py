@@ -102,7 +102,6 @@ class RL2(BaseLearner):
     def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
         """`num_epochs` of PPO over the segment."""
         chunks, metrics = self.prepare(segment)
-        self._recalibrate(segment)
         metrics = finite_only(metrics | self._ppo.update(chunks, generator, progress))
         # The statistics move only now: collection and update saw the same normalisation.
         mirror = self.policy.info.mirror if self.config.mirror else None
@@ -147,14 +146,6 @@ class RL2(BaseLearner):
             metrics["train/task_error"] = float((mean - known).square().mean().sqrt())
             metrics["train/task_std"] = float(log_std.exp().mean())
         return chunks, metrics
-
-    @torch.no_grad()
-    def _recalibrate(self, segment: Segment) -> None:
-        """By the beliefs that the policy had of the segment's tasks, before it learns from them."""
-        policy = self.policy
-        if isinstance(policy, BelievingRL2Policy) and segment.privileged is not None:
-            mean, log_std = policy.network.beliefs(segment.extras["memory"])
-            policy.recalibration.update(mean - policy.privileged_norm(segment.privileged), log_std)
 
     def _image(self, segment: Segment, chunks: Chunks, length: int) -> Chunks:
         """The chunks of the mirrored segment, which is as likely as the one collected, and earned the same.

@@ -155,6 +155,14 @@ class BelievingRL2Policy(RL2Policy):
         centre, scale = self.privileged_norm.mean.float(), self.privileged_norm.std.float()
         return centre + scale * mean, scale * self.recalibration(log_std).exp()
 
+    @torch.no_grad()
+    def mistaken(
+        self, state: RL2State, privileged: Float32[Tensor, "N P"]
+    ) -> tuple[Float32[Tensor, "N P"], Float32[Tensor, "N P"]]:
+        """See `Recalibrated.mistaken`."""
+        mean, log_std = self.network.beliefs(state.memory)
+        return mean - self.privileged_norm(privileged), log_std
+
     def read_out(self, state: RL2State) -> Mapping[str, Float32[Tensor, "N D"]]:
         """The beliefs, by the names of the task's parameters."""
         names, sizes = zip(*((part.name, part.size) for part in self.info.privileged), strict=True)

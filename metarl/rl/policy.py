@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from metarl.core.info import PolicyInfo
 from metarl.core.types import Transition
+from metarl.rl.recalibration import Recalibration
 from metarl.rl.session import Session
 
 BAND = " ±"
@@ -78,6 +79,19 @@ class Believing(Protocol):
 
     def beliefs(self, state: Any) -> tuple[Float32[Tensor, "N P"], Float32[Tensor, "N P"]]:
         """Mean and standard deviation of the privileged numbers, in their own units: see `info.privileged`."""
+        ...
+
+
+@runtime_checkable
+class Recalibrated(Believing, Protocol):
+    """One whose deviations are corrected when its training is over."""
+
+    recalibration: Recalibration
+
+    def mistaken(
+        self, state: Any, privileged: Float32[Tensor, "N P"]
+    ) -> tuple[Float32[Tensor, "N P"], Float32[Tensor, "N P"]]:
+        """Errors of the means, and log standard deviations as yet uncorrected, in units of the prior's."""
         ...
 
 

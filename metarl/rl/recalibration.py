@@ -15,18 +15,17 @@ REACH = 1.6448536269514722
 """Standard deviations about the mean of a Gaussian that hold that share."""
 _KNOTS = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0)
 """Log standard deviations, in units of the prior's, for each of which a factor is learnt."""
-_STEP = 0.5
-_LEAST = 20.0  # beliefs about a knot, below which an update says nothing of it
-_MOST = 20_000  # rows looked at
+_STEPS = 60
+_LEAST = 20  # trials with beliefs about a knot, below which its factor stays 1
 _BOUND = 2.0
 
 
 class Recalibration(nn.Module):
     """Factors on the standard deviations of P beliefs, each a function of the deviation itself.
 
-    A network's likelihood makes its deviations right on what it has just learnt from, and only for errors of its
-    likelihood's shape. The factors instead track a quantile (Robbins & Monro 1951): where more truths than a tenth lie
-    outside of the intervals they grow, where fewer do they shrink.
+    A network's likelihood makes its deviations right on what it has just learnt from, by actions that were sampled, and
+    only for errors of its likelihood's shape. The factors instead seek a quantile (Robbins & Monro 1951): where more
+    truths than a tenth lie outside of the intervals they grow, where fewer do they shrink.
     """
 
     log_factor: Float[Tensor, "P B"]
@@ -42,15 +41,23 @@ class Recalibration(nn.Module):
         return log_std + (self._nearness(log_std) * self.log_factor).sum(dim=-1)
 
     @torch.no_grad()
-    def update(self, error: Float[Tensor, "T N P"], log_std: Float[Tensor, "T N P"]) -> None:
-        """Learn of beliefs whose truths are known: their means' errors, and their log standard deviations."""
-        error, log_std = (x.flatten(0, 1)[:: 1 + x[..., 0].numel() // _MOST] for x in (error, log_std))
-        outside = (error.abs() > REACH * self(log_std).exp()).float()
+    def fit(self, error: Float[Tensor, "T N P"], log_std: Float[Tensor, "T N P"]) -> None:
+        """Find the factors by T beliefs of each of N trials whose truths are known.
+
+        These are errors of the means, and log standard deviations. At each knot every trial has one vote, however many
+        of its steps are there: they are much alike.
+        """
         nearness = self._nearness(log_std)
-        known = nearness.sum(dim=0)
-        missed = (nearness * outside[..., None]).sum(dim=0) / known.clamp(min=1.0)
-        moved = self.log_factor + _STEP * (missed - (1.0 - LEVEL)) * (known >= _LEAST)
-        self.log_factor.copy_(moved.clamp(-_BOUND, _BOUND))
+        mass = nearness.sum(dim=0)
+        votes = mass >= 0.5
+        known = votes.sum(dim=0)
+        self.log_factor.zero_()
+        for number in range(_STEPS):
+            outside = (error.abs() > REACH * self(log_std).exp()).float()
+            missed = (nearness * outside[..., None]).sum(dim=0) / mass.clamp(min=0.5)
+            share = (missed * votes).sum(dim=0) / known.clamp(min=1)
+            moved = self.log_factor + 10.0 / (10.0 + number) * (share - (1.0 - LEVEL)) * (known >= _LEAST)
+            self.log_factor.copy_(moved.clamp(-_BOUND, _BOUND))
 
     def _nearness(self, log_std: Float[Tensor, "*B P"]) -> Float[Tensor, "*B P B"]:
         """Weight of each knot, 1 in all: of the nearest two, by how near they are."""

@@ -17,8 +17,8 @@ from metarl.core.errors import UserError
 from metarl.core.files import sealed
 from metarl.core.info import element_names
 from metarl.core.tasks import Tasks
-from metarl.rl.policy import Believing, Policy
-from metarl.rl.recalibration import REACH
+from metarl.rl.policy import Believing, Policy, Recalibrated
+from metarl.rl.recalibration import REACH, Recalibration
 from metarl.run.collect import Stepper
 from metarl.run.records import Origin
 from metarl.sim.disturbances import Fault, Redrawn
@@ -121,6 +121,32 @@ def calibration(
             age = torch.where((truth != before).any(dim=1), 0, age + 1)
     met = sorted(rows)
     return measured(tuple(names), tuple(each * family.control_step for each in met), [_joined(rows[e]) for e in met])
+
+
+def recalibrated(
+    policy: Policy[Any], family: Family, tasks: Tasks, num_episodes: int, **options: Any
+) -> dict[str, Tensor]:
+    """What corrects the deviations of a policy's beliefs, as `Learner.state_dict` names it; of one without, nothing.
+
+    By a trial on each of `tasks`, which no training and no evaluation is on, and by mean actions, as it is evaluated.
+    `options` are those of `make_env`.
+    """
+    if not isinstance(policy, Recalibrated):
+        return {}
+    found = []
+    with make_env(family, len(tasks), episodes_per_trial=num_episodes, **options) as env:
+        stepper, device = (
+            Stepper(env, policy, tasks, seeding.key(0, "recalibrate")),
+            policy.recalibration.log_factor.device,
+        )
+        truth = env.privileged()
+        for now in stepper.steps(policy, env.trial_steps, deterministic=True):
+            found.append([each.cpu() for each in policy.mistaken(now.state, truth.to(device))])
+            truth = env.privileged()
+    error, log_std = (torch.stack(column) for column in zip(*found, strict=True))
+    fitted = Recalibration(error.shape[-1])
+    fitted.fit(error, log_std)
+    return {"policy/recalibration.log_factor": fitted.log_factor.to(device)}
 
 
 def plain(numbers: Float[np.ndarray, "_A _B"]) -> list[list[float | None]]:

@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from metarl.core import seeding
-from metarl.core.config import STEP_BYTES, TrainConfig
+from metarl.core.config import STEP_BYTES, TrainConfig, task_visible
 from metarl.core.errors import Diverged, UserError
 from metarl.core.graphs import own_stream
 from metarl.core.machine import available_memory
@@ -30,6 +30,7 @@ from metarl.rl.parallel import Shares, device_math, single_threaded_math
 from metarl.run import checkpoint, folder, ranks
 from metarl.run.beside import validated, validation_tasks
 from metarl.run.books import ENDS, LATE, SAVES, Books, Callback
+from metarl.run.calibration import recalibrated
 from metarl.run.checkpoint import CheckpointError
 from metarl.run.fleet import Fleet
 from metarl.run.logs import Show, progress_view
@@ -43,6 +44,8 @@ from metarl.sim.faults import Dropped
 _FIRST_SHARE = 0.1
 """Share of a parameter's range, its easiest, with which a curriculum begins."""
 
+_RECALIBRATED = 64
+"""Tasks by which the deviations of a policy's beliefs are corrected, at most."""
 _COMPARED_EVERY = 10
 """Iterations after which processes compare their policies."""
 
@@ -140,6 +143,8 @@ class Training:
         if self.iteration != self.saved and self.shares.leads:
             folder.require_there(self.run)
             state = self.learner.state_dict()
+            if validate or self.iteration >= self.num_iterations:
+                state |= self._recalibrated()
             checkpoint.require_finite(state, self.run.checkpoints / f"iteration-{self.iteration:06d}")  # ere it acts
             checkpoint.save(
                 self.run.checkpoints,
@@ -245,6 +250,19 @@ class Training:
             return None
         value = float(self.evaluate(validation_tasks(self.family, config, number)).returns[:, -1].mean())
         return value if math.isfinite(value) else None
+
+    def _recalibrated(self) -> dict[str, Tensor]:
+        """What makes the deviations of the policy's beliefs right; it is saved, and the training does not use it."""
+        config = self.config
+        return recalibrated(
+            self.learner.policy,
+            self.family,
+            validation_tasks(self.family, config, min(_RECALIBRATED, config.num_worlds)),
+            config.episodes_per_trial,
+            episode_steps=config.episode_steps or None,
+            task_visible=task_visible(config),
+            threads=config.threads,
+        )
 
     def evaluate(self, tasks: Tasks) -> EvaluationRecord:
         """The present policy's returns, as `validated` has them."""

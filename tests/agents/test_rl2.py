@@ -20,6 +20,7 @@ from metarl.core.types import Transition
 from metarl.rl.objectives import gaussian_log_prob
 from metarl.rl.policy import Believing
 from metarl.rl.ppo import advantages, chunk_length
+from metarl.run.calibration import recalibrated
 from metarl.run.collect import Stepper, collect
 from metarl.sim.family import MujocoFamily
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
@@ -362,18 +363,30 @@ def test_what_is_believed_of_the_task_is_in_its_own_units_and_right_once_a_rewar
     assert float(wide.mean()) > 5.0 * float(std.mean())
 
 
-def test_an_update_recalibrates_deviations_by_the_beliefs_that_the_policy_had():
+def test_deviations_are_corrected_by_tasks_that_no_training_draws():
+    """Of a policy that is far too sure of itself, and what the correction is not part of: its loss."""
     env, learner = make(Sign(), num_worlds=32, task_weight=1.0)
-    segment = trial(env, learner)
-    learner.policy.recalibration.log_factor.fill_(-2.0)  # far too sure of itself
-    narrow = learner.policy.beliefs(segment.final_state)[1]
+    segment, policy = trial(env, learner), learner.policy
+    mean, log_std = policy.network.beliefs(segment.final_state.memory)
+    error, found = policy.mistaken(segment.final_state, segment.privileged[-1])
+    torch.testing.assert_close(error, mean - policy.privileged_norm(segment.privileged[-1]))
+    assert torch.equal(found, log_std)
+    torch.nn.init.constant_(policy.network.belief[-1].bias, -3.0)
     chunks, _ = learner.prepare(segment)
-    loss = learner._evaluate(chunks)[2]
-    learner.update(segment, seeding.generator(0, "update"), 0.0)
-    assert float(learner.policy.recalibration.log_factor.max()) > -2.0
-    assert bool((learner.policy.beliefs(segment.final_state)[1] > narrow).all())
-    learner.policy.recalibration.log_factor.fill_(1.0)
-    assert torch.equal(loss, make(Sign(), num_worlds=32, task_weight=1.0)[1]._evaluate(chunks)[2]), "not of the loss"
+    loss, (_, before) = learner._evaluate(chunks)[2], policy.beliefs(segment.final_state)
+    (name, factor), *others = recalibrated(policy, env.family, segment_tasks(env), 2, threads=1).items()
+    assert not others
+    assert float(factor.max()) > 1.0
+    learner.load_state_dict(learner.state_dict() | {name: factor})
+    assert bool((policy.beliefs(segment.final_state)[1] > 2.0 * before).all())
+    assert torch.equal(loss, learner._evaluate(chunks)[2])
+    assert recalibrated(make(Sign())[1].policy, env.family, segment_tasks(env), 2, threads=1) == {}, (
+        "it believes nothing"
+    )
+
+
+def segment_tasks(env):
+    return env.family.space.sample("train", 32, seeding.rng(0, "validation"))
 
 
 def test_predicting_the_task_trains_the_memory_and_a_policy_without_it_believes_nothing():

@@ -24,18 +24,21 @@ def test_after_experience_nine_tenths_of_the_intervals_hold_the_truth():
     module, generator = Recalibration(2), torch.Generator().manual_seed(0)
     raw = coverage(module, *experience(400, generator))
     assert raw == pytest.approx([1.0, 0.58, LEVEL, LEVEL], abs=0.02), "as they come"
-    for _ in range(60):
-        module.update(*experience(40, generator))
-    assert coverage(module, *experience(400, generator)) == pytest.approx([LEVEL] * 4, abs=0.04)
+    module.fit(*experience(400, generator))
+    assert coverage(module, *experience(400, generator)) == pytest.approx([LEVEL] * 4, abs=0.03)
     assert module.log_factor[1].abs().max() < 0.1, "what is right stays as it is"
 
 
-def test_what_was_seldom_met_is_not_changed():
+def test_a_trial_has_one_vote_and_few_trials_have_none():
+    """Of 20 trials one is unsure for long, and right; two are sure at times, and wrong."""
+    log_std, error = torch.full((50, 20, 1), -4.0), torch.full((50, 20, 1), 1e-9)
+    log_std[0], error[0] = 0.0, 9.0
+    log_std[:, 7], error[1:, 7] = 0.0, 0.1
+    log_std[2, :2], error[2, :2] = -2.0, 9.0
     module = Recalibration(1)
-    module.update(torch.full((4, 5, 1), 9.0), torch.full((4, 5, 1), -2.0))
-    assert module.log_factor.tolist()[0] == pytest.approx([0.0, 0.0, 0.45, 0.0, 0.0, 0.0])
-    module.update(torch.full((4, 4, 1), 9.0), torch.full((4, 4, 1), 0.0))
-    assert float(module.log_factor[0, 4]) == 0.0, "of 16 beliefs, less than 20"
+    module.fit(error, log_std)
+    assert 1.69 < float(module.log_factor[0, 4]) < 1.9, "19 of 20 were 9 off: the interval must reach so far"
+    assert module.log_factor[0, 1:4].tolist() == [0.0, 0.0, 0.0], "of two trials nothing is learnt"
 
 
 def test_deviations_of_a_policy_from_before_are_what_they_were():
