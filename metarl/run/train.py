@@ -143,7 +143,7 @@ class Training:
         if self.iteration != self.saved and self.shares.leads:
             folder.require_there(self.run)
             state = self.learner.state_dict()
-            if validate or self.iteration >= self.num_iterations:
+            if self.iteration >= self.num_iterations:
                 state |= self._recalibrated()
             checkpoint.require_finite(state, self.run.checkpoints / f"iteration-{self.iteration:06d}")  # ere it acts
             checkpoint.save(
