@@ -17,7 +17,7 @@ _KNOTS = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0)
 """Log standard deviations, in units of the prior's, for each of which a factor is learnt."""
 _STEPS = 60
 _LEAST = 20  # trials with beliefs about a knot, below which its factor stays 1
-_BOUND = 2.0
+_BOUND = 2.0  # of the logarithm of a factor
 
 
 class Recalibration(nn.Module):

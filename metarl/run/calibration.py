@@ -135,11 +135,8 @@ def recalibrated(
         return {}
     found = []
     with make_env(family, len(tasks), episodes_per_trial=num_episodes, **options) as env:
-        stepper, device = (
-            Stepper(env, policy, tasks, seeding.key(0, "recalibrate")),
-            policy.recalibration.log_factor.device,
-        )
-        truth = env.privileged()
+        stepper = Stepper(env, policy, tasks, seeding.key(0, "recalibrate"))
+        truth, device = env.privileged(), policy.recalibration.log_factor.device
         for now in stepper.steps(policy, env.trial_steps, deterministic=True):
             found.append([each.cpu() for each in policy.mistaken(now.state, truth.to(device))])
             truth = env.privileged()
