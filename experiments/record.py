@@ -13,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+import comparison
 import figures
 import summary
 
@@ -89,7 +90,7 @@ def redraw() -> None:
     """Write the tables and the figures from all that is recorded."""
     summary.update()
     figures.learning_curves(RESULTS, RESULTS / "learning_curves.png")
-    figures.comparison(summary.places(), RESULTS / "comparison.png")
+    figures.comparison(comparison.places(), RESULTS / "comparison.png")
     intro = (RESULTS / "NOTES.md").read_text() if (RESULTS / "NOTES.md").exists() else ""
     text = f"# Results\n\nWritten by `python experiments/record.py` from the recorded files beside it.\n\n{table()}\n"
     text += f"\n![learning curves](learning_curves.png)\n\nMachines:\n{machines()}\n\n{intro}"

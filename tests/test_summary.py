@@ -18,6 +18,18 @@ def summary(monkeypatch):
     return summary
 
 
+@pytest.fixture
+def comparison(summary):
+    import comparison
+
+    return comparison
+
+
+@pytest.fixture
+def page(summary):
+    return summary.results_page
+
+
 def test_the_pages_are_up_to_date(summary):
     """`make results` would change nothing."""
     for name, content in summary.pages().items():
@@ -25,7 +37,7 @@ def test_the_pages_are_up_to_date(summary):
         assert section.strip() == content.strip(), name
 
 
-def test_a_row_has_the_means_over_all_tasks_of_all_seeds(summary, tmp_path):
+def test_a_row_has_the_means_over_all_tasks_of_all_seeds(comparison, page, tmp_path):
     returns = {1: [[100.0, 300.0], [200.0, 400.0]], 2: [[300.0, 500.0], [400.0, 600.0]]}
     for seed, values in returns.items():
         folder = tmp_path / f"run-s{seed}"
@@ -36,9 +48,9 @@ def test_a_row_has_the_means_over_all_tasks_of_all_seeds(summary, tmp_path):
         short = content | {"returns": np.zeros((2, 2)).tolist(), "train_steps": 10, "train_seconds": 1.0}
         (folder / "eval" / "old.json").write_text(json.dumps(short))
         (folder / "run.json").write_text("{}")
-    runs = summary.recorded(tmp_path)
+    runs = comparison.recorded(tmp_path)
     assert {run.panel for run in runs} == {"ant-dir, 50 steps"}
-    cells = [cell.strip() for cell in summary.row("rl2", runs).split("|")]
+    cells = [cell.strip() for cell in page.row("rl2", runs).split("|")]
     _, label, training, first, last, gain, recovered, ood, _ = cells
     assert (label, training) == ("rl2", "1.5 M steps, 1 min, 2 seeds")
     assert first == "250 [100, 400]", "the interval is over seeds and tasks"
@@ -47,7 +59,7 @@ def test_a_row_has_the_means_over_all_tasks_of_all_seeds(summary, tmp_path):
     assert (recovered, ood) == ("", "")
 
 
-def test_the_comparison_has_what_is_told_the_task_last_and_samples_of_those_that_sample_first(summary, tmp_path):
+def test_the_comparison_has_what_is_told_the_task_last_and_samples_of_those_that_sample_first(comparison, tmp_path):
     for agent in ("rl2", "ppo-oracle", "maml-trpo", "mine", "ppo"):
         folder = tmp_path / "compare" / f"ant-dir-{agent}-s1"
         (folder / "eval").mkdir(parents=True)
@@ -57,13 +69,13 @@ def test_the_comparison_has_what_is_told_the_task_last_and_samples_of_those_that
             content |= {"held_out": True, "tasks": [{"direction": 1.0}], "agent": agent}
             (folder / "eval" / f"{deterministic}.json").write_text(json.dumps(content))
         (folder / "run.json").write_text("{}")
-    agents = summary.compared(tmp_path)["ant-dir"]
+    agents = comparison.compared(tmp_path)["ant-dir"]
     assert list(agents) == ["ppo", "maml-trpo", "mine", "rl2", "ppo-oracle"]
-    assert summary.paired(agents["rl2"][0]).deterministic
-    assert not summary.paired(agents["maml-trpo"][0]).deterministic
+    assert comparison.paired(agents["rl2"][0]).deterministic
+    assert not comparison.paired(agents["maml-trpo"][0]).deterministic
 
 
-def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, tmp_path, monkeypatch):
+def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, comparison, page, tmp_path, monkeypatch):
     for agent, level in (("ppo", 100.0), ("ppo-oracle", 200.0), ("rl2", 190.0)):
         for seed in (1, 2):
             folder = tmp_path / "compare" / f"ant-dir-{agent}-s{seed}"
@@ -73,11 +85,11 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, tmp_path
             content |= {"returns": [[level + seed], [level + 50.0 + seed]], "held_out": False}
             (folder / "eval" / "test.json").write_text(json.dumps(content))
             (folder / "run.json").write_text("{}")
-    monkeypatch.setattr(summary, "RESULTS", tmp_path)
-    runs = summary.compared(tmp_path)
-    monkeypatch.setattr(summary, "compared", lambda folder: runs)
-    families = summary.places()
-    title, table = list(summary.tables(families, {}, {}, {}))[:2]
+    monkeypatch.setattr(comparison, "RESULTS", tmp_path)
+    runs = comparison.compared(tmp_path)
+    monkeypatch.setattr(comparison, "compared", lambda folder: runs)
+    families = comparison.places()
+    title, table = list(page.tables(families, {}, {}, {}))[2:4]
     assert title == (
         "**ant-dir**. Headroom (ppo-oracle − ppo): +100 [+99, +101], 44 % [40, 50] of the oracle's return. "
         "Its test tasks are those of training."
@@ -86,12 +98,12 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, tmp_path
     assert rows == {"ppo": "", "rl2": "90 % [89, 91]", "ppo-oracle": ""}
     line = "| ant-dir | 126 | 216 (rl2) | 226 | 44 % [40, 50] | 90 % [89, 91] | 1e-06 M | 2 |"
     assert summary.overview(families, {}).splitlines()[2:] == [line]
-    assert summary.options({"ant-dir": {"rl2": runs["ant-dir"]["rl2"]}, "ant-goal": {}}).splitlines()[2:] == [
+    assert page.options({"ant-dir": {"rl2": runs["ant-dir"]["rl2"]}, "ant-goal": {}}).splitlines()[2:] == [
         "| rl2 | 216 [191, 242] |  |"
     ]
     longer = summary.overview({}, families).splitlines()[2]
     assert longer == line.replace("ant-dir", "ant-dir, 0 M steps"), "of a GPU, named by its budget"
-    monkeypatch.setattr(summary, "PAYS", 0.6)
+    monkeypatch.setattr(comparison, "PAYS", 0.6)
     assert summary.overview(families, {}).splitlines()[2:] == [
         "",
         "A smaller share, or none, was measured on ant-dir (44 %).",
@@ -101,7 +113,7 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, tmp_path
     assert "| ant-goal | not measured |  |  |  |" in worth
 
 
-def test_controls_say_what_they_cost_and_how_far_a_policy_is_ahead(summary, tmp_path, monkeypatch):
+def test_controls_say_what_they_cost_and_how_far_a_policy_is_ahead(comparison, page, tmp_path, monkeypatch):
     """RL² loses 60 by a wipe, and is 90 ahead of PPO on these tasks, 10 on the nominal one."""
     for agent, level, nominal in (("ppo", 100.0, 100.0), ("rl2", 190.0, 110.0)):
         folder = tmp_path / "compare" / f"ant-dir-{agent}-s1"
@@ -116,13 +128,13 @@ def test_controls_say_what_they_cost_and_how_far_a_policy_is_ahead(summary, tmp_
         content |= {"returns": [[level], [level]], "adapts": agent == "rl2", "task_visible": False}
         (folder / "eval" / "test.json").write_text(json.dumps(content))
         (folder / "run.json").write_text("{}")
-    runs = summary.compared(tmp_path)
-    monkeypatch.setattr(summary, "compared", lambda folder: runs)
+    runs = comparison.compared(tmp_path)
+    monkeypatch.setattr(comparison, "compared", lambda folder: runs)
     row = "| ant-dir | rl2 | 190 | +60 [+60, +60] |  | +90 [+90, +90] | +10.0 [+10.0, +10.0] |"
-    assert summary.controls(summary.places()).splitlines()[2:] == [row]
+    assert page.controls(comparison.places()).splitlines()[2:] == [row]
 
 
-def test_how_soon_one_rl2_is_where_another_ends(summary, tmp_path):
+def test_how_soon_one_rl2_is_where_another_ends(comparison, page, tmp_path):
     """One rises twice as fast as the baseline, on the way to twice its return; one never rises."""
     for agent, slope in (("rl2", 1.0), ("rl2-64", 2.0), ("rl2-cut", 0.0)):
         folder = tmp_path / "compare" / f"ant-dir-{agent}-s1"
@@ -133,12 +145,12 @@ def test_how_soon_one_rl2_is_where_another_ends(summary, tmp_path):
             "\n".join(("iteration,total_steps,time/elapsed,rollout/return_first,rollout/return_last", *rows)) + "\n"
         )
         (folder / "run.json").write_text("{}")
-    head, _, row = summary.learning_speed.table(summary.compared(tmp_path)).splitlines()
+    head, _, row = page.learning_speed.table(comparison.compared(tmp_path)).splitlines()
     assert head == "| family | rl2 | rl2-64 | rl2-cut |"
     assert row == "| ant-dir | 0.2 M steps | 0.51 | not reached |"
 
 
-def test_what_policies_believe_a_second_after_and_at_the_end(summary, tmp_path):
+def test_what_policies_believe_a_second_after_and_at_the_end(comparison, page, tmp_path):
     """Of two seeds; one whose beliefs nobody measured is not shown, nor what is told the task."""
     seconds, coverage, error = (
         [0.0, 0.9, 1.5, 4.0],
@@ -154,5 +166,5 @@ def test_what_policies_believe_a_second_after_and_at_the_end(summary, tmp_path):
         (folder / "run.json").write_text("{}")
         if agent != "rl2-cut":
             (folder / "beliefs.json").write_text(json.dumps(content))
-    rows = summary.believing.table(summary.compared(tmp_path)).splitlines()[2:]
+    rows = page.believing.table(comparison.compared(tmp_path)).splitlines()[2:]
     assert rows == ["| ant-dir | rl2 | 0.50 | 85 % | 0.10 | 80 % | 2 |"]

@@ -1,0 +1,111 @@
+"""What experiments/results holds of comparisons: runs by family and agent, and what they say of a family's headroom."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from metarl.run.placing import Placing, placing
+from metarl.run.records import EvaluationRecord
+from metarl.run.run import Run, short
+
+RESULTS = Path(__file__).parent / "results"
+PAYS = 0.25
+"""Headroom, as a share of the oracle's return, from which on adapting pays: that a family may have, by its interval."""
+ROLES = ("memoryless", "adapting", "oracle")
+"""The order in a table: what does not adapt, what does, and what is told the task."""
+ByFamily = Mapping[str, Mapping[str, Sequence[Run]]]
+"""Runs, one per seed, by family and agent."""
+
+
+def recorded(folder: Path) -> list[Run]:
+    """The runs recorded directly in `folder`, by name."""
+    return [Run(path.parent) for path in sorted(folder.glob("*/run.json"))]
+
+
+def kinds(run: Run) -> dict[tuple[str, bool], EvaluationRecord]:
+    """A run's evaluations by split and whether actions were the mean.
+
+    Of several the one after the longest training, of most tasks, of most episodes.
+    """
+    found = sorted(run.evaluations, key=lambda record: (record.train_steps, *record.returns.shape))
+    return {(record.split, record.deterministic): record for record in found}
+
+
+def compared(results: Path = RESULTS, folder: str = "compare") -> dict[str, dict[str, list[Run]]]:
+    """A comparison: its runs, one per seed, by family and agent, or the name that the comparison has for it."""
+    found: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in recorded(results / folder):
+        found[run.panel][label(run)].append(run)
+    return {place: dict(sorted(agents.items(), key=_rank)) for place, agents in found.items()}
+
+
+def label(run: Run) -> str:
+    """`ppo` of `ant-dir-ppo-s1`; a run of another name has its agent's."""
+    config = run.config_values
+    prefix, suffix = f"{short(str(config['family']))}-", f"-s{config['seed']}"
+    named = run.name.startswith(prefix) and run.name.endswith(suffix)
+    return run.name[len(prefix) : -len(suffix)] if named else str(config["agent"])
+
+
+def _rank(item: tuple[str, list[Run]]) -> tuple[int, str]:
+    agent, runs = item
+    roles = [record.role for run in runs for record in run.evaluations]
+    return ROLES.index(roles[0] if roles else "adapting"), agent
+
+
+def paired(run: Run) -> EvaluationRecord:
+    """The evaluation on test tasks whose first and last episode are comparable: sampled where the agent samples."""
+    found = kinds(run)
+    return found["test", True] if found["test", True].paired is not None else found["test", False]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A family's runs of the comparison, and what they say of its headroom."""
+
+    agents: Mapping[str, Sequence[Run]]
+    """One run per seed, by agent."""
+    placing: Placing | None
+    """None without a memoryless policy or an oracle."""
+
+    def steps_of(self, agent: str) -> int:
+        """What a training of an agent took [control steps]."""
+        return max(kinds(run)["test", True].train_steps for run in self.agents[agent])
+
+    @property
+    def steps(self) -> int:
+        """What its longest training took [control steps]."""
+        return max(map(self.steps_of, self.agents))
+
+
+def places(folder: str = "compare") -> dict[str, Compared]:
+    """Every family of a comparison."""
+    found = {}
+    for place, agents in compared(folder=folder).items():
+        tests = {agent: [kinds(run)["test", True] for run in runs] for agent, runs in agents.items()}
+        found[place] = Compared(agents, placing(tests))
+    return found
+
+
+def pays(found: Placing | None) -> bool:
+    """Whether a family's headroom may be large enough that adapting pays."""
+    return found is not None and found.headroom.measured and found.headroom.share.high >= PAYS
+
+
+def by_steps(families: Mapping[str, Compared]) -> dict[str, Compared]:
+    """Named by what their training took too, to stand beside those of another comparison."""
+    return {f"{place}, {family.steps / 1e6:.0f} M steps": family for place, family in families.items()}
+
+
+def by_headroom(families: Mapping[str, Compared]) -> dict[str, Compared]:
+    """The largest headroom first, as a share of the oracle's return; families where it is not known last, by name."""
+
+    def place(item: tuple[str, Compared]) -> tuple[float, str]:
+        name, family = item
+        return (math.inf if family.placing is None else -family.placing.headroom.share.value), name
+
+    return dict(sorted(families.items(), key=place))
