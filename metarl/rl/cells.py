@@ -7,7 +7,7 @@ the empty memory.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float32
@@ -120,18 +120,12 @@ class Lstm(nn.LSTM):
 
 
 def _initialise(memory: nn.RNNBase) -> None:
-    """Orthogonal weights, zero biases, but of the gate that keeps what is remembered: a new memory is to last.
-
-    With zero it halves at each step, and what a step tells is lost before a gradient could find its use; with one it
-    keeps nearly three quarters (Jozefowicz et al. 2015, An empirical exploration of recurrent network architectures).
-    """
+    """Orthogonal weights, zero biases."""
     for name, parameter in memory.named_parameters():
         if name.startswith("weight"):
             nn.init.orthogonal_(parameter)
         else:
             nn.init.zeros_(parameter)
-    hidden = memory.hidden_size
-    nn.init.ones_(cast(Tensor, memory.bias_ih_l0)[hidden : 2 * hidden])  # a GRU's second gate, and an LSTM's
 
 
 class PackedRnn:
