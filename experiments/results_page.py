@@ -42,16 +42,22 @@ _SPEED = (
     "share of those that `rl2` takes, which is told nothing of the task in training. Where a curve never gets there, "
     "it says so."
 )
-_ABLATIONS = (
-    "Last episode after 1.5 M steps, one seed: `rl2-segments` is the default with 32 worlds instead "
-    "of 64, `rl2-staggered` has worlds at different places of their trials, and the others are `rl2-told`, one update "
-    "per trial, with one option changed: `python experiments/compare.py experiments/ablations.toml --runs "
-    "runs/ablations --results experiments/results/ablations`."
-)
-_GRADIENTS = (
-    "Last episode, three seeds: `python experiments/compare.py experiments/gradients.toml --runs "
-    "runs/gradients --results experiments/results/gradients`."
-)
+OPTIONS = {
+    "ablations": (
+        "RL²'s options",
+        "1.5 M steps, one seed, of RL² with one option changed from its defaults: `untold` is told nothing of the "
+        "task in training, `no-prediction` shows it to the critic alone, the others have another memory, or policy "
+        "head",
+    ),
+    "updates": (
+        "When RL² updates",
+        "1.5 M steps, one seed: `rl2-segments` is the default with 32 worlds instead of 64, `rl2-staggered` has worlds "
+        "at different places of their trials, and the others are `rl2-told`, one update per trial, with one option "
+        "changed",
+    ),
+    "gradients": ("MAML and its kin", "3 M steps on point-goal and 5 M on half-cheetah-dir, three seeds"),
+}
+"""Comparisons of options by their folder, which is the name of their TOML too: title, and what they are."""
 _HEAD = (
     "| agent | training | episode 1 | last episode | gain | recovered | `ood`, last |\n|---|---|---|---|---|---|---|"
 )
@@ -101,7 +107,7 @@ def _headroom(found: Placing | None) -> str:
 
 
 def tables(
-    families: Mapping[str, Compared], on_gpu: Mapping[str, Compared], ablated: ByFamily, gradients: ByFamily
+    families: Mapping[str, Compared], on_gpu: Mapping[str, Compared], options: Mapping[str, ByFamily]
 ) -> Iterator[str]:
     """The comparison, a table per family, those first where adapting pays; what else was measured; the longer runs."""
     known = {place: family for place, family in families.items() if family.placing is not None}
@@ -128,13 +134,14 @@ def tables(
     yield "## On a GPU"
     yield _ON_GPU
     yield from _tables(on_gpu)
-    yield "## RL²'s options"
-    yield _ABLATIONS
-    yield options(ablated)
-    if gradients:
-        yield "## MAML and its kin"
-        yield _GRADIENTS
-        yield options(gradients)
+    for folder, (title, words) in OPTIONS.items():
+        if found := options[folder]:
+            yield f"## {title}"
+            yield (
+                f"Last episode after {words}: `python experiments/compare.py experiments/{folder}.toml "
+                f"--runs runs/{folder} --results experiments/results/{folder}`."
+            )
+            yield by_option(found)
     yield "## Longer runs"
     yield "Each named as under [experiments/results](../experiments/results):"
     longer = [run for run in recorded(RESULTS) if ("test", True) in kinds(run)]
@@ -154,7 +161,7 @@ def _tables(families: Mapping[str, Compared]) -> Iterator[str]:
         yield "\n".join((_HEAD, *(row(agent, runs, shares.get(agent)) for agent, runs in agents.items())))
 
 
-def options(families: ByFamily) -> str:
+def by_option(families: ByFamily) -> str:
     """A row per option, a column per family: the return of the last episode."""
     names = list(dict.fromkeys(label for agents in families.values() for label in agents))
     rows = []

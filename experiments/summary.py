@@ -78,11 +78,11 @@ def worth_adapting(families: Mapping[str, Compared]) -> str:
 def pages() -> dict[str, str]:
     """What belongs between the two marks of each page, by its path."""
     families, on_gpu = places(), places("gpu")
-    ablated, gradients = compared(folder="ablations"), compared(folder="gradients")
+    options = {folder: compared(folder=folder) for folder in results_page.OPTIONS}
     return {
         "README.md": overview(families, on_gpu),
         "docs/families.md": worth_adapting(families | on_gpu),
-        "docs/results.md": "\n\n".join(results_page.tables(families, on_gpu, ablated, gradients)),
+        "docs/results.md": "\n\n".join(results_page.tables(families, on_gpu, options)),
     }
 
 

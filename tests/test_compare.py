@@ -132,7 +132,7 @@ def test_an_agent_may_be_there_with_several_settings_or_on_some_families_alone(c
     elsewhere = '[agents.sac]\nfamilies = ["point-goal-sparse"]\n'
     (place / "compare.toml").write_text(CONFIG + elsewhere + '[agents.ppo-history]\nagent = "ppo"\nhistory = 4\n')
     import compare
-    import summary
+    import comparison
 
     runs = compare.load(place / "compare.toml", place / "runs", place / "results").runs
     assert [run.name for run in runs] == ["point-goal-ppo-s1", "point-goal-rl2-s1", "point-goal-ppo-history-s1"]
@@ -140,4 +140,4 @@ def test_an_agent_may_be_there_with_several_settings_or_on_some_families_alone(c
     folder = place / "compare" / runs[-1].name
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text('agent = "ppo"\nfamily = "point-goal"\nseed = 1\n')
-    assert summary.label(compare.Run(folder)) == "ppo-history"
+    assert comparison.label(compare.Run(folder)) == "ppo-history"

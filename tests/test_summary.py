@@ -89,7 +89,7 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, comparis
     runs = comparison.compared(tmp_path)
     monkeypatch.setattr(comparison, "compared", lambda folder: runs)
     families = comparison.places()
-    title, table = list(page.tables(families, {}, {}, {}))[2:4]
+    title, table = list(page.tables(families, {}, {folder: {} for folder in page.OPTIONS}))[2:4]
     assert title == (
         "**ant-dir**. Headroom (ppo-oracle − ppo): +100 [+99, +101], 44 % [40, 50] of the oracle's return. "
         "Its test tasks are those of training."
@@ -98,7 +98,7 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, comparis
     assert rows == {"ppo": "", "rl2": "90 % [89, 91]", "ppo-oracle": ""}
     line = "| ant-dir | 126 | 216 (rl2) | 226 | 44 % [40, 50] | 90 % [89, 91] | 1e-06 M | 2 |"
     assert summary.overview(families, {}).splitlines()[2:] == [line]
-    assert page.options({"ant-dir": {"rl2": runs["ant-dir"]["rl2"]}, "ant-goal": {}}).splitlines()[2:] == [
+    assert page.by_option({"ant-dir": {"rl2": runs["ant-dir"]["rl2"]}, "ant-goal": {}}).splitlines()[2:] == [
         "| rl2 | 216 [191, 242] |  |"
     ]
     longer = summary.overview({}, families).splitlines()[2]
