@@ -17,6 +17,8 @@ from formatting import as_mean, as_percent, as_share
 
 from metarl.core.files import write_atomic
 from metarl.envs import FAMILIES
+from metarl.run.headroom import still_rising
+from metarl.run.yardsticks import RISE
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- written by `make results` -->", "<!-- end of what `make results` writes -->"
@@ -67,9 +69,12 @@ def worth_adapting(families: Mapping[str, Compared]) -> str:
             cells = ("not measured", "", "", "")
         else:
             room = found.headroom
-            share = as_share(room.share) if room.measured else "none: a benchmark of robustness"
+            share = as_share(room.share) if room.measured else "none measured"
             steps = {kinds(run)["test", True].train_steps for run in families[name].agents[found.oracle]}
             budget = f"{max(steps) / 1e6:.2g} M steps, {len(room.oracle)} seed{'s' * (len(room.oracle) > 1)}"
+            runs = [run for agent in (found.memoryless, found.oracle) for run in families[name].agents[agent]]
+            rising = (still_rising(run.curve["last"], abs(room.value.value)) for run in runs if run.metrics)
+            budget += ", rising still" * any(share > RISE for share in rising)
             cells = (share, as_mean(room.memoryless), as_mean(room.oracle), budget)
         rows.append("| " + " | ".join((name, *cells)) + " |")
     return "\n".join(("| family | headroom | memoryless | oracle | each |", "|---" * 5 + "|", *rows))

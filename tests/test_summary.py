@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
+CURVE = "iteration,total_steps,time/elapsed,rollout/return_first,rollout/return_last\n"
 TASKS = {"held_out": True, "tasks": [{"direction": 1.0}, {"direction": -1.0}]}
 
 
@@ -84,6 +85,7 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, comparis
             content = TASKS | {"split": "test", "deterministic": True, "agent": agent, "train_steps": 1}
             content |= {"returns": [[level + seed], [level + 50.0 + seed]], "held_out": False}
             (folder / "eval" / "test.json").write_text(json.dumps(content))
+            (folder / "learning_curve.csv").write_text(CURVE + "".join(f"{i},{i},{i},0,{i}\n" for i in range(1, 201)))
             (folder / "run.json").write_text("{}")
     monkeypatch.setattr(comparison, "RESULTS", tmp_path)
     runs = comparison.compared(tmp_path)
@@ -109,8 +111,10 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, comparis
         "A smaller share, or none, was measured on ant-dir (44 %).",
     ]
     worth = summary.worth_adapting(families).splitlines()
-    assert "| ant-dir | 44 % [40, 50] | 126 | 226 | 1e-06 M steps, 2 seeds |" in worth
+    assert "| ant-dir | 44 % [40, 50] | 126 | 226 | 1e-06 M steps, 2 seeds, rising still |" in worth
     assert "| ant-goal | not measured |  |  |  |" in worth
+    monkeypatch.setattr(summary, "RISE", 0.25)
+    assert "2 seeds |" in summary.worth_adapting(families), "a fifth of the way in the last fifth"
 
 
 def test_controls_say_what_they_cost_and_how_far_a_policy_is_ahead(comparison, page, tmp_path, monkeypatch):
@@ -141,9 +145,7 @@ def test_how_soon_one_rl2_is_where_another_ends(comparison, page, tmp_path):
         folder.mkdir(parents=True)
         (folder / "config.toml").write_text('agent = "rl2"\nfamily = "ant-dir"\nseed = 1\n')
         rows = [f"{i},{1000 * i},{i},0,{slope * i:.6g}" for i in range(1, 201)]
-        (folder / "learning_curve.csv").write_text(
-            "\n".join(("iteration,total_steps,time/elapsed,rollout/return_first,rollout/return_last", *rows)) + "\n"
-        )
+        (folder / "learning_curve.csv").write_text(CURVE + "\n".join(rows) + "\n")
         (folder / "run.json").write_text("{}")
     head, _, row = page.learning_speed.table(comparison.compared(tmp_path)).splitlines()
     assert head == "| family | rl2 | rl2-64 | rl2-cut |"
