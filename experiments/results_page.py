@@ -45,7 +45,7 @@ _SPEED = (
 OPTIONS = {
     "ablations": (
         "RL²'s options",
-        "1.5 M steps, one seed, of RL² with one option changed from its defaults: `untold` is told nothing of the "
+        "1.5 M steps, one or two seeds, of RL² with one option changed from its defaults: `untold` is told nothing of the "
         "task in training, `no-prediction` shows it to the critic alone, the others have another memory, or policy "
         "head",
     ),
@@ -162,14 +162,14 @@ def _tables(families: Mapping[str, Compared]) -> Iterator[str]:
 
 
 def by_option(families: ByFamily) -> str:
-    """A row per option, a column per family: the return of the last episode."""
+    """A row per option, a column per family: the return of the last episode, and each seed's of several."""
     names = list(dict.fromkeys(label for agents in families.values() for label in agents))
     rows = []
     for name in names:
         lasts = [
             [kinds(run)["test", True].returns[:, -1] for run in agents.get(name, [])] for agents in families.values()
         ]
-        cells = (name, *(as_interval(bootstrap_interval(last, mean)) if last else "" for last in lasts))
+        cells = (name, *(as_interval(bootstrap_interval(last, mean)) + _seeds(last) if last else "" for last in lasts))
         rows.append("| " + " | ".join(cells) + " |")
     head = "| option | " + " | ".join(families) + " |"
     return "\n".join((head, "|---" * (1 + len(families)) + "|", *rows))
