@@ -45,8 +45,8 @@ _SPEED = (
 OPTIONS = {
     "ablations": (
         "RL²'s options",
-        "1.5 M steps, one or two seeds, of RL² with one option changed from its defaults: `untold` is told nothing of the "
-        "task in training, `no-prediction` shows it to the critic alone, the others have another memory, or policy "
+        "1.5 M steps, one or two seeds, of RL² with one option changed from its defaults: `untold` is told nothing of "
+        "the task in training, `no-prediction` shows it to the critic alone, the others have another memory, or policy "
         "head",
     ),
     "updates": (

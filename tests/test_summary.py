@@ -101,7 +101,7 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, comparis
     line = "| ant-dir | 126 | 216 (rl2) | 226 | 44 % [40, 50] | 90 % [89, 91] | 1e-06 M | 2 |"
     assert summary.overview(families, {}).splitlines()[2:] == [line]
     assert page.by_option({"ant-dir": {"rl2": runs["ant-dir"]["rl2"]}, "ant-goal": {}}).splitlines()[2:] == [
-        "| rl2 | 216 [191, 242] |  |"
+        "| rl2 | 216 [191, 242] (216, 217) |  |"
     ]
     longer = summary.overview({}, families).splitlines()[2]
     assert longer == line.replace("ant-dir", "ant-dir, 0 M steps"), "of a GPU, named by its budget"
