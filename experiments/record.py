@@ -16,6 +16,7 @@ from pathlib import Path
 import comparison
 import figures
 import summary
+from comparison import RESULTS
 
 from metarl.core.files import read_json, write_atomic, write_json
 from metarl.hub.package import portable
@@ -25,7 +26,6 @@ from metarl.run.records import EvaluationRecord
 from metarl.run.run import Run
 from metarl.run.statistics import Interval
 
-RESULTS = Path(__file__).parent / "results"
 CURVE = ("iteration", "total_steps", "time/elapsed", "rollout/return_first", "rollout/return_last")
 
 
@@ -53,7 +53,7 @@ def table() -> str:
         "| run | split | episode returns (95 % interval) | last − first | training | command |",
         "|---|---|---|---|---|---|",
     ]
-    for run in recorded_runs():
+    for run in comparison.recorded(RESULTS):
         command = run.provenance()["command"]
         lines += [_row(run.name, evaluation, command) for evaluation in run.evaluations]
     return "\n".join(lines)
@@ -75,14 +75,9 @@ def _interval(point: Interval, form: str) -> str:
     return f"{point.value:{form}} [{point.low:{form}}, {point.high:{form}}]"
 
 
-def recorded_runs() -> list[Run]:
-    """The runs recorded directly under experiments/results, by name."""
-    return [Run(path.parent) for path in sorted(RESULTS.glob("*/run.json"))]
-
-
 def machines() -> str:
     """The machines the recorded runs were made on."""
-    found = {json.dumps(run.provenance()["machine"]) for run in recorded_runs()}
+    found = {json.dumps(run.provenance()["machine"]) for run in comparison.recorded(RESULTS)}
     return "\n".join(f"- {machine}" for machine in sorted(found))
 
 

@@ -19,8 +19,8 @@ from metarl.run.tables import LEADS, leads
 
 _PAYING = "Families whose headroom may be a quarter of the oracle's return or more, the largest first."
 _ROBUST = (
-    "These are benchmarks of robustness: a policy without memory does almost as "
-    "well as one that is told the task, or better."
+    "Less than a quarter of the oracle's return, or none: these are benchmarks of robustness. Where the oracle itself "
+    "has not learnt the task, nothing is told."
 )
 _UNKNOWN = "Without an oracle, or a policy that does not adapt, headroom is not known."
 _CONTROLS = (

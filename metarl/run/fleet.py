@@ -89,7 +89,7 @@ class Fleet:
         zeros; else they are of all that an iteration's trial has earned so far.
         """
         policy = learner.behaviour
-        if bad := unsound(policy) or unsound(learner.policy):  # a student is none that acts yet
+        if bad := unsound(policy) or unsound(learner.policy):  # a student learns before it acts
             raise Diverged(f"the training diverged: {bad}")
         if part == 0:
             self._begin(policy, learner.segment_steps, iteration, total_steps, draw)

@@ -84,7 +84,7 @@ def test_a_learner_that_gives_up_names_the_last_good_checkpoint(tmp_path, agent)
     ],
     ids=["saved at once", "saved later"],
 )
-@pytest.mark.parametrize("agent", LEARNERS if FULL else ["recurrent-ppo"])
+@pytest.mark.parametrize("agent", LEARNERS if FULL else ["recurrent-ppo", "rma"])
 def test_a_learner_that_does_not_notice_loses_no_good_checkpoint(tmp_path, agent, minutes, words, figure):
     """Told before the policy acts again: as a checkpoint is measured, or in the next iteration."""
     with started(tmp_path / "run", config(5, agent, checkpoint_minutes=minutes), ["train"]) as training:
