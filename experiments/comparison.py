@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from metarl.run.headroom import TASK_MATTERS, gained
 from metarl.run.placing import Placing, placing
 from metarl.run.records import EvaluationRecord
 from metarl.run.run import Run, short
 
 RESULTS = Path(__file__).parent / "results"
-PAYS = 0.25
-"""Headroom, as a share of the oracle's return, from which on adapting pays: that a family may have, by its interval."""
 ROLES = ("memoryless", "adapting", "oracle")
 """The order in a table: what does not adapt, what does, and what is told the task."""
 ByFamily = Mapping[str, Mapping[str, Sequence[Run]]]
@@ -72,6 +73,22 @@ class Compared:
     placing: Placing | None
     """None without a memoryless policy or an oracle."""
 
+    @property
+    def tells(self) -> bool:
+        """Whether there is a headroom, and its share of the oracle's return says anything."""
+        if self.placing is None:
+            return False
+        curves = [run.curve["last"] for run in self.agents[self.placing.oracle] if run.metrics]
+        return self.placing.headroom.tells(float(np.mean([gained(curve) for curve in curves])) if curves else 0.0)
+
+    @property
+    def pays(self) -> bool:
+        """Whether its headroom, by the interval, may be large enough that adapting pays."""
+        if self.placing is None or not self.tells:
+            return False
+        room = self.placing.headroom
+        return room.measured and room.share.high >= TASK_MATTERS
+
     def steps_of(self, agent: str) -> int:
         """What a training of an agent took [control steps]."""
         return max(kinds(run)["test", True].train_steps for run in self.agents[agent])
@@ -91,21 +108,19 @@ def places(folder: str = "compare") -> dict[str, Compared]:
     return found
 
 
-def pays(found: Placing | None) -> bool:
-    """Whether a family's headroom may be large enough that adapting pays."""
-    return found is not None and found.headroom.measured and found.headroom.share.high >= PAYS
-
-
 def by_steps(families: Mapping[str, Compared]) -> dict[str, Compared]:
     """Named by what their training took too, to stand beside those of another comparison."""
     return {f"{place}, {family.steps / 1e6:.0f} M steps": family for place, family in families.items()}
 
 
 def by_headroom(families: Mapping[str, Compared]) -> dict[str, Compared]:
-    """The largest headroom first, as a share of the oracle's return; families where it is not known last, by name."""
+    """The largest headroom first, as a share of the oracle's return; families where it is not known last, by name.
+
+    Where such a share says nothing, it is none.
+    """
 
     def place(item: tuple[str, Compared]) -> tuple[float, str]:
         name, family = item
-        return (math.inf if family.placing is None else -family.placing.headroom.share.value), name
+        return (math.inf if family.placing is None else -family.placing.headroom.share.value * family.tells), name
 
     return dict(sorted(families.items(), key=place))

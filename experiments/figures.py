@@ -8,7 +8,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from comparison import Compared, by_headroom, kinds, paired, pays, recorded
+from comparison import Compared, by_headroom, kinds, paired, recorded
 from learning_speed import curve
 
 from metarl.run.run import Run
@@ -44,7 +44,7 @@ def comparison(families: Mapping[str, Compared], path: Path) -> None:
 
     Both with sampled actions where an agent samples before it adapts; a ring is then its last with the mean action.
     """
-    shown = {place: family.agents for place, family in by_headroom(families).items() if pays(family.placing)}
+    shown = {place: family.agents for place, family in by_headroom(families).items() if family.pays}
     plots, axes = _grid(len(shown), (4.2, 0.8 + 0.2 * max(map(len, shown.values()))))
     for axis, (place, agents) in zip(axes, shown.items(), strict=True):
         _panel(axis, place, agents)

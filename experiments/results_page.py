@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import believing
 import learning_speed
 import numpy as np
-from comparison import RESULTS, ByFamily, Compared, by_headroom, by_steps, kinds, paired, pays, recorded
+from comparison import RESULTS, ByFamily, Compared, by_headroom, by_steps, kinds, paired, recorded
 from formatting import as_interval, as_mean, as_number, as_share
 
 from metarl.run.headroom import Recovered
-from metarl.run.placing import Placing
 from metarl.run.run import Run
-from metarl.run.statistics import bootstrap_interval, mean, mean_interval
+from metarl.run.statistics import bootstrap_interval, mean
 from metarl.run.tables import LEADS, leads
 
 _PAYING = "Families whose headroom may be a quarter of the oracle's return or more, the largest first."
@@ -25,8 +25,7 @@ _ROBUST = (
 _UNKNOWN = "Without an oracle, or a policy that does not adapt, headroom is not known."
 _CONTROLS = (
     "What it costs in the last episode to wipe a policy's adaptation state every half a second, or to "
-    "swap it between worlds; and its lead over the best memoryless policy on its own tasks and on the nominal one. "
-    "One seed each."
+    "swap it between worlds; and its lead over the best memoryless policy on its own tasks and on the nominal one."
 )
 _ON_GPU = (
     "With RL²'s network and PPO for all three: `python experiments/compare.py experiments/gpu.toml "
@@ -95,14 +94,17 @@ def _seeds(columns: Sequence[Any]) -> str:
     return f" ({', '.join(as_number(value, max(map(abs, means))) for value in means)})" if len(means) > 1 else ""
 
 
-def _headroom(found: Placing | None) -> str:
+def _headroom(family: Compared) -> str:
     """What knowing the task is worth on a family, in a sentence."""
+    found = family.placing
     if found is None:
         return "Its headroom is not known."
     room = found.headroom
     words = f"Headroom ({found.oracle} − {found.memoryless}): {as_interval(room.value, '+')}"
     if not room.measured:
         return f"{words}: none was measured."
+    if not family.tells:
+        return f"{words}, next to nothing of what the oracle gained in training."
     return f"{words}, {as_share(room.share)} of the oracle's return."
 
 
@@ -111,7 +113,7 @@ def tables(
 ) -> Iterator[str]:
     """The comparison, a table per family, those first where adapting pays; what else was measured; the longer runs."""
     known = {place: family for place, family in families.items() if family.placing is not None}
-    paying = {place: family for place, family in known.items() if pays(family.placing)}
+    paying = {place: family for place, family in known.items() if family.pays}
     yield "## Where adapting pays"
     yield _PAYING
     yield from _tables(paying)
@@ -157,7 +159,7 @@ def _tables(families: Mapping[str, Compared]) -> Iterator[str]:
         shares = {} if found is None else found.recovered
         first = next(kinds(run)["test", True] for runs in agents.values() for run in runs)
         seen = "" if first.held_out else " Its test tasks are those of training."
-        yield f"**{place}**. {_headroom(found)}{seen}"
+        yield f"**{place}**. {_headroom(family)}{seen}"
         yield "\n".join((_HEAD, *(row(agent, runs, shares.get(agent)) for agent, runs in agents.items())))
 
 
@@ -183,19 +185,19 @@ def controls(families: Mapping[str, Compared]) -> str:
         memoryless = [kinds(run)["test", True] for name in lowest for run in family.agents[name]]
         memoryless = [record for record in memoryless if record.role == "memoryless"]
         for agent, runs in family.agents.items():
+            plain, found = [], defaultdict[str, list[Any]](list)
             for record in (kinds(run)["test", True] for run in runs):
                 if record.role != "adapting" or not record.controls or record.paired is None:
                     continue
-                plain = record.paired[:, -1]
-                costs = {one.kind: mean_interval(plain - one.returns[:, -1]) for one in record.controls}
-                lead = {where: mean_interval(ahead) for where, ahead in leads(record, memoryless)}
-                found = (*(costs.get(kind) for kind in ("wipe", "swap")), *map(lead.get, LEADS))
-                cells = (
-                    place,
-                    agent,
-                    as_mean(plain),
-                    *("" if each is None else as_interval(each, "+") for each in found),
-                )
+                plain.append(record.paired[:, -1])
+                for one in record.controls:
+                    found[one.kind].append(plain[-1] - one.returns[:, -1])
+                for where, ahead in leads(record, memoryless):
+                    found[where].append(ahead)
+            if plain:
+                every = ("wipe", "swap", *LEADS)
+                shown = (as_interval(bootstrap_interval(found[one], mean), "+") if found[one] else "" for one in every)
+                cells = (place, agent, as_mean(np.concatenate(plain)), *shown, str(len(plain)))
                 rows.append("| " + " | ".join(cells) + " |")
-    head = "| family | policy | last episode | wiped | swapped | lead on its tasks | lead on the nominal one |"
-    return "\n".join((head, "|---" * 7 + "|", *rows))
+    head = "| family | policy | last episode | wiped | swapped | lead on its tasks | lead on the nominal one | seeds |"
+    return "\n".join((head, "|---" * 8 + "|", *rows))

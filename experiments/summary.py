@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import results_page
-from comparison import Compared, by_steps, compared, kinds, pays, places
+from comparison import Compared, by_steps, compared, kinds, places
 from formatting import as_mean, as_percent, as_share
 
 from metarl.core.files import write_atomic
@@ -27,7 +27,8 @@ BEGIN, END = "<!-- written by `make results` -->", "<!-- end of what `make resul
 def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -> str:
     """A row per family in which adapting pays, the largest headroom first; then the others' names.
 
-    On a GPU by itself. Of those that adapt, the best is of trainings at least half as long as the oracle's.
+    On a GPU by itself. Of those that adapt, the best is of trainings at least half as long as the oracle's, and of
+    the most seeds: one of a single seed is easily lucky.
     """
     rows, others = [], []
     for place, family in {**families, **by_steps(on_gpu)}.items():
@@ -35,13 +36,15 @@ def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -
         if found is None:
             continue
         room = found.headroom
-        if not pays(found):
-            others.append((-room.share.value, f"{place} ({as_percent(room.share.value) if room.measured else 'none'})"))
+        if not family.pays:
+            share = as_percent(room.share.value) if room.measured and family.tells else "none"
+            others.append((-room.share.value * family.tells, f"{place} ({share})"))
             continue
         long_enough = [
             agent for agent in found.recovered if 2 * family.steps_of(agent) >= family.steps_of(found.oracle)
         ]
-        best = max(long_enough, key=lambda agent: np.mean(found.recovered[agent].ours), default="")
+        theirs = {agent: found.recovered[agent].ours for agent in long_enough}
+        best = max(theirs, key=lambda agent: (len(theirs[agent]), np.mean(theirs[agent])), default="")
         ours = found.recovered.get(best)
         cells = (
             place,
@@ -69,7 +72,7 @@ def worth_adapting(families: Mapping[str, Compared]) -> str:
             cells = ("not measured", "", "", "")
         else:
             room = found.headroom
-            share = as_share(room.share) if room.measured else "none measured"
+            share = as_share(room.share) if room.measured and families[name].tells else "none measured"
             steps = {kinds(run)["test", True].train_steps for run in families[name].agents[found.oracle]}
             budget = f"{max(steps) / 1e6:.2g} M steps, {len(room.oracle)} seed{'s' * (len(room.oracle) > 1)}"
             runs = [run for agent in (found.memoryless, found.oracle) for run in families[name].agents[agent]]

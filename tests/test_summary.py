@@ -105,7 +105,7 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, comparis
     ]
     longer = summary.overview({}, families).splitlines()[2]
     assert longer == line.replace("ant-dir", "ant-dir, 0 M steps"), "of a GPU, named by its budget"
-    monkeypatch.setattr(comparison, "PAYS", 0.6)
+    monkeypatch.setattr(comparison, "TASK_MATTERS", 0.6)
     assert summary.overview(families, {}).splitlines()[2:] == [
         "",
         "A smaller share, or none, was measured on ant-dir (44 %).",
@@ -118,12 +118,14 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, comparis
 
 
 def test_controls_say_what_they_cost_and_how_far_a_policy_is_ahead(comparison, page, tmp_path, monkeypatch):
-    """RL² loses 60 by a wipe, and is 90 ahead of PPO on these tasks, 10 on the nominal one."""
-    for agent, level, nominal in (("ppo", 100.0, 100.0), ("rl2", 190.0, 110.0)):
-        folder = tmp_path / "compare" / f"ant-dir-{agent}-s1"
+    """RL²'s two seeds lose 50 and 70 by a wipe, and are 80 and 100 ahead of PPO here, 10 on the nominal task."""
+    for agent, seed, level, wiped, nominal in (
+        ("ppo", 1, 100.0, 100.0, 100.0), ("rl2", 1, 180.0, 130.0, 110.0), ("rl2", 2, 200.0, 130.0, 110.0)
+    ):  # fmt: skip
+        folder = tmp_path / "compare" / f"ant-dir-{agent}-s{seed}"
         (folder / "eval").mkdir(parents=True)
-        (folder / "config.toml").write_text(f'agent = "{agent}"\nfamily = "ant-dir"\nseed = 1\n')
-        kinds = {"wipe": level - 60.0, "nominal": nominal}
+        (folder / "config.toml").write_text(f'agent = "{agent}"\nfamily = "ant-dir"\nseed = {seed}\n')
+        kinds = {"wipe": wiped, "nominal": nominal}
         played = [
             {"kind": kind, "seconds": 0.5, "once": False, "returns": [[value], [value]]}
             for kind, value in kinds.items()
@@ -134,7 +136,7 @@ def test_controls_say_what_they_cost_and_how_far_a_policy_is_ahead(comparison, p
         (folder / "run.json").write_text("{}")
     runs = comparison.compared(tmp_path)
     monkeypatch.setattr(comparison, "compared", lambda folder: runs)
-    row = "| ant-dir | rl2 | 190 | +60 [+60, +60] |  | +90 [+90, +90] | +10.0 [+10.0, +10.0] |"
+    row = "| ant-dir | rl2 | 190 | +60 [+50, +70] |  | +90 [+80, +100] | +10.0 [+10.0, +10.0] | 2 |"
     assert page.controls(comparison.places()).splitlines()[2:] == [row]
 
 

@@ -17,6 +17,10 @@ from metarl.core import seeding
 from metarl.run.statistics import RESAMPLES, Interval, counts, percentile_interval
 
 Returns = Float[np.ndarray, "_S N"]
+TASK_MATTERS = 0.25
+"""Headroom, as a share of the oracle's return, from which on adapting to the task pays."""
+_LITTLE = 0.05
+"""A headroom of less than this share of what the oracle's training gained is little."""
 _AT_ONCE = 500
 """Resamples at once: bounds the memory, whatever the number of tasks."""
 
@@ -38,6 +42,14 @@ class Headroom:
     def measured(self) -> bool:
         """Whether the interval lies above zero: where it does not, nothing can be said to be recovered of it."""
         return self.value.low > 0.0
+
+    def tells(self, gained: float) -> bool:
+        """Whether its share of the oracle's return says anything, after a training that `gained` so much return.
+
+        A share of a return near zero is large whatever knowing the task is worth, as where the reward is sparse and
+        both policies have learnt no more than to stand still.
+        """
+        return self.share.value < TASK_MATTERS or self.value.value >= _LITTLE * gained
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Headroom:
@@ -110,6 +122,11 @@ def _weighted(group: Returns, seeds: Float64[np.ndarray, "R _S"], tasks: Float64
 
 def _by_seed(group: Returns) -> tuple[float, ...]:
     return tuple(float(mean) for mean in group.mean(axis=1))
+
+
+def gained(returns: Float[np.ndarray, "P"]) -> float:
+    """The return that a training gained: the mean of its learning curve's last fifth − that of its first twentieth."""
+    return float(returns[-max(1, len(returns) // 5) :].mean() - returns[: max(1, len(returns) // 20)].mean())
 
 
 def still_rising(returns: Float[np.ndarray, "P"], scale: float = 0.0) -> float:

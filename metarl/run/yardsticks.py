@@ -19,7 +19,7 @@ from metarl.core.files import write_json
 from metarl.core.registry import make_family, reference
 from metarl.run import checkpoint, headroom as statistics, sessions
 from metarl.run.evaluate import evaluate_subject
-from metarl.run.headroom import Headroom, still_rising
+from metarl.run.headroom import Headroom, gained, still_rising
 from metarl.run.logs import words_of
 from metarl.run.records import EvaluationRecord
 from metarl.run.run import Run, short
@@ -63,6 +63,8 @@ class FamilyHeadroom:
     """Folder of each run, as `memoryless-s1`."""
     rising: Mapping[str, float]
     """Share of its rise, or of the headroom where that is more, that each run's curve made in its last fifth."""
+    gained: Mapping[str, float]
+    """Return that each run's training gained."""
     gradient_steps: Mapping[str, int]
     """Gradient steps of each run."""
     num_tasks: int
@@ -76,6 +78,10 @@ class FamilyHeadroom:
             if share > RISE:
                 how = f"{name} made {100 * share:.0f} % of its rise in its last fifth"
                 found.append(f"the budget is too small to tell: {how}; try --total-steps {2 * steps:_}")
+        learnt = float(np.mean([value for name, value in self.gained.items() if name.startswith("oracle")]))
+        if not self.headroom.tells(learnt):
+            much = f"{room.value:.4g} of the {learnt:.4g} that the oracle gained in training"
+            found.append(f"knowing the task is worth {much}: a share of a return so near zero says nothing")
         reach = max(room.high - room.value, room.value - room.low)
         scale = room.value if self.headroom.measured else float(np.mean(np.abs(self.headroom.oracle)))
         if reach > _WIDE * scale:
@@ -168,6 +174,7 @@ def family_headroom(
         headroom=room,
         runs={name: run.path for name, run in runs.items()},
         rising={name: still_rising(run.curve["last"], abs(room.value.value)) for name, run in runs.items()},
+        gained={name: gained(run.curve["last"]) for name, run in runs.items()},
         gradient_steps=spent,
         num_tasks=low.shape[1],
     )

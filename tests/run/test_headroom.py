@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from metarl.run.headroom import Headroom, Recovered, headroom, recovered, still_rising, two_level
+from metarl.run.headroom import Headroom, Recovered, gained, headroom, recovered, still_rising, two_level
 
 
 def seeds(rng, mean, num_seeds, by_seed=0.0, by_task=0.0, noise=1.0, num_tasks=60):
@@ -79,6 +79,16 @@ def test_other_tasks_are_refused_and_json_gives_back_the_same():
     low, own, high = (seeds(rng, mean, 2) for mean in (0.0, 5.0, 10.0))
     for found, kind in ((headroom(low, high), Headroom), (recovered(own, low, high), Recovered)):
         assert kind.from_json(json.loads(json.dumps(asdict(found)))) == found
+
+
+def test_a_share_of_next_to_nothing_says_nothing():
+    """Two policies that stand still have returns of -0.02 and -0.01, after trainings that gained 5."""
+    room = headroom(np.full((1, 3), -0.02), np.full((1, 3), -0.01))
+    curve = np.append(np.full(5, -5.0), np.full(95, -0.01))
+    assert room.measured and room.share.value == pytest.approx(1.0)
+    assert gained(curve) == pytest.approx(4.99) and not room.tells(gained(curve))
+    assert room.tells(0.1), "a tenth of a training that gained no more"
+    assert headroom(np.full((1, 3), 97.0), np.full((1, 3), 100.0)).tells(90.0), "a small share is what it says"
 
 
 @pytest.mark.parametrize(

@@ -72,24 +72,27 @@ def test_what_is_there_is_used_and_trained_further_and_other_settings_are_refuse
 
 
 @pytest.mark.parametrize(
-    ("value", "rising", "seeds", "doubts"),
+    ("value", "rising", "gained", "seeds", "doubts"),
     [
-        ((100.0, 90.0, 110.0), 0.01, (1, 2), []),
+        ((100.0, 90.0, 110.0), 0.01, 300.0, (1, 2), []),
         (
             (100.0, 90.0, 110.0),
             0.12,
+            300.0,
             (1, 2),
-            ["a made 12 % of its rise in its last fifth; try --total-steps 2_000_000"],
+            ["oracle-s1 made 12 % of its rise in its last fifth; try --total-steps 2_000_000"],
         ),
-        ((100.0, 40.0, 160.0), 0.0, (1, 2), ["the interval is too wide to tell: [40, 160]"]),
-        ((1.0, -2.0, 4.0), 0.0, (1, 2), []),  # surely next to nothing, beside an oracle's return of 200
-        ((30.0, -80.0, 140.0), 0.0, (1, 2), ["the interval is too wide to tell"]),
-        ((100.0, 99.0, 101.0), 0.0, (1,), ["one seed says nothing of the spread of seeds"]),
+        ((100.0, 40.0, 160.0), 0.0, 300.0, (1, 2), ["the interval is too wide to tell: [40, 160]"]),
+        ((1.0, -2.0, 4.0), 0.0, 19.0, (1, 2), []),  # surely next to nothing, beside an oracle's return of 200
+        ((30.0, -80.0, 140.0), 0.0, 300.0, (1, 2), ["the interval is too wide to tell"]),
+        ((100.0, 99.0, 101.0), 0.0, 300.0, (1,), ["one seed says nothing of the spread of seeds"]),
+        ((9.0, 8.9, 9.1), 0.0, 190.0, (1, 2), ["worth 9 of the 190 that the oracle gained in training"]),
     ],
 )
-def test_a_budget_too_small_to_tell_is_called_that(value, rising, seeds, doubts):
+def test_a_budget_too_small_to_tell_is_called_that(value, rising, gained, seeds, doubts):
     room = Headroom((100.0,), (200.0,), Interval(*value), Interval(0.5, 0.4, 0.6))
-    found = FamilyHeadroom("f", Budget(total_steps=10**6, seeds=seeds), room, {}, {"a": rising}, {"a": 3}, 100).doubts
+    budget, curves = Budget(total_steps=10**6, seeds=seeds), ({"oracle-s1": rising}, {"oracle-s1": gained})
+    found = FamilyHeadroom("f", budget, room, {}, *curves, {"oracle-s1": 3}, 100).doubts
     assert len(found) == len(doubts) and all(part in text for part, text in zip(doubts, found, strict=True))
 
 
