@@ -117,13 +117,18 @@ class RL2(BaseLearner):
         return {"policy": self.policy, "return_norm": self.return_norm}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """And PPO's Adam."""
-        return super().state_dict() | self._ppo.state_dict()
+        """And PPO's Adam, and what the memories of mirrored worlds hold."""
+        mirrored = {} if self._mirrored is None else {"mirrored/memory": self._mirrored.cpu().clone()}
+        return super().state_dict() | self._ppo.state_dict() | mirrored
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
         super().load_state_dict(state)
         self._ppo.load_state_dict(state)
+        found, size = state.get("mirrored/memory"), self.policy.network.memory.state_size
+        if found is not None and (found.dim() != 2 or found.shape[1] != size):
+            raise ValueError(f"the memory of mirrored worlds is {tuple(found.shape)}, not of {size} numbers each")
+        self._mirrored = found
 
     @torch.no_grad()
     def prepare(self, segment: Segment) -> tuple[Chunks, Metrics]:
@@ -158,7 +163,8 @@ class RL2(BaseLearner):
         assert mirror is not None
         obs, inputs = self.inputs(mirrored(segment, mirror))
         starts = (~segment.trial_start[::length, :, None]).float()
-        state = inputs.new_zeros(inputs.shape[1], memory.state_size) if self._mirrored is None else self._mirrored
+        state = inputs.new_zeros(inputs.shape[1], memory.state_size)
+        state = state if self._mirrored is None else self._mirrored.to(state.device)
         before = []
         for part, goes_on in zip(torch.split(inputs, length), starts, strict=True):
             before.append(state * goes_on)

@@ -82,6 +82,14 @@ def next_key(key: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
     return _hash(key + _NEXT)
 
 
+def later_key(key: Int64[Tensor, "n"], trials: Int64[Tensor, "n"] | None) -> Int64[Tensor, "n"]:
+    """Key of the trial that comes so many trials after one of `key` in the same world."""
+    left = torch.zeros_like(key) if trials is None else trials.to(key.device)
+    while bool((left > 0).any()):
+        key, left = torch.where(left > 0, next_key(key), key), left - 1
+    return key
+
+
 def root(key: int | Int64[Tensor, "n"], streams: Int64[Tensor, "n"]) -> Int64[Tensor, "n"]:
     """What `WorldRandom` draws from in all episodes of a world's trial, of its key and its stream."""
     return _hash(streams * _GOLDEN + key)

@@ -17,6 +17,7 @@ from metarl.core.types import Segment, Step, Transition
 from metarl.rl.policy import Policy, device_of, unsound
 from metarl.rl.state import any_of, copied, select_rows
 from metarl.run.rollout import OWN, STEP, Record, Rollout, Room, TrialStep as TrialStep, Wanted
+from metarl.run.underway import Clocks, Underway
 from metarl.sim.env import TrialEnv
 
 _BLOCK = 64  # steps whose noise is drawn at once
@@ -44,6 +45,7 @@ class Stepper:
         task_number: Int64[Tensor, "N"] | None = None,
         next_tasks: NextTasks | None = None,
         clock: Int64[Tensor, "N"] | None = None,
+        trial: Int64[Tensor, "N"] | None = None,
     ) -> None:
         """See `begin`."""
         self.env, self._next_tasks = env, next_tasks
@@ -53,7 +55,7 @@ class Stepper:
         names = ("_obs", "_state", "_episode_start", "_trial_start", "_episode", "_running", "returns")
         self._carried = Carried(*((self, name) for name in names))
         self._rollouts: dict[Any, Rollout] = {}
-        self.begin(policy, tasks, key, streams=streams, task_number=task_number, clock=clock)
+        self.begin(policy, tasks, key, streams=streams, task_number=task_number, clock=clock, trial=trial)
 
     def begin(
         self,
@@ -64,8 +66,9 @@ class Stepper:
         streams: Int64[Tensor, "N"] | None = None,
         task_number: Int64[Tensor, "N"] | None = None,
         clock: Int64[Tensor, "N"] | None = None,
+        trial: Int64[Tensor, "N"] | None = None,
     ) -> None:
-        """Begin a trial of `tasks`, or at step `clock` of it, as `TrialEnv.begin`.
+        """Begin a trial of `tasks`, or at step `clock` of it, or of one that is `trial` trials later: `TrialEnv.begin`.
 
         `key` is that of every draw: of the resets, and of the policy's noise.
         """
@@ -73,7 +76,7 @@ class Stepper:
         number = torch.arange(env.num_worlds)
         self._key, self._streams = key, number if streams is None else streams
         self.task_number = number if task_number is None else task_number
-        self._obs = env.begin(tasks, key, streams, clock).to(device)
+        self._obs = env.begin(tasks, key, streams, clock, trial).to(device)
         self._episode_start = self._trial_start = torch.ones(env.num_worlds, dtype=torch.bool, device=device)
         self._state: Any = policy.initial_state(env.num_worlds, device)
         self._num_steps, episodes = 0, env.episodes_per_trial
@@ -125,6 +128,24 @@ class Stepper:
         self._obs = torch.where(worlds[:, None], obs, self._obs)
         self._episode_start = self._episode_start | worlds
         self._state = policy.end_episode(self._state, worlds)
+
+    def play_again(self, policy: Policy[Any], underway: Underway, clocks: Clocks) -> None:
+        """Be where these worlds were: what they did is done again, and the rest is known.
+
+        It must have begun where that did; `clocks` are those after it.
+        """
+        assert underway.actions is not None and underway.returns is not None
+        for action in underway.actions:
+            step = self.env.step(action.to(self.env.device)).to(self.device)
+            self._obs, self._episode_start, self._trial_start = step.obs, step.episode_start, step.trial_start
+            self._run_on(policy, step)
+        self.env.check()
+        self.env.dropped()  # was counted the first time
+        if underway.state:
+            self._state = type(self._state)(*(part.to(self.device) for part in underway.state))
+        self.returns, self._num_steps = underway.returns.to(self.device), clocks.steps
+        self._seen_whole = ((clocks.begun == 0) | (clocks.trial > 0)).to(self.device)
+        self.completed = (clocks.whole > 0).to(self.device)
 
     def forget(self, policy: Policy[Any]) -> None:
         """Go on with a state in which nothing is known, as of another policy."""

@@ -6,7 +6,7 @@ of processes: the matrix products of a policy that acts in 16 worlds may round o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import accumulate
@@ -26,9 +26,10 @@ from metarl.rl.parallel import Shares
 from metarl.rl.policy import Policy, unsound
 from metarl.run.collect import Stepper
 from metarl.run.run import env_options
+from metarl.run.underway import Clocks, Underway
 from metarl.sim.env import TrialEnv
 from metarl.sim.family import Family
-from metarl.sim.faults import Dropped
+from metarl.sim.faults import Dropped, chosen
 from metarl.sim.make import make_env
 
 Draw = Callable[[int], tuple[Tasks, Int64[Tensor, "N"]]]
@@ -47,6 +48,7 @@ class Fleet:
         self._rows = [slice(worlds * i // number, worlds * (i + 1) // number) for i in shares.own(number)]
         self._steppers: list[Stepper] = []
         self._earned: list[tuple[Tensor, Tensor]] = []  # rewards of a trial's segments so far, and where episodes start
+        self._underway: Underway | None = None
         self.envs: list[TrialEnv] = []
         with ExitStack() as stack:
             for rows in self._rows:
@@ -77,8 +79,8 @@ class Fleet:
         return self.parts(segment_steps) * (segment_steps or self.envs[0].trial_steps)
 
     def _runs_on(self, segment_steps: int) -> bool:
-        """Whether trials go on from an iteration to the next: a training that is resumed begins other ones."""
-        return self._config.staggered or self.envs[0].trial_steps % segment_steps != 0
+        """Whether trials go on from an iteration to the next."""
+        return self.places(segment_steps) > 1 or self.envs[0].trial_steps % segment_steps != 0
 
     def collect(
         self, learner: Learner, iteration: int, total_steps: int, draw: Draw, part: int = 0
@@ -102,6 +104,8 @@ class Fleet:
         ]
         joined = self._joined(leaves)
         segment, (returns, completed, counts) = _rebuilt(found[0], joined[:-3]), joined[-3:]
+        if self._underway is not None:
+            self._underway = self._underway.after(segment, returns, self.envs[0].trial_steps)
         lost, limited = counts.sum(dim=0).tolist()
         if learner.segment_steps is None or not self._runs_on(learner.segment_steps):
             self._earned = [*(self._earned if part else []), (segment.reward.clone(), segment.episode_start.clone())]
@@ -119,15 +123,12 @@ class Fleet:
     def _begin(
         self, policy: Policy[Any], segment_steps: int | None, iteration: int, total_steps: int, draw: Draw
     ) -> None:
-        """New trials in all worlds; those that run on from segment to segment begin once.
-
-        A resumed training begins these anew in all worlds.
-        """
+        """New trials in all worlds; those that run on from segment to segment begin once, or where they are."""
         runs_on = segment_steps is not None and self._runs_on(segment_steps)
         if runs_on and self._steppers:
             return
-        key, worlds = seeding.key(self._config.seed, "collect", iteration, 0), torch.arange(self._config.num_worlds)
         if not runs_on:
+            key, worlds = seeding.key(self._config.seed, "collect", iteration, 0), torch.arange(self._config.num_worlds)
             tasks, numbers = draw(iteration)
             for i, rows in enumerate(self._rows):
                 own, streams = tasks.select(worlds[rows]), self._streams(rows)
@@ -138,25 +139,48 @@ class Fleet:
                     self._steppers[i].begin(policy, own, key, streams=streams, task_number=numbers[rows])
             return
         assert segment_steps is not None
-        places, trial_steps = self.places(segment_steps), self.envs[0].trial_steps
-        first = places * total_steps // (self._config.num_worlds * trial_steps)
-        clock = worlds % places * segment_steps if places > 1 else None
-        for env, rows in zip(self.envs, self._rows, strict=True):
-            following = _Following(draw, first, worlds[rows])
-            tasks, numbers = following.of(first)
-            at = None if clock is None else clock[rows]
-            self._steppers.append(
-                Stepper(
-                    env,
-                    policy,
-                    tasks,
-                    key,
-                    streams=self._streams(rows),
-                    task_number=numbers,
-                    next_tasks=following,
-                    clock=at,
-                )
+        number = self.places(segment_steps) * total_steps // (self._config.num_worlds * self.envs[0].trial_steps)
+        self._run_on(policy, self._underway or Underway(iteration, number), segment_steps, draw)
+
+    def _run_on(self, policy: Policy[Any], underway: Underway, segment_steps: int, draw: Draw) -> None:
+        """Trials that run on, from their beginning or from where they are under way.
+
+        There what was done in the last trial's length is played again: all that each world has done in its trial. What
+        it did before that, at the end of another trial, it does now from another state, of which nothing is left.
+        """
+        worlds, trial_steps = torch.arange(self._config.num_worlds), self.envs[0].trial_steps
+        begun = worlds % self.places(segment_steps) * segment_steps
+        again = 0 if underway.actions is None else len(underway.actions)
+        key = seeding.key(self._config.seed, "collect", underway.iteration, 0)
+        for env, rows in zip(self.envs, self._rows, strict=True):  # which are handed tasks by turns of their own
+            before, after = (
+                Clocks(begun[rows], trial_steps, steps) for steps in (underway.steps - again, underway.steps)
             )
+            tasks, numbers = _drawn(draw, underway.number, before.turn(), worlds[rows])
+            stepper = Stepper(
+                env,
+                policy,
+                tasks,
+                key,
+                streams=self._streams(rows),
+                task_number=numbers,
+                next_tasks=_Following(draw, underway.number + before.turns(), worlds[rows]),
+                clock=before.step,
+                trial=before.trial,
+            )
+            if again:
+                stepper.play_again(policy, underway.of_worlds(rows), after)
+            self._steppers.append(stepper)
+        self._underway = underway if self.envs[0].device.type == "cpu" else None  # what a GPU does is not done again
+
+    def underway(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of trials that run on from an iteration to the next; on a GPU nothing."""
+        return {} if self._underway is None else self._underway.tensors()
+
+    def go_on(self, learner: Learner, tensors: Mapping[str, Tensor]) -> None:
+        """Begin where trials were under way; without tensors, anew. `ValueError` where they are of other worlds."""
+        state = learner.behaviour.initial_state(self._config.num_worlds, self.envs[0].device)
+        self._underway = Underway.of(tensors, self.envs[0], tuple(state or ()))
 
     def _streams(self, rows: slice) -> Int64[Tensor, "n"] | None:
         """What a shard's worlds draw from: their numbers among all worlds."""
@@ -202,19 +226,29 @@ class Fleet:
         ]
 
 
+def _drawn(
+    draw: Draw, first: int, turns: Int64[Tensor, "n"], worlds: Int64[Tensor, "n"]
+) -> tuple[Tasks, Int64[Tensor, "n"]]:
+    """The tasks that some worlds are on, each handed at a turn of its own, and their numbers."""
+    tasks, numbers = draw(first)
+    tasks, numbers = tasks.select(worlds), numbers[worlds]
+    for turn in sorted(set(turns.tolist()) - {0}):
+        other, others = draw(first + turn)
+        tasks = chosen(turns == turn, other.select(worlds), tasks)
+        numbers = torch.where(turns == turn, others[worlds], numbers)
+    return tasks, numbers
+
+
 class _Following:
     """The next trials' tasks of some worlds, one call after the other."""
 
     def __init__(self, draw: Draw, trial: int, worlds: Int64[Tensor, "n"]) -> None:
         self._draw, self._trial, self._worlds = draw, trial, worlds
 
-    def of(self, trial: int) -> tuple[Tasks, Int64[Tensor, "n"]]:
-        tasks, numbers = self._draw(trial)
-        return tasks.select(self._worlds), numbers[self._worlds]
-
     def __call__(self) -> tuple[Tasks, Int64[Tensor, "n"]]:
         self._trial += 1
-        return self.of(self._trial)
+        tasks, numbers = self._draw(self._trial)
+        return tasks.select(self._worlds), numbers[self._worlds]
 
 
 def _counts(env: TrialEnv) -> Int64[Tensor, "N 2"]:

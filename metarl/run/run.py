@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from metarl.run.described import Described
 from metarl.run.logs import Row, learning_curve, read_metrics, total_times
 from metarl.run.pretrained import PREFIX, pretrained_names, pretrained_root
 from metarl.run.records import EvaluationRecord, Origin
+from metarl.run.underway import parted
 
 if TYPE_CHECKING:  # a policy is loaded without a simulator
     from metarl.sim.family import Family
@@ -261,17 +262,21 @@ class Run:
             if isinstance(learner.policy, nn.Module) and policy_alone(state):
                 load_policy(learner.policy, state)
             else:
-                learner.load_state_dict(state)
+                learner.load_state_dict(parted(state)[0])
 
         self._load(load, which)
         return learner.policy
 
-    def load_learner(self, learner: Learner, which: str | None = None) -> Manifest:
-        """Bring a learner to a checkpoint, to train on from there."""
+    def load_learner(
+        self, learner: Learner, which: str | None = None, go_on: Callable[[Mapping[str, Tensor]], None] = lambda _: None
+    ) -> Manifest:
+        """Bring a learner to a checkpoint, to train on from there; `go_on` is handed the trials under way there."""
 
         def load(state: Mapping[str, Tensor]) -> None:
-            require_like(state, learner.state_dict())
-            learner.load_state_dict(state)
+            own, underway = parted(state)
+            require_like(own, learner.state_dict())
+            learner.load_state_dict(own)
+            go_on(underway)
 
         return self._load(load, which)
 

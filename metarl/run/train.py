@@ -127,7 +127,7 @@ class Training:
         self.resumed, self._argv = True, argv
         if which is None and not checkpoint.existing(self.run.checkpoints):
             return
-        manifest = self.run.load_learner(self.learner, which)
+        manifest = self.run.load_learner(self.learner, which, lambda kept: self.fleet.go_on(self.learner, kept))
         self.iteration, self.elapsed = manifest.iteration, manifest.elapsed
         self.saved = self.iteration
 
@@ -142,7 +142,7 @@ class Training:
     def _write(self, validate: bool = False) -> None:
         if self.iteration != self.saved and self.shares.leads:
             folder.require_there(self.run)
-            state = self.learner.state_dict()
+            state = self.learner.state_dict() | self.fleet.underway()
             if self.iteration >= self.num_iterations:
                 state |= self._recalibrated()
             checkpoint.require_finite(state, self.run.checkpoints / f"iteration-{self.iteration:06d}")  # ere it acts

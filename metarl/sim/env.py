@@ -28,7 +28,7 @@ from torch import Tensor
 from metarl.core.graphs import Carried, looks
 from metarl.core.info import Part, PolicyInfo
 from metarl.core.renamed import old_names
-from metarl.core.seeding import next_key, root
+from metarl.core.seeding import later_key, next_key, root
 from metarl.core.tasks import Tasks
 from metarl.core.types import Step, Trial
 from metarl.sim.described import policy_info
@@ -124,11 +124,13 @@ class TrialEnv(ABC):
         key: int,
         streams: Int64[Tensor, "N"] | None = None,
         clock: Int64[Tensor, "N"] | None = None,
+        trial: Int64[Tensor, "N"] | None = None,
     ) -> Float32[Tensor, "N O"]:
         """Start a trial on `tasks`, one per world; `key` seeds all its resets. Returns the first observation.
 
         A world draws its resets from the random stream of its own number, or of that in `streams`. It starts at the
-        first step of its trial, or at step `clock` of it (with an episode that ends where it would have).
+        first step of its trial, or at step `clock` of it (with an episode that ends where it would have); of its first
+        trial, or of the one that would be queued `trial` times later.
         """
         self.check()
         self._tasks, self._code = self._taken(tasks)
@@ -136,7 +138,8 @@ class TrialEnv(ABC):
         self._queued, self._steps, self._over = None, 0, False
         self._clock.zero_()
         self._streams = self._all if streams is None else streams.to(self.device)
-        self._roots = root(self._keys.fill_(key), self._streams)
+        self._keys.copy_(later_key(self._keys.fill_(key), trial))
+        self._roots = root(self._keys, self._streams)
         begun = torch.zeros_like(self._all) if clock is None else clock.to(self.device)
         if clock is not None and not bool(((clock >= 0) & (clock < self.trial_steps)).all()):
             raise ValueError(f"clocks must lie within a trial, from 0 to {self.trial_steps - 1}: {clock.tolist()}")

@@ -225,7 +225,7 @@ def test_it_evaluates_beyond_the_trained_number_of_episodes():
         (25, 6.0, {"cell": "lru", "learning_rate": 4e-3}),
         (12, 3.0, {"cell": "transformer"}),
         (12, 3.0, {"cell": "memory"}),
-        (30, 6.0, {"policy_head": "hyper"}),
+        (30, 6.0, {"policy_head": "hyper", "learning_rate": 2e-2}),
     ],
     ids=str,
 )
