@@ -55,7 +55,7 @@ class RL2Policy(PolicyModule):
             memory_of(config, info),
             obs_size,
             action_size,
-            hyper=config.policy_head == "hyper",
+            policy_head=config.policy_head,
             shown=known * config.privileged_critic,
             believed=known * (config.task_weight > 0),
         )

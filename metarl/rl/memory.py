@@ -21,9 +21,9 @@ class Packed:
 
     def __init__(self, network: RecurrentActorCritic, norm: RunningNorm) -> None:
         self.remember = network.memory.acting()
-        self.mean: Callable[[Tensor], Tensor] = network.actor
-        """The actor's mean action, from [output, observation]."""
-        if isinstance(network.actor, nn.Sequential):
+        self.mean: Callable[[Tensor], Tensor] = network.mean
+        """The policy's mean action, from [output, observation]."""
+        if isinstance(network.actor, nn.Sequential) and not network.believing:
             first, last = cast(nn.Linear, network.actor[0]), cast(nn.Linear, network.actor[2])
             self.first = (first.bias.detach(), first.weight.detach().T.contiguous())
             self.last = (last.bias.detach(), last.weight.detach().T.contiguous())

@@ -108,21 +108,23 @@ class RecurrentActorCritic(nn.Module):
         obs_size: int,
         action_size: int,
         *,
-        hyper: bool = False,
+        policy_head: str = "mlp",
         shown: int = 0,
         believed: int = 0,
     ) -> None:
         """`shown` is how many privileged numbers the value head sees, `believed` how many the memory is asked for.
 
-        With `hyper` the memory generates the policy head's weights.
+        The policy head is one of [memory, observation] (mlp), of what the memory believes too (belief), or one of the
+        observation alone whose weights the memory generates (hyper).
         """
         super().__init__()
         self.hidden = hidden = memory.hidden
         self.memory = memory
+        self.believing = policy_head == "belief"
         self.actor: nn.Module = (
             HyperHead(hidden, obs_size, hidden, action_size)
-            if hyper
-            else head(hidden + obs_size, hidden, action_size, gain=0.01)
+            if policy_head == "hyper"
+            else head(hidden + obs_size + 2 * believed * self.believing, hidden, action_size, gain=0.01)
         )
         self.critic = head(hidden + obs_size + shown, hidden, 1, gain=1.0)
         self.raw_log_std = nn.Parameter(torch.zeros(action_size))
@@ -139,6 +141,17 @@ class RecurrentActorCritic(nn.Module):
     def log_std(self) -> Float[Tensor, "A"]:
         """The policy's log standard deviation, clamped."""
         return self.raw_log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def mean(self, features: Float[Tensor, "*B F"]) -> Float[Tensor, "*B A"]:
+        """The policy's mean action, from [output, observation].
+
+        What it believes is told to the policy head as it is: only its truth decides what the memory comes to believe.
+        """
+        if self.believing:
+            beliefs = torch.cat(self.beliefs(features[..., : self.hidden]), dim=-1)
+            features = torch.cat((features, beliefs.detach()), dim=-1)
+        mean: Tensor = self.actor(features)
+        return mean
 
     def value(
         self, features: Float[Tensor, "*B F"], privileged: Float[Tensor, "*B P"] | None = None
@@ -165,7 +178,7 @@ class RecurrentActorCritic(nn.Module):
         """Action means, values, and the memory's outputs."""
         outputs, _ = self.memory.sequence(inputs, state)
         features = torch.cat((outputs, obs), dim=-1)
-        return self.actor(features), self.value(features, privileged), outputs
+        return self.mean(features), self.value(features, privileged), outputs
 
 
 class ActorCritic(nn.Module):
