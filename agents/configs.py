@@ -53,8 +53,11 @@ class PPOFields(Checked):
 class RL2Config(PPOFields):
     """RL²: a recurrent policy trained by PPO over whole trials."""
 
-    train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 64}
-    """Defaults of this learner for a run's options: of fewer worlds a segment is too small to learn every task from."""
+    train_defaults: ClassVar[Mapping[str, int | bool]] = {"num_worlds": 64, "staggered": True}
+    """Defaults of this learner for a run's options.
+
+    Of fewer worlds a segment is too small to learn every task from, and of worlds in step it is of one time of a trial.
+    """
     cuda_defaults: ClassVar[Mapping[str, int | bool]] = {
         "num_worlds": 4096,
         "total_steps": 20_000_000,

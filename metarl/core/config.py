@@ -66,7 +66,8 @@ class TrainConfig(Checked, Generic[L]):
     curriculum_share: float = number(0.5, above=0, most=1)
     """Share of the training after which the curriculum's range is whole."""
     staggered: bool = False
-    """Worlds begin at different places of their first trials, so that each segment holds all of them."""
+    """Worlds begin at different places of their first trials, so that each segment holds all of them, where a learner
+    updates by segments."""
     task_visible: bool = False
     """Train an oracle: the task's numbers stand behind the observation, in training and ever after."""
     threads: int = number(0, least=0, most=1024)
@@ -179,12 +180,13 @@ def load_config(path: Path, trust_code: bool = False, of_run: bool = False) -> T
             raise UserError(f"{path}, [learner]: {values['agent']} has no option {key}; {', '.join(owners)} have it")
     was: Mapping[str, Any] = getattr(config_class, "before", {}) if of_run else {}
     values["learner"] = build(config_class, {**was, **learner}, f"{path}, [learner]")
-    return build(TrainConfig, {**train_defaults(config_class), **values}, str(path))
+    missing: Mapping[str, Any] = {} if of_run else train_defaults(config_class)
+    return build(TrainConfig, {**missing, **values}, str(path))
 
 
-def train_defaults(config_class: type[Any]) -> Mapping[str, int]:
+def train_defaults(config_class: type[Any]) -> Mapping[str, int | bool]:
     """Options of the run, as `num_worlds`, for which the learner has a default of its own."""
-    defaults: Mapping[str, int] = getattr(config_class, "train_defaults", {})
+    defaults: Mapping[str, int | bool] = getattr(config_class, "train_defaults", {})
     return defaults
 
 

@@ -33,6 +33,8 @@ KEEP = 2
 """Newest checkpoints kept in a run, beside the best; others are removed once a newer one is complete."""
 BEST = "best"
 """Stands for the checkpoint of the highest validation return; the newest where none was validated."""
+UNDERWAY = "underway/"
+"""How the names of tensors begin that are of trials under way, and not of the learner."""
 MAX_BYTES = 16 * 2**30
 """No tensors file is larger."""
 
@@ -163,6 +165,14 @@ def load(path: Path) -> tuple[dict[str, Tensor], Manifest]:
     except _DamagedError as error:
         other = last_good(path.parent, path)
         raise CheckpointError(f"{error}; try --checkpoint {other.name}" if other else str(error)) from None
+
+
+def parted(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A checkpoint's tensors: the learner's, and those of the trials that were under way."""
+    found: tuple[dict[str, Tensor], dict[str, Tensor]] = {}, {}
+    for name, value in state.items():
+        found[name.startswith(UNDERWAY)][name] = value
+    return found
 
 
 def last_good(folder: Path, but: Path | None = None) -> Path | None:

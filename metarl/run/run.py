@@ -28,7 +28,6 @@ from metarl.run.described import Described
 from metarl.run.logs import Row, learning_curve, read_metrics, total_times
 from metarl.run.pretrained import PREFIX, pretrained_names, pretrained_root
 from metarl.run.records import EvaluationRecord, Origin
-from metarl.run.underway import parted
 
 if TYPE_CHECKING:  # a policy is loaded without a simulator
     from metarl.sim.family import Family
@@ -262,7 +261,7 @@ class Run:
             if isinstance(learner.policy, nn.Module) and policy_alone(state):
                 load_policy(learner.policy, state)
             else:
-                learner.load_state_dict(parted(state)[0])
+                learner.load_state_dict(checkpoint.parted(state)[0])
 
         self._load(load, which)
         return learner.policy
@@ -273,7 +272,7 @@ class Run:
         """Bring a learner to a checkpoint, to train on from there; `go_on` is handed the trials under way there."""
 
         def load(state: Mapping[str, Tensor]) -> None:
-            own, underway = parted(state)
+            own, underway = checkpoint.parted(state)
             require_like(own, learner.state_dict())
             learner.load_state_dict(own)
             go_on(underway)

@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from metarl.core import seeding
-from metarl.core.config import STEP_BYTES, TrainConfig, task_visible
+from metarl.core.config import STEP_BYTES, TrainConfig, task_visible, train_defaults
 from metarl.core.errors import Diverged, UserError
 from metarl.core.graphs import own_stream
 from metarl.core.machine import available_memory
@@ -92,7 +92,8 @@ class Training:
         self.learner: Learner = make_learner(config, self.env.info, config.device)
         if shares.pieces > 1 and hasattr(self.learner, "share"):
             self.learner.share(shares)
-        if config.staggered and self.learner.segment_steps is None:
+        own = train_defaults(type(config.learner)).get("staggered")  # of updates by segments, if there are any
+        if config.staggered and self.learner.segment_steps is None and not own:
             raise UserError(f"staggered = True: {config.agent} updates after whole trials; only with segments of them")
         self.iteration = 0
         self.elapsed = 0.0

@@ -14,9 +14,8 @@ from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from metarl.core.types import Segment
+from metarl.run.checkpoint import UNDERWAY
 from metarl.sim.env import TrialEnv
-
-_PREFIX = "underway/"
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Underway:
             return {}
         found = {"begun": torch.tensor([self.iteration, self.number, self.steps]), "actions": self.actions}
         found |= {"returns": self.returns} | {f"state/{i}": part for i, part in enumerate(self.state)}
-        return {_PREFIX + name: value.cpu() for name, value in found.items()}
+        return {UNDERWAY + name: value.cpu() for name, value in found.items()}
 
     @staticmethod
     def of(tensors: Mapping[str, Tensor], worlds: TrialEnv, state: Sequence[Tensor]) -> Underway | None:
@@ -70,7 +69,7 @@ class Underway:
         Raises `ValueError` where they are not of as many worlds as `state` has rows, each as those of `worlds`, or of a
         policy with another state.
         """
-        found = {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
+        found = {name.removeprefix(UNDERWAY): value for name, value in tensors.items()}
         if not found:
             return None
         begun, actions = found.get("begun", torch.zeros(0)), found.get("actions", torch.zeros(0))
@@ -89,14 +88,6 @@ class Underway:
             raise ValueError(f"its trials under way have {ours}, not {shapes}")
         kept_state = tuple(found[f"state/{i}"] for i in range(len(state)))
         return Underway(iteration, number, steps, actions, kept_state, found["returns"])
-
-
-def parted(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A checkpoint's tensors: the learner's, and those of the trials that were under way."""
-    found: tuple[dict[str, Tensor], dict[str, Tensor]] = {}, {}
-    for name, value in state.items():
-        found[name.startswith(_PREFIX)][name] = value
-    return found
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def test_worlds_on_a_gpu_have_defaults_of_their_own_unless_told():
         assert env_options(made)["device"] == "cuda" and env_options(made)["physics"] is None
     for on in ({}, {"device": "cuda", "physics": "mujoco"}, {"physics": "warp"}):
         made = configure("rl2", "half-cheetah-vel", on)
-        assert (made.num_worlds, made.staggered, made.learner.segment_steps) == (64, False, 100)
+        assert (made.num_worlds, made.staggered, made.learner.segment_steps) == (64, True, 100)
         assert env_options(made)["device"] == "cpu"
 
 
@@ -51,8 +51,12 @@ def test_a_learner_s_own_device_is_read_as_one_of_its_updates(tmp_path):
 
 
 def test_only_segments_can_be_staggered(tmp_path):
-    with pytest.raises(UserError, match="staggered = True: rl2 updates after whole trials"):
-        metarl.train("rl2", RAIL, output=tmp_path / "run", staggered=True, segment_steps=0)
+    with pytest.raises(UserError, match="staggered = True: maml-trpo updates after whole trials"):
+        metarl.train("maml-trpo", RAIL, output=tmp_path / "run", staggered=True)
+    small = {"num_worlds": 2, "hidden_size": 8, "total_steps": 1, "validation_tasks": 0}
+    whole = metarl.train("rl2", RAIL, output=tmp_path / "whole", segment_steps=0, **small)
+    assert whole.config().staggered, "the learner's default, of no effect"
+    assert whole.manifest().total_steps == 2 * whole.info.trial_steps
 
 
 def test_returns_of_staggered_worlds_are_of_whole_trials():
