@@ -86,8 +86,8 @@ class RL2Config(PPOFields):
     feedback: Literal["full", "action", "none"] = "full"
     """What the memory is fed of the step before: action and reward, the action alone, as on a robot, or nothing."""
     policy_head: Literal["mlp", "belief", "hyper"] = "mlp"
-    """Action from memory and observation: a network of both, of both and of what the memory believes of the task, or of
-    the observation alone, with weights that come of the memory."""
+    """Action from memory and observation: a network of both, of both and of what the memory believes of the task (where
+    --task-weight has it predict that), or of the observation alone, with weights that come of the memory."""
     privileged_critic: bool = True
     """Show the value head the task, in training; acting does not change."""
     task_weight: float = number(0.1, least=0, most=1e6)
@@ -110,8 +110,6 @@ class RL2Config(PPOFields):
         super().__post_init__()
         fits = self.cell != "transformer" or self.hidden_size % 8 == 0
         require(self, "hidden_size", fits, "a multiple of 8 for a transformer")
-        believes = self.policy_head != "belief" or self.task_weight > 0
-        require(self, "policy_head", believes, "mlp or hyper with task_weight = 0, by which nothing is believed")
         whole = self.cell != "transformer" or not self.memory_steps
         require(self, "memory_steps", whole, "0 for a transformer, which looks back over its window")
 

@@ -114,13 +114,13 @@ class RecurrentActorCritic(nn.Module):
     ) -> None:
         """`shown` is how many privileged numbers the value head sees, `believed` how many the memory is asked for.
 
-        The policy head is one of [memory, observation] (mlp), of what the memory believes too (belief), or one of the
-        observation alone whose weights the memory generates (hyper).
+        The policy head is one of [memory, observation] (mlp), of what the memory believes too, if it is asked (belief),
+        or one of the observation alone whose weights the memory generates (hyper).
         """
         super().__init__()
         self.hidden = hidden = memory.hidden
         self.memory = memory
-        self.believing = policy_head == "belief"
+        self.believing = policy_head == "belief" and believed > 0
         self.actor: nn.Module = (
             HyperHead(hidden, obs_size, hidden, action_size)
             if policy_head == "hyper"

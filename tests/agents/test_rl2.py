@@ -85,7 +85,13 @@ def warm(env, learner, iterations=2):
 
 @pytest.mark.parametrize(
     "words",
-    [*({"cell": cell} for cell in NETS), {"policy_head": "hyper"}, {"feedback": "action"}, {"feedback": "none"}],
+    [
+        *({"cell": cell} for cell in NETS),
+        {"policy_head": "hyper"},
+        {"policy_head": "belief", "task_weight": 0.1},
+        {"feedback": "action"},
+        {"feedback": "none"},
+    ],
     ids=str,
 )
 @FAMILIES
@@ -226,6 +232,7 @@ def test_it_evaluates_beyond_the_trained_number_of_episodes():
         (12, 3.0, {"cell": "transformer"}),
         (12, 3.0, {"cell": "memory"}),
         (30, 6.0, {"policy_head": "hyper", "learning_rate": 2e-2}),
+        (25, 6.0, {"policy_head": "belief", "task_weight": 0.1}),
     ],
     ids=str,
 )

@@ -30,6 +30,7 @@ CASES = {
     "rl2 transformer": {**SMALL, "cell": "transformer", "window": 8},
     "rl2 memory": {**SMALL, "cell": "memory"},
     "rl2 hyper": {**SMALL, "policy_head": "hyper"},
+    "rl2 belief": {**SMALL, "policy_head": "belief"},
     "rl2 action": {**SMALL, "feedback": "action"},
     "rl2 none": {**SMALL, "feedback": "none", "memory_steps": 10},
     "rl2 beliefs": {**SMALL, "task_weight": 1.0},

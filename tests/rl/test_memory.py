@@ -1,6 +1,7 @@
 """Acting from packed weights is what the network does, whatever changes them."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from robots import info_of
 
 from metarl.agents.configs import RL2Config
 from metarl.agents.rl2_policy import RL2Policy, policy_inputs
+from metarl.core.info import Part
 from metarl.core.types import Transition
 
 N, T = 5, 12
@@ -30,10 +32,14 @@ def play(policy, obs, reward):
     return torch.stack(actions), expected, torch.cat((state.memory, state.cell), dim=1), after
 
 
-@pytest.mark.parametrize("words", [{"cell": "gru"}, {"cell": "lstm"}, {"policy_head": "hyper"}], ids=str)
+@pytest.mark.parametrize(
+    "words", [{"cell": "gru"}, {"cell": "lstm"}, {"policy_head": "hyper"}, {"policy_head": "belief"}], ids=str
+)
 def test_actions_and_memories_are_the_network_s(words):
     torch.manual_seed(0)
-    policy = RL2Policy(RL2Config(hidden_size=32, **words), info_of(3, 2))
+    info = replace(info_of(3, 2), privileged=(Part("speed", 1, "m/s"),))
+    policy = RL2Policy(RL2Config(hidden_size=32, privileged_critic=False, **words), info)
+    assert policy.network.believing == (words.get("policy_head") == "belief")
     obs, reward = torch.randn(T, N, 3), torch.randn(T, N)
     policy.obs_norm.update(3.0 * obs + 1.0)
     policy.reward_norm.update(5.0 * reward)

@@ -68,6 +68,7 @@ def test_replayed_segments_are_the_collector_s(family):
         {"cell": "transformer", "window": 3},
         {"cell": "memory"},
         {"policy_head": "hyper"},
+        {"policy_head": "belief"},
         {"memory_steps": 2},
         {"privileged_critic": True, "task_weight": 0.1},
     ],
