@@ -73,8 +73,7 @@ def _grid(number: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
 def _panel(axis: Axes, place: str, agents: Mapping[str, Sequence[Run]]) -> None:
     for height, runs in enumerate(agents.values()):
         played = [found.returns if found.paired is None else found.paired for found in map(paired, runs)]
-        pairs = np.array([returns.mean(axis=0) for returns in played])
-        first, last = pairs[:, 0], pairs[:, -1]
+        first, last = (np.array([returns[:, episode].mean() for returns in played]) for episode in (0, -1))
         by_mean = np.array([kinds(run)["test", True].returns[:, -1].mean() for run in runs])
         axis.plot([first.mean(), last.mean()], [height] * 2, color=_AFTER, linewidth=2, alpha=0.4, zorder=1)
         axis.scatter(last, [height] * len(runs), color=_AFTER, s=14, alpha=0.45, linewidths=0, zorder=2)

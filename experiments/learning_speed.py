@@ -19,8 +19,12 @@ _SMOOTHED = 5
 def table(families: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
     """A row per family with a baseline, a column per other RL²: its steps as a share of the baseline's."""
     known = {place: agents for place, agents in families.items() if BASELINE in agents}
-    ours = {place: [name for name in agents if name.startswith(f"{BASELINE}-")] for place, agents in known.items()}
-    names = sorted({name for found in ours.values() for name in found} - {"rl2-short", "rl2-oracle"})
+    others = (f"{BASELINE}-oracle", f"{BASELINE}-short")
+    ours = {
+        place: [name for name in agents if name.startswith(f"{BASELINE}-") and not name.startswith(others)]
+        for place, agents in known.items()
+    }
+    names = sorted({name for found in ours.values() for name in found})
     rows = []
     for place, agents in known.items():
         if not ours[place]:
