@@ -81,13 +81,13 @@ class Comparison:
     def state(self, run: Trial) -> str:
         """`done`, `begun` or `missing`; `UserError` where what is recorded was run with other settings.
 
-        Of settings that there were none of yet, a record says nothing.
+        Of settings that there were none of yet, or that were left to the family as it was, a record says nothing.
         """
         recorded = self.results / run.name
         if (recorded / "run.json").is_file():
             ours = run.settings
             for name, value in _flat(read_toml(recorded / "config.toml")).items():
-                if name in ours and name != "family" and value != ours[name]:
+                if name in ours and name != "family" and value not in ("", ours[name]):
                     other = f"{name} is {value}, not {ours[name]}"
                     raise UserError(f"{recorded} is of other settings ({other}): delete it to run it anew")
             return "done"
