@@ -89,7 +89,7 @@ def pages() -> dict[str, str]:
     options = {folder: compared(folder=folder) for folder in results_page.OPTIONS}
     return {
         "README.md": overview(families, on_gpu),
-        "docs/families.md": worth_adapting(families | on_gpu),
+        "docs/families.md": worth_adapting(on_gpu | families),
         "docs/results.md": "\n\n".join(results_page.tables(families, on_gpu, options)),
     }
 
