@@ -49,6 +49,7 @@ class Fleet:
         self._steppers: list[Stepper] = []
         self._earned: list[tuple[Tensor, Tensor]] = []  # rewards of a trial's segments so far, and where episodes start
         self._underway: Underway | None = None
+        self._collected: Underway | None = None
         self.envs: list[TrialEnv] = []
         with ExitStack() as stack:
             for rows in self._rows:
@@ -105,7 +106,7 @@ class Fleet:
         joined = self._joined(leaves)
         segment, (returns, completed, counts) = _rebuilt(found[0], joined[:-3]), joined[-3:]
         if self._underway is not None:
-            self._underway = self._underway.after(segment, returns, self.envs[0].trial_steps)
+            self._collected = self._underway.after(segment, returns, self.envs[0].trial_steps)
         lost, limited = counts.sum(dim=0).tolist()
         if learner.segment_steps is None or not self._runs_on(learner.segment_steps):
             self._earned = [*(self._earned if part else []), (segment.reward.clone(), segment.episode_start.clone())]
@@ -172,6 +173,10 @@ class Fleet:
                 stepper.play_again(policy, underway.of_worlds(rows), after)
             self._steppers.append(stepper)
         self._underway = underway if self.envs[0].device.type == "cpu" else None  # what a GPU does is not done again
+
+    def learnt(self) -> None:
+        """Take note that what was collected was learnt from: before that, it is to be collected again."""
+        self._underway = self._collected
 
     def underway(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of trials that run on from an iteration to the next; on a GPU nothing."""

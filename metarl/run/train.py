@@ -95,8 +95,7 @@ class Training:
         own = train_defaults(type(config.learner)).get("staggered")  # of updates by segments, if there are any
         if config.staggered and self.learner.segment_steps is None and not own:
             raise UserError(f"staggered = True: {config.agent} updates after whole trials; only with segments of them")
-        self.iteration = 0
-        self.elapsed = 0.0
+        self.iteration, self.elapsed = 0, 0.0
         self.saved = 0
         """Iteration of the newest checkpoint; 0 where there is none."""
         self.resumed = False
@@ -309,6 +308,7 @@ class Training:
             found.append(self._update(number, part, parts))
             self._midway = part + 1 < parts
         self.iteration += 1
+        self.fleet.learnt()
         metrics = together(found)
         if number == 0 and self.fleet.seconds_to_compile:
             metrics["time/compile"] = self.fleet.seconds_to_compile
