@@ -11,7 +11,7 @@ from importlib import import_module
 
 import numpy as np
 import pytest
-from tiny import FAMILY, FULL, assert_goes_on, config, few, forked, tensors, well
+from tiny import FAMILY, FULL, assert_goes_on, config, few, forked, signals_of_a_fresh_process, tensors, well
 
 import metarl.cli.eval
 import metarl.cli.main as cli
@@ -154,6 +154,7 @@ def test_a_connection_that_drops_saves_the_run(tmp_path):
     words = ["train", "rl2", FAMILY, "--total-steps", "100000000", "--num-worlds=4", "--chunk-steps=5", "--threads=1"]
     child, terminal = pty.fork()
     if child == 0:
+        signals_of_a_fresh_process()
         os.execv(sys.executable, [sys.executable, "-m", "metarl.cli.main", *words, "--output", str(tmp_path / "run")])
     metrics = tmp_path / "run" / "metrics.jsonl"
     while not (metrics.exists() and metrics.stat().st_size):

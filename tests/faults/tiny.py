@@ -85,6 +85,13 @@ class Ended(NamedTuple):
     """The mistake it was told, or a traceback."""
 
 
+def signals_of_a_fresh_process():
+    """Whatever this one ignores, as under nohup, or answers since another test had torch's launcher in it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def forked(act):
     """Run `act` in a process of its own: exit code 0, 2 with the words of a `UserError`, 1 with a traceback."""
     reading, writing = os.pipe()
@@ -94,6 +101,7 @@ def forked(act):
         code, said = 1, ""
         try:
             os.close(reading)
+            signals_of_a_fresh_process()
             act()
             code = 0
         except UserError as error:

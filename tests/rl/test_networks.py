@@ -89,7 +89,7 @@ def test_a_hyper_head_moves_about_as_far_by_a_step_of_adam_as_a_plain_one():
 
 def test_a_hyper_head_begins_alike_for_every_memory_and_learns_to_tell_them_apart():
     torch.manual_seed(0)
-    network = network_of(hyper=True)
+    network = network_of(policy_head="hyper")
     obs, memories = torch.randn(1, 3).expand(6, 3), torch.randn(6, 8)
     features = torch.cat((memories, obs), dim=1)
     actions = network.actor(features)
