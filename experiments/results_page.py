@@ -44,14 +44,14 @@ _SPEED = (
 OPTIONS = {
     "ablations": (
         "RL²'s options",
-        "1.5 M steps, one or two seeds, of RL² with one option changed from its defaults: `untold` is told nothing of "
-        "the task in training, `no-prediction` shows it to the critic alone, the others have another memory, or policy "
-        "head",
+        "1.5 M steps, one or two seeds, of RL² with all worlds in step, and one option changed: `untold` is told "
+        "nothing of the task in training, `no-prediction` shows it to the critic alone, the others have another "
+        "memory, or policy head",
     ),
     "updates": (
         "When RL² updates",
-        "1.5 M steps, one seed: `rl2-segments` is the default with 32 worlds instead of 64, `rl2-staggered` has worlds "
-        "at different places of their trials, and the others are `rl2-told`, one update per trial, with one option "
+        "1.5 M steps, one seed, of 32 worlds: `rl2-segments` has all of them in step, `rl2-staggered` at different "
+        "places of their trials, and the others are `rl2-told`, one update per trial, with one option "
         "changed",
     ),
     "gradients": ("MAML and its kin", "3 M steps on point-goal and 5 M on half-cheetah-dir, three seeds"),

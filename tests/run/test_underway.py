@@ -71,10 +71,10 @@ def test_clocks_know_where_worlds_are_and_whose_tasks_they_have(begun, steps):
     ("family", "changes"),
     [
         ("quadruped-faults", {}),
-        ("quadruped-command-wide", {"shards": 2}),
+        ("quadruped-command-wide", {"shards": 2, "cell": "gru"}),
         ("quadruped-hidden-actuation", {"cell": "transformer", "window": 4}),
-        ("half-cheetah-terrain", {"curriculum": "difficulty"}),
-        (CART, {}),
+        ("half-cheetah-terrain", {"curriculum": "difficulty", "cell": "memory"}),
+        (CART, {"cell": "lru"}),
         ("quadruped-signs", {"mirror": True}),
         ("half-cheetah-vel", {"agent": "rma", "student_share": 0.5, "batch_size": 25, "student_size": 8}),
     ],
