@@ -156,7 +156,7 @@ def _tables(families: Mapping[str, Compared]) -> Iterator[str]:
     """The largest headroom first."""
     for place, family in by_headroom(families).items():
         agents, found = family.agents, family.placing
-        shares = {} if found is None else found.recovered
+        shares = found.recovered if found is not None and family.tells else {}
         first = next(kinds(run)["test", True] for runs in agents.values() for run in runs)
         seen = "" if first.held_out else " Its test tasks are those of training."
         yield f"**{place}**. {_headroom(family)}{seen}"
