@@ -88,9 +88,11 @@ def _distribution(row: Mapping[str, Any]) -> Distribution:
     kind = getattr(distributions, str(row["kind"]), None)
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == distributions.__name__):
         raise ValueError(f"{row['kind']} is no distribution")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items() if name != "kind"}
+    nested = kind is distributions.Points
+    values = {name: _tuple(value, nested) for name, value in row.items() if name != "kind"}
     for name, value in values.items():
-        numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+        outer = value if isinstance(value, tuple) else () if value is None else (value,)
+        numbers = [one for each in outer for one in each] if nested else outer
         most = _LONGEST if name == "size" else 1e12
         if len(numbers) > _LONGEST or not all(type(one) in (int, float) and abs(one) <= most for one in numbers):
             raise ValueError(f"{name} = {reprlib.repr(value)}")
@@ -98,3 +100,10 @@ def _distribution(row: Mapping[str, Any]) -> Distribution:
     if not isinstance(made, Distribution):
         raise ValueError(f"{row['kind']} is no distribution")
     return made
+
+
+def _tuple(value: Any, nested: bool) -> Any:
+    """A list of a JSON file as a tuple, with its own lists where there may be some; anything else as it is."""
+    if not isinstance(value, list):
+        return value
+    return tuple(_tuple(one, False) for one in value) if nested else tuple(value)

@@ -15,7 +15,7 @@ import metarl
 from metarl.cli.main import main
 from metarl.core import trust
 from metarl.core.errors import UserError, printable
-from metarl.core.registry import make_family
+from metarl.core.registry import family_names, make_family
 from metarl.core.tasks import Choice, Parameter, Uniform
 from metarl.reports.content import content_of
 from metarl.run import sessions
@@ -264,6 +264,10 @@ CONTENT = {"summary": "A cart.", "control_step": 0.1, "episode_steps": 10, "para
         {"kind": "Uniform", "low": 0.0, "high": 1e300},
         {"kind": "Uniform", "low": 0.0, "high": 1.0, "size": 10**9},
         {"kind": "Choice", "values": [[1.0]]},
+        {"kind": "Points", "values": [1.0, 2.0]},
+        {"kind": "Points", "values": [[1.0], [True]]},
+        {"kind": "Points", "values": [[[1.0]], [[2.0]]]},
+        {"kind": "Points", "values": [[0.0] * 100] * 100},
         {"kind": "Disc", "radius": True},
         {"kind": "Disc", "reach": 1.0},
         {},
@@ -276,6 +280,17 @@ def test_a_description_of_a_family_is_read_within_bounds(tmp_path, train):
     assert Described.read(path).parameters == {"goal": Parameter(Uniform(0.0, 1.0), "m")}
     path.write_text(json.dumps(CONTENT | {"parameters": {"goal": ROW | {"train": train}}}))
     is_refused(lambda: Described.read(path), "is damaged")
+
+
+@pytest.mark.parametrize("family", family_names())
+def test_what_is_written_of_a_family_is_read_again(tmp_path, family):
+    path = tmp_path / "family.json"
+    said = Described.of(make_family(family))
+    path.write_text(json.dumps(said.to_json()))
+    read = Described.read(path)
+    assert said.parameters
+    for name, own in said.parameters.items():
+        assert read.parameters[name] == replace(own, nominal=None, graded=False), "the file has neither of these two"
 
 
 def test_a_report_shows_no_file_that_a_link_in_the_folder_leads_to(stranger, trained):
