@@ -12,19 +12,21 @@ from metarl.run.run import Run
 
 
 def table(families: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
-    """A row per policy that adapts and has beliefs, their errors and coverage after a second and at the end."""
+    """A row per policy that adapts and has beliefs, their errors and coverage after a second and at the last time."""
     rows = []
     for place, agents in families.items():
         for agent, runs in agents.items():
             found = [each for each in map(beliefs_of, runs) if each is not None]
+            cells = [place, agent]
             if not found or runs[0].config_values.get("task_visible"):
                 continue
-            cells = [place, agent]
             for moment in (1.0, np.inf):
                 places = [int(np.flatnonzero(np.array(each.seconds) <= moment)[-1]) for each in found]
                 error = np.mean([each.overall[i] for each, i in zip(found, places, strict=True)])
                 held = np.mean([np.nanmean(each.coverage[i]) for each, i in zip(found, places, strict=True)])
-                cells += [f"{error:.2f}", as_percent(float(held))]
+                times = sorted({round(each.seconds[i], 1) for each, i in zip(found, places, strict=True)})
+                after = [] if moment == 1.0 else [" to ".join(f"{time:g} s" for time in (times[0], *times[1:][-1:]))]
+                cells += [*after, f"{error:.2f}", as_percent(float(held))]
             rows.append("| " + " | ".join((*cells, str(len(found)))) + " |")
-    head = "| family | policy | error after 1 s | held | error at the end | held | seeds |"
-    return "\n".join((head, "|---" * 7 + "|", *rows))
+    head = "| family | policy | error after 1 s | held | last time | error | held | seeds |"
+    return "\n".join((head, "|---" * 8 + "|", *rows))

@@ -171,4 +171,4 @@ def test_what_policies_believe_a_second_after_and_at_the_end(comparison, page, t
         if agent != "rl2-cut":
             (folder / "beliefs.json").write_text(json.dumps(content))
     rows = page.believing.table(comparison.compared(tmp_path)).splitlines()[2:]
-    assert rows == ["| ant-dir | rl2 | 0.50 | 85 % | 0.10 | 80 % | 2 |"]
+    assert rows == ["| ant-dir | rl2 | 0.50 | 85 % | 4 s | 0.10 | 80 % | 2 |"]

@@ -100,7 +100,8 @@ def calibration(
     """Play a trial on each task, all at once, and hold the beliefs against the truth.
 
     That is when a task begins or changes, `seconds` after that where it is still so, and where nothing changed all
-    along, at the trial's last step. None where the policy has no beliefs, or the tasks are all one.
+    along, at the trial's last step; times that less than a tenth of the tasks come to unchanged are left out. None where
+    the policy has no beliefs, or the tasks are all one.
     """
     if not isinstance(policy, Believing):
         return None
@@ -119,7 +120,7 @@ def calibration(
                     rows.setdefault(each, []).append((known(truth)[age == each], mean[age == each], std[age == each]))
             before, truth = truth, env.privileged().cpu()
             age = torch.where((truth != before).any(dim=1), 0, age + 1)
-    met = sorted(rows)
+    met = [each for each in sorted(rows) if 10 * sum(len(truths) for truths, _, _ in rows[each]) >= len(tasks)]
     return measured(tuple(names), tuple(each * family.control_step for each in met), [_joined(rows[e]) for e in met])
 
 

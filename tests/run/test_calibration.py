@@ -86,3 +86,19 @@ def test_a_fault_counts_from_when_it_has_come():
     assert found.coverage[:, signs].tolist() == [[1.0] * 4] * 3  # |±1 - 0| < 1.64 whenever they count
     assert found.error[1, signs].min() > 0.9
     assert found.error[0, fault] > 0.5  # it has come as often as not
+
+
+class Changing(ZeroPolicy):
+    """Knows nothing, and is sure of it."""
+
+    def beliefs(self, state):
+        return torch.zeros(100, 5), torch.ones(100, 5)
+
+
+@pytest.mark.parametrize(("num_episodes", "last"), [(1, 3.98), (2, 4.0)])
+def test_a_time_that_few_tasks_come_to_unchanged_is_left_out(num_episodes, last):
+    """Each episode breaks a leg of most robots anew: few of a hundred walk two episodes, of 200 steps, unchanged."""
+    family = make_family("quadruped-signs")
+    tasks, origin = family.space.fixed("test", 100), Origin(episode_steps=200)
+    found = calibration(Changing(info_of(30, 12)), family, tasks, num_episodes, seconds=(1.0, 4.0), origin=origin)
+    assert found.seconds[-1] == pytest.approx(last)
