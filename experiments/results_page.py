@@ -34,8 +34,8 @@ _ON_GPU = (
 _BELIEFS = (
     "Of their task, on the test tasks by mean action: the error of the mean, 1 for knowing "
     "nothing, and the share of truths that 90 % intervals hold, a second after the task began or changed and at "
-    "the last time that was looked at: the trial's end, or what a tenth of the tasks come to unchanged (on quadruped-signs "
-    "the 12 s are of seven tasks of a hundred). Mean over the task's parameters and the seeds."
+    "the last time that was looked at: the trial's end, or what a tenth of the tasks come to unchanged (on "
+    "quadruped-signs the 12 s are of seven tasks of a hundred). Mean over the task's parameters and the seeds."
 )
 _SPEED = (
     "Control steps until the return in training is where nine tenths of the rise of `rl2` are made, as a "

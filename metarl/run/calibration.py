@@ -100,8 +100,8 @@ def calibration(
     """Play a trial on each task, all at once, and hold the beliefs against the truth.
 
     That is when a task begins or changes, `seconds` after that where it is still so, and where nothing changed all
-    along, at the trial's last step; times that less than a tenth of the tasks come to unchanged are left out. None where
-    the policy has no beliefs, or the tasks are all one.
+    along, at the trial's last step; times that less than a tenth of the tasks come to unchanged are left out. None
+    where the policy has no beliefs, or the tasks are all one.
     """
     if not isinstance(policy, Believing):
         return None

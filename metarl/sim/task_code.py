@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from jaxtyping import Float32
 from torch import Tensor
@@ -56,3 +60,27 @@ def code_of(parameter: Parameter, value: Tensor) -> Tensor:
 
 def _to_unit(value: Tensor, low: float, high: float) -> Tensor:
     return 2.0 * (value - low) / (high - low) - 1.0
+
+
+def trained_range(parameter: Parameter | None) -> tuple[float, float] | None:
+    """Range of a number in training; None of points, indices and what is no task parameter."""
+    if parameter is None:
+        return None
+    match parameter.train:
+        case Uniform(low=low, high=high) | LogUniform(low=low, high=high):
+            return low, high
+        case Choice(values=values) if not parameter.labels:
+            return min(values), max(values)
+    return None
+
+
+def decoder(parameter: Parameter | None) -> Callable[[np.ndarray], np.ndarray]:
+    """From numbers of about unit size, as an oracle sees them, back to a parameter's own unit: see `code_of`."""
+    trained = trained_range(parameter)
+    if parameter is None or trained is None or trained[0] == trained[1]:
+        return lambda code: code
+    low, high = trained
+    if isinstance(parameter.train, LogUniform):
+        centre, half = math.log(low * high) / 2, math.log(high / low) / 2
+        return lambda code: np.exp(np.clip(centre + half * code, -50.0, 50.0))
+    return lambda code: low + (code + 1.0) / 2.0 * (high - low)

@@ -7,14 +7,17 @@ import re
 from collections.abc import Mapping
 from typing import TypeAlias
 
+import numpy as np
 from PIL import ImageDraw, ImageFont
 
 from metarl.core.tasks import TaskSpace, Value
+from metarl.sim.task_code import decoder, trained_range
 
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 WHITE, GREY = (255, 255, 255), (200, 200, 200)
 _SMALLEST = 8
 """The smallest font size that can be read [pixels]."""
+_NOTHING: Mapping[str, np.ndarray] = {}
 
 
 def write(
@@ -62,13 +65,21 @@ def _cut(text: str, size: int, room: int) -> str:
     return text
 
 
-def describe(space: TaskSpace, row: Mapping[str, Value]) -> str:
-    """Describe a task: `velocity 1.72 m/s`, or `mass 0.93, dead_joint bfoot`. A long vector is shown as its range."""
+def describe(space: TaskSpace, row: Mapping[str, Value], now: Mapping[str, np.ndarray] = _NOTHING) -> str:
+    """Describe a task: `velocity 1.72 m/s`, or `mass 0.93, dead_joint bfoot`. A long vector is shown as its range.
+
+    `now` are the privileged numbers of an instant that are not the task's own: of what changes in an episode the
+    present value is shown, and of a fault that has not come, or is over, that it is not now.
+    """
     words = []
     for name, parameter in space.parameters.items():
         unit = "" if parameter.unit in ("1", "index", "") else f" {parameter.unit}"
-        words.append(f"{name} {parameter.label(row[name]) or _number(row[name])}{unit}")
-    return ", ".join(words)
+        value = row[name]
+        if f"present_{name}" in now and trained_range(parameter) is not None:
+            present = decoder(parameter)(now[f"present_{name}"]).tolist()
+            value = present[0] if len(present) == 1 else present
+        words.append(f"{name} {parameter.label(value) or _number(value)}{unit}")
+    return ", ".join(words) + (" (not now)" if "fault" in now and not now["fault"].any() else "")
 
 
 def _number(value: Value) -> str:

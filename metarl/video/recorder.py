@@ -22,7 +22,6 @@ from metarl.run.run import worlds_on
 from metarl.sim.family import Family, MujocoFamily
 from metarl.video.encoder import BLOCK, FORMATS, movie
 from metarl.video.layout import Layout, scenes
-from metarl.video.lettering import describe
 from metarl.video.plot import Plot
 from metarl.video.take import Wanted, filmed
 from metarl.video.tiles import Sheet
@@ -125,7 +124,6 @@ def record(
     same = config.layout == "side-by-side"
     wanted = Wanted(config.size, frozenset(), stride, limit, config.plot, same)
     names = [f"{performer.name}: " if len(performers) > 1 else "" for performer in performers]
-    labels = [[f"{whose}{describe(family.space, row)}" for row in tasks.rows()] for whose in names]
     worlds = {"threads": config.threads, **worlds_on(config.device, config.physics)}
     plan = scenes(config.layout, len(tasks), shown)
     with movie(path, fps, config.megabytes) as file, ExitStack() as kept:
@@ -135,7 +133,7 @@ def record(
             part = replace(wanted, episodes=frozenset(shown[place]), tell=told)
             took = filmed(performer.policy, family, tasks, num_episodes, part, config.seed, worlds, performer.origin)
             takes.append(kept.enter_context(took))
-        sheet = Sheet(takes, labels, config.size, config.title, num_episodes, limit)
+        sheet = Sheet(takes, family.space, names, config.size, config.title, num_episodes, limit)
         shots = [shot for scene in plan for shot in scene.shots]
         plots = [
             Plot(take, [shot for shot in shots if shot.take == place], config.size, limit, window)

@@ -11,7 +11,7 @@ import tempfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 import numpy as np
@@ -67,6 +67,8 @@ class Take:
     read_outs: Mapping[str, Float32[np.ndarray, "T N D"]]
     """What can be read out of the policy's state after each step, by name."""
     pictures: Pictures
+    hidden: Mapping[str, Float32[np.ndarray, "T N size"]] = field(default_factory=dict)
+    """What changes within an episode, after each step: the privileged numbers that are not the task's own, by name."""
 
     def length(self, world: int, episode: int) -> int:
         """Control steps of an episode."""
@@ -88,9 +90,18 @@ class Take:
         The trial's first instant has no picture, nor has the end of an episode other than the trial's last, because
         the world has restarted by then. The nearest picture of the same episode is shown instead.
         """
+        return self.pictures.at(world, *self._between(world, episode, age))
+
+    def now(self, world: int, episode: int, age: int) -> dict[str, Float32[np.ndarray, "size"]]:
+        """What of `hidden` is so in the picture of that age."""
+        first, step = self._between(world, episode, age)
+        return {name: rows[max(first, step), world] for name, rows in self.hidden.items()}
+
+    def _between(self, world: int, episode: int, age: int) -> tuple[int, int]:
+        """The first step of an episode, and the one that an age of it is shown by, both as steps of the trial."""
         start, stop = self.starts[world][episode : episode + 2]
         last = stop - 1 if stop == len(self.reward) else max(stop - 2, start - 1)
-        return self.pictures.at(world, max(start - 1, 0), min(start - 1 + age, last))
+        return max(start - 1, 0), min(start - 1 + age, last)
 
 
 class Pictures:
@@ -170,12 +181,14 @@ def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, see
     reward = np.zeros((env.trial_steps, len(tasks)))
     starts = [[0] for _ in range(len(tasks))]
     read_outs: dict[str, list[Tensor]] = {}
+    privileged: list[Tensor] = []
     episode, age = torch.zeros(len(tasks), dtype=torch.long), torch.zeros(len(tasks), dtype=torch.long)
     cameras: Cameras | None = None
     try:
         for t, now in enumerate(trial_steps(env, policy, tasks, seeding.key(seed, "evaluate"), True)):
             wanted.tell(t / len(reward))
             reward[t] = now.step.reward.cpu().numpy()
+            privileged.append(env.privileged().cpu())
             begins = (now.step.ended & ~now.step.trial_start).cpu()
             for world in now.step.ended.nonzero()[:, 0].tolist():
                 starts[world].append(t + 1)
@@ -194,4 +207,14 @@ def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, see
         if cameras is not None:
             cameras.close()
     kept = {name: torch.stack(values).numpy() for name, values in read_outs.items()}
-    return Take(tasks, reward, tuple(map(tuple, starts)), kept, pictures)
+    return Take(tasks, reward, tuple(map(tuple, starts)), kept, pictures, _hidden(env, torch.stack(privileged).numpy()))
+
+
+def _hidden(env: TrialEnv, rows: Float32[np.ndarray, "T N P"]) -> dict[str, Float32[np.ndarray, "T N size"]]:
+    """Of the privileged numbers those that are not the task's own, by name."""
+    found, first = {}, 0
+    for part in env.info.privileged:
+        if part.name not in env.family.space.parameters:
+            found[part.name] = rows[..., first : first + part.size]
+        first += part.size
+    return found

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
+from metarl.core.tasks import TaskSpace
 from metarl.video.layout import Scene, Shot
-from metarl.video.lettering import GREY, write
+from metarl.video.lettering import GREY, describe, write
 from metarl.video.plot import Plot
 from metarl.video.take import Take
 
@@ -40,15 +41,17 @@ class Sheet:
     def __init__(
         self,
         takes: Sequence[Take],
-        labels: Sequence[Sequence[str]],
+        space: TaskSpace,
+        names: Sequence[str],
         size: tuple[int, int],
         title: str,
         num_episodes: int,
         limit: int,
     ) -> None:
-        """`labels` say of each take what each world's is; of each episode at most `limit` steps are shown."""
-        self._takes, self._labels, self._size, self._title = takes, labels, size, title
+        """`names` say whose each take is; of each episode at most `limit` steps are shown."""
+        self._takes, self._space, self._names, self._size, self._title = takes, space, names, size, title
         self._num_episodes, self._limit = num_episodes, limit
+        self._rows = [take.tasks.rows() for take in takes]
         self._top = _TITLE_HEIGHT if title else 0
         self._text = max(11, round(size[1] / 20))
 
@@ -88,11 +91,13 @@ class Sheet:
 
     def _caption(self, pen: ImageDraw.ImageDraw, place: tuple[int, int], shot: Shot, age: int, earlier: str) -> None:
         """Write task and score, and the returns of `earlier` episodes where they fit."""
-        (left, top), size, room = place, self._text, self._size[0] - 16
-        words = score(self._takes[shot.take], shot, age, self._num_episodes, self._limit)
+        (left, top), size, room, take = place, self._text, self._size[0] - 16, self._takes[shot.take]
+        words = score(take, shot, age, self._num_episodes, self._limit)
         if pen.textlength(words + earlier, font_size=size) <= room:
             words += earlier
-        write(pen, (left + 8, top + round(0.85 * size)), self._labels[shot.take][shot.world], size, room, "lm", GREY)
+        row, now = self._rows[shot.take][shot.world], take.now(shot.world, shot.episode, age)
+        label = self._names[shot.take] + describe(self._space, row, now)
+        write(pen, (left + 8, top + round(0.85 * size)), label, size, room, "lm", GREY)
         write(pen, (left + 8, top + round(2.1 * size)), words, size, room, "lm")
 
     def _announce(self, pen: ImageDraw.ImageDraw, place: tuple[int, int], shot: Shot) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,9 +10,10 @@ import torch
 from jaxtyping import Float
 
 from metarl.core.info import Part, PolicyInfo
-from metarl.core.tasks import Choice, LogUniform, Parameter, TaskSpace, Uniform
+from metarl.core.tasks import Parameter, TaskSpace
 from metarl.rl.policy import BAND
 from metarl.run.statistics import Interval
+from metarl.sim.task_code import decoder, trained_range
 from metarl.viewer.charts import BLUE, COLORS, GREEN, ORANGE, Line, bars, chances, chart, trail
 from metarl.viewer.player import Instant
 
@@ -173,30 +173,6 @@ def _belief(
         least=trained,
         zones=[trained] if trained else [],
     )
-
-
-def trained_range(parameter: Parameter | None) -> tuple[float, float] | None:
-    """Range of a number in training; None of points, indices and what is no task parameter."""
-    if parameter is None:
-        return None
-    match parameter.train:
-        case Uniform(low=low, high=high) | LogUniform(low=low, high=high):
-            return low, high
-        case Choice(values=values) if not parameter.labels:
-            return min(values), max(values)
-    return None
-
-
-def decoder(parameter: Parameter | None) -> Callable[[np.ndarray], np.ndarray]:
-    """From numbers of about unit size, as an oracle sees them, back to a parameter's own unit: see `code_of`."""
-    trained = trained_range(parameter)
-    if parameter is None or trained is None or trained[0] == trained[1]:
-        return lambda code: code
-    low, high = trained
-    if isinstance(parameter.train, LogUniform):
-        centre, half = math.log(low * high) / 2, math.log(high / low) / 2
-        return lambda code: np.exp(np.clip(centre + half * code, -50.0, 50.0))
-    return lambda code: low + (code + 1.0) / 2.0 * (high - low)
 
 
 # ------------------------------------------------------------------------------------------------------- its state

@@ -22,6 +22,7 @@ from metarl.envs.half_cheetah import HalfCheetahBody, HalfCheetahVel
 from metarl.rl.policy import NoState
 from metarl.run.evaluate import evaluate
 from metarl.run.records import Origin
+from metarl.sim.disturbances import Redrawn
 from metarl.sim.make import make_env
 from metarl.sim.mujoco import rendering
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
@@ -326,6 +327,38 @@ def test_captions():
     assert describe(HalfCheetahVel.space, {"velocity": 1.716}) == "velocity 1.72 m/s"
     factors = TaskSpace({"mass": Parameter(LogUniform(0.1, 4.0, size=8), unit="1")})
     assert describe(factors, {"mass": [1.0, 0.5, 3.375, *[2.0] * 5]}) == "mass 0.50 to 3.38"
+
+
+def test_a_caption_says_what_is_so_now():
+    """A command that was drawn anew, and a fault that has not come, or has."""
+    wide = make_family("quadruped-command-wide").space
+    low, high = (
+        np.array([getattr(wide.parameters[name].train, end) for name in ("velocity", "turn")])
+        for end in ("low", "high")
+    )
+    code = 2.0 * (np.array([0.5, -0.25]) - low) / (high - low) - 1.0
+    now = {"present_velocity": code[:1], "present_turn": code[1:]}
+    assert describe(wide, {"velocity": 0.9, "turn": 0.75}, now) == "velocity 0.50 m/s, turn -0.25 rad/s"
+    faults, row = make_family("quadruped-faults").space, {"kind": 1.0, "motor": 1.0}
+    assert describe(faults, row, {"fault": np.zeros(1)}) == "kind locked, motor FL_hip (not now)"
+    assert describe(faults, row, {"fault": np.ones(1)}) == "kind locked, motor FL_hip"
+
+
+class Switching(ShortVel):
+    disturbances = (Redrawn(("velocity",), every=0.1),)
+
+
+def test_a_take_knows_what_changes_in_it(numbered):
+    """A speed that is another every two control steps; each picture's caption has the one of that instant."""
+    family, wanted = Switching(), Wanted((16, 16), frozenset({0, 1}), 1, STEPS, read_outs=False)
+    tasks = tasks_of(family, 2)
+    with filmed(Push(), family, tasks, 2, wanted, seed=0, worlds={"threads": 1}, origin=Origin()) as take:
+        codes = [[take.now(1, episode, age)["present_velocity"].item() for age in range(STEPS)] for episode in (0, 1)]
+        words = describe(family.space, tasks.rows()[1], take.now(1, 0, STEPS))
+    for code in codes:
+        assert len(set(code)) == 3, "its own, and two others"
+        assert code[0] == pytest.approx(2.0 * tasks["velocity"][1].item() / 3.0 - 1.0, rel=1e-5)
+    assert words != describe(family.space, tasks.rows()[1])
 
 
 def take_of(reward, starts, read_outs=None):
