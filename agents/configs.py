@@ -64,9 +64,18 @@ class RL2Config(PPOFields):
         "staggered": True,
         "segment_steps": 50,
         "minibatch_chunks": 512,
+        "mirror": False,
     }
-    """Defaults where the worlds are on a GPU: many of them, and short segments with eight minibatches each."""
-    before: ClassVar[Mapping[str, float]] = {"privileged_critic": False, "task_weight": 0.0, "segment_steps": 0}
+    """Defaults where the worlds are on a GPU: many of them, and short segments with eight minibatches each.
+
+    What mirror images are worth there has not been measured.
+    """
+    before: ClassVar[Mapping[str, float]] = {
+        "privileged_critic": False,
+        "task_weight": 0.0,
+        "segment_steps": 0,
+        "mirror": False,
+    }
     """What options are in runs on disk from before there were any."""
 
     cell: Literal["gru", "lstm", "lru", "transformer", "memory"] = "lstm"
@@ -92,7 +101,7 @@ class RL2Config(PPOFields):
     """Show the value head the task, in training; acting does not change."""
     task_weight: float = number(0.1, least=0, most=1e6)
     """Weight of predicting the task from the memory; above 0 the policy says what it believes of its task."""
-    mirror: bool = False
+    mirror: bool = True
     """Learn from each trial's mirror image too, where the family declares a symmetry of left and right."""
     hidden_size: int = number(128, least=1, most=8192, memory=weights_memory)
     """Units of the memory, and of the hidden layer of each head."""

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from metarl.agents.configs import RL2Config
 from metarl.agents.rl2_policy import BelievingRL2Policy, RL2Policy, RL2State, policy_inputs, whole_steps
-from metarl.core.errors import UserError
 from metarl.core.info import Mirror, PolicyInfo, Reflection
 from metarl.core.mirror import reflect
 from metarl.core.types import Metrics, Segment
@@ -74,8 +73,7 @@ class RL2(BaseLearner):
             kind = BelievingRL2Policy if config.task_weight > 0 else RL2Policy
             self.policy = kind(config, info).to(device)
         self.return_norm = RunningNorm().to(device)
-        if config.mirror and info.mirror is None:
-            raise UserError("mirror = True: this family declares no symmetry of left and right (see Family.mirror)")
+        self._mirror = info.mirror if config.mirror else None
         self._mirrored: Tensor | None = None
         """Memories of the mirrored worlds, to go on from; None where their trials begin."""
         settings = Settings.of(config)
@@ -84,7 +82,7 @@ class RL2(BaseLearner):
             self._longest = steps
             chunks = max(2, config.minibatch_chunks * min(config.chunk_steps, self._longest) // self._longest)
             settings = replace(settings, minibatch_chunks=chunks)
-        if config.mirror:  # a chunk and its image: as many gradient steps as without
+        if self._mirror is not None:  # a chunk and its image: as many gradient steps as without
             settings = replace(settings, minibatch_chunks=2 * settings.minibatch_chunks)
         self._ppo = PPO(self.policy, self.policy.network.raw_log_std, self._evaluate, settings)
 
@@ -104,7 +102,7 @@ class RL2(BaseLearner):
         chunks, metrics = self.prepare(segment)
         metrics = finite_only(metrics | self._ppo.update(chunks, generator, progress))
         # The statistics move only now: collection and update saw the same normalisation.
-        mirror = self.policy.info.mirror if self.config.mirror else None
+        mirror = self._mirror
         self.policy.obs_norm.update(_seen(segment.obs, mirror.observation if mirror else None))
         self.policy.reward_norm.update(segment.reward)
         if segment.privileged is not None:
@@ -144,23 +142,22 @@ class RL2(BaseLearner):
         memory = self._memory_before(segment, length).flatten(0, 1)
         values = value, self._next_value(segment, value, known)
         chunks, metrics = self._ppo.chunks(segment, inputs, obs, *values, scale, known, memory)
-        if config.mirror:
-            chunks = side_by_side(chunks, self._image(segment, chunks, length))
+        if self._mirror is not None:
+            chunks = side_by_side(chunks, self._image(segment, chunks, length, self._mirror))
         if network.believed and known is not None:
             mean, log_std = network.beliefs(extras["memory"])
             metrics["train/task_error"] = float((mean - known).square().mean().sqrt())
             metrics["train/task_std"] = float(log_std.exp().mean())
         return chunks, metrics
 
-    def _image(self, segment: Segment, chunks: Chunks, length: int) -> Chunks:
+    def _image(self, segment: Segment, chunks: Chunks, length: int, mirror: Mirror) -> Chunks:
         """The chunks of the mirrored segment, which is as likely as the one collected, and earned the same.
 
         Nobody remembered it: its memories are computed here, by the parameters that collected the other. Densities
         are those of the actions as they were drawn, so that ratios weigh the image by how likely the policy now is to
         act as its mirror image did.
         """
-        mirror, memory = self.policy.info.mirror, self.policy.network.memory
-        assert mirror is not None
+        memory = self.policy.network.memory
         obs, inputs = self.inputs(mirrored(segment, mirror))
         starts = (~segment.trial_start[::length, :, None]).float()
         state = inputs.new_zeros(inputs.shape[1], memory.state_size)
