@@ -47,6 +47,7 @@ class QuadrupedBody(Quadruped):
             ),
         }
     )
+    mirror = SYMMETRY
     variations = (
         CentreOfMass("centre", "trunk", axis=0),
         Payload("payload", "trunk", at=(0.0, 0.0, 0.1)),

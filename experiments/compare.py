@@ -20,7 +20,7 @@ import tomllib
 import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from record import RESULTS, record, redraw
 from metarl import api
 from metarl.core.config import configure, read_toml, to_toml
 from metarl.core.errors import UserError, unknown_name
-from metarl.core.registry import family_names, learner_names
+from metarl.core.registry import family_names, learner_names, make_family
 from metarl.reports.build import find_beliefs
 from metarl.run import checkpoint
 from metarl.run.launch import end_with_parent
@@ -63,7 +63,9 @@ class Trial:
     @property
     def settings(self) -> dict[str, Any]:
         """All that its configuration will say."""
-        return _flat(tomllib.loads(to_toml(configure(self.agent, self.family, self.fields))))
+        config = configure(self.agent, self.family, self.fields)
+        config = replace(config, trial=config.trial or make_family(self.family).trial)
+        return _flat(tomllib.loads(to_toml(config)))
 
 
 @dataclass(frozen=True)

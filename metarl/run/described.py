@@ -94,7 +94,7 @@ def _distribution(row: Mapping[str, Any]) -> Distribution:
         outer = value if isinstance(value, tuple) else () if value is None else (value,)
         numbers = [one for each in outer for one in each] if nested else outer
         most = _LONGEST if name == "size" else 1e12
-        if len(numbers) > _LONGEST or not all(type(one) in (int, float) and abs(one) <= most for one in numbers):
+        if len(outer) > _LONGEST or not all(type(one) in (int, float) and abs(one) <= most for one in numbers):
             raise ValueError(f"{name} = {reprlib.repr(value)}")
     made = kind(**values)
     if not isinstance(made, Distribution):

@@ -40,6 +40,8 @@ def started(output: Path | None, config: TrainConfig[Any], argv: Sequence[str]) 
                 training.run = Run(Path(of_leader(shares, "")))
                 yield training
                 return
+            # What a fall forfeits is the family's own choice of today: a later metarl may choose otherwise.
+            training.config = config = replace(config, trial=config.trial or training.family.trial)
             training.run = run = folder.create(output, config, argv)
             with folder.locked(run.path):
                 try:

@@ -109,7 +109,9 @@ def disturbed(family: Family, text: str) -> Family:
     only = content.pop("only", False)
     if not isinstance(only, bool):
         raise UserError(f"disturbances: only = {only!r} must be true or false")
-    return with_disturbances(family, _joined(() if only else family.disturbances, _read(content, family)))
+    made = with_disturbances(family, _joined(() if only else family.disturbances, _read(content, family)))
+    object.__setattr__(made, "mirror", None)  # whether left and right are alike under these, nobody has said
+    return made
 
 
 def with_disturbances(family: Family, disturbances: Any) -> Family:

@@ -16,6 +16,7 @@ from metarl.core.distributions import Box, Uniform
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.tasks import Parameter, TaskSpace
 from metarl.sim.family import Family, MujocoFamily
+from metarl.sim.mirror import symmetry_of
 from metarl.sim.variations import BodyMass, Friction, JointDamping, ModelField, MotorStrength, Payload, Variation
 
 READY: dict[str, tuple[Parameter, Variation | None]] = {
@@ -56,6 +57,9 @@ def with_parameters(name: str, found: object, added: Sequence[str]) -> type[Mujo
         parameters[one] = parameter
         variations.append(variation or Payload(one, _base(found().spec()), at=(0.0, 0.0, 0.1)))
     members: dict[str, object] = {"space": TaskSpace(parameters), "variations": tuple(variations)}
+    members["mirror"] = (
+        found.mirror
+    )  # whatever is added is of all joints, motors and bodies, or on the middle of the base
     members |= {"__module__": found.__module__, "__doc__": found.__doc__}
     return cast("type[MujocoFamily]", cast(Any, type(found))(found.__name__, (found,), members))
 
@@ -89,6 +93,10 @@ def narrowed(family: Family, ranges: Sequence[str]) -> Family:
         return family
     made = copy.copy(family)
     object.__setattr__(made, "space", TaskSpace(parameters))  # a family is sealed; this is another one
+    symmetry = symmetry_of(family)
+    own = family.space.parameters
+    if symmetry is not None and any(parameters[name] != own[name] for name in symmetry.parameters if name in own):
+        object.__setattr__(made, "mirror", None)  # the image of a task may lie beyond
     return made
 
 

@@ -67,7 +67,11 @@ class Family(metaclass=_Immutable):
     trial: ClassVar[Trial] = "steps"
     """What a trial is worth, unless `make_env` is told otherwise."""
     mirror: ClassVar[Symmetry | None] = None
-    """The robot's left-right symmetry, for learners that use it; None where it has none, or none is told."""
+    """The robot's left-right symmetry, which RL² learns from; None where it has none, or none is told.
+
+    A subclass with task parameters, variations or disturbances of its own says it anew, or has none. `metarl check`
+    tests it.
+    """
 
     reward_needs: ClassVar[Mapping[str, bool] | None] = None
     """What its reward is made of, and of each whether a robot's own sensors tell it; None where nobody has said."""

@@ -9,9 +9,22 @@ from torch import Tensor
 
 from metarl.core.errors import UserError
 from metarl.core.info import Mirror, Part, Reflection
-from metarl.core.mirror import reflect, side_by_side, signed
+from metarl.core.mirror import Symmetry, reflect, side_by_side, signed
 from metarl.core.tasks import Angle, Parameter, Tasks
 from metarl.sim.family import Family
+
+
+def symmetry_of(family: Family | type[Family]) -> Symmetry | None:
+    """The symmetry that a family declares; None where what it is of was replaced since.
+
+    A subclass with task parameters, variations or disturbances of its own says anew whether left and right are alike.
+    """
+    if family.mirror is None:
+        return None
+    kinds = (family if isinstance(family, type) else type(family)).__mro__
+    declared = next(place for place, kind in enumerate(kinds) if "mirror" in vars(kind))
+    changed = any(name in vars(kind) for kind in kinds[:declared] for name in ("space", "variations", "disturbances"))
+    return None if changed else family.mirror
 
 
 def mirror_of(family: Family, privileged: Sequence[Part], task_visible: bool) -> Mirror | None:
@@ -20,7 +33,7 @@ def mirror_of(family: Family, privileged: Sequence[Part], task_visible: bool) ->
     `privileged` are the parts that an oracle is told, which its observation ends with. Raises `UserError` where the
     family declares what does not fit.
     """
-    symmetry = family.mirror
+    symmetry = symmetry_of(family)
     if symmetry is None:
         return None
     parts = [_declared(family, symmetry.parts, part) for part in family.observation]
@@ -30,7 +43,7 @@ def mirror_of(family: Family, privileged: Sequence[Part], task_visible: bool) ->
 
 def mirrored_tasks(family: Family, tasks: Tasks) -> Tasks:
     """The tasks of the mirrored robots."""
-    symmetry = family.mirror
+    symmetry = symmetry_of(family)
     assert symmetry is not None
     own = family.space.parameters
     declared = {name: row for name, row in symmetry.parameters.items() if name in own}  # others are hidden parts

@@ -68,8 +68,8 @@ def _cut(text: str, size: int, room: int) -> str:
 def describe(space: TaskSpace, row: Mapping[str, Value], now: Mapping[str, np.ndarray] = _NOTHING) -> str:
     """Describe a task: `velocity 1.72 m/s`, or `mass 0.93, dead_joint bfoot`. A long vector is shown as its range.
 
-    `now` are the privileged numbers of an instant that are not the task's own: of what changes in an episode the
-    present value is shown, and of a fault that has not come, or is over, that it is not now.
+    `now` are the privileged numbers of an instant: of what changes in an episode the present value is shown, and of a
+    fault that has not come, or is over, that it is not now.
     """
     words = []
     for name, parameter in space.parameters.items():
@@ -79,11 +79,12 @@ def describe(space: TaskSpace, row: Mapping[str, Value], now: Mapping[str, np.nd
             present = decoder(parameter)(now[f"present_{name}"]).tolist()
             value = present[0] if len(present) == 1 else present
         words.append(f"{name} {parameter.label(value) or _number(value)}{unit}")
-    return ", ".join(words) + (" (not now)" if "fault" in now and not now["fault"].any() else "")
+    sound = all(row[name] == parameter.nominal for name, parameter in space.parameters.items())
+    return ", ".join(words) + (" (not now)" if "fault" in now and not now["fault"].any() and not sound else "")
 
 
 def _number(value: Value) -> str:
-    if isinstance(value, list) and len(value) > 3:
+    if isinstance(value, list) and len(value) > 4:
         return f"{_number(min(value))} to {_number(max(value))}"
     if isinstance(value, list):
         return "(" + ", ".join(_number(item) for item in value) + ")"

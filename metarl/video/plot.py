@@ -84,8 +84,9 @@ class Plot:
             columns = list(zip(lines[:now, shot.world].T, band[:now, shot.world].T, _COLOURS, strict=False))
             for column, spread, colour in columns:
                 frame.band(column, spread, colour)
-            for value, colour in zip(true[shot.world], _COLOURS, strict=False):
-                frame.level(float(value), tuple(round(0.75 * part) for part in colour))
+            for column, colour in zip(true[:now, shot.world].T, _COLOURS, strict=False):
+                red, green, blue = (round(0.75 * part) for part in colour)
+                frame.line(column, (red, green, blue), 1)
             for column, _, colour in columns:
                 frame.line(column, colour, 2)
         return np.asarray(image.reduce(_FINE))
@@ -164,12 +165,10 @@ def _panel(name: str, values: list[np.ndarray], steps: int) -> Panel:
     return Panel(name, low, high, steps)
 
 
-def _true(take: Take, name: str, lines: Float[np.ndarray, "T N C"]) -> Float[np.ndarray, "N D"]:
-    """The values of the task parameter that a read-out is of; none where it is of something else."""
-    if name not in take.tasks.values:
-        return np.zeros((lines.shape[1], 0))
-    values = take.tasks[name].cpu().numpy().reshape(lines.shape[1], -1)
-    return values if values.shape[1] == lines.shape[2] else np.zeros((lines.shape[1], 0))
+def _true(take: Take, name: str, lines: Float[np.ndarray, "T N C"]) -> Float[np.ndarray, "T N D"]:
+    """The privileged numbers that a read-out is of, in the same units; none where it is of something else."""
+    found = take.privileged.get(name)
+    return lines[..., :0] if found is None or found.shape != lines.shape else found
 
 
 def _lines(name: str, values: Float[np.ndarray, "T N D"], window: int) -> tuple[str, Float[np.ndarray, "T N C"]]:

@@ -67,8 +67,8 @@ class Take:
     read_outs: Mapping[str, Float32[np.ndarray, "T N D"]]
     """What can be read out of the policy's state after each step, by name."""
     pictures: Pictures
-    hidden: Mapping[str, Float32[np.ndarray, "T N size"]] = field(default_factory=dict)
-    """What changes within an episode, after each step: the privileged numbers that are not the task's own, by name."""
+    privileged: Mapping[str, Float32[np.ndarray, "T N size"]] = field(default_factory=dict)
+    """What is so after each step, by name: see `TrialEnv.privileged`."""
 
     def length(self, world: int, episode: int) -> int:
         """Control steps of an episode."""
@@ -93,9 +93,9 @@ class Take:
         return self.pictures.at(world, *self._between(world, episode, age))
 
     def now(self, world: int, episode: int, age: int) -> dict[str, Float32[np.ndarray, "size"]]:
-        """What of `hidden` is so in the picture of that age."""
+        """What of `privileged` is so in the picture of that age."""
         first, step = self._between(world, episode, age)
-        return {name: rows[max(first, step), world] for name, rows in self.hidden.items()}
+        return {name: rows[max(first, step), world] for name, rows in self.privileged.items()}
 
     def _between(self, world: int, episode: int, age: int) -> tuple[int, int]:
         """The first step of an episode, and the one that an age of it is shown by, both as steps of the trial."""
@@ -207,14 +207,6 @@ def _shoot(env: TrialEnv, policy: Policy[Any], tasks: Tasks, wanted: Wanted, see
         if cameras is not None:
             cameras.close()
     kept = {name: torch.stack(values).numpy() for name, values in read_outs.items()}
-    return Take(tasks, reward, tuple(map(tuple, starts)), kept, pictures, _hidden(env, torch.stack(privileged).numpy()))
-
-
-def _hidden(env: TrialEnv, rows: Float32[np.ndarray, "T N P"]) -> dict[str, Float32[np.ndarray, "T N size"]]:
-    """Of the privileged numbers those that are not the task's own, by name."""
-    found, first = {}, 0
-    for part in env.info.privileged:
-        if part.name not in env.family.space.parameters:
-            found[part.name] = rows[..., first : first + part.size]
-        first += part.size
-    return found
+    parts = torch.split(torch.stack(privileged), [part.size for part in env.info.privileged], dim=-1)
+    told = {part.name: rows.numpy() for part, rows in zip(env.info.privileged, parts, strict=True)}
+    return Take(tasks, reward, tuple(map(tuple, starts)), kept, pictures, told)

@@ -267,7 +267,7 @@ CONTENT = {"summary": "A cart.", "control_step": 0.1, "episode_steps": 10, "para
         {"kind": "Points", "values": [1.0, 2.0]},
         {"kind": "Points", "values": [[1.0], [True]]},
         {"kind": "Points", "values": [[[1.0]], [[2.0]]]},
-        {"kind": "Points", "values": [[0.0] * 100] * 100},
+        {"kind": "Points", "values": [[0.0]] * 5000},
         {"kind": "Disc", "radius": True},
         {"kind": "Disc", "reach": 1.0},
         {},

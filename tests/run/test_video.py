@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from typing import NamedTuple
 
 import imageio_ffmpeg
@@ -342,6 +343,9 @@ def test_a_caption_says_what_is_so_now():
     faults, row = make_family("quadruped-faults").space, {"kind": 1.0, "motor": 1.0}
     assert describe(faults, row, {"fault": np.zeros(1)}) == "kind locked, motor FL_hip (not now)"
     assert describe(faults, row, {"fault": np.ones(1)}) == "kind locked, motor FL_hip"
+    signs, off = make_family("quadruped-signs").space, {"fault": np.zeros(1)}
+    assert describe(signs, {"signs": [1.0, -1.0, 1.0, 1.0]}, off) == "signs (1, -1, 1, 1) (not now)"
+    assert describe(signs, {"signs": [1.0] * 4}, off) == "signs (1, 1, 1, 1)", "nothing is going to break"
 
 
 class Switching(ShortVel):
@@ -499,6 +503,19 @@ def test_read_outs_are_kept_after_every_step(numbered):
         ) as take:
             found = take.read_outs["steps"][:, 1, 0].tolist() if take.read_outs else None
         assert found == expected
+
+
+def test_what_a_belief_is_of_is_drawn_as_it_changes_and_in_its_units():
+    belief = np.zeros((8, 1, 1), np.float32)
+    take = take_of(np.ones((8, 1)), ((0, 8),), {"speed": belief})
+    changes = np.where(np.arange(8) < 4, -0.5, 1.0).astype(np.float32).reshape(8, 1, 1)
+    drawn = []
+    for privileged in ({}, {"speed": 0.0 * changes}, {"speed": changes}, {"other": changes}):
+        plot = Plot(replace(take, privileged=privileged), [Shot(0, 0)], (320, 160), limit=8, window=1)
+        panel = plot._read_outs[0][0]
+        drawn.append((panel.low, panel.high))
+        assert plot.draw(Shot(0, 0), 8).shape == (48, 320, 3)
+    assert drawn == [(0.0, 1.0), (0.0, 1.0), (-0.5, 1.0), (0.0, 1.0)]
 
 
 def test_the_plot_grows_to_the_right():

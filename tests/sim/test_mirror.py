@@ -11,10 +11,12 @@ from metarl.check.symmetry import symmetric
 from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo
 from metarl.core.mirror import reflect, side_by_side, signed
+from metarl.core.registry import make_family
+from metarl.core.tasks import Parameter, TaskSpace, Uniform
 from metarl.envs.quadruped import SYMMETRY
 from metarl.envs.quadruped_tasks import QuadrupedCommand, QuadrupedCrippled
 from metarl.sim.make import make_env
-from metarl.sim.mirror import mirror_of, mirrored_tasks
+from metarl.sim.mirror import mirror_of, mirrored_tasks, symmetry_of
 
 
 def test_a_vector_is_permuted_and_signed():
@@ -51,6 +53,28 @@ def test_the_mirror_image_of_a_task():
     assert image["motor"].tolist() == [3.0, 2.0, 10.0, -1.0]
     assert torch.equal(image["strength"], tasks["strength"])
     assert mirrored_tasks(QuadrupedCommand(), columns(velocity=[0.5], turn=[0.2]))["turn"].tolist() == [-0.2]
+
+
+class Sideways(QuadrupedCommand):
+    """Says nothing of whether its own parameter is alike on left and right."""
+
+    space = TaskSpace({**QuadrupedCommand.space.parameters, "lean": Parameter(Uniform(0.0, 1.0), "1")})
+
+
+class Named(QuadrupedCommand):
+    """Changes nothing that a symmetry is of."""
+
+    episode_steps = 50
+
+
+def test_who_changes_what_a_symmetry_is_of_says_it_anew():
+    assert symmetry_of(Sideways()) is None
+    assert symmetry_of(Named()) is QuadrupedCommand.mirror
+    for name in ("quadruped-command", "quadruped-body+joint_friction"):
+        assert symmetry_of(make_family(name)) is not None, "whatever can be added is alike on both sides"
+    assert symmetry_of(make_family("quadruped-command", "[redrawn]\nparameters = ['turn']\nevery = 1.0\n")) is None
+    assert symmetry_of(make_family("quadruped-command", ranges=["turn=0.2:0.5"])) is None
+    assert symmetry_of(make_family("quadruped-command", ranges=["velocity=0.2:0.5"])) is not None
 
 
 class WrongPart(QuadrupedCommand):
