@@ -46,8 +46,6 @@ class SteadyQuadruped(Quadruped):
     """
 
     episode_steps = 300
-    trial = "falls"
-    """Motors are sound again after a fall: where falls cost little, falling is a way out (docs/results.md)."""
     speed: ClassVar[float] = 0.6
     """Wanted forward velocity [m/s]."""
     gait_terms = False

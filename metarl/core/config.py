@@ -79,7 +79,7 @@ class TrainConfig(Checked, Generic[L]):
     """Several processes add their gradients up in any order: less is sent, but results depend on their number."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where policy, data and updates are, and the worlds, unless --physics says otherwise. On cuda a learner may have
-    other defaults: rl2 takes 4096 worlds and updates every 50 steps."""
+    other defaults: rl2 takes 4096 worlds, updates every 50 steps, without mirror images."""
     physics: Literal["", "mujoco", "warp"] = ""
     """What moves the worlds: mujoco (on the CPU's cores) or warp (mujoco_warp, on the device); by default mujoco on
     the cpu and warp on cuda."""

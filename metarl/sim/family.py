@@ -93,6 +93,12 @@ class MujocoFamily(Family):
     `physics.bind(field)` gives live tensors over MjData. What differs between worlds is in their `Tasks`.
     """
 
+    trial: ClassVar[Trial] = "falls"
+    """What a trial is worth, unless `make_env` is told otherwise.
+
+    Where a fall costs no more than its step, RL² learns to fall, as measured on humanoid, ant, walker, hopper and
+    quadruped. A family that ends episodes by success says "steps": what is done until then serves the next episode.
+    """
     variations: ClassVar[Sequence[Variation]] = ()
     """How task parameters change the model."""
     hidden_parts: ClassVar[tuple[Part, ...]] = ()
