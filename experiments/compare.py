@@ -20,7 +20,7 @@ import tomllib
 import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,12 @@ from record import RESULTS, record, redraw
 from metarl import api
 from metarl.core.config import configure, read_toml, to_toml
 from metarl.core.errors import UserError, unknown_name
-from metarl.core.registry import family_names, learner_names, make_family
+from metarl.core.registry import family_names, learner_names
 from metarl.reports.build import find_beliefs
 from metarl.run import checkpoint
 from metarl.run.launch import end_with_parent
 from metarl.run.run import Run
+from metarl.run.sessions import settled
 
 HERE = Path(__file__).parent
 
@@ -63,8 +64,7 @@ class Trial:
     @property
     def settings(self) -> dict[str, Any]:
         """All that its configuration will say."""
-        config = configure(self.agent, self.family, self.fields)
-        config = replace(config, trial=config.trial or make_family(self.family).trial)
+        config = settled(configure(self.agent, self.family, self.fields))
         return _flat(tomllib.loads(to_toml(config)))
 
 

@@ -22,6 +22,12 @@ from metarl.run.run import CONFIG, Run
 from metarl.run.train import Outcome, Training
 
 
+def settled(config: TrainConfig[Any]) -> TrainConfig[Any]:
+    """The configuration with what was left to the family written out, as a later metarl may choose otherwise."""
+    family = make_family(config.family, config.disturbances, config.task_ranges)
+    return replace(config, trial=config.trial or family.trial)
+
+
 @contextmanager
 def started(output: Path | None, config: TrainConfig[Any], argv: Sequence[str]) -> Iterator[Training]:
     """A new run in a folder that this process holds; one that ends before its first iteration leaves no folder.
@@ -40,8 +46,7 @@ def started(output: Path | None, config: TrainConfig[Any], argv: Sequence[str]) 
                 training.run = Run(Path(of_leader(shares, "")))
                 yield training
                 return
-            # What a fall forfeits is the family's own choice of today: a later metarl may choose otherwise.
-            training.config = config = replace(config, trial=config.trial or training.family.trial)
+            training.config = config = settled(config)
             training.run = run = folder.create(output, config, argv)
             with folder.locked(run.path):
                 try:

@@ -187,7 +187,7 @@ def _trained(config: TrainConfig[Any], path: Path, trust_code: bool, console: Co
     if not os.path.isfile(path / "config.toml"):
         return Run(sessions.train(config, path, console=console, argv=argv).path)
     there = Run.open(path, trust_code)
-    ours, theirs = _options(config), _options(there.config())
+    ours, theirs = (_options(sessions.settled(each)) for each in (config, there.config()))
     for name in ours:
         if name not in _ANY_LENGTH and ours[name] != theirs.get(name):
             other = f"its {name} is {theirs.get(name)}, not {ours[name]}"

@@ -53,7 +53,7 @@ def test_a_finished_run_is_trained_further_and_says_so(tmp_path):
 
     further = resume(run, total_steps=4 * 80)
     assert further.manifest().iteration == 4
-    assert further.config() == replace(config(4), trial="steps"), "what a fall forfeits is kept"
+    assert further.config() == replace(config(4), trial="falls"), "what a fall forfeits is kept"
     (entry,) = further.provenance()["resumed"]
     assert (entry["after_iteration"], entry["total_steps"]) == (2, 320)
     whole = train(config(4), tmp_path / "whole")
