@@ -17,9 +17,9 @@ def table(families: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
     for place, agents in families.items():
         for agent, runs in agents.items():
             found = [each for each in map(beliefs_of, runs) if each is not None]
-            cells = [place, agent]
             if not found or runs[0].config_values.get("task_visible"):
                 continue
+            cells = [place, agent]
             for moment in (1.0, np.inf):
                 places = [int(np.flatnonzero(np.array(each.seconds) <= moment)[-1]) for each in found]
                 error = np.mean([each.overall[i] for each, i in zip(found, places, strict=True)])

@@ -84,7 +84,11 @@ def resumed(
     with folder.locked(run.path) if rank() == 0 else nullcontext():
         run.family()  # may it run?
         config = run.config()
-        changes: dict[str, Any] = {"total_steps": total_steps or config.total_steps}
+        # What a fall forfeits was left to the family in runs of before `settled`, when nearly all of them said `steps`.
+        changes: dict[str, Any] = {
+            "total_steps": total_steps or config.total_steps,
+            "trial": config.trial or "steps",
+        }
         device, physics = on
         if (device or config.device) != config.device or physics:
             changes |= {"device": device or config.device, "physics": physics}

@@ -18,7 +18,7 @@ from metarl.core.config import TrainConfig
 from metarl.core.errors import UserError
 from metarl.run import checkpoint
 from metarl.run.run import Run
-from metarl.run.sessions import resume, started, train
+from metarl.run.sessions import resume, resumed, started, train
 from metarl.run.train import Training
 
 FAMILY = f"{Path(__file__).parents[1]}/short_family.py:ShortDir"
@@ -41,6 +41,16 @@ def test_a_callback_is_told_the_metrics_and_may_stop(tmp_path):
     assert [row["rollout/return_last"] for row in told] == [row["rollout/return_last"] for row in metrics_of(run)]
     assert run.manifest().iteration == 2
     assert resume(run).manifest().iteration == 4
+
+
+def test_a_run_of_before_goes_on_by_what_a_fall_forfeited_then(tmp_path):
+    run = train(config(2), tmp_path / "run")
+    path = run.path / "config.toml"
+    assert 'trial = "falls"' in path.read_text()
+    path.write_text(path.read_text().replace('trial = "falls"', 'trial = ""'))
+    with resumed(run, [], total_steps=4 * 80) as training:
+        assert training.env.trial == training.config.trial == "steps"
+    assert resume(run, total_steps=4 * 80).config().trial == "steps"
 
 
 def test_a_finished_run_is_trained_further_and_says_so(tmp_path):
