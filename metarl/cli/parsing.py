@@ -84,11 +84,11 @@ def parse_training(words: list[str]) -> TrainOptions:
     rest = words[len(named) :]
     changes: dict[str, Any] = dict(zip(_NAMED_FIRST, named, strict=False))
     changes |= {name: value for name in _NAMED_FIRST if (value := _value_of(rest, f"--{name}"))}
-    file = _value_of(rest, "--config")
+    file, device, physics = (_value_of(rest, flag) for flag in ("--config", "--device", "--physics"))
     if file:
         trust_code = "--trust-code" in rest
         trust.named(*changes.values())
-        base = load_config(Path(file), trust_code)
+        base = load_config(Path(file), trust_code, device=device, physics=physics)
         if "family" not in changes:
             trust.require(base.family, file, trust_code)
     elif len(changes) < 2 and not {"-h", "--help"} & set(rest):
@@ -103,7 +103,7 @@ def parse_training(words: list[str]) -> TrainOptions:
         changes["learner"] = config_class()
     if not file:
         changes |= train_defaults(config_class)
-        on = device_defaults(config_class, _value_of(rest, "--device"), _value_of(rest, "--physics"))
+        on = device_defaults(config_class, device, physics)
         of_run = {field.name for field in dataclasses.fields(TrainConfig)}
         changes |= {name: value for name, value in on.items() if name in of_run}
         changes["learner"] = config_class(**{name: value for name, value in on.items() if name not in of_run})

@@ -125,7 +125,7 @@ def configure(
     base: Mapping[str, Any] = dict(train_defaults(config_class))
     learner: Any = config_class()
     if file is not None:
-        loaded = load_config(file, trust_code)
+        loaded = load_config(file, trust_code, device=fields.get("device", ""), physics=fields.get("physics", ""))
         base = {f.name: getattr(loaded, f.name) for f in dataclasses.fields(loaded) if f.name != "learner"}
         learner = loaded.learner if isinstance(loaded.learner, config_class) else learner
     if file is None:
@@ -151,10 +151,13 @@ def to_toml(config: TrainConfig[Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def load_config(path: Path, trust_code: bool = False, of_run: bool = False) -> TrainConfig[Any]:
+def load_config(
+    path: Path, trust_code: bool = False, of_run: bool = False, device: str = "", physics: str = ""
+) -> TrainConfig[Any]:
     """A training configuration from TOML, the learner's part typed by its agent.
 
-    One `of_run` was written whole: an option that it lacks is younger, and was as the learner's `before` says.
+    One `of_run` was written whole: an option that it lacks is younger, and was as the learner's `before` says. What
+    another lacks is as by default on its device, or on the one given, which is to replace it.
 
     An agent in a file is imported for that, if it may be: see `trust.require`, which is to be asked for the family too
     before that is made.
@@ -168,8 +171,8 @@ def load_config(path: Path, trust_code: bool = False, of_run: bool = False) -> T
     trust.require(values["agent"], path, trust_code)
     config_class = learner_config_class(values["agent"])
     run_options, of_learner = _names(TrainConfig), _names(config_class)
-    if "device" not in of_learner and (device := learner.pop("device", "cpu")) != "cpu":
-        values = {"device": device, "physics": "mujoco"} | values  # once of the learner's gradient steps alone
+    if "device" not in of_learner and (updates := learner.pop("device", "cpu")) != "cpu":
+        values = {"device": updates, "physics": "mujoco"} | values  # once of the learner's gradient steps alone
     for key in values.keys() - run_options:
         if key in of_learner:
             raise UserError(f"{path}: {key} belongs into the table [learner], below the options of the run")
@@ -178,9 +181,15 @@ def load_config(path: Path, trust_code: bool = False, of_run: bool = False) -> T
             raise UserError(f"{path}: {key} is an option of the run and belongs above the table [learner]")
         if owners := agents_with(key):
             raise UserError(f"{path}, [learner]: {values['agent']} has no option {key}; {', '.join(owners)} have it")
-    was: Mapping[str, Any] = getattr(config_class, "before", {}) if of_run else {}
+    missing: dict[str, Any] = {}
+    was: dict[str, Any] = {}
+    if of_run:
+        was = dict(getattr(config_class, "before", {}))
+    else:
+        on = device or values.get("device", ""), physics or values.get("physics", "")
+        missing = {**train_defaults(config_class), **device_defaults(config_class, *on)}
+        was = {name: missing.pop(name) for name in of_learner & missing.keys()}
     values["learner"] = build(config_class, {**was, **learner}, f"{path}, [learner]")
-    missing: Mapping[str, Any] = {} if of_run else train_defaults(config_class)
     return build(TrainConfig, {**missing, **values}, str(path))
 
 

@@ -14,7 +14,7 @@ from metarl.bench.learners import learning
 from metarl.bench.worlds import Place, stepping
 from metarl.cli.parsing import parse_training
 from metarl.core import seeding
-from metarl.core.config import configure, load_config
+from metarl.core.config import configure, load_config, to_toml
 from metarl.core.errors import UserError
 from metarl.run.collect import Stepper
 from metarl.run.metrics import rollout_metrics
@@ -39,6 +39,20 @@ def test_worlds_on_a_gpu_have_defaults_of_their_own_unless_told():
         made = configure("rl2", "half-cheetah-vel", on)
         assert (made.num_worlds, made.staggered, made.learner.segment_steps) == (64, True, 100)
         assert env_options(made)["device"] == "cpu"
+
+
+def test_what_a_file_lacks_is_as_by_default_on_its_device(tmp_path):
+    file = tmp_path / "part.toml"
+    whole = 'agent = "rl2"\nfamily = "quadruped-vel"\nnum_worlds = 64\n'
+    for text, device in ((whole + 'device = "cuda"\n', {}), (whole, {"device": "cuda"})):
+        file.write_text(text + "[learner]\nhidden_size = 32\n")
+        words = ["--config", str(file), *(word for name, value in device.items() for word in (f"--{name}", value))]
+        for made in (configure("rl2", "quadruped-vel", device, file), parse_training(words).training):
+            assert (made.device, made.num_worlds, made.total_steps) == ("cuda", 64, 20_000_000)
+            assert (made.learner.hidden_size, made.learner.segment_steps, made.learner.mirror) == (32, 50, False)
+    file.write_text(to_toml(configure("rl2", "quadruped-vel", {})))
+    made = configure("rl2", "quadruped-vel", {"device": "cuda"}, file)
+    assert (made.num_worlds, made.learner.segment_steps, made.learner.mirror) == (64, 100, True)  # what it says
 
 
 def test_a_learner_s_own_device_is_read_as_one_of_its_updates(tmp_path):
