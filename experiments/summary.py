@@ -1,4 +1,4 @@
-"""Tables of results in README.md, docs/families.md and docs/results.md, from what experiments/results holds.
+"""Tables of README.md, docs/families.md, docs/results.md and docs/export.md, from what experiments/results holds.
 
     python experiments/record.py    # or `make results`: redraws everything, this too
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import exports
 import numpy as np
 import results_page
 from comparison import Compared, by_steps, compared, kinds, places
@@ -91,6 +92,7 @@ def pages() -> dict[str, str]:
         "README.md": overview(families, on_gpu),
         "docs/families.md": worth_adapting(on_gpu | families),
         "docs/results.md": "\n\n".join(results_page.tables(families, on_gpu, options)),
+        "docs/export.md": exports.table(),
     }
 
 

@@ -55,7 +55,7 @@ ALLOWED = {
     "cli": ENGINE | {"video", "check", "bench", "reports", "viewer", "export", "sketch", "sysid", "hub", "cli", "api"},
     "envs": MODEL | {"envs"},
     "agents": CORE | {"rl", "agents"},
-    "experiments": ENGINE | {"video", "check", "reports", "hub", "sysid", "api", "envs", "cli"},
+    "experiments": ENGINE | {"video", "check", "reports", "hub", "sysid", "export", "api", "envs", "cli"},
 }
 """What the modules of a folder may import of ours: whole folders, or modules of them. `core` knows nothing above it."""
 FOLDERS = {path.stem for path in (ROOT / "metarl").iterdir()}

@@ -1,4 +1,4 @@
-"""The tables of README and of two pages of docs/ are what the recorded evaluations say."""
+"""The tables of README and of three pages of docs/ are what the recorded evaluations say."""
 
 import json
 from pathlib import Path
@@ -172,3 +172,9 @@ def test_what_policies_believe_a_second_after_and_at_the_end(comparison, page, t
             (folder / "beliefs.json").write_text(json.dumps(content))
     rows = page.believing.table(comparison.compared(tmp_path)).splitlines()[2:]
     assert rows == ["| ant-dir | rl2 | 0.50 | 85 % | 4 s | 0.10 | 80 % | 2 |"]
+
+
+def test_every_policy_that_comes_along_has_its_export_recorded(summary):
+    from metarl.run.pretrained import pretrained_names
+
+    assert [path.stem for path in sorted(summary.exports.EXPORTS.glob("*.json"))] == pretrained_names()
