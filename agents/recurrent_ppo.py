@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor
@@ -24,6 +23,7 @@ from metarl.core.types import Segment, Transition
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.objectives import noise_log_prob
 from metarl.rl.policy import PolicyModule
+from metarl.rl.ppo import advantages
 
 try:
     import sb3_contrib
@@ -147,16 +147,19 @@ class RecurrentPPO(PPO):
 
     @torch.no_grad()
     def fill_buffer(self, segment: Segment) -> RecurrentRolloutBuffer:
-        """The trial in sb3-contrib's buffer, with advantages: what its `collect_rollouts` leaves there.
+        """The trial in sb3-contrib's buffer, as its `collect_rollouts` leaves it there, with RL²'s advantages.
 
-        Falls and time limits within the trial are no ends; the trial's end is a time limit, unless by a fall.
+        Falls and time limits within the trial are no ends but where a fall forfeits what follows; the trial's end is a
+        time limit, unless by a fall.
         """
         config, extras = self.config, segment.extras
         value = self.policy.value_of(extras["after"])
         log_prob = noise_log_prob(extras["noise"], self.policy.network.log_std)
         reward = segment.reward / self.return_norm.std.float()
         after = self.policy.value(segment.final_obs[-1], segment.final_state)  # had its last episode gone on
-        reward[-1] += config.discount * after * ~segment.terminated[-1]
+        next_value = torch.cat((value[1:], after[None]))
+        ends = segment.terminated, segment.value_end
+        advantage = advantages(reward, *ends, value, next_value, config.discount, config.gae_lambda)
         num_steps, num_worlds = reward.shape
         buffer = RecurrentRolloutBuffer(
             num_steps,
@@ -175,6 +178,5 @@ class RecurrentPPO(PPO):
         for t, (obs, action, earned) in enumerate(zip(*rows, strict=True)):
             states = split(extras["memory"][t])
             buffer.add(obs, action, earned, start, value[t], log_prob[t], lstm_states=states)
-        with np.errstate(over="ignore", invalid="ignore"):  # the guards tell
-            buffer.compute_returns_and_advantage(after, segment.ended[-1].cpu().numpy())
+        buffer.advantages, buffer.returns = advantage.cpu().numpy(), (advantage + value).cpu().numpy()
         return buffer

@@ -57,9 +57,8 @@ def with_parameters(name: str, found: object, added: Sequence[str]) -> type[Mujo
         parameters[one] = parameter
         variations.append(variation or Payload(one, _base(found().spec()), at=(0.0, 0.0, 0.1)))
     members: dict[str, object] = {"space": TaskSpace(parameters), "variations": tuple(variations)}
-    members["mirror"] = (
-        found.mirror
-    )  # whatever is added is of all joints, motors and bodies, or on the middle of the base
+    # Whatever is added is of all joints, motors and bodies, or on the middle of the base: as symmetric as before.
+    members["mirror"] = symmetry_of(found)
     members |= {"__module__": found.__module__, "__doc__": found.__doc__}
     return cast("type[MujocoFamily]", cast(Any, type(found))(found.__name__, (found,), members))
 

@@ -22,16 +22,16 @@ SMALL = RecurrentPPOConfig(hidden_size=8, batch_size=12, num_epochs=2)
 WORLDS, STEPS = 3, 8
 
 
-def make(**changes):
+def make(trial=None, **changes):
     """Carts that fall off at 0.05 m; two episodes of 4 steps are a trial."""
-    env = MujocoEnv(Rail(), WORLDS, episodes_per_trial=2, threads=1)
+    env = MujocoEnv(Rail(), WORLDS, episodes_per_trial=2, threads=1, trial=trial)
     learner = RecurrentPPO(dataclasses.replace(SMALL, **changes), env.info, seeding.generator(0, "init"))
 
-    def trial(number):
+    def played(number):
         tasks = env.family.space.sample("train", WORLDS, seeding.rng(0, "tasks", number))
         return lambda policy: collect(env, policy, tasks, seeding.key(0, "collect", number), record=learner.record)
 
-    return learner, trial
+    return learner, played
 
 
 def train(learner, trial, numbers):
@@ -91,6 +91,27 @@ def test_the_buffer_is_what_sb3_contrib_would_have_collected_on_the_trial_enviro
     # the last observation of a trial carries the flag there; here its episode goes on, or a fall has ended it
     np.testing.assert_allclose(ours.rewards[:-1], theirs.rewards[:-1], atol=3e-6)
     assert not theirs.episode_starts[1:].any()
+
+
+@pytest.mark.parametrize("trial", ["steps", "falls"])
+def test_a_fall_forfeits_what_follows_where_it_is_to(trial):
+    learner, played = make(trial, initial_std=2.0)
+    train(learner, played, range(3))
+    segments = (played(number)(learner.policy) for number in range(3, 60))
+    segment = next(segment for segment in segments if bool(segment.terminated[:-1].any()))
+    fell = segment.terminated
+    buffer = learner.fill_buffer(segment)
+    reward, value = buffer.rewards, buffer.values
+    earned = reward + 0.97 * np.concatenate((value[1:], np.zeros((1, WORLDS)))) - value
+    cut = fell.numpy() if trial == "falls" else np.zeros_like(fell.numpy())
+    expected, following = np.zeros_like(reward), np.zeros(WORLDS)
+    after = learner.policy.value(segment.final_obs[-1], segment.final_state).numpy() * ~fell[-1].numpy()
+    earned[-1] += 0.97 * after
+    for t in reversed(range(STEPS)):
+        lost = np.where(cut[t], reward[t] - value[t], earned[t])
+        expected[t] = following = lost + 0.97 * 0.9 * following * ~cut[t]
+    np.testing.assert_allclose(buffer.advantages, expected, atol=1e-5)
+    np.testing.assert_allclose(buffer.returns, expected + value, atol=1e-5)
 
 
 def test_the_flag_that_is_left_out_of_the_buffer_changes_nothing():

@@ -72,6 +72,7 @@ def test_who_changes_what_a_symmetry_is_of_says_it_anew():
     assert symmetry_of(Named()) is QuadrupedCommand.mirror
     for name in ("quadruped-command", "quadruped-body+joint_friction"):
         assert symmetry_of(make_family(name)) is not None, "whatever can be added is alike on both sides"
+    assert symmetry_of(make_family(f"{__file__}:Sideways+joint_friction")) is None
     assert symmetry_of(make_family("quadruped-command", "[redrawn]\nparameters = ['turn']\nevery = 1.0\n")) is None
     assert symmetry_of(make_family("quadruped-command", ranges=["turn=0.2:0.5"])) is None
     assert symmetry_of(make_family("quadruped-command", ranges=["velocity=0.2:0.5"])) is not None
