@@ -143,8 +143,8 @@ class VariBadConfig(PPOFields):
     """Units of the encoder's memory."""
     decoder_size: int = number(64, least=1, most=8192, memory=weights_memory)
     """Units of each of the two hidden layers of the decoders."""
-    kl_weight: float = number(0.1, least=0, most=1e6, search=Log(0.01, 1.0))
-    """Weight of the divergence from the posterior a step before."""
+    kl_weight: float = number(1.0, least=0, most=1e6, search=Log(0.1, 10.0))
+    """Weight of the divergence from the posterior a step before; 1 is the evidence lower bound itself."""
     reward_weight: float = number(1.0, least=0, most=1e6)
     """Weight of the errors of predicted rewards."""
     state_weight: float = number(1.0, least=0, most=1e6)
@@ -158,7 +158,7 @@ class VariBadConfig(PPOFields):
     elbo_steps: int = number(64, least=1, most=1_000_000)
     """Steps of the trial, past and future, that each of these beliefs has to predict."""
     encoder_learning_rate: float = number(1e-3, above=0, most=1, search=Log(2e-4, 3e-3))
-    """Adam's step size for encoder and decoders."""
+    """Adam's step size for encoder and decoders, at first: it falls as the policy's does."""
     hidden_size: int = number(128, least=1, most=8192, memory=weights_memory)
     """Units of the hidden layer of the policy's head, and of the value's."""
     batch_size: int = number(1600, least=1, most=1_000_000, search=OneOf(800, 1600, 3200))

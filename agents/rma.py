@@ -14,7 +14,7 @@ Differs from the published program in that
   nothing that it has found out, as the other learners here, and its state is small;
 - it may be fed the reward, without which it cannot tell tasks apart that differ in nothing else;
 - z is bounded, so that the policy never meets one that it was not trained by;
-- rewards count beyond an episode's time limit, until the end of the trial, as they do for the learners it is compared with.
+- rewards count beyond an episode's time limit, until the trial's end, as for the learners it is compared with.
 """
 
 from __future__ import annotations

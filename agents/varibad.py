@@ -77,7 +77,6 @@ class VariBadPolicy(EncodingPolicy):
         encoder = Encoder(2 * obs_size + action_size + 1, config.encoder_size, latent)
         network = ActorCritic(obs_size + 2 * latent, config.hidden_size, action_size, config.initial_std, _LAYERS)
         super().__init__(info, encoder, network)
-        self.belief_norm = RunningNorm(2 * latent)
 
     def belief(self, state: Encoded) -> Float32[Tensor, "N Z2"]:
         """Mean and log standard deviation of the posterior."""
@@ -88,10 +87,6 @@ class VariBadPolicy(EncodingPolicy):
         """The posterior."""
         mean, log_std = self.encoder.believed(state.memory)
         return {"posterior": mean, f"posterior{BAND}": log_std.exp()}
-
-    def features(self, obs: Float[Tensor, "*B O"], belief: Float[Tensor, "*B Z2"]) -> Float[Tensor, "*B F"]:
-        """What the heads see."""
-        return super().features(obs, self.belief_norm(belief))
 
 
 class VariBad(BaseLearner):
@@ -146,12 +141,11 @@ class VariBad(BaseLearner):
         metrics |= self._ppo.update(chunks, generator, progress)
         self._seen = [context] if bool(begins[0]) else [*self._seen, context]
         if bool(ends[-1]):
-            metrics |= self._learn(torch.cat(self._seen), generator)
+            metrics |= self._learn(torch.cat(self._seen), generator, progress)
             self._seen = []
         # The statistics move only now: collection and update saw the same normalisation.
         policy.obs_norm.update(segment.obs)
         policy.reward_norm.update(segment.reward)
-        policy.belief_norm.update(belief)
         self.return_norm.update(discounted_return(segment.reward, self.config.discount, segment.trial_start))
         return finite_only(metrics)
 
@@ -171,13 +165,16 @@ class VariBad(BaseLearner):
 
     # ----------------------------------------------------------------------------------------- encoder and decoders
 
-    def _learn(self, context: Float[Tensor, "T N I"], generator: torch.Generator) -> Metrics:
-        """Gradient steps on the evidence lower bound of some trials each."""
-        device, records = context.device, []
+    def _learn(self, context: Float[Tensor, "T N I"], generator: torch.Generator, progress: float) -> Metrics:
+        """Gradient steps on the evidence lower bound of some trials each; they shorten as those of the policy do."""
+        config, device, records = self.config, context.device, []
+        shorter = 1.0 + progress * (config.final_learning_rate / config.learning_rate - 1.0)
+        for group in self._adam.param_groups:
+            group["lr"] = config.encoder_learning_rate * shorter
         generator = on_device(generator, device)
-        for _ in range(self.config.encoder_steps):
+        for _ in range(config.encoder_steps):
             trials = torch.randperm(context.shape[1], generator=generator, device=device)
-            trials = trials[: self.config.encoder_trials]
+            trials = trials[: config.encoder_trials]
             drawn = self.draw(len(context), len(trials), generator)
             places = torch.arange(len(trials), device=device)
             gradients, record = self._gradient(partial(self.elbo, context, trials, drawn), self._learned, places)
@@ -185,7 +182,7 @@ class VariBad(BaseLearner):
                 parameter.grad = gradient
             if not self._guard.passes(record, *gradients):
                 continue
-            nn.utils.clip_grad_norm_(self._learned, self.config.max_grad_norm)
+            nn.utils.clip_grad_norm_(self._learned, config.max_grad_norm)
             self._adam.step()
             records.append(record[:-1])
         names = ("train/reward_error", "train/state_error", "train/kl_to_previous")

@@ -118,8 +118,11 @@ def test_the_policy_s_loss_does_not_train_the_encoder_nor_the_bound_the_policy()
     chunks, _ = learner.prepare(segment, beliefs(learner, segment))
     assert trained(lambda: learner._ppo.update(chunks, seeding.generator(0, "update"), 0.0)) == {"policy/network"}
     context = learner.policy.context(segment)
-    learnt = trained(lambda: learner._learn(context, seeding.generator(0, "update")))
+    learnt = trained(lambda: learner._learn(context, seeding.generator(0, "update"), 1.0))
     assert learnt == {"policy/encoder", "decoders/reward", "decoders/state"}
+    config = learner.config
+    shorter = config.final_learning_rate / config.learning_rate
+    assert learner._adam.param_groups[0]["lr"] == pytest.approx(config.encoder_learning_rate * shorter), "at the end"
 
 
 def test_it_infers_the_task_and_adapts():
