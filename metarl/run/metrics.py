@@ -28,8 +28,13 @@ def together(rows: Sequence[Metrics]) -> dict[str, float]:
 
 
 def rollout_metrics(segment: Segment, returns: Float64[Tensor, "N K"]) -> Metrics:
-    """Mean return of the first and the last episode, their difference, and what went wrong."""
+    """Mean return of the first and the last episode, their difference, and of all control steps what went on in them.
+
+    `reward` is per control step and `terminated` counts ends other than by time, as falls, per 1,000 of them: a policy
+    that learns to fall has short episodes, whose returns say little.
+    """
     first, last = returns[:, 0].mean(), returns[:, -1].mean()
-    values = torch.stack((first, last, last - first, segment.diverged.sum().to(first.dtype))).tolist()
-    names = ("return_first", "return_last", "adaptation_delta", "diverged")
+    steps = (segment.reward.mean(), 1000.0 * segment.terminated.float().mean(), segment.diverged.sum())
+    values = torch.stack((first, last, last - first, *(value.to(first.dtype) for value in steps))).tolist()
+    names = ("return_first", "return_last", "adaptation_delta", "reward", "terminated", "diverged")
     return {f"rollout/{name}": value for name, value in zip(names, values, strict=True)}

@@ -13,6 +13,7 @@ from metarl.agents.rl2 import RL2
 from metarl.core import seeding
 from metarl.rl.policy import PolicyModule
 from metarl.run.collect import Stepper, collect, trial_steps
+from metarl.run.metrics import rollout_metrics
 from metarl.sim.mujoco.mujoco_env import MujocoEnv
 
 STEPS = 8  # of a trial: two episodes of four
@@ -155,3 +156,14 @@ def test_a_trial_that_begins_within_a_chunk_is_refused():
     assert learner.prepare(segment)
     with pytest.raises(ValueError, match="within a chunk of 2 steps"):
         learner.prepare(type(segment)(**vars(segment) | {"trial_start": shifted}))
+
+
+def test_falls_and_reward_per_step_are_told_beside_returns():
+    """An episode that ends by a fall is short: its return says little."""
+    env = env_of(worlds=8)
+    segment = collect(env, Counts(env.info), tasks_of(8), seeding.key(0, "collect"))
+    told = rollout_metrics(segment, segment.episode_returns(2))
+    falls = int(segment.terminated.sum())
+    assert falls > 0
+    assert told["rollout/terminated"] == pytest.approx(1000 * falls / (STEPS * 8))
+    assert told["rollout/reward"] == pytest.approx(float(segment.reward.mean()))
