@@ -26,6 +26,7 @@ from metarl.envs.quadruped import (
     SYMMETRY,
     Quadruped,
 )
+from metarl.envs.quadruped_shapes import BlindQuadruped
 from metarl.envs.quadruped_tasks import QuadrupedCommand, long_tailed
 from metarl.sim.disturbances import ActionLatency, EncoderOffset, Fault, Force, ImuTilt, Redrawn
 from metarl.sim.family import constant_like
@@ -114,12 +115,13 @@ class QuadrupedSigns(SteadyQuadruped):
     mirror = replace(SYMMETRY, parameters={"signs": OTHER_SIDE})
 
 
-class QuadrupedHiddenActuation(Quadruped):
+class QuadrupedHiddenActuation(BlindQuadruped):
     """Follow the command with late commands, sensors that are off and legs of unequal strength, none of which is seen.
 
     Commands arrive up to three control steps late, in the midst of one if need be; encoders mislead the servos as well
-    as the policy; the inertial sensor is mounted askew, and where level is cannot be told at the start, when the trunk
-    leans by up to 0.1 rad. The reward has no terms of a gait: legs of unequal strength may limp.
+    as the policy, by up to a quarter of a radian; the inertial sensor is mounted askew, and where level is cannot be
+    told at the start, when the trunk leans by up to 0.1 rad. The reward has no terms of a gait: legs of unequal
+    strength may limp. Nor is the previous action seen (32 elements).
     """
 
     gait_terms = False
@@ -129,7 +131,7 @@ class QuadrupedHiddenActuation(Quadruped):
                 Uniform(0.0, 0.06), ood=Uniform(0.06, 0.08), unit="s", nominal=0.0, help="of commands", graded=True
             ),
             "offset": Parameter(
-                Uniform(-0.15, 0.15, size=12),
+                Uniform(-0.25, 0.25, size=12),
                 unit="rad",
                 nominal=[0.0] * 12,
                 help="of each joint's encoder",
