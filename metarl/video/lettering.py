@@ -66,10 +66,11 @@ def _cut(text: str, size: int, room: int) -> str:
 
 
 def describe(space: TaskSpace, row: Mapping[str, Value], now: Mapping[str, np.ndarray] = _NOTHING) -> str:
-    """Describe a task: `velocity 1.72 m/s`, or `mass 0.93, dead_joint bfoot`. A long vector is shown as its range.
+    """Describe a task: `velocity 1.72 m/s`, or `mass 0.93, dead_joint bfoot`.
 
-    `now` are the privileged numbers of an instant: of what changes in an episode the present value is shown, and of a
-    fault that has not come, or is over, that it is not now.
+    A vector of more than four numbers is shown as its range, unless they are whole and few. `now` are the privileged
+    numbers of an instant: of what changes in an episode the present value is shown, and of a fault that has not come,
+    or is over, that it is not now.
     """
     words = []
     for name, parameter in space.parameters.items():
@@ -84,7 +85,7 @@ def describe(space: TaskSpace, row: Mapping[str, Value], now: Mapping[str, np.nd
 
 
 def _number(value: Value) -> str:
-    if isinstance(value, list) and len(value) > 4:
+    if isinstance(value, list) and len(value) > (8 if all(item == round(item) for item in value) else 4):
         return f"{_number(min(value))} to {_number(max(value))}"
     if isinstance(value, list):
         return "(" + ", ".join(_number(item) for item in value) + ")"

@@ -19,7 +19,7 @@ from robots import info_of
 from metarl.core.errors import UserError
 from metarl.core.registry import make_family
 from metarl.core.tasks import LogUniform, Parameter, TaskSpace
-from metarl.envs.half_cheetah import HalfCheetahBody, HalfCheetahVel
+from metarl.envs.half_cheetah import HalfCheetahBody, HalfCheetahSigns, HalfCheetahVel
 from metarl.rl.policy import NoState
 from metarl.run.evaluate import evaluate
 from metarl.run.records import Origin
@@ -315,6 +315,12 @@ def test_a_slope_is_seen_and_a_weak_leg_is_red_from_hip_to_foot():
     assert reddish[1] > reddish[0] + 60
 
 
+def test_a_motor_that_turns_the_other_way_is_red():
+    signs = ([1.0] * 6, [-1.0, *[1.0] * 5])
+    reddish = [(p[..., 0] > p[..., 1] + 100).sum() for p in (drawn("half-cheetah-signs", {"signs": s}) for s in signs)]
+    assert reddish[1] > reddish[0] + 30
+
+
 def test_an_arrow_goes_where_the_reward_is():
     picture = drawn("quadruped-direction", {"direction": np.pi})
     green = (picture[..., 1] > picture[..., 0] + 50) & (picture[..., 1] > picture[..., 2] + 50)
@@ -328,6 +334,7 @@ def test_captions():
     assert describe(HalfCheetahVel.space, {"velocity": 1.716}) == "velocity 1.72 m/s"
     factors = TaskSpace({"mass": Parameter(LogUniform(0.1, 4.0, size=8), unit="1")})
     assert describe(factors, {"mass": [1.0, 0.5, 3.375, *[2.0] * 5]}) == "mass 0.50 to 3.38"
+    assert describe(HalfCheetahSigns.space, {"signs": [-1.0, *[1.0] * 5]}) == "signs (-1, 1, 1, 1, 1, 1)"
 
 
 def test_a_caption_says_what_is_so_now():

@@ -45,6 +45,8 @@ def marks_of(model: mujoco.MjModel, built: mujoco.MjModel) -> Marks:
         joint = int(built.actuator_trnid[actuator, 0])
         own = float(built.actuator_gainprm[actuator, 0])
         left = float(model.actuator_gainprm[actuator, 0]) / own if own else 1.0
+        if model.actuator_gear[actuator, 0] * built.actuator_gear[actuator, 0] < 0.0:
+            left = -left  # it turns the other way
         dof = int(built.jnt_dofadr[joint])
         if model.dof_frictionloss[dof] > built.dof_frictionloss[dof] + _SEIZED:
             left = 0.0
