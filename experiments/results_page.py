@@ -55,7 +55,11 @@ OPTIONS = {
         "places of their trials, and the others are `rl2-told`, one update per trial, with one option "
         "changed",
     ),
-    "gradients": ("MAML and its kin", "3 M steps on point-goal and 5 M on half-cheetah-dir, three seeds"),
+    "gradients": (
+        "MAML and its kin",
+        "3 M steps on point-goal and 5 M on half-cheetah-dir, one seed yet; of `maml-trpo` on half-cheetah-dir there are "
+        "two in the comparison above",
+    ),
 }
 """Comparisons of options by their folder, which is the name of their TOML too: title, and what they are."""
 _HEAD = (
