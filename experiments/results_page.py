@@ -57,8 +57,8 @@ OPTIONS = {
     ),
     "gradients": (
         "MAML and its kin",
-        "3 M steps on point-goal and 5 M on half-cheetah-dir, one seed yet; of `maml-trpo` on half-cheetah-dir there are "
-        "two in the comparison above",
+        "3 M steps on point-goal and 5 M on half-cheetah-dir, one seed yet; of `maml-trpo` on half-cheetah-dir there "
+        "are two in the comparison above",
     ),
 }
 """Comparisons of options by their folder, which is the name of their TOML too: title, and what they are."""

@@ -64,7 +64,7 @@ def test_it_is_called_what_it_was_measured_as(name):
 def test_it_is_small_and_holds_a_policy_alone(name):
     run = Run.open(f"pretrained:{name}")
     (path,) = checkpoint.existing(run.checkpoints)
-    tasks = sum(len(json.dumps(one.to_json()["tasks"], indent=1)) for one in run.evaluations)  # as long as they have parameters
+    tasks = sum(len(json.dumps(one.to_json()["tasks"], indent=1)) for one in run.evaluations)  # by their parameters
     assert sum(file.stat().st_size for file in run.path.rglob("*.json")) - tasks < 100_000
     assert sum(file.stat().st_size for file in path.iterdir()) <= MAX_BYTES
     state, _ = checkpoint.load(path)
