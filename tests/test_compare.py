@@ -103,6 +103,18 @@ def test_how_many_trainings_run_at_a_time_is_said_in_the_file_or_by_jobs(compare
     assert "0 trainings at a time: it must be at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["compare", "adaptation", "headroom", "families", "ablations", "updates", "gradients"])
+def test_what_is_recorded_is_of_the_settings_that_its_file_says(name, tmp_path, monkeypatch, capsys):
+    """A default that changes must not make the recorded comparisons those of other settings."""
+    monkeypatch.syspath_prepend(str(COMPARE.parent))
+    from compare import main as compare_main
+
+    results = COMPARE.parent / "results" / (name if name in ("ablations", "updates", "gradients") else "compare")
+    file = COMPARE.parent / f"{name}.toml"
+    assert compare_main([str(file), "--runs", str(tmp_path), "--results", str(results), "--list"]) == 0
+    assert "done" in capsys.readouterr().out.split()
+
+
 def test_what_was_recorded_with_other_settings_is_not_taken_for_done(place, compare_here, capsys):
     (place / "compare.toml").write_text(CONFIG.replace("total_steps = 100\n", "total_steps = 200\n"))
     assert compare_here() == 2
