@@ -1,4 +1,4 @@
-"""What can be seen of a task in a world's model: weak joints, loads, slippery ground."""
+"""What can be seen of a task in a world's model: joints weak or turned round, loads, slippery ground."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Marks(NamedTuple):
     """What differs from the robot as it was built."""
 
     weak: Mapping[int, float]
-    """What is left of the strength of the joints that move a body, in [0, 1), by the body."""
+    """What is left of the strength of the joints that move a body, in [0, 1), by the body; 0 of one turned round."""
     loads: tuple[Load, ...]
     friction: float
     """Mean ratio of the friction of all that touches."""
