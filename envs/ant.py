@@ -157,7 +157,11 @@ class AntGoal(Ant):
     """
 
     space = TaskSpace(
-        {"goal": Parameter(Disc(3.0), ood=Disc(4.0, inner=3.0), unit="m", nominal=[0.0, 0.0], help="place to go to")}
+        {
+            "goal": Parameter(
+                Disc(3.0), ood=Disc(4.0, inner=3.0), unit="m", nominal=[0.0, 0.0], help="place to go to", graded=True
+            )
+        }
     )
     variations = (SitePosition("goal", MARK),)
     camera = "overview"

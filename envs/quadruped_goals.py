@@ -100,7 +100,11 @@ class QuadrupedGoal(_Bound):
     """
 
     space = TaskSpace(
-        {"goal": Parameter(Disc(2.0), ood=Disc(3.0, inner=2.0), unit="m", nominal=[0.0, 0.0], help="place to go to")}
+        {
+            "goal": Parameter(
+                Disc(2.0), ood=Disc(3.0, inner=2.0), unit="m", nominal=[0.0, 0.0], help="place to go to", graded=True
+            )
+        }
     )
     variations = (SitePosition("goal", MARK),)
     mirror = replace(

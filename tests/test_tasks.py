@@ -305,14 +305,20 @@ def test_a_curriculum_keeps_the_easiest_share_of_a_range():
             "height": Parameter(Uniform(1.0, 3.0), unit="m", graded=True),
             "level": Parameter(Choice((1.0, 2.0, 3.0, 4.0)), unit="1", graded=True),
             "goal": Parameter(Disc(1.0), unit="m"),
+            "near": Parameter(Disc(2.0, inner=1.0), unit="m", graded=True),
+            "reach": Parameter(Ball(2.0, inner=1.0), unit="m", graded=True),
         }
     )
-    draw = space.sample("train", 500, np.random.default_rng(0), easiest={"height": 0.25, "level": 0.3})
+    shares = {"height": 0.25, "level": 0.3, "near": 0.25, "reach": 0.25}
+    draw = space.sample("train", 500, np.random.default_rng(0), easiest=shares)
     assert 1.4 < draw["height"].max() <= 1.5
+    assert 1.3 < draw["near"].norm(dim=1).max() <= 1.75**0.5, "a quarter of the area"
+    assert 1.35 < draw["reach"].norm(dim=1).max() <= 2.75 ** (1 / 3), "a quarter of the volume"
+    assert min(draw["near"].norm(dim=1).min(), draw["reach"].norm(dim=1).min()) >= 1.0
     assert sorted(set(draw["level"].tolist())) == [1.0, 2.0]
     whole = space.sample("train", 500, np.random.default_rng(0), easiest={"height": 1.0, "level": 1.0})
     assert torch.equal(whole["height"], space.sample("train", 500, np.random.default_rng(0))["height"])
     with pytest.raises(UserError, match=r"unknown task parameter 'hieght' .did you mean 'height'"):
         space.sample("train", 1, np.random.default_rng(0), easiest={"hieght": 0.5})
-    with pytest.raises(UserError, match="'goal' is not graded from easy to hard; graded here: height, level"):
+    with pytest.raises(UserError, match="'goal' is not graded from easy to hard; graded here: height, level, near, reach"):
         space.sample("train", 1, np.random.default_rng(0), easiest={"goal": 0.5})

@@ -31,7 +31,7 @@ class Distribution(Protocol):
 
 @runtime_checkable
 class Graded(Protocol):
-    """A distribution that has a lowest value, so that a curriculum can widen it from there."""
+    """A distribution that has a lowest or nearest value, so that a curriculum can widen it from there."""
 
     def easiest(self, share: float) -> Distribution:
         """The easiest `share` in (0, 1] of it."""
@@ -241,6 +241,10 @@ class Disc:
         ring = f" outside {self.inner:g}" if self.inner else ""
         return f"disc of radius {self.radius:g}{ring}"
 
+    def easiest(self, share: float) -> Disc:
+        """The nearest `share` of its area."""
+        return Disc(math.sqrt(self.inner**2 + share * (self.radius**2 - self.inner**2)), self.inner)
+
 
 @dataclass(frozen=True)
 class Ball:
@@ -267,3 +271,7 @@ class Ball:
         """Return a short form such as `ball of radius 3`."""
         shell = f" outside {self.inner:g}" if self.inner else ""
         return f"ball of radius {self.radius:g}{shell}"
+
+    def easiest(self, share: float) -> Ball:
+        """The nearest `share` of its volume."""
+        return Ball(math.cbrt(self.inner**3 + share * (self.radius**3 - self.inner**3)), self.inner)

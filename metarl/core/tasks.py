@@ -109,7 +109,7 @@ class Parameter:
     labels: tuple[str, ...] = ()
     """What the values 0, 1, ... of an index stand for; a negative one is none of them."""
     graded: bool = False
-    """The lowest (or first) values are the easiest: a curriculum may widen the range from there."""
+    """The lowest, first or nearest values are the easiest: a curriculum may widen the range from there."""
 
     def label(self, value: Value) -> str | None:
         """What an index stands for; None where the parameter is no index."""
