@@ -320,5 +320,5 @@ def test_a_curriculum_keeps_the_easiest_share_of_a_range():
     assert torch.equal(whole["height"], space.sample("train", 500, np.random.default_rng(0))["height"])
     with pytest.raises(UserError, match=r"unknown task parameter 'hieght' .did you mean 'height'"):
         space.sample("train", 1, np.random.default_rng(0), easiest={"hieght": 0.5})
-    with pytest.raises(UserError, match="'goal' is not graded .*; graded here: height, level, near, reach"):
+    with pytest.raises(UserError, match=r"'goal' is not graded .*; graded here: height, level, near, reach"):
         space.sample("train", 1, np.random.default_rng(0), easiest={"goal": 0.5})
