@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from metarl.agents.configs import PPOFields
+from metarl.agents.configs import PPOFields, SymmetricPPOFields
 from metarl.core.parameters import (
     Between,
     Checked,
@@ -65,7 +65,7 @@ class RecurrentPPOConfig(PPOConfig):
 
 
 @dataclass(frozen=True)
-class RmaConfig(PPOFields):
+class RmaConfig(SymmetricPPOFields):
     """RMA: a teacher that knows its task, and a student that acts as the teacher would by what it has experienced."""
 
     train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 64}
@@ -76,8 +76,11 @@ class RmaConfig(PPOFields):
         "staggered": True,
         "segment_steps": 50,
         "batch_size": 25_600,
+        "mirror": False,
     }
     """Defaults where the worlds are on a GPU: many of them, and short segments with eight minibatches each."""
+    before: ClassVar[Mapping[str, bool]] = {"mirror": False}
+    """What options are in runs on disk from before there were any."""
 
     student_share: float = number(0.3, above=0, below=1)
     """Share of --total-steps, the last, in which the student acts and learns; the teacher does before."""

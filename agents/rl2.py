@@ -27,33 +27,18 @@ from torch import Tensor, nn
 
 from metarl.agents.configs import RL2Config
 from metarl.agents.rl2_policy import BelievingRL2Policy, RL2Policy, RL2State, policy_inputs, whole_steps
-from metarl.core.info import Mirror, PolicyInfo, Reflection
+from metarl.core.info import Mirror, PolicyInfo
 from metarl.core.mirror import reflect
 from metarl.core.types import Metrics, Segment
 from metarl.rl.finite import finite_only
+from metarl.rl.images import ImageMemory, image_of, mirrored, with_image
 from metarl.rl.learner import BaseLearner
 from metarl.rl.networks import seeded
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.objectives import gaussian_nll
 from metarl.rl.parallel import Shares
-from metarl.rl.ppo import PPO, Chunks, Settings, chunk_length, cut, segment_length, side_by_side
+from metarl.rl.ppo import PPO, Chunks, Settings, chunk_length, segment_length, side_by_side
 from metarl.rl.returns import discounted_return
-
-
-def mirrored(segment: Segment, mirror: Mirror) -> Segment:
-    """What would have been collected had left and right been exchanged, as far as the memory's inputs go."""
-    first = segment.initial_state
-    return replace(
-        segment,
-        obs=reflect(segment.obs, mirror.observation),
-        action=reflect(segment.action, mirror.action),
-        initial_state=first._replace(last_action=reflect(first.last_action, mirror.action)),
-    )
-
-
-def _seen(rows: Float[Tensor, "T N W"], reflection: Reflection | None) -> Float[Tensor, "T2 N W"]:
-    """What is learnt from: the rows, and their mirror images where there is a mirror."""
-    return rows if reflection is None else torch.cat((rows, reflect(rows, reflection)))
 
 
 class RL2(BaseLearner):
@@ -74,16 +59,14 @@ class RL2(BaseLearner):
             self.policy = kind(config, info).to(device)
         self.return_norm = RunningNorm().to(device)
         self._mirror = info.mirror if config.mirror else None
-        self._mirrored: Tensor | None = None
-        """Memories of the mirrored worlds, to go on from; None where their trials begin."""
+        self._image_memory = ImageMemory(self.policy.network.memory.state_size)
         settings = Settings.of(config)
         self._longest = config.chunk_steps
         if not self.policy.network.memory.recorded:  # whole segments are its chunks: as many steps per minibatch
             self._longest = steps
             chunks = max(2, config.minibatch_chunks * min(config.chunk_steps, self._longest) // self._longest)
             settings = replace(settings, minibatch_chunks=chunks)
-        if self._mirror is not None:  # a chunk and its image: as many gradient steps as without
-            settings = replace(settings, minibatch_chunks=2 * settings.minibatch_chunks)
+        settings = settings.with_images(self._mirror)
         self._ppo = PPO(self.policy, self.policy.network.raw_log_std, self._evaluate, settings)
 
     def record(
@@ -103,10 +86,10 @@ class RL2(BaseLearner):
         metrics = finite_only(metrics | self._ppo.update(chunks, generator, progress))
         # The statistics move only now: collection and update saw the same normalisation.
         mirror = self._mirror
-        self.policy.obs_norm.update(_seen(segment.obs, mirror.observation if mirror else None))
+        self.policy.obs_norm.update(with_image(segment.obs, mirror.observation if mirror else None))
         self.policy.reward_norm.update(segment.reward)
         if segment.privileged is not None:
-            self.policy.privileged_norm.update(_seen(segment.privileged, mirror.privileged if mirror else None))
+            self.policy.privileged_norm.update(with_image(segment.privileged, mirror.privileged if mirror else None))
         self.return_norm.update(discounted_return(segment.reward, self.config.discount, segment.trial_start))
         return metrics
 
@@ -116,17 +99,13 @@ class RL2(BaseLearner):
 
     def state_dict(self) -> dict[str, Tensor]:
         """And PPO's Adam, and what the memories of mirrored worlds hold."""
-        mirrored = {} if self._mirrored is None else {"mirrored/memory": self._mirrored.cpu().clone()}
-        return super().state_dict() | self._ppo.state_dict() | mirrored
+        return super().state_dict() | self._ppo.state_dict() | self._image_memory.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
         super().load_state_dict(state)
         self._ppo.load_state_dict(state)
-        found, size = state.get("mirrored/memory"), self.policy.network.memory.state_size
-        if found is not None and (found.dim() != 2 or found.shape[1] != size):
-            raise ValueError(f"the memory of mirrored worlds is {tuple(found.shape)}, not of {size} numbers each")
-        self._mirrored = found
+        self._image_memory.load_state_dict(state)
 
     @torch.no_grad()
     def prepare(self, segment: Segment) -> tuple[Chunks, Metrics]:
@@ -151,31 +130,13 @@ class RL2(BaseLearner):
         return chunks, metrics
 
     def _image(self, segment: Segment, chunks: Chunks, length: int, mirror: Mirror) -> Chunks:
-        """The chunks of the mirrored segment, which is as likely as the one collected, and earned the same.
-
-        Nobody remembered it: its memories are computed here, by the parameters that collected the other. Densities
-        are those of the actions as they were drawn, so that ratios weigh the image by how likely the policy now is to
-        act as its mirror image did.
-        """
-        memory = self.policy.network.memory
-        obs, inputs = self.inputs(mirrored(segment, mirror))
-        starts = (~segment.trial_start[::length, :, None]).float()
-        state = inputs.new_zeros(inputs.shape[1], memory.state_size)
-        state = state if self._mirrored is None else self._mirrored.to(state.device)
-        before = []
-        for part, goes_on in zip(torch.split(inputs, length), starts, strict=True):
-            before.append(state * goes_on)
-            _, state = memory.sequence(part, before[-1])
-        self._mirrored = state if self.segment_steps else None
-        known = None if segment.privileged is None else reflect(segment.privileged, mirror.privileged)
-        return replace(
-            chunks,
-            inputs=cut(inputs, length),
-            obs=cut(obs, length),
-            memory=torch.stack(before).flatten(0, 1),
-            action=reflect(chunks.action, mirror.action),
-            privileged=None if known is None else cut(self.policy.privileged_norm(known), length),
-        )
+        """The chunks of the mirrored segment; its memories are computed by the parameters that collected the other."""
+        image, first = mirrored(segment, mirror), segment.initial_state
+        first = first._replace(last_action=reflect(first.last_action, mirror.action))
+        obs, inputs = self.inputs(replace(image, initial_state=first))
+        before = self._image_memory.before(self.policy.network.memory.sequence, inputs, segment.trial_start, length)
+        known = None if image.privileged is None else self.policy.privileged_norm(image.privileged)
+        return image_of(chunks, mirror, inputs, obs, known, before)
 
     def inputs(self, segment: Segment) -> tuple[Float[Tensor, "T N O"], Float[Tensor, "T N I"]]:
         """Normalised observations and memory inputs, as `act` saw them."""

@@ -34,12 +34,13 @@ from metarl.core.types import Metrics, Segment, Transition
 from metarl.rl.adam import Adam
 from metarl.rl.encoder import Encoded, EncodingPolicy, TransitionEncoder
 from metarl.rl.finite import Guard, finite_only
+from metarl.rl.images import ImageMemory, image_of, mirrored, with_image
 from metarl.rl.learner import BaseLearner
 from metarl.rl.networks import ActorCritic, head, seeded
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.parallel import ShardedGradient, Shares
 from metarl.rl.policy import PolicyModule
-from metarl.rl.ppo import PPO, Chunks, Settings, chunk_length, cut, segment_length
+from metarl.rl.ppo import PPO, Chunks, Settings, chunk_length, cut, segment_length, side_by_side
 from metarl.rl.returns import discounted_return
 
 _LAYERS = 2  # hidden ones, of policy, value and the teacher's encoder
@@ -169,7 +170,10 @@ class Rma(BaseLearner):
         self.return_norm = RunningNorm().to(device)
         self._second = torch.zeros(())
         """1 in the second phase, in which the student acts."""
-        self._ppo = PPO(self.teacher, self.policy.network.raw_log_std, self._evaluate, Settings.of(config))
+        self._mirror = info.mirror if config.mirror else None
+        self._image_memory = ImageMemory(config.student_size)
+        settings = Settings.of(config).with_images(self._mirror)
+        self._ppo = PPO(self.teacher, self.policy.network.raw_log_std, self._evaluate, settings)
         student = self.policy.encoder
         self._names, self._learned = [name for name, _ in student.named_parameters()], list(student.parameters())
         self._adam = Adam(self._learned, lr=config.student_learning_rate)
@@ -214,9 +218,10 @@ class Rma(BaseLearner):
         chunks, metrics = self.prepare(segment)
         metrics |= self._ppo.update(chunks, generator, progress)
         # The statistics move only now: collection and update saw the same normalisation. The student finds the last.
-        self.policy.obs_norm.update(segment.obs)
+        mirror = self._mirror
+        self.policy.obs_norm.update(with_image(segment.obs, mirror.observation if mirror else None))
         self.policy.reward_norm.update(segment.reward)
-        self.teacher.norm.update(cast(Tensor, segment.privileged))
+        self.teacher.norm.update(with_image(cast(Tensor, segment.privileged), mirror.privileged if mirror else None))
         self.return_norm.update(discounted_return(segment.reward, self.config.discount, segment.trial_start))
         return metrics
 
@@ -227,7 +232,12 @@ class Rma(BaseLearner):
         obs, z = self.policy.obs_norm(segment.obs), self.teacher.latent(known)
         value = critic(torch.cat((obs, z), dim=-1))[..., 0]
         after, scale = self._next_value(segment, value, z), self.return_norm.std.float()
-        return self._ppo.chunks(segment, obs, obs, value, after, scale, known)
+        chunks, metrics = self._ppo.chunks(segment, obs, obs, value, after, scale, known)
+        if self._mirror is not None:
+            image = mirrored(segment, self._mirror)
+            obs, known = self.policy.obs_norm(image.obs), self.teacher.known(image.privileged)
+            chunks = side_by_side(chunks, image_of(chunks, self._mirror, obs, obs, known))
+        return chunks, metrics
 
     def _next_value(
         self, segment: Segment, value: Float[Tensor, "T N"], z: Float[Tensor, "T N Z"]
@@ -256,7 +266,12 @@ class Rma(BaseLearner):
         for group in self._adam.param_groups:
             group["lr"] = rate
         generator = on_device(generator, device)
-        context, before, target = self.lessons(segment)
+        context, before, target = lessons = self.lessons(segment)
+        batch_size = config.batch_size
+        if self._mirror is not None:
+            image = self.lessons(mirrored(segment, self._mirror), acted=False)
+            context, before, target = (torch.cat(pair, dim=-2) for pair in zip(lessons, image, strict=True))
+            batch_size *= 2
 
         def error(chunks: Int64[Tensor, "n"]) -> tuple[Tensor, Tensor]:
             loss = self.error(context[:, chunks], before[chunks], target[:, chunks])
@@ -264,7 +279,7 @@ class Rma(BaseLearner):
 
         for _ in range(config.num_epochs):
             order = torch.randperm(len(before), generator=generator, device=device)
-            for minibatch in torch.split(order, max(1, config.batch_size // self._chunk)):
+            for minibatch in torch.split(order, max(1, batch_size // self._chunk)):
                 gradients, (loss,) = self._gradient(error, self._learned, minibatch)
                 for parameter, gradient in zip(self._learned, gradients, strict=True):
                     parameter.grad = gradient
@@ -276,14 +291,23 @@ class Rma(BaseLearner):
         return wrong | self._guard.metrics() | {"train/learning_rate": rate}
 
     @torch.no_grad()
-    def lessons(self, segment: Segment) -> tuple[Float[Tensor, "L S I"], Float[Tensor, "S H"], Float[Tensor, "L S Z"]]:
-        """Transitions in chunks, the memory before each chunk, and the teacher's z of each step."""
-        length, first = self._chunk, segment.initial_state.memory
-        kept = segment.extras["memory"]
-        rows = length * len(kept) // len(segment.reward)  # per chunk
-        before = torch.cat((first[None], kept[rows - 1 : -1 : rows])) * ~segment.trial_start[::length, :, None]
+    def lessons(
+        self, segment: Segment, acted: bool = True
+    ) -> tuple[Float[Tensor, "L S I"], Float[Tensor, "S H"], Float[Tensor, "L S Z"]]:
+        """Transitions in chunks, the memory before each chunk, and the teacher's z of each step.
+
+        Who acted had that memory; of a mirror image nobody did, and it is computed.
+        """
+        length, context = self._chunk, self.policy.context(segment)
+        if acted:
+            kept = segment.extras["memory"]
+            rows = length * len(kept) // len(segment.reward)  # per chunk
+            before = torch.cat((segment.initial_state.memory[None], kept[rows - 1 : -1 : rows]))
+            before = (before * ~segment.trial_start[::length, :, None]).flatten(0, 1)
+        else:
+            before = self._image_memory.before(self.policy.encoder.sequence, context, segment.trial_start, length)
         target = self.teacher.latent(self.teacher.known(segment.privileged))
-        return cut(self.policy.context(segment), length), before.flatten(0, 1), cut(target, length)
+        return cut(context, length), before, cut(target, length)
 
     def error(
         self, context: Float[Tensor, "L S I"], before: Float[Tensor, "S H"], target: Float[Tensor, "L S Z"]
@@ -305,12 +329,14 @@ class Rma(BaseLearner):
 
     def state_dict(self) -> dict[str, Tensor]:
         """And PPO's Adam, and the phase."""
-        return super().state_dict() | self._ppo.state_dict() | {"second_phase": self._second.clone()}
+        own = {"second_phase": self._second.clone()} | self._image_memory.state_dict()
+        return super().state_dict() | self._ppo.state_dict() | own
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
         super().load_state_dict(state)
         self._ppo.load_state_dict(state)
+        self._image_memory.load_state_dict(state)
         if "second_phase" not in state:
             raise ValueError("the tensor second_phase is missing")
         self._second = state["second_phase"].clone()

@@ -25,19 +25,20 @@ from torch import Tensor, nn
 
 from metarl.agents.configs import VariBadConfig
 from metarl.core.errors import UserError
-from metarl.core.info import PolicyInfo
+from metarl.core.info import Mirror, PolicyInfo
 from metarl.core.seeding import on_device
 from metarl.core.types import Metrics, Segment
 from metarl.rl.adam import Adam
 from metarl.rl.elbo import kl_to_previous, negative_elbo
 from metarl.rl.encoder import Encoded, EncodingPolicy, TransitionEncoder
 from metarl.rl.finite import Guard, finite_only
+from metarl.rl.images import ImageMemory, image_of, mirrored, with_image
 from metarl.rl.learner import BaseLearner
 from metarl.rl.networks import ActorCritic, bounded_log_std, mlp, seeded
 from metarl.rl.normalize import RunningNorm
 from metarl.rl.parallel import ShardedGradient, Shares
 from metarl.rl.policy import BAND
-from metarl.rl.ppo import PPO, Chunks, Settings, segment_length
+from metarl.rl.ppo import PPO, Chunks, Settings, segment_length, side_by_side
 from metarl.rl.returns import discounted_return
 
 Drawn = tuple[int, Int64[Tensor, "E"], Int64[Tensor, "D"], Float32[Tensor, "E n Z"]]
@@ -108,8 +109,10 @@ class VariBad(BaseLearner):
             self._decoders = nn.ModuleDict({"reward": reward, "state": mlp(taken, config.decoder_size, 2, size)})
         self._decoders.to(device)
         self.return_norm = RunningNorm().to(device)
-        network = self.policy.network
-        self._ppo = PPO(network, network.raw_log_std, self._evaluate, Settings.of(config))
+        self._mirror = info.mirror if config.mirror else None
+        self._image_memory = ImageMemory(config.encoder_size)
+        network, settings = self.policy.network, Settings.of(config).with_images(self._mirror)
+        self._ppo = PPO(network, network.raw_log_std, self._evaluate, settings)
         learned = [*self.policy.encoder.named_parameters(), *self._decoders.named_parameters()]
         self._names, self._learned = [name for name, _ in learned], [parameter for _, parameter in learned]
         self._adam = Adam(self._learned, lr=config.encoder_learning_rate)
@@ -138,13 +141,16 @@ class VariBad(BaseLearner):
             context = policy.context(segment)
             belief = torch.cat(policy.encoder(context, segment.initial_state.memory), dim=-1)
         chunks, metrics = self.prepare(segment, belief)
+        if self._mirror is not None:
+            seen, image = self._image(segment, chunks, self._mirror)
+            context, chunks = torch.cat((context, seen), dim=1), side_by_side(chunks, image)
         metrics |= self._ppo.update(chunks, generator, progress)
         self._seen = [context] if bool(begins[0]) else [*self._seen, context]
         if bool(ends[-1]):
             metrics |= self._learn(torch.cat(self._seen), generator, progress)
             self._seen = []
         # The statistics move only now: collection and update saw the same normalisation.
-        policy.obs_norm.update(segment.obs)
+        policy.obs_norm.update(with_image(segment.obs, self._mirror.observation if self._mirror else None))
         policy.reward_norm.update(segment.reward)
         self.return_norm.update(discounted_return(segment.reward, self.config.discount, segment.trial_start))
         return finite_only(metrics)
@@ -158,6 +164,16 @@ class VariBad(BaseLearner):
         last = torch.where(segment.trial_end[-1][:, None], segment.final_obs[-1], segment.next_obs)
         going_on = policy.network.critic(policy.features(last, belief[-1]))[None, ..., 0]
         return self._ppo.chunks(segment, features, segment.obs, value, torch.cat((value[1:], going_on)), scale)
+
+    @torch.no_grad()
+    def _image(self, segment: Segment, chunks: Chunks, mirror: Mirror) -> tuple[Float[Tensor, "T N I"], Chunks]:
+        """The mirrored segment: what the encoder sees of it, and its chunks, by the beliefs that this makes."""
+        policy, image = self.policy, mirrored(segment, mirror)
+        context = policy.context(image)
+        before = self._image_memory.before(policy.encoder.sequence, context, segment.trial_start, len(context))
+        belief = torch.cat(policy.encoder(context, before), dim=-1)[:-1]
+        features = policy.features(image.obs, belief)
+        return context, image_of(chunks, mirror, features, image.obs)
 
     def _evaluate(self, chunks: Chunks) -> tuple[Tensor, Tensor, None]:
         network = self.policy.network
@@ -239,13 +255,14 @@ class VariBad(BaseLearner):
         return {"encoder_adam": (self._adam, self._names)}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """And PPO's Adam."""
-        return super().state_dict() | self._ppo.state_dict()
+        """And PPO's Adam, and the memory of mirrored worlds."""
+        return super().state_dict() | self._ppo.state_dict() | self._image_memory.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
         super().load_state_dict(state)
         self._ppo.load_state_dict(state)
+        self._image_memory.load_state_dict(state)
 
 
 def _without_reward(rows: Float[Tensor, "*B I"], size: int) -> Float[Tensor, "*B I1"]:

@@ -39,8 +39,14 @@ class TransitionEncoder(nn.Module):
 
     def memories(self, transitions: Float[Tensor, "T N I"], before: Float[Tensor, "N H"]) -> Float[Tensor, "T1 N H"]:
         """The memory `before` the first of T transitions, and after each."""
-        outputs, _ = self.memory.sequence(torch.relu(self.embed(transitions)), before)
+        outputs, _ = self.sequence(transitions, before)
         return torch.cat((before[None], outputs))
+
+    def sequence(
+        self, transitions: Float[Tensor, "T N I"], before: Float[Tensor, "N H"]
+    ) -> tuple[Float[Tensor, "T N H"], Float[Tensor, "N H"]]:
+        """The memory after each transition, and after the last."""
+        return self.memory.sequence(torch.relu(self.embed(transitions)), before)
 
 
 class EncodingPolicy(PolicyModule):

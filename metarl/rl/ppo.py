@@ -7,7 +7,7 @@ takes its gradient steps on minibatches of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Float32, Shaped
 from torch import Tensor, nn
 
 from metarl.core.graphs import Replay, looks
+from metarl.core.info import Mirror
 from metarl.core.seeding import on_device
 from metarl.core.types import Metrics, Segment
 from metarl.rl.adam import Adam
@@ -48,6 +49,10 @@ class Settings:
     def of(config: Any) -> Settings:
         """Those of a learner's configuration."""
         return Settings(**{field.name: getattr(config, field.name) for field in fields(Settings)})
+
+    def with_images(self, mirror: Mirror | None) -> Settings:
+        """Where there is a mirror, minibatches of a chunk and its image each: as many gradient steps as without."""
+        return self if mirror is None else replace(self, minibatch_chunks=2 * self.minibatch_chunks)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from metarl.core.mirror import Symmetry, signed
 from metarl.core.registry import make_family
 from metarl.core.tasks import Choice, Parameter, Tasks, TaskSpace
 from metarl.core.types import Transition
+from metarl.rl.images import ImageMemory
 from metarl.rl.objectives import gaussian_log_prob
 from metarl.rl.policy import Believing
 from metarl.rl.ppo import advantages, chunk_length
@@ -539,7 +540,7 @@ def test_the_mirror_image_is_what_the_policy_would_have_met(segment_steps):
     env, learner = make(MirroredSign(), mirror=True, privileged_critic=True, segment_steps=segment_steps, num_epochs=1)
     warm(env, learner)
     policy, tasks = learner.policy, env.family.space.sample("train", 6, seeding.rng(0, "tasks"))
-    learner._mirrored = None
+    learner._image_memory = ImageMemory(policy.network.memory.state_size)
     stepper = Stepper(env, policy, tasks, 0, next_tasks=lambda: (tasks, torch.arange(6)))
     state = policy.initial_state(6)
     for _ in range(2 * 16 // segment_steps):
