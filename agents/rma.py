@@ -30,7 +30,7 @@ from metarl.agents.baseline_configs import RmaConfig
 from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo
 from metarl.core.seeding import on_device
-from metarl.core.types import Metrics, Segment, Transition
+from metarl.core.types import Metrics, Segment
 from metarl.rl.adam import Adam
 from metarl.rl.encoder import Encoded, EncodingPolicy, TransitionEncoder
 from metarl.rl.finite import Guard, finite_only
@@ -80,50 +80,22 @@ class RmaPolicy(EncodingPolicy):
         return {"z": self.belief(state)}
 
 
-class Collecting(PolicyModule):
-    """What acts in training in place of the policy that is saved, with the state of that one."""
+class Teacher(PolicyModule):
+    """The policy on z as it is; the student's memory stays as it was."""
 
-    replayable = True
+    replayable = told = True
 
-    def __init__(self, policy: RmaPolicy) -> None:
+    def __init__(self, config: RmaConfig, policy: RmaPolicy) -> None:
         super().__init__(policy.info)
+        size = policy.info.privileged_size
         self.student = [policy]  # in a list, so that its tensors are not this module's
+        self.network = policy.network
+        self.encoder = head(size, config.hidden_size, config.latent_size, 1.0, _LAYERS)
+        self.norm = RunningNorm(size)
 
     def initial_state(self, n: int, device: torch.device | str = "cpu") -> Encoded:
         """The student's."""
         return self.student[0].initial_state(n, device)
-
-
-class Apprentice(Collecting):
-    """The student, by its mean action in every other world, and sampling in those between.
-
-    The states that it will come to are those of its mean action; but that may tell nothing of the task.
-    """
-
-    def act(
-        self, obs: Float32[Tensor, "N O"], state: Encoded, noise: Float32[Tensor, "N A"], deterministic: bool = False
-    ) -> tuple[Float32[Tensor, "N A"], Encoded]:
-        """By its estimate of z."""
-        noise = noise.clone()
-        noise[::2] = 0.0
-        return self.student[0].act(obs, state, noise, deterministic)
-
-    def observe(self, state: Encoded, transition: Transition) -> Encoded:
-        """Take in the transition."""
-        return self.student[0].observe(state, transition)
-
-
-class Teacher(Collecting):
-    """The policy on z as it is; the student's memory stays as it was."""
-
-    told = True
-
-    def __init__(self, config: RmaConfig, policy: RmaPolicy) -> None:
-        super().__init__(policy)
-        size = policy.info.privileged_size
-        self.network = policy.network
-        self.encoder = head(size, config.hidden_size, config.latent_size, 1.0, _LAYERS)
-        self.norm = RunningNorm(size)
 
     @torch.no_grad()
     def act(
@@ -164,7 +136,6 @@ class Rma(BaseLearner):
         with seeded(generator):
             self.policy = RmaPolicy(config, info)
             self.teacher = Teacher(config, self.policy)
-        self.apprentice = Apprentice(self.policy)
         self.policy.to(device)
         self.teacher.to(device)
         self.return_norm = RunningNorm().to(device)
@@ -187,7 +158,7 @@ class Rma(BaseLearner):
     @property
     def behaviour(self) -> PolicyModule:
         """The teacher in the first phase, then the student."""
-        return self.apprentice if bool(self._second) else self.teacher
+        return self.policy if bool(self._second) else self.teacher
 
     def remarks(self, total_steps: int) -> list[str]:
         """When the student takes over."""
