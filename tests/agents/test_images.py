@@ -60,7 +60,8 @@ def test_the_teacher_is_taught_what_its_image_was_told():
     segment = play(env, learner, 0, 1.0)
     number = segment.reward.numel()
     told = torch.cat((-segment.obs, -segment.privileged), dim=-1).flatten(0, 1)
-    state, noise = learner.teacher.initial_state(number), torch.zeros(number, 1)
+    done, noise = -learner.policy.last_actions(segment).flatten(0, 1), torch.zeros(number, 1)
+    state = learner.teacher.initial_state(number)._replace(last_action=done)
     mean, _ = learner.teacher.act(told, state, noise, deterministic=True)
     evaluated, _, _ = learner._evaluate(chunks)
     torch.testing.assert_close(evaluated[0, number:], mean)
@@ -74,7 +75,7 @@ def test_the_student_is_taught_by_the_memory_that_its_image_would_have():
     env, learner = make(Rma, RMA, student_share=0.5, segment_steps=8)
     for number in range(2):
         learner.update(play(env, learner, number, 1.0), seeding.generator(0, "update", number), number / 2)
-    assert learner.behaviour is learner.apprentice
+    assert learner.behaviour is learner.policy
     state = None
     for segment in segments(env, learner, 8, 4):
         before, state = mirrored_memories(learner, segment, state)
@@ -99,7 +100,9 @@ def test_the_policy_is_taught_by_the_belief_that_its_image_would_have():
         before, state = mirrored_memories(learner, segment, state)
         with torch.no_grad():
             belief = torch.cat(learner.policy.encoder.believed(before), dim=-1)
-            features = learner.policy.features(-segment.obs, belief)
+            features = torch.cat(
+                (learner.policy.sensed(-segment.obs, -learner.policy.last_actions(segment)), belief), -1
+            )
             own = learner.policy.encoder(learner.policy.context(segment), segment.initial_state.memory)
             chunks, _ = learner.prepare(segment, torch.cat(own, dim=-1))
         context, image = learner._image(segment, chunks, learner.policy.info.mirror)
@@ -113,7 +116,8 @@ def test_the_policy_is_taught_by_the_belief_that_its_image_would_have():
 @LEARNERS
 def test_what_is_learnt_to_the_right_is_known_to_the_left(kind, config, mirror):
     """Trained with sign 1 alone, only who learns from mirror images does well with sign -1."""
-    env, learner = make(kind, config, num_worlds=16, mirror=mirror, batch_size=32, learning_rate=1e-2)
+    own = {"student_learning_rate": 1e-2, "student_share": 0.5} if kind is Rma else {}
+    env, learner = make(kind, config, num_worlds=16, mirror=mirror, batch_size=32, learning_rate=1e-2, **own)
     for number in range(20):
         learner.update(play(env, learner, number, 1.0), seeding.generator(0, "update", number), number / 20)
     found = float(play(env, learner, 100, -1.0, learner.policy).episode_returns(2)[:, 1].mean())
