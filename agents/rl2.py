@@ -134,7 +134,7 @@ class RL2(BaseLearner):
         image, first = mirrored(segment, mirror), segment.initial_state
         first = first._replace(last_action=reflect(first.last_action, mirror.action))
         obs, inputs = self.inputs(replace(image, initial_state=first))
-        before = self._image_memory.before(self.policy.network.memory.sequence, inputs, segment.trial_start, length)
+        before = self._image_memory.before(self.policy.network.memory.sequence, inputs, segment, length)
         known = None if image.privileged is None else self.policy.privileged_norm(image.privileged)
         return image_of(chunks, mirror, inputs, obs, known, before)
 

@@ -23,15 +23,14 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from metarl.agents.baseline_configs import RmaConfig
 from metarl.core.errors import UserError
 from metarl.core.info import PolicyInfo
-from metarl.core.mirror import reflect
 from metarl.core.seeding import on_device
-from metarl.core.types import Metrics, Segment, Transition
+from metarl.core.types import Metrics, Segment
 from metarl.rl.adam import Adam
 from metarl.rl.encoder import Encoded, EncodingPolicy, TransitionEncoder
 from metarl.rl.finite import Guard, finite_only
@@ -60,15 +59,14 @@ class Student(TransitionEncoder):
 
 
 class RmaPolicy(EncodingPolicy):
-    """Acts on the observation, its previous action, and the student's estimate of z."""
+    """Acts on the observation and on the student's estimate of z."""
 
     encoder: Student
 
     def __init__(self, config: RmaConfig, info: PolicyInfo) -> None:
         obs_size, action_size, latent = info.observation_size, info.action_size, config.latent_size
         student = Student(2 * obs_size + action_size + 1, config.student_size, latent)
-        seen = obs_size + action_size + latent
-        network = ActorCritic(seen, config.hidden_size, action_size, config.initial_std, _LAYERS)
+        network = ActorCritic(obs_size + latent, config.hidden_size, action_size, config.initial_std, _LAYERS)
         super().__init__(info, student, network)
         self._feedback = config.feedback
 
@@ -105,17 +103,8 @@ class Teacher(PolicyModule):
     ) -> tuple[Float32[Tensor, "N A"], Encoded]:
         """By [observation, privileged numbers]: sample the Gaussian policy, or take its mean."""
         obs, privileged = torch.split(obs, [self.info.observation_size, self.info.privileged_size], dim=1)
-        sensed = self.student[0].sensed(obs, state.last_action)
-        features = torch.cat((sensed, self.latent(self.known(privileged))), dim=-1)
+        features = self.student[0].features(obs, self.latent(self.known(privileged)))
         return self.network.action(features, noise, deterministic), state
-
-    def observe(self, state: Encoded, transition: Transition) -> Encoded:
-        """Of the transition, what it did."""
-        return state._replace(last_action=transition.action.clamp(-1.0, 1.0))
-
-    def end_episode(self, state: Encoded, worlds: Bool[Tensor, "N"]) -> Encoded:
-        """As the student."""
-        return self.student[0].end_episode(state, worlds)
 
     def known(self, privileged: Float[Tensor, "*B P"] | None) -> Float[Tensor, "*B P"]:
         """Privileged numbers normalised."""
@@ -199,6 +188,7 @@ class Rma(BaseLearner):
     def _teach(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
         chunks, metrics = self.prepare(segment)
         metrics |= self._ppo.update(chunks, generator, progress)
+        self._image_memory.clear()  # the student's is empty as well when it takes over
         # The statistics move only now: collection and update saw the same normalisation. The student finds the last.
         mirror = self._mirror
         self.policy.obs_norm.update(with_image(segment.obs, mirror.observation if mirror else None))
@@ -210,17 +200,15 @@ class Rma(BaseLearner):
     @torch.no_grad()
     def prepare(self, segment: Segment) -> tuple[Chunks, Metrics]:
         """Advantages and observations of all steps, with what was known of the task in each."""
-        policy, done = self.policy, self.policy.last_actions(segment)
-        sensed, known = policy.sensed(segment.obs, done), self.teacher.known(segment.privileged)
-        z = self.teacher.latent(known)
-        value = policy.network.critic(torch.cat((sensed, z), dim=-1))[..., 0]
+        known, critic = self.teacher.known(segment.privileged), self.policy.network.critic
+        obs, z = self.policy.obs_norm(segment.obs), self.teacher.latent(known)
+        value = critic(torch.cat((obs, z), dim=-1))[..., 0]
         after, scale = self._next_value(segment, value, z), self.return_norm.std.float()
-        chunks, metrics = self._ppo.chunks(segment, sensed, sensed, value, after, scale, known)
+        chunks, metrics = self._ppo.chunks(segment, obs, obs, value, after, scale, known)
         if self._mirror is not None:
             image = mirrored(segment, self._mirror)
-            sensed = policy.sensed(image.obs, reflect(done, self._mirror.action))
-            known = self.teacher.known(image.privileged)
-            chunks = side_by_side(chunks, image_of(chunks, self._mirror, sensed, sensed, known))
+            obs, known = self.policy.obs_norm(image.obs), self.teacher.known(image.privileged)
+            chunks = side_by_side(chunks, image_of(chunks, self._mirror, obs, obs, known))
         return chunks, metrics
 
     def _next_value(
@@ -230,12 +218,10 @@ class Rma(BaseLearner):
 
         There, privileged numbers that change within a trial are taken as they were a step before.
         """
-        policy, after = self.policy, value.roll(-1, dims=0)
+        critic, after = self.policy.network.critic, value.roll(-1, dims=0)
+        after[-1] = critic(self.policy.features(segment.next_obs, z[-1]))[..., 0]
         t, n = segment.trial_end.nonzero(as_tuple=True)
-        going_on = policy.sensed(segment.next_obs, segment.final_state.last_action), z[-1]
-        over = policy.sensed(segment.final_obs[t, n], segment.action[t, n].clamp(-1.0, 1.0)), z[t, n]
-        after[-1] = policy.network.critic(torch.cat(going_on, dim=-1))[..., 0]
-        after[t, n] = policy.network.critic(torch.cat(over, dim=-1))[..., 0]
+        after[t, n] = critic(self.policy.features(segment.final_obs[t, n], z[t, n]))[..., 0]
         return after
 
     def _evaluate(self, chunks: Chunks) -> tuple[Tensor, Tensor, None]:
@@ -291,7 +277,7 @@ class Rma(BaseLearner):
             before = torch.cat((segment.initial_state.memory[None], kept[rows - 1 : -1 : rows]))
             before = (before * ~segment.trial_start[::length, :, None]).flatten(0, 1)
         else:
-            before = self._image_memory.before(self.policy.encoder.sequence, context, segment.trial_start, length)
+            before = self._image_memory.before(self.policy.encoder.sequence, context, segment, length)
         target = self.teacher.latent(self.teacher.known(segment.privileged))
         return cut(context, length), before, cut(target, length)
 

@@ -8,7 +8,6 @@ and may act to find out.
 Differs from the published program in that
 
 - the encoder sees whole transitions, since observations jump where an episode ends;
-- the policy knows its previous action;
 - it learns from the trials just collected, when they are over: there is no buffer of earlier ones;
 - the policy is updated in the course of a trial too, as RL²'s;
 - most gradient steps look at the beliefs of a trial's beginning alone, where most is found out and passes are short.
@@ -27,7 +26,6 @@ from torch import Tensor, nn
 from metarl.agents.configs import VariBadConfig
 from metarl.core.errors import UserError
 from metarl.core.info import Mirror, PolicyInfo
-from metarl.core.mirror import reflect
 from metarl.core.seeding import on_device
 from metarl.core.types import Metrics, Segment
 from metarl.rl.adam import Adam
@@ -71,15 +69,14 @@ class Encoder(TransitionEncoder):
 
 
 class VariBadPolicy(EncodingPolicy):
-    """Acts on the observation, its previous action, and mean and log standard deviation of the posterior."""
+    """Acts on the observation and on mean and log standard deviation of the posterior."""
 
     encoder: Encoder
 
     def __init__(self, config: VariBadConfig, info: PolicyInfo) -> None:
         obs_size, action_size, latent = info.observation_size, info.action_size, config.latent_size
         encoder = Encoder(2 * obs_size + action_size + 1, config.encoder_size, latent)
-        seen = obs_size + action_size + 2 * latent
-        network = ActorCritic(seen, config.hidden_size, action_size, config.initial_std, _LAYERS)
+        network = ActorCritic(obs_size + 2 * latent, config.hidden_size, action_size, config.initial_std, _LAYERS)
         super().__init__(info, encoder, network)
 
     def belief(self, state: Encoded) -> Float32[Tensor, "N Z2"]:
@@ -161,13 +158,11 @@ class VariBad(BaseLearner):
     @torch.no_grad()
     def prepare(self, segment: Segment, belief: Float[Tensor, "T1 N Z2"]) -> tuple[Chunks, Metrics]:
         """Advantages and features of all steps, by the beliefs before the first and after each."""
-        policy, critic, scale = self.policy, self.policy.network.critic, self.return_norm.std.float()
-        features = torch.cat((policy.sensed(segment.obs, policy.last_actions(segment)), belief[:-1]), dim=-1)
-        value = critic(features)[..., 0]
-        over, state = segment.trial_end[-1][:, None], segment.final_state
-        last = torch.where(over, segment.final_obs[-1], segment.next_obs)
-        done = torch.where(over, segment.action[-1].clamp(-1.0, 1.0), state.last_action)
-        going_on = critic(torch.cat((policy.sensed(last, done), belief[-1]), dim=-1))[None, ..., 0]
+        policy, scale = self.policy, self.return_norm.std.float()
+        features = policy.features(segment.obs, belief[:-1])
+        value = policy.network.critic(features)[..., 0]
+        last = torch.where(segment.trial_end[-1][:, None], segment.final_obs[-1], segment.next_obs)
+        going_on = policy.network.critic(policy.features(last, belief[-1]))[None, ..., 0]
         return self._ppo.chunks(segment, features, segment.obs, value, torch.cat((value[1:], going_on)), scale)
 
     @torch.no_grad()
@@ -175,10 +170,10 @@ class VariBad(BaseLearner):
         """The mirrored segment: what the encoder sees of it, and its chunks, by the beliefs that this makes."""
         policy, image = self.policy, mirrored(segment, mirror)
         context = policy.context(image)
-        before = self._image_memory.before(policy.encoder.sequence, context, segment.trial_start, len(context))
+        before = self._image_memory.before(policy.encoder.sequence, context, segment, len(context))
         belief = torch.cat(policy.encoder(context, before), dim=-1)[:-1]
-        sensed = policy.sensed(image.obs, reflect(policy.last_actions(segment), mirror.action))
-        return context, image_of(chunks, mirror, torch.cat((sensed, belief), dim=-1), image.obs)
+        features = policy.features(image.obs, belief)
+        return context, image_of(chunks, mirror, features, image.obs)
 
     def _evaluate(self, chunks: Chunks) -> tuple[Tensor, Tensor, None]:
         network = self.policy.network
@@ -260,14 +255,13 @@ class VariBad(BaseLearner):
         return {"encoder_adam": (self._adam, self._names)}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """And PPO's Adam, and the memory of mirrored worlds."""
-        return super().state_dict() | self._ppo.state_dict() | self._image_memory.state_dict()
+        """And PPO's Adam; an iteration ends with a trial, when no world remembers anything, nor does its image."""
+        return super().state_dict() | self._ppo.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
         super().load_state_dict(state)
         self._ppo.load_state_dict(state)
-        self._image_memory.load_state_dict(state)
 
 
 def _without_reward(rows: Float[Tensor, "*B I"], size: int) -> Float[Tensor, "*B I1"]:

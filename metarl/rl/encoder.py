@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from metarl.core.info import PolicyInfo
@@ -23,8 +23,6 @@ class Encoded(NamedTuple):
 
     memory: Float32[Tensor, "N H"]
     """The encoder's."""
-    last_action: Float32[Tensor, "N A"]
-    """Previous action as applied, in [-1, 1]; zero before an episode's first."""
 
 
 class TransitionEncoder(nn.Module):
@@ -52,10 +50,7 @@ class TransitionEncoder(nn.Module):
 
 
 class EncodingPolicy(PolicyModule):
-    """Acts on the observation, on its previous action and on what it believes of its task.
-
-    A robot that walks by what it feels at the moment has no rhythm of its own, unless it knows what it did last.
-    """
+    """Acts on the observation and on what it believes of its task."""
 
     replayable = True
     _feedback = "full"
@@ -68,41 +63,27 @@ class EncodingPolicy(PolicyModule):
 
     def initial_state(self, n: int, device: torch.device | str = "cpu") -> Encoded:
         """No transition yet."""
-        return Encoded(
-            torch.zeros(n, self.encoder.memory.hidden, device=device),
-            torch.zeros(n, self.info.action_size, device=device),
-        )
+        return Encoded(torch.zeros(n, self.encoder.memory.hidden, device=device))
 
     @torch.no_grad()
     def act(
         self, obs: Float32[Tensor, "N O"], state: Encoded, noise: Float32[Tensor, "N A"], deterministic: bool = False
     ) -> tuple[Float32[Tensor, "N A"], Encoded]:
         """Sample the Gaussian policy, or take its mean."""
-        features = torch.cat((self.sensed(obs, state.last_action), self.belief(state)), dim=-1)
-        return self.network.action(features, noise, deterministic), state
+        return self.network.action(self.features(obs, self.belief(state)), noise, deterministic), state
 
     @torch.no_grad()
     def observe(self, state: Encoded, transition: Transition) -> Encoded:
         """Take in the transition."""
-        memory = self.encoder.step(self.context(transition), state.memory)
-        return Encoded(memory, transition.action.clamp(-1.0, 1.0))
-
-    def end_episode(self, state: Encoded, worlds: Bool[Tensor, "N"]) -> Encoded:
-        """Nothing was done yet in the next one; what is known of the task stays."""
-        return state._replace(last_action=state.last_action * ~worlds[:, None])
+        return Encoded(self.encoder.step(self.context(transition), state.memory))
 
     def belief(self, state: Encoded) -> Float32[Tensor, "N Z"]:
         """What the policy is told of its task."""
         raise NotImplementedError
 
-    def sensed(self, obs: Float[Tensor, "*B O"], last_action: Float[Tensor, "*B A"]) -> Float[Tensor, "*B F"]:
-        """What the heads see beside the belief, which stands behind it."""
-        return torch.cat((self.obs_norm(obs), last_action), dim=-1)
-
-    def last_actions(self, segment: Segment) -> Float32[Tensor, "T N A"]:
-        """The action before each step, as `act` knew it."""
-        before = torch.cat((segment.initial_state.last_action[None], segment.action[:-1].clamp(-1.0, 1.0)))
-        return before * ~segment.episode_start[..., None]
+    def features(self, obs: Float[Tensor, "*B O"], belief: Float[Tensor, "*B Z"]) -> Float[Tensor, "*B F"]:
+        """What the heads see."""
+        return torch.cat((self.obs_norm(obs), belief), dim=-1)
 
     def context(self, taken: Transition | Segment) -> Float32[Tensor, "*B I"]:
         """What the encoder sees of each transition: 2 O + A + 1 numbers."""

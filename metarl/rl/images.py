@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from metarl.core.info import Mirror, Reflection
@@ -14,19 +14,18 @@ from metarl.core.mirror import reflect
 from metarl.core.types import Segment
 from metarl.rl.ppo import Chunks, cut
 
-Sequence = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Unroll = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Outputs (T, N, H) and last state (N, M) of a memory that is fed inputs (T, N, I) from a state (N, M) on."""
 _NAME = "mirrored/memory"
 
 
 def mirrored(segment: Segment, mirror: Mirror) -> Segment:
-    """What would have been collected had left and right been exchanged, but for states and what was recorded."""
+    """What would have been collected had left and right been exchanged: steps, but no states, and nothing recorded."""
     known = segment.privileged
     return replace(
         segment,
         obs=reflect(segment.obs, mirror.observation),
         final_obs=reflect(segment.final_obs, mirror.observation),
-        next_obs=reflect(segment.next_obs, mirror.observation),
         action=reflect(segment.action, mirror.action),
         privileged=None if known is None else reflect(known, mirror.privileged),
     )
@@ -67,20 +66,24 @@ class ImageMemory:
     def __init__(self, size: int) -> None:
         self._size = size
         self._held: Tensor | None = None
-        """What they are after the last segment (N, M), to go on from; None before the first."""
+        """What they are after the last segment (N, M), to go on from; None where all trials begin."""
 
     @torch.no_grad()
     def before(
-        self, sequence: Sequence, inputs: Float[Tensor, "T N I"], trial_start: Bool[Tensor, "T N"], length: int
+        self, unroll: Unroll, inputs: Float[Tensor, "T N I"], segment: Segment, length: int
     ) -> Float[Tensor, "S M"]:
         """The memory before each chunk of `length` steps of the next segment; at a trial's start it is empty."""
         state = inputs.new_zeros(inputs.shape[1], self._size) if self._held is None else self._held.to(inputs.device)
         found = []
-        for part, starts in zip(torch.split(inputs, length), trial_start[::length, :, None], strict=True):
+        for part, starts in zip(torch.split(inputs, length), segment.trial_start[::length, :, None], strict=True):
             found.append(state * ~starts)
-            _, state = sequence(part, found[-1])
-        self._held = state
+            _, state = unroll(part, found[-1])
+        self._held = None if bool(segment.trial_end[-1].all()) else state
         return torch.stack(found).flatten(0, 1)
+
+    def clear(self) -> None:
+        """All memories are empty."""
+        self._held = None
 
     def state_dict(self) -> dict[str, Tensor]:
         """What they hold."""

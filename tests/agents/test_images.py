@@ -28,9 +28,9 @@ def make(kind, config, family=None, num_worlds=6, **changes):
     return env, kind(dataclasses.replace(config, **changes), env.info, seeding.generator(0, "init"))
 
 
-def play(env, learner, number, sign, policy=None, deterministic=False):
+def play(env, learner, number, sign, policy=None):
     tasks = Tasks({"sign": torch.full((env.num_worlds,), sign, dtype=torch.float64)})
-    wants = {"record": learner.record, "privileged": learner.wants_privileged, "deterministic": deterministic}
+    wants = {"record": learner.record, "privileged": learner.wants_privileged}
     return collect(env, policy or learner.behaviour, tasks, seeding.key(0, "collect", number), **wants)
 
 
@@ -60,8 +60,7 @@ def test_the_teacher_is_taught_what_its_image_was_told():
     segment = play(env, learner, 0, 1.0)
     number = segment.reward.numel()
     told = torch.cat((-segment.obs, -segment.privileged), dim=-1).flatten(0, 1)
-    done, noise = -learner.policy.last_actions(segment).flatten(0, 1), torch.zeros(number, 1)
-    state = learner.teacher.initial_state(number)._replace(last_action=done)
+    state, noise = learner.teacher.initial_state(number), torch.zeros(number, 1)
     mean, _ = learner.teacher.act(told, state, noise, deterministic=True)
     evaluated, _, _ = learner._evaluate(chunks)
     torch.testing.assert_close(evaluated[0, number:], mean)
@@ -100,9 +99,7 @@ def test_the_policy_is_taught_by_the_belief_that_its_image_would_have():
         before, state = mirrored_memories(learner, segment, state)
         with torch.no_grad():
             belief = torch.cat(learner.policy.encoder.believed(before), dim=-1)
-            features = torch.cat(
-                (learner.policy.sensed(-segment.obs, -learner.policy.last_actions(segment)), belief), -1
-            )
+            features = learner.policy.features(-segment.obs, belief)
             own = learner.policy.encoder(learner.policy.context(segment), segment.initial_state.memory)
             chunks, _ = learner.prepare(segment, torch.cat(own, dim=-1))
         context, image = learner._image(segment, chunks, learner.policy.info.mirror)
@@ -124,17 +121,20 @@ def test_what_is_learnt_to_the_right_is_known_to_the_left(kind, config, mirror):
     assert (found > 1.0) == mirror
 
 
-@LEARNERS
-def test_a_learner_goes_on_from_what_its_images_held(kind, config):
-    env, learner = make(kind, config, student_share=0.5) if kind is Rma else make(kind, config)
-    for number in range(2):
-        learner.update(play(env, learner, number, 1.0), seeding.generator(0, "update", number), 0.9)
-    state = learner.state_dict()
-    other = make(kind, config)[1]
+def test_a_student_goes_on_from_what_its_images_held():
+    """In mid-trial; where the teacher takes over again, nothing is kept of them, as nothing is of its own trials."""
+    env, learner = make(Rma, RMA, student_share=0.5, segment_steps=8)
+    for number, segment in enumerate(segments(env, learner, 8, 3)):
+        learner.update(segment, seeding.generator(0, "update", number), 0.9)
+        assert ("mirrored/memory" in learner.state_dict()) == (number == 2), "the second trial has begun with the third"
+    state, other = learner.state_dict(), make(Rma, RMA)[1]
     other.load_state_dict(state)
     assert torch.equal(other.state_dict()["mirrored/memory"], state["mirrored/memory"])
     with pytest.raises(ValueError, match=r"the memory of mirrored worlds is \(6, 3\), not of 16 numbers each"):
         other.load_state_dict(state | {"mirrored/memory": torch.zeros(6, 3)})
+    for progress in (0.1, 0.1):
+        learner.update(segment, seeding.generator(0, "update", 3), progress)
+    assert "mirrored/memory" not in learner.state_dict()
 
 
 @LEARNERS
