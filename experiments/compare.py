@@ -27,7 +27,7 @@ from typing import Any
 from record import RESULTS, record, redraw
 
 from metarl import api
-from metarl.core.config import configure, read_toml, to_toml
+from metarl.core.config import configure, load_config, read_toml, to_toml
 from metarl.core.errors import UserError, unknown_name
 from metarl.core.registry import family_names, learner_names
 from metarl.reports.build import find_beliefs
@@ -83,12 +83,14 @@ class Comparison:
     def state(self, run: Trial) -> str:
         """`done`, `begun` or `missing`; `UserError` where what is recorded was run with other settings.
 
-        Of settings that there were none of yet, or that were left to the family as it was, a record says nothing.
+        Settings that there were none of yet were as the learner says (`before`); of one that was left to the family as
+        it was, a record says nothing.
         """
         recorded = self.results / run.name
         if (recorded / "run.json").is_file():
             ours = run.settings
-            for name, value in _flat(read_toml(recorded / "config.toml")).items():
+            config = load_config(recorded / "config.toml", trust_code=True, of_run=True)
+            for name, value in _flat(tomllib.loads(to_toml(config))).items():
                 if name in ours and name != "family" and value not in ("", ours[name]):
                     other = f"{name} is {value}, not {ours[name]}"
                     raise UserError(f"{recorded} is of other settings ({other}): delete it to run it anew")

@@ -103,7 +103,9 @@ def test_how_many_trainings_run_at_a_time_is_said_in_the_file_or_by_jobs(compare
     assert "0 trainings at a time: it must be at least 1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["compare", "adaptation", "headroom", "families", "ablations", "updates", "gradients"])
+@pytest.mark.parametrize(
+    "name", ["compare", "adaptation", "headroom", "settings", "families", "ablations", "updates", "gradients"]
+)
 def test_what_is_recorded_is_of_the_settings_that_its_file_says(name, tmp_path, monkeypatch, capsys):
     """A default that changes must not make the recorded comparisons those of other settings."""
     monkeypatch.syspath_prepend(str(COMPARE.parent))
@@ -121,6 +123,20 @@ def test_what_was_recorded_with_other_settings_is_not_taken_for_done(place, comp
     said = capsys.readouterr().err
     assert "results/point-goal-ppo-s1 is of other settings (total_steps is 100, not 200)" in said
     assert "delete it to run it anew" in said
+
+
+def test_what_was_recorded_before_there_was_an_option_is_of_what_it_was_then(place, compare_here, capsys):
+    """RL² without mirror images, when nobody could ask for them, is not RL² with them."""
+    record = place / "results" / "point-goal-rl2-s1"
+    record.mkdir()
+    (record / "run.json").write_text("{}")
+    fields = {"seed": 1, "threads": 1, "max_minutes": 0.0, "total_steps": 1600, "num_worlds": 4}
+    text = to_toml(configure("rl2", "point-goal", fields | {"checkpoint_minutes": 0.0}))
+    (record / "config.toml").write_text(text)
+    assert compare_here("--list") == 0
+    (record / "config.toml").write_text(text.replace("mirror = true\n", ""))
+    assert compare_here("--list") == 2
+    assert "results/point-goal-rl2-s1 is of other settings (mirror is False, not True)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
