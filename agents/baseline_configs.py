@@ -95,7 +95,7 @@ class RmaConfig(SymmetricPPOFields):
     hidden_size: int = number(128, least=1, most=8192, memory=weights_memory)
     """Units of each of the two hidden layers, of the policy, of the value, and of the teacher's encoder."""
     batch_size: int = number(1600, least=1, most=10**7, search=OneOf(800, 1600, 3200))
-    """Control steps per gradient step, of teacher and student."""
+    """Control steps per gradient step, of teacher and student; with mirror images, as many of these besides."""
     chunk_steps: int = number(50, least=1, most=1_000_000)
     """How many control steps the student's gradients flow back. At most: it becomes a divisor of the trial's."""
     segment_steps: int = number(100, least=0, most=1_000_000)

@@ -170,7 +170,7 @@ class VariBadConfig(SymmetricPPOFields):
     hidden_size: int = number(128, least=1, most=8192, memory=weights_memory)
     """Units of the hidden layer of the policy's head, and of the value's."""
     batch_size: int = number(1600, least=1, most=1_000_000, search=OneOf(800, 1600, 3200))
-    """Control steps per gradient step of the policy."""
+    """Control steps per gradient step of the policy; with mirror images, as many of these besides."""
     segment_steps: int = number(100, least=0, most=1_000_000, search=OneOf(50, 100, 200))
     """Control steps between updates of the policy; 0 for whole trials. At most: it becomes a divisor of the trial's."""
 

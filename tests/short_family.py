@@ -6,12 +6,16 @@ import torch
 
 from metarl.agents.configs import RL2Config
 from metarl.agents.rl2 import RL2
+from metarl.core.mirror import Symmetry, signed
 from metarl.envs.half_cheetah import HalfCheetahDir
 from metarl.run.ranks import rank
 
 
 class ShortDir(HalfCheetahDir):
+    """Each step is its own mirror image, so that whoever learns from images does."""
+
     episode_steps = 10
+    mirror = Symmetry(action=signed(*(1,) * 6), state={})
 
 
 class NotFinite(ShortDir):

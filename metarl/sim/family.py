@@ -67,7 +67,7 @@ class Family(metaclass=_Immutable):
     trial: ClassVar[Trial] = "steps"
     """What a trial is worth, unless `make_env` is told otherwise."""
     mirror: ClassVar[Symmetry | None] = None
-    """The robot's left-right symmetry, which RL² learns from; None where it has none, or none is told.
+    """The robot's left-right symmetry, which learners learn from; None where it has none, or none is told.
 
     A subclass with task parameters, variations or disturbances of its own says it anew, or has none. `metarl check`
     tests it.
