@@ -14,6 +14,11 @@ def as_number(value: float, largest: float, sign: str = "") -> str:
     return f"{value:{sign}.{1 if largest < 20 else 0}f}".replace("-", "−")
 
 
+def as_rounded(value: float) -> str:
+    """With two digits that tell: `0.25`, `200`."""
+    return f"{float(f'{value:.2g}'):g}"
+
+
 def as_mean(seeds: Sequence[float]) -> str:
     """Mean of the seeds' means."""
     value = float(np.mean(seeds))

@@ -10,7 +10,7 @@ import believing
 import learning_speed
 import numpy as np
 from comparison import RESULTS, ByFamily, Compared, by_headroom, by_steps, kinds, paired, recorded
-from formatting import as_interval, as_mean, as_number, as_share
+from formatting import as_interval, as_mean, as_number, as_rounded, as_share
 
 from metarl.run.headroom import Recovered
 from metarl.run.run import Run
@@ -72,9 +72,8 @@ def row(label: str, runs: Sequence[Run], recovered: Recovered | None = None) -> 
     tests = [kinds(run)["test", True] for run in runs]
     steps, minutes = np.mean([(test.train_steps, test.train_seconds / 60) for test in tests], axis=0)
     learned, seeds = min(test.gradient_steps for test in tests), f", {len(runs)} seeds" if len(runs) > 1 else ""
-    training = (
-        f"{steps / 1e6:.2g} M steps, {f'{learned / 1e3:.2g} k updates, ' * bool(learned)}{minutes:.0f} min{seeds}"
-    )
+    updates = f"{as_rounded(learned / 1e3)} k updates, " * bool(learned)
+    training = f"{as_rounded(steps / 1e6)} M steps, {updates}{minutes:.0f} min{seeds}"
     pairs = [returns for run in runs if (returns := paired(run).paired) is not None]
     last = [test.returns[:, -1] for test in tests]
     single = tests[0].returns.shape[1] == 1
