@@ -68,8 +68,12 @@ class RecurrentPPOConfig(PPOConfig):
 class RmaConfig(SymmetricPPOFields):
     """RMA: a teacher that knows its task, and a student that acts as the teacher would by what it has experienced."""
 
-    train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 64}
-    """Defaults of this learner for a run's options, as RL²'s."""
+    train_defaults: ClassVar[Mapping[str, int | bool]] = {"num_worlds": 64, "staggered": True}
+    """Defaults of this learner for a run's options, as RL²'s.
+
+    With worlds in step the student is taught of the same few tasks again and again, a trial long, and knows them better
+    than others.
+    """
     cuda_defaults: ClassVar[Mapping[str, int | bool]] = {
         "num_worlds": 4096,
         "total_steps": 20_000_000,
