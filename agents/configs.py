@@ -50,15 +50,7 @@ class PPOFields(Checked):
 
 
 @dataclass(frozen=True)
-class SymmetricPPOFields(PPOFields):
-    """And those that use a family's symmetry."""
-
-    mirror: bool = True
-    """Learn from each trial's mirror image too, where the family declares a symmetry of left and right."""
-
-
-@dataclass(frozen=True)
-class RL2Config(SymmetricPPOFields):
+class RL2Config(PPOFields):
     """RL²: a recurrent policy trained by PPO over whole trials."""
 
     train_defaults: ClassVar[Mapping[str, int | bool]] = {"num_worlds": 64, "staggered": True}
@@ -109,6 +101,8 @@ class RL2Config(SymmetricPPOFields):
     """Show the value head the task, in training; acting does not change."""
     task_weight: float = number(0.1, least=0, most=1e6)
     """Weight of predicting the task from the memory; above 0 the policy says what it believes of its task."""
+    mirror: bool = True
+    """Learn from each trial's mirror image too, where the family declares a symmetry of left and right."""
     hidden_size: int = number(128, least=1, most=8192, memory=weights_memory)
     """Units of the memory, and of the hidden layer of each head."""
     minibatch_chunks: int = number(32, least=1, most=1_000_000, search=OneOf(16, 32, 64))
@@ -135,14 +129,12 @@ class RL2Config(SymmetricPPOFields):
 
 
 @dataclass(frozen=True)
-class VariBadConfig(SymmetricPPOFields):
+class VariBadConfig(PPOFields):
     """VariBAD: a policy by PPO that is told a posterior over tasks, which predicts rewards and states of the trial."""
 
     train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 64}
     """Defaults of this learner for a run's options, as RL²'s."""
-    cuda_defaults: ClassVar[Mapping[str, bool]] = {"mirror": False}
-    """Defaults where the worlds are on a GPU, as RL²'s."""
-    before: ClassVar[Mapping[str, float]] = {"segment_steps": 0, "mirror": False}
+    before: ClassVar[Mapping[str, float]] = {"segment_steps": 0}
     """What options are in runs on disk from before there were any."""
 
     latent_size: int = number(5, least=1, most=1024, search=OneOf(3, 5, 10))
@@ -151,6 +143,8 @@ class VariBadConfig(SymmetricPPOFields):
     """Units of the encoder's memory."""
     decoder_size: int = number(64, least=1, most=8192, memory=weights_memory)
     """Units of each of the two hidden layers of the decoders."""
+    mirror: bool = False
+    """Learn from each trial's mirror image too, where the family declares a symmetry of left and right."""
     kl_weight: float = number(1.0, least=0, most=1e6, search=Log(0.1, 10.0))
     """Weight of the divergence from the posterior a step before; 1 is the evidence lower bound itself."""
     reward_weight: float = number(1.0, least=0, most=1e6)

@@ -26,8 +26,22 @@ CASES = {
     "maml-trpo": {"shots": 1},
     "pearl": _PEARL,
     "pearl prototypes": _PEARL | {"belief": "prototype"},
-    "varibad": {"encoder_size": 8, "latent_size": 2, "num_epochs": 1, "batch_size": 64, "encoder_steps": 2},
-    "rma": {"chunk_steps": 5, "num_epochs": 1, "batch_size": 40, "student_share": 0.7, "student_size": 8},
+    "varibad": {
+        "mirror": True,
+        "encoder_size": 8,
+        "latent_size": 2,
+        "num_epochs": 1,
+        "batch_size": 64,
+        "encoder_steps": 2,
+    },
+    "rma": {
+        "mirror": True,
+        "chunk_steps": 5,
+        "num_epochs": 1,
+        "batch_size": 40,
+        "student_share": 0.7,
+        "student_size": 8,
+    },
     "ppo": {"num_epochs": 1, "batch_size": 64},
 }
 ANY_ORDER = "rl2 in any order"

@@ -25,7 +25,8 @@ LEARNERS = pytest.mark.parametrize(("kind", "config"), [(Rma, RMA), (VariBad, VA
 
 def make(kind, config, family=None, num_worlds=6, **changes):
     env = MujocoEnv(family or MirroredSign(), num_worlds, episodes_per_trial=2, threads=1)
-    return env, kind(dataclasses.replace(config, **changes), env.info, seeding.generator(0, "init"))
+    config = dataclasses.replace(config, **{"mirror": True} | changes)
+    return env, kind(config, env.info, seeding.generator(0, "init"))
 
 
 def play(env, learner, number, sign, policy=None):

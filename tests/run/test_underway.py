@@ -76,7 +76,10 @@ def test_clocks_know_where_worlds_are_and_whose_tasks_they_have(begun, steps):
         ("half-cheetah-terrain", {"curriculum": "difficulty", "cell": "memory"}),
         (CART, {"cell": "lru"}),
         ("quadruped-signs", {"mirror": True}),
-        ("quadruped-signs", {"agent": "rma", "student_share": 0.5, "batch_size": 25, "student_size": 8}),
+        (
+            "quadruped-signs",
+            {"agent": "rma", "mirror": True, "student_share": 0.5, "batch_size": 25, "student_size": 8},
+        ),
     ],
 )
 def test_a_training_that_was_stopped_in_mid_trial_is_one_that_was_not(tmp_path, family, changes):
