@@ -68,16 +68,23 @@ class RecurrentPPOConfig(PPOConfig):
 class RmaConfig(PPOFields):
     """RMA: a teacher that knows its task, and a student that acts as the teacher would by what it has experienced."""
 
-    train_defaults: ClassVar[Mapping[str, int]] = {"num_worlds": 64}
-    """Defaults of this learner for a run's options, as RL²'s."""
+    train_defaults: ClassVar[Mapping[str, int | bool]] = {"num_worlds": 64, "staggered": True}
+    """Defaults of this learner for a run's options, as RL²'s.
+
+    With worlds in step the student is taught of the same few tasks again and again, a trial long, and knows them better
+    than others.
+    """
     cuda_defaults: ClassVar[Mapping[str, int | bool]] = {
         "num_worlds": 4096,
         "total_steps": 20_000_000,
         "staggered": True,
         "segment_steps": 50,
         "batch_size": 25_600,
+        "mirror": False,
     }
     """Defaults where the worlds are on a GPU: many of them, and short segments with eight minibatches each."""
+    before: ClassVar[Mapping[str, bool]] = {"mirror": False}
+    """What options are in runs on disk from before there were any."""
 
     student_share: float = number(0.3, above=0, below=1)
     """Share of --total-steps, the last, in which the student acts and learns; the teacher does before."""
@@ -87,7 +94,7 @@ class RmaConfig(PPOFields):
     """What the student is fed of a step beside observations: action and reward, or, as on a robot, the action alone."""
     student_size: int = number(128, least=1, most=8192, memory=weights_memory)
     """Units of the student's memory."""
-    mirror: bool = False
+    mirror: bool = True
     """Learn from each trial's mirror image too, where the family declares a symmetry of left and right."""
     student_learning_rate: float = number(1e-3, above=0, most=1, search=Log(2e-4, 3e-3))
     """Adam's step size for the student at the start; it falls to --final-learning-rate as well."""
