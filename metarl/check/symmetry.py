@@ -40,7 +40,7 @@ def symmetric(tested: Tested) -> str:
     with make_env(family, 2 * _PAIRS, threads=1) as made:
         env: Any = made
         env.begin(both, key=0, streams=torch.arange(_PAIRS).repeat(2))  # images are disturbed as their robots are
-        for t in range(_STEPS):
+        for t in range(min(_STEPS, env.trial_steps)):
             action = torch.rand(_PAIRS, env.action_size, generator=generator) * 2 - 1
             if t % _EVERY == 0:
                 _place_images(tested, env)
