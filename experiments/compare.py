@@ -169,15 +169,20 @@ def _runs(path: Path, content: Mapping[str, Any]) -> Iterator[Trial]:
         for name in named:
             if name not in known and ".py:" not in name:
                 raise UserError(f"{path}: {unknown_name(kind, name, known)}")
-    for seed in content["seeds"]:
-        for family in families:
-            for label, options in agents.items():
-                if family not in options.get("families", families):
-                    continue
-                of_compare = ("agent", "families")
-                common = {k: v for k, v in options.items() if not isinstance(v, dict) and k not in of_compare}
-                own, agent = options.get(family, {}), options.get("agent", label)
-                yield Trial(label, agent, family, seed, common | own, content.get("max_minutes", 0.0))
+    seeds = content["seeds"]
+    of_compare = ("agent", "families", "seeds")
+    cells = []
+    for family in families:
+        for label, options in agents.items():
+            if family in options.get("families", families):
+                common = {key: value for key, value in options.items() if not isinstance(value, dict)}
+                cells.append((family, label, common | options.get(family, {})))
+    for seed in sorted({seed for *_, options in cells for seed in options.get("seeds", seeds)}):
+        for family, label, options in cells:
+            if seed in options.get("seeds", seeds):
+                own = {key: value for key, value in options.items() if key not in of_compare}
+                agent = options.get("agent", label)
+                yield Trial(label, agent, family, seed, own, content.get("max_minutes", 0.0))
 
 
 def execute(comparison: Comparison) -> list[str]:

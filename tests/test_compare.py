@@ -169,3 +169,21 @@ def test_an_agent_may_be_there_with_several_settings_or_on_some_families_alone(c
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text('agent = "ppo"\nfamily = "point-goal"\nseed = 1\n')
     assert comparison.label(compare.Run(folder)) == "ppo-history"
+
+
+def test_an_agent_may_have_seeds_of_its_own_on_one_family_others_and_first_seeds_come_first(place):
+    import compare
+
+    own = "[agents.sac]\nseeds = [2]\n[agents.sac.point-goal-sparse]\nseeds = [1, 3]\n"
+    text = CONFIG.replace('["point-goal"]', '["point-goal", "point-goal-sparse"]').replace(
+        "[agents.rl2]", own + "[agents.rl2]"
+    )
+    (place / "compare.toml").write_text(text)
+    runs = compare.load(place / "compare.toml", place / "runs", place / "results").runs
+    assert [(run.family, run.seed) for run in runs if run.label == "sac"] == [
+        ("point-goal-sparse", 1),
+        ("point-goal", 2),
+        ("point-goal-sparse", 3),
+    ]
+    assert [run.seed for run in runs] == sorted(run.seed for run in runs)
+    assert {run.seed for run in runs if run.label == "ppo"} == {1}
