@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -20,16 +19,15 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from metarl.cli.words import NAMED_FIRST, require_sound, whole_number
 from metarl.core import trust
 from metarl.core.config import TrainConfig, device_defaults, load_config, train_defaults
-from metarl.core.errors import UserError, did_you_mean, unknown_name
+from metarl.core.errors import UserError, unknown_name
 from metarl.core.parameters import declarations, describe, require
-from metarl.core.registry import agents_with, family_names, learner_config_class, learner_names
+from metarl.core.registry import family_names, learner_config_class, learner_names
 
 _UNTRAINED = ("zero", "random")
 """Policies that never train, as in `metarl.rl.scripted`, which imports torch."""
-_NAMED_FIRST = ("agent", "family")
-"""Of a training: given ahead of the options, so not shown among them."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def parse(options: Any, verb: str, words: list[str], default: Any = None, positi
 
     `positional` is what the usage line shows where the words ahead of the options are parsed elsewhere.
     """
-    _require_known(_flags(options, default), verb, words)
+    require_sound(options, default, verb, words)
     markers = (
         tyro.conf.PositionalRequiredArgs,
         tyro.conf.PositionalMetavarFromFieldName,
@@ -75,15 +73,26 @@ def parse(options: Any, verb: str, words: list[str], default: Any = None, positi
     registry.primitive_rule(_whole_number)
     registry.struct_rule(_options)
     given = {} if default is None else {"default": default}
-    return tyro.cli(options, prog=f"metarl {verb}{positional}", args=words, config=markers, registry=registry, **given)
+    parsed, left = tyro.cli(
+        options,
+        prog=f"metarl {verb}{positional}",
+        args=words,
+        return_unknown_args=True,
+        config=markers,
+        registry=registry,
+        **given,
+    )
+    if left:
+        raise UserError(f"metarl {verb} has no use for '{left[0]}': `metarl {verb} --help` says what it takes")
+    return parsed
 
 
 def parse_training(words: list[str]) -> TrainOptions:
     """Parse `train`'s words: the agent decides which options there are, a file what their defaults are."""
     named = list(takewhile(lambda word: not word.startswith("-"), words[:2]))
     rest = words[len(named) :]
-    changes: dict[str, Any] = dict(zip(_NAMED_FIRST, named, strict=False))
-    changes |= {name: value for name in _NAMED_FIRST if (value := _value_of(rest, f"--{name}"))}
+    changes: dict[str, Any] = dict(zip(NAMED_FIRST, named, strict=False))
+    changes |= {name: value for name in NAMED_FIRST if (value := _value_of(rest, f"--{name}"))}
     file, device, physics = (_value_of(rest, flag) for flag in ("--config", "--device", "--physics"))
     if file:
         trust_code = "--trust-code" in rest
@@ -125,33 +134,6 @@ def _value_of(words: list[str], flag: str) -> str:
     return ""
 
 
-def _flags(options: Any, default: Any) -> dict[str, bool]:
-    """Names of the options, with hyphens, and whether each is a switch."""
-    found: dict[str, bool] = {}
-    for name, kind, _ in declarations(options):
-        value = getattr(default, name, None)
-        if dataclasses.is_dataclass(value):
-            found |= _flags(type(value), value)
-        elif not (isinstance(default, TrainConfig) and name in _NAMED_FIRST):
-            found[name.replace("_", "-")] = kind is bool
-    return found
-
-
-def _require_known(known: dict[str, bool], verb: str, words: list[str]) -> None:
-    """`UserError` for an option that the verb does not have."""
-    for word in words:
-        name = word.removeprefix("--").partition("=")[0].replace("_", "-")
-        if not word.startswith("--") or name in known or name in ("", "help"):
-            continue
-        if known.get(name.removeprefix("no-")) and name.startswith("no-"):
-            continue
-        owners = agents_with(name.replace("-", "_")) if verb == "train" else []
-        if owners:
-            raise UserError(f"this agent has no option --{name}; {', '.join(owners)} have it")
-        near = did_you_mean(f"--{name}", [f"--{other}" for other in known])
-        raise UserError(f"metarl {verb} has no option --{name}{near}: `metarl {verb} --help` lists them")
-
-
 def _options(info: StructTypeInfo) -> StructConstructorSpec | None:
     """Tyro's view of a dataclass: the help is the docstring and the allowed range, which tyro does not know."""
     kind = get_origin(info.type) or info.type
@@ -161,7 +143,7 @@ def _options(info: StructTypeInfo) -> StructConstructorSpec | None:
     fields = []
     hints = get_type_hints(kind, include_extras=True)  # with tyro's own markers
     for row, (name, _, declared) in zip(describe(kind), declarations(kind), strict=True):
-        if kind is TrainConfig and name in _NAMED_FIRST:
+        if kind is TrainConfig and name in NAMED_FIRST:
             continue
         default = getattr(info.default, name) if made else row.default
         shown = tyro.MISSING if default is dataclasses.MISSING else default
@@ -179,21 +161,12 @@ def _options(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 def _whole_number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
     """Whole numbers may be written 100000, 100_000 or 1e5."""
-
-    def read(words: list[str]) -> int:
-        with suppress(ValueError):
-            return int(words[0])
-        with suppress(ValueError):
-            if float(words[0]).is_integer():
-                return int(float(words[0]))
-        raise ValueError(f"'{words[0]}' is not a whole number")
-
     if info.type is not int:
         return None
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="INT",
-        instance_from_str=read,
+        instance_from_str=lambda words: whole_number(words[0]),
         is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
         str_from_instance=lambda value: [str(value)],
     )
