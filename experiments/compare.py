@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from record import RESULTS, record, redraw
 
@@ -152,9 +152,10 @@ def load(path: Path, folder: Path, results: Path, jobs: int | None = None) -> Co
     for key in content:
         if key not in allowed:
             raise UserError(f"{path}: {unknown_name('option', key, allowed)}")
-    for key in ("seeds", "families", "agents"):
+    for key in ("families", "agents"):
         if not content.get(key):
             raise UserError(f"{path}: {key} must name at least one")
+    _seeds(path, content.get("seeds"))
     jobs = content.get("processes", 1) if jobs is None else jobs
     if type(jobs) is not int or jobs < 1:
         raise UserError(f"{jobs!r} trainings at a time: it must be at least 1")
@@ -162,27 +163,55 @@ def load(path: Path, folder: Path, results: Path, jobs: int | None = None) -> Co
 
 
 def _runs(path: Path, content: Mapping[str, Any]) -> Iterator[Trial]:
-    """All seeds' first runs ahead of their second: a comparison cut short has every cell once."""
+    """All cells' runs with the first seed before those with the second: a comparison cut short has every cell once."""
     families, agents = content["families"], content["agents"]
     learners = [options.get("agent", label) for label, options in agents.items()]
-    for kind, named, known in (("family", families, family_names()), ("agent", learners, learner_names())):
-        for name in named:
+    elsewhere = [name for options in agents.values() for name in (*options.get("families", ()), *_own(options))]
+    for kind, names, known in (
+        ("family", [*families, *elsewhere], family_names()),
+        ("agent", learners, learner_names()),
+    ):
+        for name in names:
             if name not in known and ".py:" not in name:
                 raise UserError(f"{path}: {unknown_name(kind, name, known)}")
-    seeds = content["seeds"]
-    of_compare = ("agent", "families", "seeds")
-    cells = []
-    for family in families:
-        for label, options in agents.items():
-            if family in options.get("families", families):
-                common = {key: value for key, value in options.items() if not isinstance(value, dict)}
-                cells.append((family, label, common | options.get(family, {})))
-    for seed in sorted({seed for *_, options in cells for seed in options.get("seeds", seeds)}):
-        for family, label, options in cells:
-            if seed in options.get("seeds", seeds):
-                own = {key: value for key, value in options.items() if key not in of_compare}
-                agent = options.get("agent", label)
-                yield Trial(label, agent, family, seed, own, content.get("max_minutes", 0.0))
+    cells = [cell for family in families for label in agents if (cell := _cell(path, content, family, label))]
+    for seed in dict.fromkeys(seed for cell in cells for seed in (*content["seeds"], *cell.seeds)):
+        for cell in cells:
+            if seed in cell.seeds:
+                agent, minutes = agents[cell.label].get("agent", cell.label), content.get("max_minutes", 0.0)
+                yield Trial(cell.label, agent, cell.family, seed, cell.options, minutes)
+
+
+class _Cell(NamedTuple):
+    """An agent on a family."""
+
+    label: str
+    family: str
+    seeds: list[int]
+    options: dict[str, Any]
+
+
+def _cell(path: Path, content: Mapping[str, Any], family: str, label: str) -> _Cell | None:
+    """With the agent's options, and those that it has on that family alone; None where it is not run there."""
+    given, where = content["agents"][label], f"{path}: agents.{label}"
+    if family not in given.get("families", content["families"]):
+        return None
+    own = given.get(family, {})
+    for name in own.keys() & {"agent", "families"}:
+        raise UserError(f"{where}.{family}: {name} stands in [agents.{label}] alone")
+    options = {name: value for name, value in given.items() if name not in ("agent", "families", *_own(given))} | own
+    return _Cell(label, family, _seeds(where, options.pop("seeds", content["seeds"])), options)
+
+
+def _own(options: Mapping[str, Any]) -> list[str]:
+    """The families for which an agent has a table."""
+    return [name for name, value in options.items() if isinstance(value, dict)]
+
+
+def _seeds(where: Any, seeds: Any) -> list[int]:
+    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int for seed in seeds):
+        raise UserError(f"{where}: seeds must be a list of whole numbers, and name at least one")
+    return seeds
 
 
 def execute(comparison: Comparison) -> list[str]:

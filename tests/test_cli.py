@@ -75,25 +75,34 @@ def test_help_is_instant_because_it_needs_no_torch(words):
         (["train", "rl2", "half-cheetah-dir", "--device=cuda"], "this build of torch has no CUDA"),
         (
             ["train", "rl2", "half-cheetah-dir", "--total-steps", "1.5"],
-            "--total-steps is '1.5', which is not a whole number",
+            "--total-steps is '1.5': it must be a whole number",
         ),
         (
             ["train", "rl2", "half-cheetah-dir", "--total-steps=inf"],
-            "--total-steps is 'inf', which is not a whole number",
+            "--total-steps is 'inf': it must be a whole number",
         ),
-        (["train", "rl2", "half-cheetah-dir", "--discount", "-x"], "--discount is '-x', which is not a number"),
-        (["headroom", "point-goal", "--seeds", "1", "b"], "--seeds is 'b', which is not a whole number"),
+        (["train", "rl2", "half-cheetah-dir", "--discount", "-x"], "--discount is '-x': it must be a number"),
+        (["headroom", "point-goal", "--seeds", "1", "b"], "--seeds is 'b': it must be a whole number"),
         (["eval", "nowhere", "--num-tasks"], "--num-tasks needs a value"),
         (
             ["train", "rl2", "point-goal", "--cell=grue", "--seed", "1"],
-            "--cell is 'grue' (did you mean 'gru'?): it must be one of gru, lstm, lru, transformer, memory",
+            "--cell is 'grue' (did you mean 'gru'?): it must be gru, lstm, lru, transformer or memory",
         ),
         (
             ["eval", "nowhere", "--split", "tset"],
-            "--split is 'tset' (did you mean 'test'?): it must be one of train, test, ood",
+            "--split is 'tset': it must be train, test or ood",
         ),
-        (["train", "rl2", "point-goal", "--track", "wnb"], "it must be one of nothing (''), wandb, trackio"),
-        (["train", "rl2", "point-goal", "--no-mirror=yes"], "--no-mirror is a switch and takes no value"),
+        (["train", "rl2", "point-goal", "--track", "wnb"], "it must be '' (none), wandb or trackio"),
+        (["train", "rl2", "point-goal", "--mirror=yes"], "--no-mirror is a switch and takes no value"),
+        (["train", "rl2", "point-goal", "--mirror"], "mirror is on already; --no-mirror changes that"),
+        (["train", "rl2", "point-goal", "--no-miror"], "(did you mean '--no-mirror'?)"),
+        (["train", "maml-trpo", "point-goal", "--inner-step-size", "x"], "is 'x': it must be a number or learned"),
+        (
+            ["train", "maml-trpo", "point-goal", "--inner-step-size", "learned", "--seed", "-1"],
+            "seed = -1 is out of range",
+        ),
+        (["video", "--show", "1", "2", "nowhere"], "nowhere is not a run folder"),
+        (["list", "--family", "x"], "metarl list has no option --family"),
         (["eval", "nowhere", "twice"], "metarl eval has no use for 'twice': `metarl eval --help` says what it takes"),
         (["bench", "--foo"], "metarl bench has no option --foo: `metarl bench --help` lists them"),
         (["train", "rl2", "half-cheetah-dir", "--value-weight", "inf"], "value_weight = inf is out of range"),
@@ -113,6 +122,18 @@ def test_a_mistake_is_explained_and_exits_with_2(words, expected, capsys, tmp_pa
     assert expected in " ".join((captured.out + captured.err).replace("│", "").split())
     assert "Traceback" not in captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_may_stand_behind_an_option_of_several_numbers(capsys):
+    assert run("bench", "--worlds", "8", "-h") == 0
+    assert "usage: metarl bench" in capsys.readouterr().out
+
+
+def test_a_word_that_is_missing_is_shown_with_what_it_means(capsys):
+    assert run("eval") == 2
+    shown = capsys.readouterr()
+    assert "Missing from metarl eval" in shown.err and "RUN" in shown.err
+    assert shown.out == ""
 
 
 def test_numbers_may_be_written_as_people_do(tmp_path):

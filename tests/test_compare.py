@@ -145,7 +145,18 @@ def test_what_was_recorded_before_there_was_an_option_is_of_what_it_was_then(pla
         (CONFIG.replace("point-goal", "point-gaol"), "'point-gaol'"),
         (CONFIG.replace("agents.rl2", "agents.rl3"), "'rl3'"),
         (CONFIG.replace("seeds", "seed"), "'seed'"),
-        (CONFIG.replace("[1]", "[]"), "seeds must name at least one"),
+        (CONFIG.replace("[1]", "[]"), "seeds must be a list of whole numbers, and name at least one"),
+        (CONFIG.replace("[1]", "5"), "seeds must be a list of whole numbers, and name at least one"),
+        (CONFIG + "seeds = 5", "agents.rl2: seeds must be a list of whole numbers, and name at least one"),
+        (
+            CONFIG + 'families = ["point-gaol"]',
+            "unknown family 'point-gaol' (did you mean 'point-goal'?)",
+        ),
+        (CONFIG + "[agents.rl2.point-gaol]", "unknown family 'point-gaol'"),
+        (
+            CONFIG + '[agents.rl2.point-goal]\nagent = "ppo"',
+            "agents.rl2.point-goal: agent stands in [agents.rl2] alone",
+        ),
         (CONFIG.replace("[1]", "[1"), "compare.toml"),
     ],
 )

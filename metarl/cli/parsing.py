@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -19,7 +22,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from metarl.cli.words import NAMED_FIRST, require_sound, whole_number
+from metarl.cli.words import NAMED_FIRST, left_over, require_known, require_possible, whole_number
 from metarl.core import trust
 from metarl.core.config import TrainConfig, device_defaults, load_config, train_defaults
 from metarl.core.errors import UserError, unknown_name
@@ -57,11 +60,11 @@ class TrainOptions:
 
 
 def parse(options: Any, verb: str, words: list[str], default: Any = None, positional: str = "") -> Any:
-    """Parse a verb's words into its options; a mistake prints what is allowed and exits with 2.
+    """Parse a verb's words into its options; `UserError` for a mistake, and exit with 2 where a word is missing.
 
     `positional` is what the usage line shows where the words ahead of the options are parsed elsewhere.
     """
-    require_sound(options, default, verb, words)
+    require_known(options, default, verb, words)
     markers = (
         tyro.conf.PositionalRequiredArgs,
         tyro.conf.PositionalMetavarFromFieldName,
@@ -73,17 +76,25 @@ def parse(options: Any, verb: str, words: list[str], default: Any = None, positi
     registry.primitive_rule(_whole_number)
     registry.struct_rule(_options)
     given = {} if default is None else {"default": default}
-    parsed, left = tyro.cli(
-        options,
-        prog=f"metarl {verb}{positional}",
-        args=words,
-        return_unknown_args=True,
-        config=markers,
-        registry=registry,
-        **given,
-    )
+    refused = io.StringIO()
+    try:
+        with redirect_stderr(refused):
+            parsed, left = tyro.cli(
+                options,
+                prog=f"metarl {verb}{positional}",
+                args=words,
+                return_unknown_args=True,
+                config=markers,
+                registry=registry,
+                **given,
+            )
+    except SystemExit as stop:
+        if stop.code:
+            require_possible(options, default, words)
+        print(refused.getvalue(), end="", file=sys.stderr)
+        raise
     if left:
-        raise UserError(f"metarl {verb} has no use for '{left[0]}': `metarl {verb} --help` says what it takes")
+        raise left_over(options, default, verb, left[0])
     return parsed
 
 

@@ -48,7 +48,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     Initials count as near: `lr` means learning_rate.
     """
-    names, short = {known_name.strip("-"): known_name for known_name in sorted(known)}, name.strip("-")
+    names, short = {one.strip("-"): one for one in sorted(known)}, name.strip("-")
+    if not short:
+        return ""
     initials = [n for n in names if "".join(word[:1] for word in n.replace("-", "_").split("_")) == short]
     near = initials or difflib.get_close_matches(short, names, n=1, cutoff=0.5)
     return f" (did you mean '{names[near[0]]}'?)" if near else ""
