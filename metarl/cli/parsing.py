@@ -76,9 +76,9 @@ def parse(options: Any, verb: str, words: list[str], default: Any = None, positi
     registry.primitive_rule(_whole_number)
     registry.struct_rule(_options)
     given = {} if default is None else {"default": default}
-    refused = io.StringIO()
+    said = io.StringIO()
     try:
-        with redirect_stderr(refused):
+        with redirect_stderr(said):
             parsed, left = tyro.cli(
                 options,
                 prog=f"metarl {verb}{positional}",
@@ -91,8 +91,9 @@ def parse(options: Any, verb: str, words: list[str], default: Any = None, positi
     except SystemExit as stop:
         if stop.code:
             require_possible(options, default, words)
-        print(refused.getvalue(), end="", file=sys.stderr)
+        print(said.getvalue(), end="", file=sys.stderr)
         raise
+    print(said.getvalue(), end="", file=sys.stderr)
     if left:
         raise left_over(options, default, verb, left[0])
     return parsed
