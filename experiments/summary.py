@@ -28,8 +28,8 @@ BEGIN, END = "<!-- written by `make results` -->", "<!-- end of what `make resul
 def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -> str:
     """A row per family in which adapting pays, the largest headroom first; then the others' names.
 
-    On a GPU by itself. Of those that adapt, the best is of trainings at least half as long as the oracle's, and of
-    two seeds or more where any is: one of a single seed is easily lucky.
+    On a GPU by itself. Of those that adapt, the best is of trainings half to one and a half times as long as the
+    oracle's, and of two seeds or more where any is: one of a single seed is easily lucky.
     """
     rows, others = [], []
     for place, family in {**families, **by_steps(on_gpu)}.items():
@@ -41,10 +41,9 @@ def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -
             share = as_percent(room.share.value) if room.measured and family.tells else "none"
             others.append((-room.share.value * family.tells, f"{place} ({share})"))
             continue
-        long_enough = [
-            agent for agent in found.recovered if 2 * family.steps_of(agent) >= family.steps_of(found.oracle)
-        ]
-        theirs = {agent: found.recovered[agent].ours for agent in long_enough}
+        steps = family.steps_of(found.oracle)
+        alike = [agent for agent in found.recovered if 0.5 <= family.steps_of(agent) / steps <= 1.5]
+        theirs = {agent: found.recovered[agent].ours for agent in alike}
         best = max(theirs, key=lambda agent: (min(len(theirs[agent]), 2), np.mean(theirs[agent])), default="")
         ours = found.recovered.get(best)
         cells = (
@@ -54,7 +53,7 @@ def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -
             as_mean(room.oracle),
             as_share(room.share),
             as_share(ours.value) if ours is not None and ours.value else "",
-            f"{family.steps_of(found.oracle) / 1e6:.2g} M",
+            f"{steps / 1e6:.2g} M",
             str(min(len(room.memoryless), len(room.oracle), *([] if ours is None else [len(ours.ours)]))),
         )
         rows.append((-room.share.value, "| " + " | ".join(cells) + " |"))
