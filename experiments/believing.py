@@ -16,17 +16,24 @@ def table(families: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
     rows = []
     for place, agents in families.items():
         for agent, runs in agents.items():
-            found = [each for each in map(beliefs_of, runs) if each is not None]
-            if not found or runs[0].config_values.get("task_visible"):
-                continue
-            cells = [place, agent]
-            for moment in (1.0, np.inf):
-                places = [int(np.flatnonzero(np.array(each.seconds) <= moment)[-1]) for each in found]
-                error = np.mean([each.overall[i] for each, i in zip(found, places, strict=True)])
-                held = np.mean([np.nanmean(each.coverage[i]) for each, i in zip(found, places, strict=True)])
-                times = sorted({round(each.seconds[i], 1) for each, i in zip(found, places, strict=True)})
-                after = [] if moment == 1.0 else [" to ".join(f"{time:g} s" for time in (times[0], *times[1:][-1:]))]
-                cells += [*after, f"{error:.2f}", as_percent(float(held))]
-            rows.append("| " + " | ".join((*cells, str(len(found)))) + " |")
+            soon, late = believed(runs, 1.0), believed(runs, np.inf)
+            if soon and late and not runs[0].config_values.get("task_visible"):
+                seeds = str(sum(beliefs_of(run) is not None for run in runs))
+                rows.append("| " + " | ".join((place, agent, *soon[1:], *late, seeds)) + " |")
     head = "| family | policy | error after 1 s | held | last time | error | held | seeds |"
     return "\n".join((head, "|---" * 8 + "|", *rows))
+
+
+def believed(runs: Sequence[Run], moment: float) -> tuple[str, str, str] | None:
+    """The last time not after `moment` [s], the error then, 1 for knowing nothing, and the share of truths held.
+
+    None where nobody has measured what a policy believes, or it believes nothing.
+    """
+    found = [each for each in map(beliefs_of, runs) if each is not None]
+    if not found:
+        return None
+    places = [int(np.flatnonzero(np.array(each.seconds) <= moment)[-1]) for each in found]
+    error = np.mean([each.overall[i] for each, i in zip(found, places, strict=True)])
+    held = np.mean([np.nanmean(each.coverage[i]) for each, i in zip(found, places, strict=True)])
+    times = sorted({round(each.seconds[i], 1) for each, i in zip(found, places, strict=True)})
+    return " to ".join(f"{time:g} s" for time in (times[0], *times[1:][-1:])), f"{error:.2f}", as_percent(float(held))

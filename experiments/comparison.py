@@ -94,6 +94,20 @@ class Compared:
         return max(kinds(run)["test", True].train_steps for run in self.agents[agent])
 
     @property
+    def best(self) -> str | None:
+        """Of those that adapt the one with the highest return; None where there is none.
+
+        Of trainings half to one and a half times as long as the oracle's, and of two seeds or more where any is: one of
+        a single seed is easily lucky.
+        """
+        if self.placing is None:
+            return None
+        steps = self.steps_of(self.placing.oracle)
+        alike = [agent for agent in self.placing.recovered if 0.5 <= self.steps_of(agent) / steps <= 1.5]
+        theirs = {agent: self.placing.recovered[agent].ours for agent in alike}
+        return max(theirs, key=lambda agent: (min(len(theirs[agent]), 2), np.mean(theirs[agent])), default=None)
+
+    @property
     def steps(self) -> int:
         """What its longest training took [control steps]."""
         return max(map(self.steps_of, self.agents))

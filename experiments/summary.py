@@ -1,4 +1,4 @@
-"""Tables of README.md, docs/families.md, docs/results.md and docs/export.md, from what experiments/results holds.
+"""Tables of README.md, docs/families.md, results.md, tables.md and export.md, from what experiments/results holds.
 
     python experiments/record.py    # or `make results`: redraws everything, this too
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import evidence
 import exports
-import numpy as np
-import results_page
+import result_tables
 from comparison import Compared, by_steps, compared, kinds, places
 from formatting import as_mean, as_percent, as_share
 
@@ -26,11 +26,7 @@ BEGIN, END = "<!-- written by `make results` -->", "<!-- end of what `make resul
 
 
 def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -> str:
-    """A row per family in which adapting pays, the largest headroom first; then the others' names.
-
-    On a GPU by itself. Of those that adapt, the best is of trainings half to one and a half times as long as the
-    oracle's, and of two seeds or more where any is: one of a single seed is easily lucky.
-    """
+    """A row per family in which adapting pays, the largest headroom first, on a GPU by itself; then others' names."""
     rows, others = [], []
     for place, family in {**families, **by_steps(on_gpu)}.items():
         found = family.placing
@@ -41,19 +37,15 @@ def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -
             share = as_percent(room.share.value) if room.measured and family.tells else "none"
             others.append((-room.share.value * family.tells, f"{place} ({share})"))
             continue
-        steps = family.steps_of(found.oracle)
-        alike = [agent for agent in found.recovered if 0.5 <= family.steps_of(agent) / steps <= 1.5]
-        theirs = {agent: found.recovered[agent].ours for agent in alike}
-        best = max(theirs, key=lambda agent: (min(len(theirs[agent]), 2), np.mean(theirs[agent])), default="")
-        ours = found.recovered.get(best)
+        ours = found.recovered.get(family.best or "")
         cells = (
             place,
             as_mean(room.memoryless),
-            "" if ours is None else f"{as_mean(ours.ours)} ({best})",
+            "" if ours is None else f"{as_mean(ours.ours)} ({family.best})",
             as_mean(room.oracle),
             as_share(room.share),
             as_share(ours.value) if ours is not None and ours.value else "",
-            f"{steps / 1e6:.2g} M",
+            f"{family.steps_of(found.oracle) / 1e6:.2g} M",
             str(min(len(room.memoryless), len(room.oracle), *([] if ours is None else [len(ours.ours)]))),
         )
         rows.append((-room.share.value, "| " + " | ".join(cells) + " |"))
@@ -86,11 +78,12 @@ def worth_adapting(families: Mapping[str, Compared]) -> str:
 def pages() -> dict[str, str]:
     """What belongs between the two marks of each page, by its path."""
     families, on_gpu = places(), places("gpu")
-    options = {folder: compared(folder=folder) for folder in results_page.OPTIONS}
+    options = {folder: compared(folder=folder) for folder in result_tables.OPTIONS}
     return {
         "README.md": overview(families, on_gpu),
         "docs/families.md": worth_adapting(on_gpu | families),
-        "docs/results.md": "\n\n".join(results_page.tables(families, on_gpu, options)),
+        "docs/results.md": evidence.table(families),
+        "docs/tables.md": "\n\n".join(result_tables.tables(families, on_gpu, options)),
         "docs/export.md": exports.table(),
     }
 

@@ -28,7 +28,7 @@ def comparison(summary):
 
 @pytest.fixture
 def page(summary):
-    return summary.results_page
+    return summary.result_tables
 
 
 def test_the_pages_are_up_to_date(summary):
@@ -117,7 +117,7 @@ def test_a_table_says_what_the_headroom_is_and_who_recovers_it(summary, comparis
     assert "2 seeds |" in summary.worth_adapting(families), "a fifth of the way in the last fifth"
 
 
-def test_controls_say_what_they_cost_and_how_far_a_policy_is_ahead(comparison, page, tmp_path, monkeypatch):
+def test_controls_say_what_they_cost_and_how_far_a_policy_is_ahead(comparison, summary, tmp_path, monkeypatch):
     """RL²'s two seeds lose 50 and 70 by a wipe, and are 80 and 100 ahead of PPO here, 10 on the nominal task."""
     for agent, seed, level, wiped, nominal in (
         ("ppo", 1, 100.0, 100.0, 100.0), ("rl2", 1, 180.0, 130.0, 110.0), ("rl2", 2, 200.0, 130.0, 110.0)
@@ -137,7 +137,7 @@ def test_controls_say_what_they_cost_and_how_far_a_policy_is_ahead(comparison, p
     runs = comparison.compared(tmp_path)
     monkeypatch.setattr(comparison, "compared", lambda folder: runs)
     row = "| ant-dir | rl2 | 190 | +60 [+50, +70] |  | +90 [+80, +100] | +10.0 [+10.0, +10.0] | 2 |"
-    assert page.controls(comparison.places()).splitlines()[2:] == [row]
+    assert summary.result_tables.interference.table(comparison.places()).splitlines()[2:] == [row]
 
 
 def test_how_soon_one_rl2_is_where_another_ends(comparison, page, tmp_path):

@@ -1,21 +1,20 @@
-"""The tables of docs/results.md, section by section."""
+"""The tables of docs/tables.md, section by section."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import believing
+import interference
 import learning_speed
 import numpy as np
 from comparison import RESULTS, ByFamily, Compared, by_headroom, by_steps, kinds, paired, recorded
-from formatting import as_interval, as_mean, as_number, as_rounded, as_share
+from formatting import as_interval, as_number, as_rounded, as_share
 
 from metarl.run.headroom import Recovered
 from metarl.run.run import Run
 from metarl.run.statistics import bootstrap_interval, mean
-from metarl.run.tables import LEADS, leads
 
 _PAYING = "Families whose headroom may be a quarter of the oracle's return or more, the largest first."
 _ROBUST = (
@@ -130,7 +129,7 @@ def tables(
         yield from _tables(unknown)
     yield "## Controls"
     yield _CONTROLS
-    yield controls({**families, **by_steps(on_gpu)})
+    yield interference.table({**families, **by_steps(on_gpu)})
     yield "## What they believe"
     yield _BELIEFS
     yield believing.table({place: family.agents for place, family in {**families, **by_steps(on_gpu)}.items()})
@@ -179,29 +178,3 @@ def by_option(families: ByFamily) -> str:
         rows.append("| " + " | ".join(cells) + " |")
     head = "| option | " + " | ".join(families) + " |"
     return "\n".join((head, "|---" * (1 + len(families)) + "|", *rows))
-
-
-def controls(families: Mapping[str, Compared]) -> str:
-    """A row per policy whose adaptation was interfered with: what that costs, and its lead with and without a task."""
-    rows = []
-    for place, family in families.items():
-        lowest = [name for name in family.agents if family.placing is None or name == family.placing.memoryless]
-        memoryless = [kinds(run)["test", True] for name in lowest for run in family.agents[name]]
-        memoryless = [record for record in memoryless if record.role == "memoryless"]
-        for agent, runs in family.agents.items():
-            plain, found = [], defaultdict[str, list[Any]](list)
-            for record in (kinds(run)["test", True] for run in runs):
-                if record.role != "adapting" or not record.controls or record.paired is None:
-                    continue
-                plain.append(record.paired[:, -1])
-                for one in record.controls:
-                    found[one.kind].append(plain[-1] - one.returns[:, -1])
-                for where, ahead in leads(record, memoryless):
-                    found[where].append(ahead)
-            if plain:
-                every = ("wipe", "swap", *LEADS)
-                shown = (as_interval(bootstrap_interval(found[one], mean), "+") if found[one] else "" for one in every)
-                cells = (place, agent, as_mean(np.concatenate(plain)), *shown, str(len(plain)))
-                rows.append("| " + " | ".join(cells) + " |")
-    head = "| family | policy | last episode | wiped | swapped | lead on its tasks | lead on the nominal one | seeds |"
-    return "\n".join((head, "|---" * 8 + "|", *rows))
