@@ -88,7 +88,8 @@ def control_table(record: EvaluationRecord, memoryless: Sequence[EvaluationRecor
         table.add_column(name, justify="right")
     for (label, _, cost), shown in zip(rows, means, strict=True):
         table.add_row(label, _cell(shown, digits), "" if cost is None else _cell(cost, digits, "+"))
-    lines = ["an adaptation to the task costs return where its state is wiped or swapped"]
+    pairs = any(cost is not None for _, _, cost in rows)
+    lines = ["an adaptation to the task costs return where its state is wiped or swapped"] * pairs
     for where, ahead in leads(record, memoryless):
         lines.append(f"ahead of the memoryless policy {where}: {_cell(mean_interval(ahead), digits, '+')}")
     return Group(table, *map(Text, lines))
@@ -118,10 +119,14 @@ def leads(
     theirs = [other.returns[:, -1] for other in memoryless]
     if theirs and record.paired is not None:
         yield LEADS[0], record.paired[:, -1] - np.mean(theirs, axis=0)
-    nominal = [[one.returns[:, -1] for one in each.controls if one.kind == "nominal"] for each in (record, *memoryless)]
-    if theirs and all(nominal):
-        ours, *others = (each[0] for each in nominal)
-        yield LEADS[1], ours - np.mean(others, axis=0)
+    ours = _nominal((record,))
+    if ours and (others := _nominal(memoryless)):
+        yield LEADS[1], ours[0] - np.mean(others, axis=0)
+
+
+def _nominal(records: Sequence[EvaluationRecord]) -> list[Float64[np.ndarray, "N"]]:
+    """The last episode on the nominal task, of those that have played it."""
+    return [one.returns[:, -1] for record in records for one in record.controls if one.kind == "nominal"]
 
 
 def standing_lines(standing: Standing) -> list[str]:
