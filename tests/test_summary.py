@@ -140,6 +140,31 @@ def test_controls_say_what_they_cost_and_how_far_a_policy_is_ahead(comparison, s
     assert summary.result_tables.interference.table(comparison.places()).splitlines()[2:] == [row]
 
 
+def test_the_evidence_has_the_best_learner_and_its_seeds_times_to_recover(summary, comparison, tmp_path, monkeypatch):
+    """The oracle comes to 1 after the fault; one seed of RL² is back at 0.9 after 30 steps, the other never."""
+    for agent, seed, level, later in (
+        ("ppo", 1, 100.0, 0.2), ("ppo-oracle", 1, 200.0, 1.0), ("rl2", 1, 180.0, 0.95), ("rl2", 2, 190.0, 0.5), ("pearl", 1, 120.0, 1.0)
+    ):  # fmt: skip
+        folder = tmp_path / "compare" / f"ant-dir-{agent}-s{seed}"
+        (folder / "eval").mkdir(parents=True)
+        (folder / "config.toml").write_text(f'agent = "{agent}"\nfamily = "ant-dir"\nseed = {seed}\n')
+        reward = [1.0] * 10 + [0.0] * 30 + [later] * 60
+        content = TASKS | {"split": "test", "deterministic": True, "agent": agent, "train_steps": 1}
+        content |= {
+            "returns": [[level], [level]],
+            "adapts": agent in ("rl2", "pearl"),
+            "task_visible": "oracle" in agent,
+        }
+        content["recovery"] = {"onset": 10, "reward": reward, "control_step": 0.1, "num_onsets": 4}
+        (folder / "eval" / "test.json").write_text(json.dumps(content))
+        (folder / "run.json").write_text("{}")
+    monkeypatch.setattr(comparison, "RESULTS", tmp_path)
+    runs = comparison.compared(tmp_path)
+    monkeypatch.setattr(comparison, "compared", lambda folder: runs)
+    row = "| ant-dir | rl2 | 85 % [80, 90] |  |  |  |  | 3.00 s, not reached |  | 2 |"
+    assert summary.evidence.table(comparison.places()).splitlines()[2:] == [row]
+
+
 def test_how_soon_one_rl2_is_where_another_ends(comparison, page, tmp_path):
     """One rises twice as fast as the baseline, on the way to twice its return; one never rises."""
     for agent, slope in (("rl2", 1.0), ("rl2-64", 2.0), ("rl2-cut", 0.0)):
