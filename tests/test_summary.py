@@ -143,7 +143,8 @@ def test_controls_say_what_they_cost_and_how_far_a_policy_is_ahead(comparison, s
 def test_the_evidence_has_the_best_learner_and_its_seeds_times_to_recover(summary, comparison, tmp_path, monkeypatch):
     """The oracle comes to 1 after the fault; one seed of RL² is back at 0.9 after 30 steps, the other never."""
     for agent, seed, level, later in (
-        ("ppo", 1, 100.0, 0.2), ("ppo-oracle", 1, 200.0, 1.0), ("rl2", 1, 180.0, 0.95), ("rl2", 2, 190.0, 0.5), ("pearl", 1, 120.0, 1.0)
+        ("ppo", 1, 100.0, 0.2), ("ppo-oracle", 1, 200.0, 1.0), ("pearl", 1, 120.0, 1.0),
+        ("rl2", 1, 180.0, 0.95), ("rl2", 2, 190.0, 0.5),
     ):  # fmt: skip
         folder = tmp_path / "compare" / f"ant-dir-{agent}-s{seed}"
         (folder / "eval").mkdir(parents=True)
