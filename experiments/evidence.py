@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import interference
 from believing import believed
 from comparison import Compared, by_headroom, kinds
-from formatting import as_share
+from formatting import as_number, as_share
 
 from metarl.run.recovery import pooled
 
-_HEADS = ("family", "policy", "recovered", *interference.HEADS, "to recover", "belief after 1 s", "seeds")
+_HEADS = ("family", "policy", "recovered", *interference.HEADS, "to recover", "belief", "seeds")
 
 
 def table(families: Mapping[str, Compared]) -> str:
@@ -23,13 +23,14 @@ def table(families: Mapping[str, Compared]) -> str:
             continue
         runs = family.agents[best]
         share = family.placing.recovered[best].value
-        costs = interference.costs(family, best) or [""] * (2 + len(interference.HEADS))
+        costs = interference.costs(family, best)
+        values = costs.values if costs else [None] * len(interference.HEADS)
         belief = believed(runs, 1.0)
         cells = (
             place,
             best,
             as_share(share) if share else "",
-            *costs[1:-1],
+            *("" if value is None else as_number(value.value, abs(value.value), "+") for value in values),
             _seconds(family, best),
             f"{belief[1]}, {belief[2]}" if belief else "",
             str(len(runs)),

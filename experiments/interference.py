@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from comparison import Compared, kinds
 from formatting import as_interval, as_mean
 
-from metarl.run.statistics import bootstrap_interval, mean
+from metarl.run.statistics import Interval, bootstrap_interval, mean
 from metarl.run.tables import LEADS, leads
 
 HEADS = ("wiped", "swapped", "lead on its tasks", "lead on the nominal one")
@@ -22,14 +23,25 @@ def table(families: Mapping[str, Compared]) -> str:
     for place, family in families.items():
         for agent in family.agents:
             if found := costs(family, agent):
-                plain, *cells, seeds = found
-                rows.append("| " + " | ".join((place, agent, plain, *cells, seeds)) + " |")
+                shown = (as_interval(value, "+") if value else "" for value in found.values)
+                rows.append("| " + " | ".join((place, agent, as_mean([found.plain]), *shown, str(found.seeds))) + " |")
     heads = ("family", "policy", "last episode", *HEADS, "seeds")
     return "\n".join(("| " + " | ".join(heads) + " |", "|---" * len(heads) + "|", *rows))
 
 
-def costs(family: Compared, agent: str) -> tuple[str, ...] | None:
-    """A policy's last episode, what `HEADS` names, and of how many seeds; None where nobody has interfered with it."""
+@dataclass(frozen=True)
+class Costs:
+    """What interfering with a policy costs."""
+
+    plain: float
+    """Return of the last episode without it."""
+    values: Sequence[Interval | None]
+    """As `HEADS` names them; None for what was not measured."""
+    seeds: int
+
+
+def costs(family: Compared, agent: str) -> Costs | None:
+    """None where nobody has interfered with the policy."""
     lowest = [name for name in family.agents if family.placing is None or name == family.placing.memoryless]
     memoryless = [kinds(run)["test", True] for name in lowest for run in family.agents[name]]
     memoryless = [record for record in memoryless if record.role == "memoryless"]
@@ -45,5 +57,5 @@ def costs(family: Compared, agent: str) -> tuple[str, ...] | None:
     if not plain:
         return None
     every = ("wipe", "swap", *LEADS)
-    shown = (as_interval(bootstrap_interval(found[one], mean), "+") if found[one] else "" for one in every)
-    return as_mean(np.concatenate(plain)), *shown, str(len(plain))
+    values = [bootstrap_interval(found[one], mean) if found[one] else None for one in every]
+    return Costs(float(np.concatenate(plain).mean()), values, len(plain))
