@@ -43,7 +43,7 @@ _SPEED = (
 )
 OPTIONS = {
     "ablations": (
-        "RL²'s options",
+        "One option changed",
         "1.5 M steps, one or two seeds, of RL² with all worlds in step, and one option changed: `untold` is told "
         "nothing of the task in training, `no-prediction` shows it to the critic alone, the others have another "
         "memory, or policy head",
@@ -52,7 +52,7 @@ OPTIONS = {
         "When RL² updates",
         "1.5 M steps, one seed, of 32 worlds: `rl2-segments` has all of them in step, `rl2-staggered` at different "
         "places of their trials, and the others are `rl2-told`, one update per trial, with one option "
-        "changed",
+        "changed (so `rl2-gru` is not that of the other tables)",
     ),
     "gradients": (
         "MAML and its kin",

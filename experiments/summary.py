@@ -49,7 +49,7 @@ def overview(families: Mapping[str, Compared], on_gpu: Mapping[str, Compared]) -
             str(min(len(room.memoryless), len(room.oracle), *([] if ours is None else [len(ours.ours)]))),
         )
         rows.append((-room.share.value, "| " + " | ".join(cells) + " |"))
-    heads = ("family", "memoryless", "best that adapts", "oracle", "headroom", "recovered", "steps", "seeds")
+    heads = ("family", "memoryless", "best learner", "oracle", "headroom", "recovered", "steps", "seeds")
     table = ("| " + " | ".join(heads) + " |", "|---" * len(heads) + "|", *(row for _, row in sorted(rows)))
     names = ", ".join(name for _, name in sorted(others))
     return "\n".join((*table, *(("", f"A smaller share, or none, was measured on {names}.") if names else ())))

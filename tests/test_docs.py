@@ -20,6 +20,18 @@ def test_links_between_files_lead_somewhere(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_to_a_place_of_a_page_lead_to_a_heading(page):
+    """Letters beyond ASCII make other anchors on GitHub than on the site, so that a linked heading has none."""
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    for name, anchor in re.findall(r"\]\(([\w./]*\.md)?#([^)\s]+)\)", prose):
+        if name.startswith("_generated"):
+            continue
+        headings = re.findall(r"^#+ (.+)$", (page.parent / name if name else page).read_text(), re.M)
+        anchors = {re.sub(r"[^a-z0-9 -]", "", each.lower()).replace(" ", "-") for each in headings if each.isascii()}
+        assert anchor in anchors, f"{page.name} links to {name}#{anchor}"
+
+
 def test_every_page_is_found_from_the_first_one():
     index = (ROOT / "docs" / "index.md").read_text()
     shown = [
