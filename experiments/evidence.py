@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import interference
 from believing import believed
 from comparison import Compared, by_headroom, kinds
-from formatting import as_number, as_share
+from formatting import as_number, as_percent
 
 from metarl.run.recovery import pooled
 
-_HEADS = ("family", "policy", "recovered", *interference.HEADS, "to recover", "belief", "seeds")
+_HEADS = ("family", "policy", "recovered", "wiped", "swapped", "lead", "nominal", "to recover", "belief", "seeds")
+"""Narrow ones, without intervals, so that all of them are on a page."""
 
 
 def table(families: Mapping[str, Compared]) -> str:
@@ -29,7 +30,7 @@ def table(families: Mapping[str, Compared]) -> str:
         cells = (
             place,
             best,
-            as_share(share) if share else "",
+            as_percent(share.value) if share else "",
             *("" if value is None else as_number(value.value, abs(value.value), "+") for value in values),
             _seconds(family, best),
             f"{belief[1]}, {belief[2]}" if belief else "",
@@ -40,7 +41,7 @@ def table(families: Mapping[str, Compared]) -> str:
 
 
 def _seconds(family: Compared, agent: str) -> str:
-    """Each seed's time from a fault in mid-episode until 90 % of what the oracle reaches after it."""
+    """Each seed's time from a fault in mid-episode until 90 % of what the oracle reaches after it, once if alike."""
     if family.placing is None:
         return ""
     tests = {name: [kinds(run)["test", True] for run in family.agents[name]] for name in (agent, family.placing.oracle)}
@@ -49,4 +50,5 @@ def _seconds(family: Compared, agent: str) -> str:
     if oracle is None:
         return ""
     times = [one.seconds(oracle) for one in ours]
-    return ", ".join("not reached" if time is None else f"{time:.2f} s" if time else "never below" for time in times)
+    words = ["not reached" if time is None else f"{time:.2f} s" if time else "never below" for time in times]
+    return ", ".join(words if len(set(words)) > 1 else words[:1])

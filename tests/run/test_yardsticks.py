@@ -16,6 +16,7 @@ from metarl.run import checkpoint
 from metarl.run.headroom import Headroom
 from metarl.run.records import EvaluationRecord
 from metarl.run.statistics import Interval
+from metarl.run.tables import LEADS, control_table, leads
 from metarl.run.yardsticks import Budget, FamilyHeadroom
 
 SHORT = f"{Path(__file__).parents[1]}/short_family.py:ShortDir"
@@ -169,3 +170,18 @@ def test_a_policy_of_nan_is_refused_by_all_that_would_play_it(measured, capsys, 
     for command in (["eval", run.path], ["eval", sound, "--against", run.path], ["video", run.path]):
         assert main([*map(str, command), "--num-tasks", "2"] if command[0] == "eval" else list(map(str, command))) == 2
         assert words in capsys.readouterr().err
+
+
+def test_of_memoryless_seeds_those_that_played_the_nominal_task_are_compared_there(measured):
+    """And where nothing was wiped or swapped, nothing is said of it."""
+    found, options = measured
+    ours, low = (
+        metarl.evaluate(str(run), num_tasks=4, controls=("nominal",))
+        for run in (options["rl2"], found.runs["memoryless-s1"])
+    )
+    silent = low.having(controls=())
+    on_tasks, on_nominal = (ahead for _, ahead in leads(ours, [low, silent]))
+    assert on_nominal == pytest.approx(ours.controls[0].returns[:, -1] - low.controls[0].returns[:, -1])
+    assert on_tasks == pytest.approx(ours.paired[:, -1] - low.returns[:, -1]), "of both seeds, which are the same here"
+    assert [where for where, _ in leads(ours, [silent])] == [LEADS[0]]
+    assert all("wiped" not in str(line) for line in control_table(ours, [low]).renderables)
