@@ -34,6 +34,7 @@ URLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme, html_title = "furo", f"metarl {release}"
 html_extra_path = ["_generated/llms.txt"]
+html_static_path, html_css_files = ["_static"], ["tables.css"]
 html_theme_options = {"source_repository": URLS["Repository"], "source_branch": "main", "source_directory": "docs/"}
 templates_path = ["_templates"]
 html_sidebars = {
