@@ -73,6 +73,7 @@ class RL2Config(PPOFields):
     before: ClassVar[Mapping[str, float]] = {
         "privileged_critic": False,
         "task_weight": 0.0,
+        "estimator_size": 0,
         "segment_steps": 0,
         "mirror": False,
     }
@@ -101,6 +102,11 @@ class RL2Config(PPOFields):
     """Show the value head the task, in training; acting does not change."""
     task_weight: float = number(0.1, least=0, most=1e6)
     """Weight of predicting the task from the memory; above 0 the policy says what it believes of its task."""
+    estimator_size: int = number(128, least=0, most=8192, memory=weights_memory)
+    """Units of a memory that learns nothing but to say what the task is, where --task-weight has the policy say so.
+
+    0: the policy's own memory says it, and knows less. How the policy acts and learns to act is the same with it.
+    """
     mirror: bool = True
     """Learn from each trial's mirror image too, where the family declares a symmetry of left and right."""
     hidden_size: int = number(128, least=1, most=8192, memory=weights_memory)

@@ -26,10 +26,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from metarl.agents.configs import RL2Config
-from metarl.agents.rl2_policy import BelievingRL2Policy, RL2Policy, RL2State, policy_inputs, whole_steps
+from metarl.agents.rl2_policy import (
+    BelievingRL2Policy,
+    EstimatingRL2Policy,
+    RL2Policy,
+    RL2State,
+    policy_inputs,
+    whole_steps,
+)
 from metarl.core.info import Mirror, PolicyInfo
 from metarl.core.mirror import reflect
 from metarl.core.types import Metrics, Segment
+from metarl.rl.estimator import Regression
 from metarl.rl.finite import finite_only
 from metarl.rl.images import ImageMemory, image_of, mirrored, with_image
 from metarl.rl.learner import BaseLearner
@@ -55,7 +63,8 @@ class RL2(BaseLearner):
         self.kept_every = {"cell": chunk_length(whole_steps(config, info), config.chunk_steps)}
         self.wants_privileged = config.privileged_critic or config.task_weight > 0
         with seeded(generator):
-            kind = BelievingRL2Policy if config.task_weight > 0 else RL2Policy
+            believing = EstimatingRL2Policy if config.estimator_size else BelievingRL2Policy
+            kind = believing if config.task_weight > 0 else RL2Policy
             self.policy = kind(config, info).to(device)
         self.return_norm = RunningNorm().to(device)
         self._mirror = info.mirror if config.mirror else None
@@ -67,7 +76,10 @@ class RL2(BaseLearner):
             chunks = max(2, config.minibatch_chunks * min(config.chunk_steps, self._longest) // self._longest)
             settings = replace(settings, minibatch_chunks=chunks)
         settings = settings.with_images(self._mirror)
-        self._ppo = PPO(self.policy, self.policy.network.raw_log_std, self._evaluate, settings)
+        own = nn.ModuleDict({"network": self.policy.network})
+        self._ppo = PPO(own, self.policy.network.raw_log_std, self._evaluate, settings)
+        policy = self.policy
+        self._regression = Regression(policy.estimator) if isinstance(policy, EstimatingRL2Policy) else None
 
     def record(
         self, obs: Tensor, state: RL2State, noise: Tensor, action: Tensor, next_state: RL2State
@@ -83,7 +95,11 @@ class RL2(BaseLearner):
     def update(self, segment: Segment, generator: torch.Generator, progress: float) -> Metrics:
         """`num_epochs` of PPO over the segment."""
         chunks, metrics = self.prepare(segment)
-        metrics = finite_only(metrics | self._ppo.update(chunks, generator, progress))
+        metrics |= self._ppo.update(chunks, generator, progress)
+        if self._regression is not None:
+            starts = segment.trial_start[:: len(chunks.action)]
+            metrics |= self._regression.update(chunks, starts, bool(segment.trial_end[-1].all()), progress)
+        metrics = finite_only(metrics)
         # The statistics move only now: collection and update saw the same normalisation.
         mirror = self._mirror
         self.policy.obs_norm.update(with_image(segment.obs, mirror.observation if mirror else None))
@@ -98,14 +114,17 @@ class RL2(BaseLearner):
         return {"policy": self.policy, "return_norm": self.return_norm}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """And PPO's Adam, and what the memories of mirrored worlds hold."""
-        return super().state_dict() | self._ppo.state_dict() | self._image_memory.state_dict()
+        """And PPO's Adam, what the memories of mirrored worlds hold, and the estimator's Adam and memory."""
+        estimator = self._regression.state_dict() if self._regression else {}
+        return super().state_dict() | self._ppo.state_dict() | self._image_memory.state_dict() | estimator
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state_dict`."""
         super().load_state_dict(state)
         self._ppo.load_state_dict(state)
         self._image_memory.load_state_dict(state)
+        if self._regression:
+            self._regression.load_state_dict(state)
 
     @torch.no_grad()
     def prepare(self, segment: Segment) -> tuple[Chunks, Metrics]:
@@ -172,7 +191,7 @@ class RL2(BaseLearner):
         else:
             cell = self._last_cell(segment, n)
         fed = policy.fed(segment.action[t, n].clamp(-1.0, 1.0), reward)
-        at_end = RL2State(memory, cell, *fed, torch.zeros_like(reward))
+        at_end = RL2State(memory, cell, *fed, torch.zeros_like(reward), reward.new_zeros(len(reward), 0))
         after[t, n] = policy.value(segment.final_obs[t, n], at_end, None if known is None else known[t, n])
         if not bool(segment.trial_end[-1].all()):
             going_on = policy.value(segment.next_obs, segment.final_state, None if known is None else known[-1])

@@ -17,6 +17,7 @@ from metarl.core.info import PolicyInfo
 from metarl.core.types import Transition
 from metarl.rl.attention import Transformer
 from metarl.rl.cells import Cell, Cut, Gru, Lstm
+from metarl.rl.estimator import Estimator
 from metarl.rl.external_memory import ExternalMemory
 from metarl.rl.linear_recurrence import Lru
 from metarl.rl.memory import Packed
@@ -40,6 +41,8 @@ class RL2State(NamedTuple):
     """Previous reward, normalised; zero before a trial's first."""
     episode_start: Float32[Tensor, "N"]
     """1 where the next observation is an episode's first."""
+    estimator: Float32[Tensor, "N E"]
+    """The memory of what says what the task is; without one nothing, E = 0."""
 
 
 class RL2Policy(PolicyModule):
@@ -52,7 +55,7 @@ class RL2Policy(PolicyModule):
         obs_size, action_size = info.observation_size, info.action_size
         known = info.privileged_size
         self.network = RecurrentActorCritic(
-            memory_of(config, info),
+            memory_of(config, info, config.cell, config.hidden_size),
             obs_size,
             action_size,
             policy_head=config.policy_head,
@@ -73,7 +76,7 @@ class RL2Policy(PolicyModule):
         hidden = self.network.hidden
         sizes = ((n, hidden), (n, self.network.state_size - hidden), (n, self.info.action_size), (n,))
         memory, cell, action, reward = (torch.zeros(size, device=device) for size in sizes)
-        return RL2State(memory, cell, action, reward, torch.ones(n, device=device))
+        return RL2State(memory, cell, action, reward, torch.ones(n, device=device), reward.new_zeros(n, 0))
 
     @torch.no_grad()
     def act(
@@ -89,15 +92,15 @@ class RL2Policy(PolicyModule):
         action = packed.mean(features)
         if not deterministic:
             action.addcmul_(noise, packed.std)
-        return action, RL2State(memory, cell, *state[2:])
+        return action, state._replace(memory=memory, cell=cell)
 
     @torch.no_grad()
     def observe(self, state: RL2State, transition: Transition) -> RL2State:
         """Remember the action as applied and the reward, for the next step's input."""
         mean, scale = self._pack()[1]
         reward = (transition.reward - mean).mul_(scale).clamp_(-CLIP, CLIP)
-        start = torch.zeros_like(reward)
-        return RL2State(state.memory, state.cell, *self.fed(transition.action.clamp(-1.0, 1.0), reward), start)
+        action, reward = self.fed(transition.action.clamp(-1.0, 1.0), reward)
+        return state._replace(last_action=action, last_reward=reward, episode_start=torch.zeros_like(reward))
 
     def fed(
         self, action: Float32[Tensor, "*B A"], reward: Float32[Tensor, "*B"]
@@ -126,13 +129,19 @@ class RL2Policy(PolicyModule):
     def _pack(self) -> tuple[Packed, tuple[Tensor, Tensor]]:
         """The weights as acting takes them, and the normalisation of rewards; made anew where any has changed."""
         if not self._watched:
-            network = self.network
-            acting = (*network.memory.parameters(), *network.actor.parameters(), network.raw_log_std)  # type: ignore[attr-defined]
-            self._watched = [*acting, self.obs_norm.var, self.reward_norm.var]
+            self._watched = [*self._acting(), self.obs_norm.var, self.reward_norm.var]
         version = [capture(), *(tensor._version for tensor in self._watched)]
         if self._packed is None or self._packed[0] != version:
-            self._packed = version, Packed(self.network, self.obs_norm), self.reward_norm.affine()
+            self._packed = version, self._layout(), self.reward_norm.affine()
         return self._packed[1:]
+
+    def _acting(self) -> list[Tensor]:
+        """The parameters that acting takes."""
+        network = self.network
+        return [*network.memory.parameters(), *network.actor.parameters(), network.raw_log_std]  # type: ignore[attr-defined]
+
+    def _layout(self) -> Packed:
+        return Packed(self.network, self.obs_norm)
 
     def _apply(self, *arguments: Any, **words: Any) -> RL2Policy:
         """Moving to another device makes other tensors."""
@@ -151,7 +160,7 @@ class BelievingRL2Policy(RL2Policy):
     @torch.no_grad()
     def beliefs(self, state: RL2State) -> tuple[Float32[Tensor, "N P"], Float32[Tensor, "N P"]]:
         """See `Believing.beliefs`."""
-        mean, log_std = self.network.beliefs(state.memory)
+        mean, log_std = self._believed(state)
         centre, scale = self.privileged_norm.mean.float(), self.privileged_norm.std.float()
         return centre + scale * mean, scale * self.recalibration(log_std).exp()
 
@@ -160,8 +169,12 @@ class BelievingRL2Policy(RL2Policy):
         self, state: RL2State, privileged: Float32[Tensor, "N P"]
     ) -> tuple[Float32[Tensor, "N P"], Float32[Tensor, "N P"]]:
         """See `Recalibrated.mistaken`."""
-        mean, log_std = self.network.beliefs(state.memory)
+        mean, log_std = self._believed(state)
         return mean - self.privileged_norm(privileged), log_std
+
+    def _believed(self, state: RL2State) -> tuple[Float32[Tensor, "N P"], Float32[Tensor, "N P"]]:
+        """Mean and log standard deviation of the normalised numbers."""
+        return self.network.beliefs(state.memory)
 
     def read_out(self, state: RL2State) -> Mapping[str, Float32[Tensor, "N D"]]:
         """The beliefs, by the names of the task's parameters."""
@@ -170,20 +183,67 @@ class BelievingRL2Policy(RL2Policy):
         return dict(zip(names, means, strict=True)) | {f"{k}{BAND}": x for k, x in zip(names, stds, strict=True)}
 
 
+class EstimatingRL2Policy(BelievingRL2Policy):
+    """Says what it believes of its task by a memory of its own, which serves nothing else."""
+
+    def __init__(self, config: RL2Config, info: PolicyInfo) -> None:
+        super().__init__(config, info)
+        self.estimator = Estimator(memory_of(config, info, "lstm", config.estimator_size), info.privileged_size)
+
+    def initial_state(self, n: int, device: torch.device | str = "cpu") -> RL2State:
+        """Two empty memories."""
+        empty = torch.zeros(n, self.estimator.cell.state_size, device=device)
+        return super().initial_state(n, device)._replace(estimator=empty)
+
+    @torch.no_grad()
+    def act(
+        self,
+        obs: Float32[Tensor, "N O"],
+        state: RL2State,
+        noise: Float32[Tensor, "N A"],
+        deterministic: bool = False,
+    ) -> tuple[Float32[Tensor, "N A"], RL2State]:
+        """As ever, and take in the observation."""
+        action, after = super().act(obs, state, noise, deterministic)
+        packed = self._pack()[0]
+        output, carried = state.estimator.tensor_split([self.estimator.cell.hidden], dim=1)
+        remembered = self._step(_fed(_seen(packed, obs), state, output), carried)
+        return action, after._replace(estimator=torch.cat(remembered, dim=1))
+
+    def _acting(self) -> list[Tensor]:
+        return [*super()._acting(), *self.estimator.cell.parameters()]  # type: ignore[attr-defined]
+
+    def _layout(self) -> Packed:
+        self._step = self.estimator.cell.acting()
+        return super()._layout()
+
+    def _believed(self, state: RL2State) -> tuple[Float32[Tensor, "N P"], Float32[Tensor, "N P"]]:
+        return self.estimator.beliefs(state.estimator[:, : self.estimator.cell.hidden])
+
+
 def _look(packed: Packed, obs: Float32[Tensor, "N O"], state: RL2State) -> tuple[Tensor, Tensor, Tensor]:
     """What the heads see, and memory and cell after taking in `obs`."""
-    mean, scale = packed.norm
-    seen = (obs - mean).mul_(scale).clamp_(-CLIP, CLIP)
-    reward, start = state.last_reward[:, None], state.episode_start[:, None]
-    memory, cell = packed.remember(torch.cat((seen, state.last_action, reward, start, state.memory), dim=1), state.cell)
+    seen = _seen(packed, obs)
+    memory, cell = packed.remember(_fed(seen, state, state.memory), state.cell)
     return torch.cat((memory, seen), dim=1), memory, cell
 
 
-def memory_of(config: RL2Config, info: PolicyInfo) -> Cell:
-    """A fresh memory for a robot."""
-    inputs, hidden = info.observation_size + info.action_size + 2, config.hidden_size
+def _seen(packed: Packed, obs: Float32[Tensor, "N O"]) -> Float32[Tensor, "N O"]:
+    """Observations normalised."""
+    mean, scale = packed.norm
+    return (obs - mean).mul_(scale).clamp_(-CLIP, CLIP)
+
+
+def _fed(seen: Float32[Tensor, "N O"], state: RL2State, output: Float32[Tensor, "N H"]) -> Float32[Tensor, "N IH"]:
+    """What a step of a memory is fed: the inputs, and its own output before."""
+    return torch.cat((seen, state.last_action, state.last_reward[:, None], state.episode_start[:, None], output), dim=1)
+
+
+def memory_of(config: RL2Config, info: PolicyInfo, kind: str, hidden: int) -> Cell:
+    """A fresh memory for a robot, of a kind of `RL2Config.cell`."""
+    inputs = info.observation_size + info.action_size + 2
     cell: Cell
-    match config.cell:
+    match kind:
         case "gru":
             cell = Gru(inputs, hidden)
         case "lstm":

@@ -36,6 +36,12 @@ def bounded_log_std(raw: Float[Tensor, "*B P"]) -> Float[Tensor, "*B P"]:
     return BELIEF_LOG_STD_MIN + nn.functional.softplus(raw - BELIEF_LOG_STD_MIN)
 
 
+def as_gaussian(numbers: Float[Tensor, "*B P2"]) -> tuple[Float[Tensor, "*B P"], Float[Tensor, "*B P"]]:
+    """What a network says of P numbers: their means, and their log standard deviations."""
+    mean, raw = numbers.chunk(2, dim=-1)
+    return mean, bounded_log_std(raw)
+
+
 def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
     """Initialise in place: orthogonal weights, zero bias. Returns the layer."""
     nn.init.orthogonal_(layer.weight, gain)
@@ -165,8 +171,7 @@ class RecurrentActorCritic(nn.Module):
 
     def beliefs(self, outputs: Float[Tensor, "*B H"]) -> tuple[Float[Tensor, "*B P"], Float[Tensor, "*B P"]]:
         """Mean and log standard deviation of the privileged numbers, by the memory's output."""
-        mean, raw = self.belief(outputs).chunk(2, dim=-1)
-        return mean, bounded_log_std(raw)
+        return as_gaussian(self.belief(outputs))
 
     def forward(
         self,

@@ -163,6 +163,8 @@ class _Knowable:
     def __init__(self, family: Family, names: Sequence[str]) -> None:
         def columns(kind: type[Fault] | type[Redrawn]) -> list[int]:
             changed = {name for each in family.disturbances if isinstance(each, kind) for name in each.parameters}
+            for variation in getattr(family, "variations", ()):  # how something is broken shows where it is
+                changed |= set(variation.parameters) if changed & set(variation.parameters) else set()
             return [i for i, name in enumerate(names) if name.rpartition(".")[0] in changed or name in changed]
 
         self._brought, self._redrawn = columns(Fault), columns(Redrawn)

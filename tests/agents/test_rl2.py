@@ -17,6 +17,7 @@ from metarl.core.mirror import Symmetry, signed
 from metarl.core.registry import make_family
 from metarl.core.tasks import Choice, Parameter, Tasks, TaskSpace
 from metarl.core.types import Transition
+from metarl.rl.estimator import Regression
 from metarl.rl.images import ImageMemory
 from metarl.rl.objectives import gaussian_log_prob
 from metarl.rl.policy import Believing
@@ -260,10 +261,11 @@ def test_the_same_seed_gives_the_same_parameters_whatever_the_number_of_threads(
         assert torch.equal(value, states[2][name]), name
 
 
-def test_state_dict_restores_everything_the_next_iterations_need():
-    env, learner = make(Sign())
+@pytest.mark.parametrize("words", [{}, {"task_weight": 0.1, "estimator_size": 8, "segment_steps": 8}], ids=str)
+def test_state_dict_restores_everything_the_next_iterations_need(words):
+    env, learner = make(Sign(), **words)
     warm(env, learner, 3)
-    _, copy = make(Sign())
+    _, copy = make(Sign(), **words)
     copy.load_state_dict(learner.state_dict())
     for one in (learner, copy):
         one.update(trial(env, one, 9), seeding.generator(0, "update", 9), 0.0)
@@ -356,16 +358,20 @@ def test_values_beyond_a_segments_end_are_those_of_the_worlds_own_tasks(segment_
     assert bool((after[-1] != other[-1]).all())
 
 
-def test_what_is_believed_of_the_task_is_in_its_own_units_and_right_once_a_reward_has_told():
-    env, learner = make(Sign(), num_worlds=32, task_weight=1.0, minibatch_chunks=32, learning_rate=1e-2)
-    warm(env, learner, iterations=16)
+@pytest.mark.parametrize(("estimator", "told", "iterations"), [(0, "memory", 16), (16, "estimator", 40)])
+def test_what_is_believed_of_the_task_is_in_its_own_units_and_right_once_a_reward_has_told(estimator, told, iterations):
+    words = {"minibatch_chunks": 32, "learning_rate": 1e-2, "estimator_size": estimator}
+    env, learner = make(Sign(), num_worlds=32, task_weight=1.0, **words)
+    warm(env, learner, iterations)
     segment = trial(env, learner, 100)
     sign = segment.privileged[0]
     assert set(sign.flatten().tolist()) == {-1.0, 1.0}
     mean, std = learner.policy.beliefs(segment.final_state)
     assert mean.shape == std.shape == (32, 1)
     assert float((mean - sign).abs().mean()) < 0.2
-    first = segment.final_state._replace(memory=segment.extras["memory"][0])
+    policy, empty = learner.policy, learner.policy.initial_state(32)
+    _, first = policy.act(segment.obs[0], empty, torch.zeros(32, 1))
+    first = segment.final_state._replace(**{told: getattr(first, told)})
     unknown, wide = learner.policy.beliefs(first)
     assert float((unknown - sign).square().mean()) > 0.5
     assert float(wide.mean()) > 5.0 * float(std.mean())
@@ -373,7 +379,7 @@ def test_what_is_believed_of_the_task_is_in_its_own_units_and_right_once_a_rewar
 
 def test_deviations_are_corrected_by_tasks_that_no_training_draws():
     """Of a policy that is far too sure of itself, and what the correction is not part of: its loss."""
-    env, learner = make(Sign(), num_worlds=32, task_weight=1.0)
+    env, learner = make(Sign(), num_worlds=32, task_weight=1.0, estimator_size=0)
     segment, policy = trial(env, learner), learner.policy
     mean, log_std = policy.network.beliefs(segment.final_state.memory)
     error, found = policy.mistaken(segment.final_state, segment.privileged[-1])
@@ -408,6 +414,72 @@ def test_predicting_the_task_trains_the_memory_and_a_policy_without_it_believes_
     assert not isinstance(make(Sign())[1].policy, Believing)
     after = learner.policy.read_out(trial(env, learner).final_state)
     assert list(after) == ["sign", "sign ±"]
+
+
+BELIEVES = {"task_weight": 0.1, "estimator_size": 8}
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_an_estimator_changes_nothing_of_how_the_policy_acts_and_learns(mirror):
+    learnt = []
+    for size in (0, 8):
+        env, learner = make(MirroredSign(), mirror=mirror, task_weight=0.1, estimator_size=size)
+        warm(env, learner)
+        learnt.append(learner.state_dict())
+    without, with_one = learnt
+    assert all(torch.equal(value, with_one[name]) for name, value in without.items())
+    own = set(with_one) - set(without)
+    assert {name.split("/")[0] for name in own} == {"estimator", "policy"}
+    assert all("estimator" in name for name in own)
+
+
+@pytest.mark.parametrize("words", [{}, {"cell": "transformer"}, {"memory_steps": 2}], ids=str)
+@pytest.mark.parametrize("segment_steps", [0, 8])
+def test_an_estimator_s_memory_in_training_is_what_it_would_be_in_acting(words, segment_steps):
+    """Before every chunk, of segments over which it is carried, as long as its parameters stay."""
+    env, learner = make(FragileSign(), segment_steps=segment_steps, **BELIEVES, **words)
+    length = segment_steps or 16
+    tasks = env.family.space.sample("train", 6, seeding.rng(0, "tasks"))
+    stepper = Stepper(env, learner.policy, tasks, 0, next_tasks=lambda: (tasks, torch.arange(6)))
+    regression = Regression(learner.policy.estimator)
+    for _ in range(32 // length):
+        segment = stepper.segment(learner.policy, length, learner.record, privileged=True)
+        chunks, _ = learner.prepare(segment)
+        steps = len(chunks.inputs)
+        starts, ended = segment.trial_start[::steps], bool(segment.trial_end[-1].all())
+        first = regression._before(chunks.inputs, starts, ended)[:6]
+        torch.testing.assert_close(first, segment.initial_state.estimator * ~segment.trial_start[0, :, None])
+        if not ended:
+            torch.testing.assert_close(regression._held, segment.final_state.estimator)
+        assert (regression._held is None) == ended
+
+
+def test_an_estimator_knows_the_mirror_image_as_what_it_would_have_met():
+    """Its memory of a segment's image is that of the segment that would have been collected."""
+    env, learner = make(MirroredSign(), mirror=True, **BELIEVES)
+    warm(env, learner)
+    segment = trial(env, learner, 7)
+    chunks, _ = learner.prepare(segment)
+    regression = Regression(learner.policy.estimator)
+    before = regression._before(chunks.inputs, segment.trial_start[::4], True)
+    policy, state = learner.policy, learner.policy.initial_state(6)
+    for t in range(16):
+        if t % 4 == 0:
+            torch.testing.assert_close(state.estimator, before[24 + t // 4 * 6 :][:6])
+        _, state = policy.act(-segment.obs[t], state, torch.zeros(6, 1))
+        step = Transition(segment.obs[t], -segment.action[t], segment.reward[t], segment.final_obs[t], segment.ended[t])
+        state = policy.end_episode(policy.observe(state, step), segment.ended[t])
+
+
+def test_an_estimator_that_is_fed_what_is_not_finite_learns_nothing_of_it():
+    env, learner = make(Sign(), **BELIEVES)
+    segment = trial(env, learner)
+    chunks, _ = learner.prepare(segment)
+    before = {name: value.clone() for name, value in learner.policy.estimator.state_dict().items()}
+    bad = dataclasses.replace(chunks, privileged=chunks.privileged * torch.nan)
+    with pytest.raises(Diverged):
+        learner._regression.update(bad, segment.trial_start[::4], True, 0.0)
+    assert all(torch.equal(value, before[name]) for name, value in learner.policy.estimator.state_dict().items())
 
 
 @pytest.mark.parametrize(

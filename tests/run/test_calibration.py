@@ -9,10 +9,12 @@ import torch
 from families import Rail
 from robots import info_of
 
+from metarl.core.info import element_names
 from metarl.core.registry import make_family
 from metarl.rl.scripted import ZeroPolicy
-from metarl.run.calibration import Calibration, calibration, measured
+from metarl.run.calibration import Calibration, _Knowable, calibration, measured
 from metarl.run.records import Origin
+from metarl.sim.make import make_env
 
 
 def test_gaussian_beliefs_cover_nine_tenths_and_err_by_their_deviation():
@@ -86,6 +88,18 @@ def test_a_fault_counts_from_when_it_has_come():
     assert found.coverage[:, signs].tolist() == [[1.0] * 4] * 3  # |±1 - 0| < 1.64 whenever they count
     assert found.error[1, signs].min() > 0.9
     assert found.error[0, fault] > 0.5  # it has come as often as not
+
+
+def test_how_a_motor_is_broken_counts_from_when_it_is():
+    """Which motor comes with the fault, and in what way it is broken shows no sooner; that nothing is, shows."""
+    family = make_family("quadruped-faults")
+    with make_env(family, 2) as env:
+        names = element_names(env.info.privileged)
+    truth = torch.zeros(2, len(names))
+    truth[1, names.index("fault")] = 1.0
+    sound, broken = _Knowable(family, names)(truth)
+    assert [name for name, number in zip(names, sound.tolist(), strict=True) if not math.isnan(number)] == ["fault"]
+    assert torch.equal(broken, truth[1])
 
 
 class Changing(ZeroPolicy):

@@ -70,7 +70,8 @@ def test_replayed_segments_are_the_collector_s(family):
         {"policy_head": "hyper"},
         {"policy_head": "belief"},
         {"memory_steps": 2},
-        {"privileged_critic": True, "task_weight": 0.1},
+        {"privileged_critic": True, "task_weight": 0.1, "estimator_size": 0},
+        {"task_weight": 0.1, "estimator_size": 8},
     ],
     ids=str,
 )
