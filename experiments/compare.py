@@ -37,6 +37,8 @@ from metarl.run.run import Run
 from metarl.run.sessions import settled
 
 HERE = Path(__file__).parent
+_ALL_ALIKE = ("family", "estimator_size")
+"""Settings by which no policy acts or learns otherwise, or that a run's name tells already."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,14 @@ class Comparison:
         """`done`, `begun` or `missing`; `UserError` where what is recorded was run with other settings.
 
         Settings that there were none of yet were as the learner says (`before`); of one that was left to the family as
-        it was, a record says nothing.
+        it was, a record says nothing. What changes nothing of how a policy acts and learns may differ.
         """
         recorded = self.results / run.name
         if (recorded / "run.json").is_file():
             ours = run.settings
             config = load_config(recorded / "config.toml", trust_code=True, of_run=True)
             for name, value in _flat(tomllib.loads(to_toml(config))).items():
-                if name in ours and name != "family" and value not in ("", ours[name]):
+                if name in ours and name not in _ALL_ALIKE and value not in ("", ours[name]):
                     other = f"{name} is {value}, not {ours[name]}"
                     raise UserError(f"{recorded} is of other settings ({other}): delete it to run it anew")
             return "done"

@@ -134,6 +134,8 @@ def test_what_was_recorded_before_there_was_an_option_is_of_what_it_was_then(pla
     text = to_toml(configure("rl2", "point-goal", fields | {"checkpoint_minutes": 0.0}))
     (record / "config.toml").write_text(text)
     assert compare_here("--list") == 0
+    (record / "config.toml").write_text(text.replace("estimator_size = 128\n", ""))
+    assert compare_here("--list") == 0, "it acts and learns to act as ever"
     (record / "config.toml").write_text(text.replace("mirror = true\n", ""))
     assert compare_here("--list") == 2
     assert "results/point-goal-rl2-s1 is of other settings (mirror is False, not True)" in capsys.readouterr().err
