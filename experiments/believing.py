@@ -8,6 +8,7 @@ import numpy as np
 from formatting import as_percent
 
 from metarl.reports.moments import beliefs_of
+from metarl.run.calibration import Calibration
 from metarl.run.run import Run
 
 
@@ -18,7 +19,7 @@ def table(families: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
         for agent, runs in agents.items():
             soon, late = believed(runs, 1.0), believed(runs, np.inf)
             if soon and late and not runs[0].config_values.get("task_visible"):
-                seeds = str(sum(beliefs_of(run) is not None for run in runs))
+                seeds = str(len(_measured(runs)))
                 rows.append("| " + " | ".join((place, agent, *soon[1:], *late, seeds)) + " |")
     head = "| family | policy | error after 1 s | held | last time | error | held | seeds |"
     return "\n".join((head, "|---" * 8 + "|", *rows))
@@ -29,7 +30,7 @@ def believed(runs: Sequence[Run], moment: float) -> tuple[str, str, str] | None:
 
     None where nobody has measured what a policy believes, or it believes nothing.
     """
-    found = [each for each in map(beliefs_of, runs) if each is not None]
+    found = _measured(runs)
     if not found:
         return None
     places = [int(np.flatnonzero(np.array(each.seconds) <= moment)[-1]) for each in found]
@@ -37,3 +38,14 @@ def believed(runs: Sequence[Run], moment: float) -> tuple[str, str, str] | None:
     held = np.mean([np.nanmean(each.coverage[i]) for each, i in zip(found, places, strict=True)])
     times = sorted({round(each.seconds[i], 1) for each, i in zip(found, places, strict=True)})
     return " to ".join(f"{time:g} s" for time in (times[0], *times[1:][-1:])), f"{error:.2f}", as_percent(float(held))
+
+
+def _measured(runs: Sequence[Run]) -> list[Calibration]:
+    """Of the runs whose beliefs were measured: of those with an estimator, if there are any."""
+    found = [(_estimator(run), each) for run in runs if (each := beliefs_of(run)) is not None]
+    most = max((size for size, _ in found), default=0)
+    return [each for size, each in found if size == most]
+
+
+def _estimator(run: Run) -> int:
+    return int(run.config_values["learner"].get("estimator_size", 0))

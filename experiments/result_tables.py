@@ -34,7 +34,9 @@ _BELIEFS = (
     "Of their task, on the test tasks by mean action: the error of the mean, 1 for knowing "
     "nothing, and the share of truths that 90 % intervals hold, a second after the task began or changed and at "
     "the last time that was looked at: the trial's end, or what a tenth of the tasks come to unchanged (on "
-    "quadruped-signs the 12 s are of seven tasks of a hundred). Mean over the task's parameters and the seeds."
+    "quadruped-signs the 12 s are of seven tasks of a hundred). Mean over the task's parameters and the seeds. "
+    "`rl2-mirror` on quadruped-faults (first seed) and -hidden-actuation says it by an estimator, all other RL² by the "
+    "policy's own memory."
 )
 _SPEED = (
     "Control steps until the return in training is where nine tenths of the rise of `rl2` are made, as a "

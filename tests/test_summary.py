@@ -198,6 +198,12 @@ def test_what_policies_believe_a_second_after_and_at_the_end(comparison, page, t
             (folder / "beliefs.json").write_text(json.dumps(content))
     rows = page.believing.table(comparison.compared(tmp_path)).splitlines()[2:]
     assert rows == ["| ant-dir | rl2 | 0.50 | 85 % | 4 s | 0.10 | 80 % | 2 |"]
+    second = tmp_path / "compare" / "ant-dir-rl2-s2"
+    with (second / "config.toml").open("a") as file:
+        file.write("[learner]\nestimator_size = 8\n")
+    (second / "beliefs.json").write_text(json.dumps(content | {"error": [[0.2, 0.2]] * 4}))
+    rows = page.believing.table(comparison.compared(tmp_path)).splitlines()[2:]
+    assert rows == ["| ant-dir | rl2 | 0.20 | 85 % | 4 s | 0.20 | 80 % | 1 |"], "of those with an estimator alone"
 
 
 def test_every_policy_that_comes_along_has_its_export_recorded(summary):
