@@ -679,10 +679,10 @@ def test_a_family_without_a_symmetry_has_no_mirror_images():
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_gradient_steps_replayed_as_on_a_gpu_are_the_steps(cell):
+@pytest.mark.parametrize("words", [{"cell": "lstm"}, {"cell": "gru"}, BELIEVES], ids=str)
+def test_gradient_steps_replayed_as_on_a_gpu_are_the_steps(words):
     """Over updates of different rates, and after all was read anew; the last minibatch of an epoch is short."""
-    config = dataclasses.replace(CONFIG, cell=cell, minibatch_chunks=10)
+    config = dataclasses.replace(CONFIG, minibatch_chunks=10, **words)
     env = MujocoEnv(Sign(), 6, episodes_per_trial=2, threads=1)
     states = []
     for captures in (False, True):
@@ -690,9 +690,8 @@ def test_gradient_steps_replayed_as_on_a_gpu_are_the_steps(cell):
             learner = RL2(config, env.info, seeding.generator(0, "init"))
             for number in range(4):
                 tasks = env.family.space.sample("train", 6, seeding.rng(0, "tasks", number))
-                segment = collect(
-                    env, learner.behaviour, tasks, seeding.key(0, "collect", number), record=learner.record
-                )
+                wants = {"record": learner.record, "privileged": learner.wants_privileged}
+                segment = collect(env, learner.behaviour, tasks, seeding.key(0, "collect", number), **wants)
                 metrics = learner.update(segment, seeding.generator(0, "update", number), number / 4)
                 replays = {size: step._replay.replays for size, step in learner._ppo._steps.items()}
                 if number == 1:
