@@ -63,7 +63,7 @@ class RL2(BaseLearner):
         self.kept_every = {"cell": chunk_length(whole_steps(config, info), config.chunk_steps)}
         self.wants_privileged = config.privileged_critic or config.task_weight > 0
         with seeded(generator):
-            believing = EstimatingRL2Policy if config.estimator_size else BelievingRL2Policy
+            believing = EstimatingRL2Policy if config.estimator_size and info.privileged_size else BelievingRL2Policy
             kind = believing if config.task_weight > 0 else RL2Policy
             self.policy = kind(config, info).to(device)
         self.return_norm = RunningNorm().to(device)

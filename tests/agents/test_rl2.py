@@ -433,6 +433,13 @@ def test_an_estimator_changes_nothing_of_how_the_policy_acts_and_learns(mirror):
     assert all("estimator" in name for name in own)
 
 
+def test_where_nothing_is_to_be_said_of_a_task_there_is_no_estimator():
+    env, _ = make(Sign())
+    nothing = dataclasses.replace(env.info, privileged=())
+    learner = RL2(dataclasses.replace(CONFIG, **BELIEVES), nothing, seeding.generator(0, "init"))
+    assert not any("estimator" in name for name in learner.state_dict())
+
+
 @pytest.mark.parametrize("words", [{}, {"cell": "transformer"}, {"memory_steps": 2}], ids=str)
 @pytest.mark.parametrize("segment_steps", [0, 8])
 def test_an_estimator_s_memory_in_training_is_what_it_would_be_in_acting(words, segment_steps):
