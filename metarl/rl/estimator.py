@@ -25,7 +25,7 @@ from metarl.rl.state import load_optimizer, optimizer_tensors
 
 _RATE, _LAST_RATE = 1e-2, 1e-3
 _EPOCHS = 2
-_MINIBATCHES = 4  # per epoch
+_MINIBATCHES = 4  # per epoch, if there are so many chunks
 _MAX_GRAD_NORM = 1.0
 _HELD = "estimator/memory"
 
@@ -75,9 +75,9 @@ class Regression:
         before, known = self._before(chunks.inputs, starts, ended), chunks.privileged
         for group in self._adam.param_groups:
             group["lr"] = _RATE + progress * (_LAST_RATE - _RATE)
-        losses = []
-        for number in range(_EPOCHS * _MINIBATCHES):
-            turn = slice(number % _MINIBATCHES, None, _MINIBATCHES)
+        losses, stride = [], min(_MINIBATCHES, len(before))
+        for number in range(_EPOCHS * stride):
+            turn = slice(number % stride, None, stride)
             loss = self._estimator.loss(chunks.inputs[:, turn], before[turn], known[:, turn])
             self._step(loss)
             losses.append(loss.detach())
