@@ -1,7 +1,7 @@
 """A memory beside a policy's own, which says what the task is and is trained for nothing else.
 
-What a policy's memory keeps of its task is what its return asks for, and a network that reads it can say no more. An
-estimator is fed the same, and has its parameters to itself: whether there is one changes nothing of how a policy acts
+What a policy's memory keeps of its task is what its return asks for, and that is less than could be known. An estimator
+is fed the same, and has its parameters to itself: whether there is one changes nothing of how a policy acts
 or learns. Its regression is the system identification of Yu et al. 2017 (UP-OSI, arXiv:1702.02453), with a deviation.
 """
 
